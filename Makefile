@@ -1,0 +1,57 @@
+# The two commands: `make demo` and `make test`. Both make their own virtual environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# -c: the versions that were tested.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
+
+DEMO_CONFIG ?= configs/sentiment_demo.yaml
+DEMO_RUN = runs/$(basename $(notdir $(DEMO_CONFIG)))
+SENTIMENT = $(BIN)/python -m pipelines.sentiment
+
+.PHONY: demo test lint types unit bench results clean
+
+demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of real film reviews (minutes)
+	$(SENTIMENT) train --config $(DEMO_CONFIG)
+	$(SENTIMENT) evaluate --run $(DEMO_RUN) --split test --baseline
+	$(SENTIMENT) export --run $(DEMO_RUN)
+	$(SENTIMENT) predict --model saved_models/sentiment \
+		"A warm, funny and beautifully acted film. I want to see it again." \
+		"Two hours of my life that I will never get back: dull, predictable and badly written." \
+		"The first half drags, but the ending more than makes up for it."
+	@echo
+	@echo "training curves:  $(DEMO_RUN)/curves.png"
+	@echo "confusion matrix: $(DEMO_RUN)/confusion_test.png"
+	@echo "model:            saved_models/sentiment (newest version; the second column above is the probability of 'pos')"
+
+test: lint types unit  ## lint, types, tests
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+unit: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/dev.stamp  ## constant memory on a corpus of 2 GB (about half an hour)
+	$(BIN)/python benchmarks/streaming_memory.py
+
+results: $(VENV)/dev.stamp  ## the figures of RESULTS.md; needs NLP_RNN_DATA (about half an hour)
+	$(SENTIMENT) train --config configs/sentiment.yaml
+	$(SENTIMENT) evaluate --run runs/sentiment --split test --baseline
+
+$(VENV)/demo.stamp: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) '.[demo]'
+	touch $@
+
+$(VENV)/dev.stamp: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) '.[dev]'
+	touch $@
+
+clean:  ## removes the virtual environment and caches, not runs or models
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

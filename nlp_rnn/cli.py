@@ -1,0 +1,169 @@
+"""The command line that all pipelines share: verbs, options, messages, exit statuses. TensorFlow is imported only when a verb needs it.
+
+A command's result goes to standard output, everything else to standard error. Exit status: 0; 2 for a mistake of the
+user's, told in one line each; 130 for Ctrl-C; 1 for a bug of ours, with its traceback.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, NoReturn
+
+from nlp_rnn.config import Config, ConfigError, load_config
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a verb found: an object for --json, and the same for people."""
+
+    facts: dict[str, Any]
+    text: str
+
+
+VERBS = {
+    "train": "train a model, or go on with the unfinished run of the same config",
+    "evaluate": "score a run or an exported model on a split",
+    "export": "write a run's model as a SavedModel",
+    "predict": "answer texts: arguments, else a line each from standard input",
+    "explain": "show which words spoke for the answer",
+    "tokenizer": "show a text's pieces and ids",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def main(pipeline: ModuleType, arguments: list[str] | None = None) -> int:
+    """Runs `python -m pipelines.<task> VERB ...`.
+
+    Args:
+      pipeline: a module with TASK and a function for each verb it has.
+      arguments: without the program's name; None for this process's.
+
+    Returns:
+      the exit status.
+    """
+    return guarded(lambda: _run(pipeline, sys.argv[1:] if arguments is None else arguments))
+
+
+def guarded(command: Callable[[], None]) -> int:
+    """Runs a command and turns its errors into messages and an exit status."""
+    try:
+        command()
+        sys.stdout.flush()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt as error:
+        print(f"\n{error}" if str(error) else "\nstopped", file=sys.stderr)
+        return 130
+    except SystemExit as error:  # --help
+        return error.code if isinstance(error.code, int) else 0
+    return 0
+
+
+def _run(pipeline: ModuleType, arguments: list[str]) -> None:
+    program = f"python -m pipelines.{pipeline.TASK}"
+    verbs = {verb: text for verb, text in VERBS.items() if hasattr(pipeline, verb)}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview(program, pipeline, verbs))
+        return
+    verb = arguments[0]
+    if verb not in verbs:
+        raise ConfigError(f"{program}: {verb!r} is not a verb; choose one of {', '.join(verbs)}")
+    options = _parser(f"{program} {verb}", verb, verbs[verb]).parse_intermixed_args(arguments[1:])
+    _set_up_logging()
+    config = load_config(options.config, options.settings, task=pipeline.TASK) if verb == "train" else None
+    result = getattr(pipeline, verb)(config or options)
+    if isinstance(result, Result):
+        print(json.dumps(result.facts, ensure_ascii=False) if options.json else result.text)
+    else:
+        _print_all(result, is_json=options.json)
+
+
+def _overview(program: str, pipeline: ModuleType, verbs: dict[str, str]) -> str:
+    lines = [f"usage: {program} VERB ...", "", (pipeline.__doc__ or "").split("\n")[0], ""]
+    lines += [f"  {verb:<10} {text}" for verb, text in verbs.items()]
+    return "\n".join([*lines, "", f"{program} VERB --help tells more."])
+
+
+def _parser(program: str, verb: str, text: str) -> argparse.ArgumentParser:
+    parser = _Parser(prog=program, description=text, allow_abbrev=False)
+    if verb == "train":
+        parser.add_argument("--config", metavar="FILE", help="YAML file of settings; without it, the defaults")
+    if verb in ("evaluate", "export"):
+        source = parser.add_mutually_exclusive_group(required=True)
+        source.add_argument("--run", metavar="DIR", help="run directory that train wrote")
+        if verb == "evaluate":
+            source.add_argument("--model", metavar="DIR", help="exported model, such as saved_models/sentiment")
+            parser.add_argument("--split", choices=("validation", "test"), default="validation")
+            parser.add_argument("--baseline", action="store_true", help="train and score the baseline beside it")
+    if verb in ("predict", "explain", "tokenizer"):
+        parser.add_argument("--model", metavar="DIR", required=True, help="exported model, such as saved_models/sentiment")
+        parser.add_argument("text", metavar="TEXT", nargs="*" if verb != "explain" else 1)
+    if verb == "explain":
+        parser.add_argument("--html", metavar="FILE", help="write a page")
+        parser.add_argument("--png", metavar="FILE", help="write a picture")
+    if verb == "export":
+        parser.add_argument("--to", metavar="DIR", default="saved_models", help="folder of all exported models (default: %(default)s)")
+    if verb in ("train", "evaluate"):
+        parser.add_argument("settings", metavar="section.key=value", nargs="*", help="settings that override the config's")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def _set_up_logging() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package = logging.getLogger("nlp_rnn")
+    package.handlers[:] = [handler]
+    package.setLevel(logging.INFO)
+    package.propagate = False
+
+
+def _print_all(results: Iterable[Result], *, is_json: bool) -> None:
+    for result in results:
+        print(json.dumps(result.facts, ensure_ascii=False) if is_json else result.text, flush=True)
+
+
+def input_texts(arguments: list[str], *, batch_size: int = 64) -> Iterator[list[bytes]]:
+    """Batches of texts: the command line's, else the lines of standard input, as they come from a terminal."""
+    if arguments:
+        yield [text.encode("utf-8", "surrogateescape") for text in arguments]
+        return
+    size = 1 if sys.stdin.isatty() else batch_size
+    batch: list[bytes] = []
+    for line in sys.stdin.buffer:
+        batch.append(line.rstrip(b"\r\n"))
+        if len(batch) >= size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def config_of(config: Config, path: str | os.PathLike[str], settings: list[str]) -> Config:
+    """A saved config with this machine's `data.*` settings; others would make it another model.
+
+    Args:
+      config: as saved at `path`.
+      settings: `data.key=value` texts.
+    """
+    for setting in settings:
+        if not setting.startswith("data."):
+            raise ConfigError(f"command line: {setting!r}: a trained model takes other data.* settings only; train anew for the rest")
+    return load_config(path, settings, task=config.task) if settings else config

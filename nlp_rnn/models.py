@@ -1,0 +1,59 @@
+"""The suite's models: plain functional Keras, from token ids to logits."""
+
+from typing import Any
+
+import keras
+
+from nlp_rnn.config import ModelConfig
+from nlp_rnn.recurrent import MaskedPooling, build_recurrent_stack
+
+_PAD_ID = 0  # tokenizer.PAD_ID; models do not import TensorFlow
+
+
+def build_classifier(config: ModelConfig, *, vocab_size: int, num_classes: int) -> keras.Model:
+    """Embedding, recurrent stack, pooling, linear output.
+
+    Args:
+      vocab_size: number of ids, special ones included.
+      num_classes: two or more.
+
+    Returns:
+      a model int32 [batch, time], right-padded with 0 -> float32 logits [batch, num_classes]. Its layers `embedding`
+      (ids -> vectors) and `encoder` ([vectors, mask] -> logits) can be called one after the other, which is what
+      explanations do.
+    """
+    token_ids = keras.Input((None,), dtype="int32", name="token_ids")
+    mask = NotPadding(name="mask")(token_ids)
+    vectors = keras.layers.Embedding(vocab_size, config.embedding_dim, name="embedding")(token_ids)
+    logits = build_classifier_encoder(config, num_classes=num_classes)([vectors, mask])
+    return keras.Model(token_ids, logits, name="classifier")
+
+
+def build_classifier_encoder(config: ModelConfig, *, num_classes: int) -> keras.Model:
+    """[float [batch, time, embedding_dim], bool [batch, time]] -> float32 logits [batch, num_classes]."""
+    vectors = keras.Input((None, config.embedding_dim), name="vectors")
+    mask = keras.Input((None,), dtype="bool", name="mask")
+    sequences: Any = vectors
+    if config.word_dropout:
+        # One decision a word: the noise is shared by its embedding dimensions.
+        sequences = keras.layers.Dropout(config.word_dropout, noise_shape=(None, None, 1), name="word_dropout")(sequences)
+    if config.embedding_dropout:
+        sequences = keras.layers.SpatialDropout1D(config.embedding_dropout, name="embedding_dropout")(sequences)
+    sequences = build_recurrent_stack(config, sequences, mask)
+    pooled = MaskedPooling(config.pooling, is_bidirectional=config.is_bidirectional, name="pooling")(sequences, mask)
+    if config.dropout:
+        pooled = keras.layers.Dropout(config.dropout, name="dropout")(pooled)
+    # Logits in float32: a softmax in half precision loses the probabilities' last digits.
+    logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(pooled)
+    return keras.Model([vectors, mask], logits, name="encoder")
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class NotPadding(keras.layers.Layer):
+    """int32 ids [batch, time] -> bool mask [batch, time], False where the id is 0."""
+
+    def call(self, token_ids: Any) -> Any:
+        return keras.ops.not_equal(token_ids, _PAD_ID)
+
+    def compute_output_spec(self, token_ids: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(token_ids.shape, dtype="bool")

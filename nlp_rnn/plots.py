@@ -1,0 +1,105 @@
+"""Pictures: training curves, confusion matrix, word attributions."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from nlp_rnn import files
+
+matplotlib.use("agg")  # no screen needed
+
+from matplotlib.figure import Figure
+
+_BLUE, _ORANGE = "#1f5fa8", "#d9601a"
+
+
+def plot_curves(history: list[dict[str, float]], path: Path, *, title: str) -> None:
+    """Training and validation curves, an epoch a point; the best epoch by accuracy is marked."""
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    for axes, name, label, factor in zip(
+        figure.subplots(1, 2), ("cross_entropy", "accuracy"), ("cross-entropy (nats)", "accuracy (%)"), (1, 100), strict=True
+    ):
+        validation = [factor * row[f"val_{name}"] for row in history]
+        axes.plot(epochs, [factor * row[name] for row in history], color=_BLUE, marker="o", markersize=3, label="training")
+        axes.plot(epochs, validation, color=_ORANGE, marker="o", markersize=3, label="validation")
+        best = int(np.argmin(validation) if name == "cross_entropy" else np.argmax(validation))
+        axes.annotate(
+            f"{validation[best]:.3f}" if factor == 1 else f"{validation[best]:.1f}",
+            (epochs[best], validation[best]), xytext=(0, 8), textcoords="offset points", ha="center", color=_ORANGE, fontsize=9,
+        )  # fmt: skip
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.margins(y=0.15)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def plot_confusion(matrix: list[list[int]], labels: list[str], path: Path, *, title: str) -> None:
+    """Counts and row percentages; rows are true classes."""
+    counts = np.array(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = 2.4 + 0.7 * len(labels)
+    figure = Figure(figsize=(size + 0.6, size), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(counts.shape):
+        axes.text(
+            column, row, f"{counts[row, column]:,}\n{100 * shares[row, column]:.1f} %",
+            ha="center", va="center", fontsize=9, color="white" if shares[row, column] > 0.5 else "black",
+        )  # fmt: skip
+    names = [label if len(label) <= 14 else label[:13] + "…" for label in labels]
+    axes.set_xticks(range(len(labels)), names, rotation=45 if len(labels) > 4 else 0)
+    axes.set_yticks(range(len(labels)), names)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(title, fontsize=10)
+    _save(figure, path)
+
+
+def plot_attributions(words: list[str], scores: list[float], path: Path, *, title: str) -> None:
+    """The text with each word's background coloured by its attribution: orange for, blue against."""
+    lines = _wrap(words, 90)
+    figure = Figure(figsize=(9, 0.9 + 0.3 * len(lines)))
+    figure.suptitle(title, fontsize=10, x=0.02, ha="left")
+    axes = figure.add_axes((0.02, 0.02, 0.96, 1 - 0.6 / (0.9 + 0.3 * len(lines))))
+    axes.set(xlim=(0, 91), ylim=(len(lines), 0))
+    axes.axis("off")
+    largest = max((abs(score) for score in scores), default=0) or 1.0
+    position = 0
+    for row, line in enumerate(lines):
+        column = 0.0
+        for word in line:
+            share = scores[position] / largest
+            color = matplotlib.colors.to_rgba(_ORANGE if share > 0 else _BLUE, abs(share) * 0.8)
+            axes.text(
+                column, row + 0.5, word, family="monospace", fontsize=9, va="center",
+                bbox={"facecolor": color, "edgecolor": "none", "pad": 1.5},
+            )  # fmt: skip
+            column += len(word) + 1
+            position += 1
+    _save(figure, path)
+
+
+def _wrap(words: list[str], width: int) -> list[list[str]]:
+    lines: list[list[str]] = [[]]
+    used = 0
+    for word in words:
+        if used + len(word) > width and lines[-1]:
+            lines.append([])
+            used = 0
+        lines[-1].append(word)
+        used += len(word) + 1
+    return lines
+
+
+def _save(figure: Any, path: Path) -> None:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=130)
+    with files.atomic_file(path) as temporary:
+        temporary.write_bytes(picture.getvalue())

@@ -1,0 +1,128 @@
+"""A run directory: everything needed to resume, evaluate, export and reproduce one training."""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from nlp_rnn import files
+from nlp_rnn.config import Config, ConfigError, differences, load_config, to_yaml
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on disk.
+
+    Attributes:
+      path: the folder; holds config.yaml, labels.json, tokenizer/, checkpoints/, history.csv, metrics.json, log.txt.
+      config: resolved.
+    """
+
+    path: Path
+    config: Config
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """Model, optimizer and progress, to resume from."""
+        return self.path / "checkpoints" / "last.npz"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The weights that did best on validation data."""
+        return self.path / "checkpoints" / "best.npz"
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names, by class number."""
+        return json.loads((self.path / "labels.json").read_text(encoding="utf-8"))
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What was measured so far, by split."""
+        path = self.path / "metrics.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def write_metrics(self, **found: Any) -> None:
+        """Adds to metrics.json."""
+        with files.atomic_file(self.path / "metrics.json") as path:
+            path.write_text(json.dumps(self.metrics | found, indent=2) + "\n", encoding="utf-8")
+
+
+def find_run(config: Config) -> Run | None:
+    """The run directory of the config, if there is one.
+
+    Raises:
+      ConfigError: if the directory holds a run of another config, or its parent is not writable.
+    """
+    path = Path(config.runs_dir) / config.name
+    if not path.exists():
+        _check_writable(path.parent)
+        return None
+    run = load_run(path, config.task)
+    changed = differences(run.config, config)
+    if changed:
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise ConfigError(
+            f"name is {config.name}, but {path} holds a run of another config: {changed[0]}{more}; "
+            f"choose another name=..., or remove {path}"
+        )
+    return Run(path, config)
+
+
+def load_run(path: Path, task: str) -> Run:
+    """Opens a run directory.
+
+    Raises:
+      ConfigError: if it is none, or of another task.
+    """
+    if not (path / "config.yaml").is_file() or not (path / "tokenizer").is_dir():
+        raise ConfigError(f"{path} is not a run directory (no config.yaml and tokenizer in it); give one that train wrote")
+    return Run(path, load_config(path / "config.yaml", task=task))
+
+
+def create_run(config: Config, labels: list[str], save_tokenizer: Callable[[Path], None]) -> Run:
+    """Makes the run directory, whole or not at all."""
+    path = Path(config.runs_dir) / config.name
+    with contextlib.suppress(FileExistsError), files.atomic_folder(path) as temporary:
+        (temporary / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        (temporary / "labels.json").write_text(json.dumps(labels, ensure_ascii=False) + "\n", encoding="utf-8")
+        save_tokenizer(temporary / "tokenizer")
+    return Run(path, config)
+
+
+@contextlib.contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Keeps other processes from training in the run directory; a killed process leaves no lock. Logs to log.txt meanwhile.
+
+    Raises:
+      ConfigError: if another process holds it.
+    """
+    lock = filelock.FileLock(run.path / ".lock")
+    try:
+        with files.disk_errors(run.path):
+            lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ConfigError(f"{run.path}: another process is training there; wait for it, or choose another name=...") from None
+    with files.disk_errors(run.path):
+        handler = logging.FileHandler(run.path / "log.txt", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger("nlp_rnn").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("nlp_rnn").removeHandler(handler)
+        handler.close()
+        lock.release()
+
+
+def _check_writable(folder: Path) -> None:
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"runs_dir: {folder} is not writable; make it writable or set runs_dir to a folder that is")

