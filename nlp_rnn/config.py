@@ -262,8 +262,14 @@ def _validate(tree: dict[str, Any], origin: str, origins: dict[str, str]) -> tup
         mistakes = []
         for error in errors.errors():
             key = ".".join(str(part) for part in error["loc"])
-            mistakes.append(f"{origins.get(key, origin)}: {_explain(key, error)}")
+            mistakes.append(f"{_origin_of(key, origin, origins)}: {_explain(key, error)}")
         return None, list(dict.fromkeys(mistakes))
+
+
+def _origin_of(key: str, origin: str, origins: dict[str, str]) -> str:
+    """Where a setting was given, or, of a section, one of its settings."""
+    inside = [place for name, place in origins.items() if name.startswith(f"{key}.")]
+    return origins.get(key) or next(iter(inside), origin)
 
 
 def _explain(key: str, error: Any) -> str:
@@ -282,7 +288,8 @@ def _explain(key: str, error: Any) -> str:
 
 
 def _suggest(key: str) -> str:
-    near = difflib.get_close_matches(key, ALL_SETTINGS, n=1, cutoff=0.75)
+    sections = {setting.split(".")[0]: None for setting in ALL_SETTINGS}
+    near = difflib.get_close_matches(key, [*ALL_SETTINGS, *sections], n=1, cutoff=0.75)
     last = key.rsplit(".", 1)[-1]
     if not near:  # the right name in the wrong section
         near = [setting for setting in ALL_SETTINGS if setting.rsplit(".", 1)[-1] == last]
@@ -290,7 +297,7 @@ def _suggest(key: str) -> str:
         return f"did you mean {near[0]}?"
     section = key.rsplit(".", 1)[0] if "." in key else ""
     siblings = [setting for setting in ALL_SETTINGS if setting.rpartition(".")[0] == section]
-    return f"allowed are {', '.join(siblings or sorted({s.split('.')[0] for s in ALL_SETTINGS}))}"
+    return f"allowed are {', '.join(siblings if section else sections)}"
 
 
 def _check(config: Config, origin: str, task: str | None, origins: dict[str, str]) -> list[str]:
@@ -299,7 +306,7 @@ def _check(config: Config, origin: str, task: str | None, origins: dict[str, str
     mistakes = []
 
     def refuse(key: str, text: str) -> None:
-        mistakes.append(f"{origins.get(key, origin)}: {text}")
+        mistakes.append(f"{_origin_of(key, origin, origins)}: {text}")
 
     if task is not None and config.task != task:
         refuse("task", f"task is {config.task!r}, but this command is {task}; run python -m pipelines.{config.task} instead")
@@ -316,7 +323,8 @@ def _check(config: Config, origin: str, task: str | None, origins: dict[str, str
     if not model.pooling or len(set(model.pooling)) != len(model.pooling):
         refuse("model.pooling", f"model.pooling is {list(model.pooling)}, but must name some of last, max, mean, attention, each once")
     if training.weight_decay and training.optimizer != "adamw":
-        refuse("training.weight_decay", f"training.weight_decay is {training.weight_decay}, but only the optimizer adamw decays weights")
+        found = f"training.weight_decay is {training.weight_decay}, but training.optimizer is {training.optimizer}"
+        refuse("training.weight_decay", f"{found}; only the optimizer adamw decays weights")
     if not re.fullmatch(r"[\w.-]*", config.name) or config.name in (".", ".."):
         refuse("name", f"name is {config.name!r}, but names a folder: use letters, digits, '.', '-' and '_'")
     return mistakes

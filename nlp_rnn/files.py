@@ -60,7 +60,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turns a full disk or a missing permission into one line that says what to do."""
     try:
         yield
-    except FileExistsError:
+    except (ConfigError, FileExistsError):
         raise
     except OSError as error:
         raise _explained(path, error.errno, error.strerror or str(error)) from error

@@ -104,12 +104,11 @@ def locked(run: Run) -> Iterator[None]:
       ConfigError: if another process holds it.
     """
     lock = filelock.FileLock(run.path / ".lock")
-    try:
-        with files.disk_errors(run.path):
-            lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise ConfigError(f"{run.path}: another process is training there; wait for it, or choose another name=...") from None
     with files.disk_errors(run.path):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise ConfigError(f"{run.path}: another process is training there; wait for it, or choose another name=...") from None
         handler = logging.FileHandler(run.path / "log.txt", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logging.getLogger("nlp_rnn").addHandler(handler)

@@ -174,9 +174,10 @@ class Corpus:
             self.facts[name] = facts
         for name in ("train", "validation"):
             if not self.facts[name].num_examples:
+                place = getattr(self._data, name) or self._data.train or "as packaged"
                 raise ConfigError(
-                    f"data.{name} has no examples (data.source {self._data.source}, {self._data.train or 'as packaged'}): "
-                    f"the corpus is empty or too small to split; give more text or change data.{_fraction_of(name)}"
+                    f"data.{name} has no examples (data.source {self._data.source}, {place}): the corpus is empty or too small "
+                    "to split; give more text, or a larger share with data.validation_fraction"
                 )
         return self
 
@@ -260,10 +261,6 @@ def _text_key(text: str) -> bytes:
 
 def _unit_hash(value: bytes) -> float:
     return int.from_bytes(hashlib.blake2b(value, digest_size=7).digest(), "big") / 2**56
-
-
-def _fraction_of(split: str) -> str:
-    return "validation_fraction" if split == "validation" else "train"
 
 
 # --- reading files -------------------------------------------------------------------------------------------------

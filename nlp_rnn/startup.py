@@ -5,7 +5,7 @@ import re
 import sys
 import tempfile
 
-_START_UP_NOISE = re.compile(rb"WARNING: All log messages before absl|^I\d{4} |failed call to cuInit|oneDNN supports DT_INT64|^\s*$")
+_START_UP_NOISE = re.compile(rb"WARNING: All log messages before absl|^I\d{4} |failed call to cuInit|oneDNN supports DT_|^\s*$")
 
 
 def import_tensorflow() -> None:
@@ -23,8 +23,9 @@ def import_tensorflow() -> None:
         try:
             import tensorflow as tf
 
-            # The first operation looks for devices; the first integer transpose tells what oneDNN lacks.
-            tf.transpose(tf.zeros((1, 1), tf.int64))
+            # The first operation looks for devices; the first transposes tell what oneDNN lacks.
+            for dtype in (tf.int64, tf.bool):
+                tf.transpose(tf.zeros((1, 1), dtype))
         finally:
             os.dup2(kept, 2)
             os.close(kept)

@@ -1,0 +1,114 @@
+import subprocess
+import sys
+import typing
+
+import pytest
+
+from nlp_rnn import config as config_module
+from nlp_rnn.config import ConfigError, differences, load_config, to_yaml
+from nlp_rnn.sources import SOURCES
+
+
+def mistakes(path, overrides=(), **options):
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, list(overrides), **options)
+    return str(caught.value).split("\n")
+
+
+def test_resolved_config_reads_back_equal(tmp_path):
+    config = load_config(
+        None, ["model.pooling=[max, attention]", "training.learning_rate=3e-4", "name=2024", "data.train=x", "data.source=csv"]
+    )
+    assert (config.training.learning_rate, config.model.pooling, config.name) == (3e-4, ("max", "attention"), "2024")
+    (tmp_path / "c.yaml").write_text(to_yaml(config))
+    assert load_config(tmp_path / "c.yaml") == config
+
+
+def test_command_line_beats_file_beats_default(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("model:\n  units: 7\n  num_layers: 2\n")
+    config = load_config(path, ["model.units=9"])
+    assert (config.model.units, config.model.num_layers, config.model.cell, config.name) == (9, 2, "lstm", "mine")
+
+
+def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("model:\n  unit: 3\n  cell: lstmm\ntraining:\n  epochs: true\n  clip_norm: no\n  schedule: cosin\nmodl:\n  units: 3\n")
+    assert sorted(mistakes(path, ["training.batch_size=-3", "units=5", "nonsense"])) == sorted(
+        [
+            "command line: 'nonsense' is not of the form section.key=value, such as training.epochs=5",
+            f"{path}: model.unit is not a setting; did you mean model.units?",
+            f"{path}: model.cell is 'lstmm', but must be one of 'simple_rnn', 'lstm' or 'gru'; did you mean lstm?",
+            f"{path}: training.epochs is True, but must be a valid integer",
+            f"{path}: training.clip_norm is 'no', but must be a valid number",
+            f"{path}: training.schedule is 'cosin', but must be one of 'constant', 'cosine' or 'one_cycle'; did you mean cosine?",
+            "command line: training.batch_size is -3, but must be greater than 0",
+            "command line: units is not a setting; did you mean model.units?",
+            f"{path}: modl is not a setting; did you mean model?",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.pooling=[]", "command line: model.pooling is [], but must name some of last, max, mean, attention, each once"),
+        ("data.source=csv", "command line: data.train is empty, but data.source csv reads files; set data.train=PATH"),
+        ("name=../x", "command line: name is '../x', but names a folder: use letters, digits, '.', '-' and '_'"),
+        (
+            "training.weight_decay=0.1",
+            "command line: training.weight_decay is 0.1, but training.optimizer is adam; only the optimizer adamw decays weights",
+        ),
+        ("hardware=3", "command line: hardware is 3, but must be a section of `key: value`"),
+        ("training.learning_rate=.nan", "command line: training.learning_rate is nan, but must be a finite number"),
+    ],
+)
+def test_rules_between_settings(override, message):
+    found = mistakes(None, [override])
+    assert found[0].replace("defaults:", "command line:") == message
+
+
+def test_unreadable_files_are_one_line_each(tmp_path):
+    missing = tmp_path / "sentimet.yaml"
+    (tmp_path / "sentiment.yaml").write_text("")
+    assert mistakes(missing) == [f"--config is {missing}, but there is no such file; did you mean {tmp_path / 'sentiment.yaml'}?"]
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("model:\n  units: [3\n")
+    assert mistakes(broken) == [
+        f"{broken}: line 3, column 1: not readable as YAML (expected ',' or ']', but got '<stream end>'); mend that line"
+    ]
+    broken.write_text("- 3\n")
+    assert mistakes(broken) == [f"{broken}: holds a list, but a config is sections of `key: value`; see configs/sentiment.yaml"]
+    broken.write_bytes(b"name: caf\xe9\n")
+    assert mistakes(broken) == [f"{broken}: byte 9 is not UTF-8; save the file as UTF-8"]
+
+
+def test_differences_name_settings_but_not_places():
+    first, second = load_config(None), load_config(None, ["model.units=3", "data.dir=/elsewhere", "runs_dir=x"])
+    assert differences(first, second) == ["model.units is 3 and was 128"]
+
+
+def test_sources_and_cells_equal_their_literals():
+    from nlp_rnn.recurrent import CELLS
+
+    assert set(typing.get_args(config_module.SourceName)) == set(SOURCES)
+    assert set(typing.get_args(config_module.CellName)) == set(CELLS)
+
+
+def test_shipped_configs_are_valid():
+    from tests.conftest import ROOT
+
+    names = [load_config(path, task="sentiment").name for path in sorted((ROOT / "configs").glob("sentiment*.yaml"))]
+    assert names == ["sentiment", "sentiment_demo", "sentiment_smoke"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "model.unit=3"]])
+def test_help_and_config_errors_do_not_import_tensorflow(arguments):
+    code = f"""
+import sys
+import pipelines.sentiment
+from nlp_rnn import cli
+cli.main(pipelines.sentiment, {arguments!r})
+sys.exit(any(name in sys.modules for name in ("tensorflow", "keras", "numpy", "matplotlib")))
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

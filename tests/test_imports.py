@@ -1,0 +1,60 @@
+"""Imports go one way, as ARCHITECTURE.md draws them."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ALLOWED = {
+    "__init__": set(),
+    "config": set(),
+    "startup": set(),
+    "metrics": set(),
+    "baselines": set(),
+    "files": {"config"},
+    "sources": {"config", "startup"},
+    "tokenizer": {"config"},
+    "recurrent": {"config"},
+    "models": {"config", "recurrent"},
+    "plots": {"files"},
+    "explain": {"files", "plots"},
+    "runs": {"config", "files"},
+    "datasets": {"config", "files", "sources", "tokenizer"},
+    "training": {"config", "files", "datasets", "runs"},
+    "export": {"__init__", "config", "files", "tokenizer"},
+    "evaluation": {"baselines", "config", "datasets", "metrics", "models", "plots", "runs", "sources", "tokenizer", "training"},
+    "cli": {"config"},
+}
+PACKAGE = Path(__file__).parent.parent / "nlp_rnn"
+# Keras on any backend: no TensorFlow call.
+BACKEND_NEUTRAL = ("recurrent", "models")
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def internal(path: Path) -> set[str]:
+    modules = {file.stem for file in PACKAGE.glob("*.py")}
+    found = {name.split(".")[1] for name in imported(path) if name.startswith("nlp_rnn.")}
+    return {name if name in modules else "__init__" for name in found}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_module_imports_only_what_lies_below_it(path):
+    assert internal(path) <= ALLOWED[path.stem]
+
+
+def test_nothing_imports_pipelines():
+    assert not [path for path in PACKAGE.glob("*.py") if any(name.split(".")[0] == "pipelines" for name in imported(path))]
+
+
+@pytest.mark.parametrize("name", BACKEND_NEUTRAL)
+def test_layers_and_models_are_plain_keras(name):
+    assert not [module for module in imported(PACKAGE / f"{name}.py") if module.split(".")[0] == "tensorflow"]

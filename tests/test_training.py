@@ -1,0 +1,178 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from nlp_rnn.config import ConfigError, load_config
+from nlp_rnn.training import Progress, WarmUpSchedule, build_optimizer, load_checkpoint, load_progress, save_checkpoint
+from tests.conftest import SMALL, run_sentiment, sentiment_environment
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0]),
+        ("cosine", [0.5, 1.0, 1.0, (1 + np.cos(np.pi / 4)) / 2, 0.5]),
+        ("one_cycle", [1 - (1 - 1 / 25) * 0.5, 1.0, 1.0, 1e-4 + (1 - 1e-4) * (1 + np.cos(np.pi / 4)) / 2, 1e-4 + (1 - 1e-4) / 2]),
+    ],
+)
+def test_schedules_worked_out_by_hand(shape, expected):
+    schedule = WarmUpSchedule(shape, 1.0, num_steps=10, warmup_fraction=0.2)
+    np.testing.assert_allclose([float(schedule(step)) for step in (0, 1, 2, 4, 6)], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", ["constant", "cosine", "one_cycle"])
+def test_schedules_survive_a_config_round_trip(shape):
+    schedule = WarmUpSchedule(shape, 0.1, num_steps=10, warmup_fraction=0.2)
+    assert WarmUpSchedule.from_config(schedule.get_config()).get_config() == schedule.get_config()
+
+
+def test_gradients_are_clipped_to_the_global_norm():
+    config = load_config(
+        None, ["training.optimizer=sgd", "training.schedule=constant", "training.learning_rate=1.0", "training.clip_norm=5.0"]
+    )
+    optimizer = build_optimizer(config.training, num_steps=1)
+    weights = [keras.Variable([0.0]), keras.Variable([0.0])]
+    optimizer.apply([np.array([30.0]), np.array([40.0])], weights)  # norm 50: a tenth stays
+    np.testing.assert_allclose([float(weight.value[0]) for weight in weights], [-3, -4], rtol=1e-5)
+
+
+def test_checkpoints_give_back_values_and_progress(tmp_path):
+    variables = [keras.Variable([1.0, 2.0]), keras.Variable(3, dtype="int32")]
+    progress = Progress(epoch=2, step=5, history=[{"epoch": 1, "loss": 0.5}], best=0.5, wait=1)
+    save_checkpoint(tmp_path / "a.npz", variables, progress)
+    for variable in variables:
+        variable.assign(variable.value * 0)
+    load_checkpoint(tmp_path / "a.npz", variables)
+    assert [variable.numpy().tolist() for variable in variables] == [[1.0, 2.0], 3]
+    assert load_progress(tmp_path / "a.npz") == progress
+    with pytest.raises(ConfigError, match="written by another model"):
+        load_checkpoint(tmp_path / "a.npz", [keras.Variable([1.0])])
+    with pytest.raises(ConfigError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "b.npz", variables)
+    assert load_progress(tmp_path / "b.npz") == Progress()
+
+
+def outcome(run):
+    """What must not depend on interruptions."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    del metrics["training"]["seconds"]
+    with np.load(run / "checkpoints" / "best.npz") as arrays:
+        weights = {name: arrays[name].tobytes() for name in arrays.files}
+    return weights, metrics, (run / "history.csv").read_text()
+
+
+SETTINGS = [
+    *SMALL,
+    "data.source=csv",
+    "data.split=blocks",
+    "data.block_size=10",
+    "training.batch_size=1",
+    "training.epochs=3",
+    "training.checkpoint_seconds=1",
+    "training.learning_rate=0.002",
+    "model.dropout=0.3",
+    "model.weight_dropout=0.2",
+    "model.word_dropout=0.1",
+]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(reviews, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    done = run_sentiment("train", "name=a", *SETTINGS, f"data.train={reviews}", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return outcome(folder / "runs" / "a")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill -9", "Ctrl-C", "SIGTERM"])
+def test_a_stopped_run_ends_as_an_uninterrupted_one(reviews, tmp_path, uninterrupted, number):
+    command = [sys.executable, "-m", "pipelines.sentiment", "train", "name=a", *SETTINGS, f"data.train={reviews}"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=sentiment_environment(tmp_path), stderr=subprocess.PIPE, text=True)
+    checkpoint = tmp_path / "runs" / "a" / "checkpoints" / "last.npz"
+    deadline = time.monotonic() + 120
+    while not (checkpoint.exists() and load_progress(checkpoint).step) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    stopped = load_progress(checkpoint)
+    assert stopped.step > 0  # in mid-epoch
+    assert not stopped.is_finished
+    if number != signal.SIGKILL:
+        assert process.returncode == 130
+        assert f"stopped in epoch {stopped.epoch + 1} after step {stopped.step} of" in errors
+        assert errors.rstrip().endswith("everything is saved: run the same command again to go on")
+    done = run_sentiment(*command[3:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"resuming after epoch {stopped.epoch}, step {stopped.step}" in done.stderr
+    assert outcome(tmp_path / "runs" / "a") == uninterrupted
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(reviews, tmp_path, uninterrupted):
+    assert run_sentiment("train", "name=a", *SETTINGS, f"data.train={reviews}", cwd=tmp_path).returncode == 0
+    assert run_sentiment("train", "name=b", "seed=2", *SETTINGS, f"data.train={reviews}", cwd=tmp_path).returncode == 0
+    assert outcome(tmp_path / "runs" / "a") == uninterrupted
+    assert outcome(tmp_path / "runs" / "b")[0] != uninterrupted[0]
+
+
+def test_a_finished_run_is_not_trained_again(reviews, tmp_path):
+    command = ["train", "name=a", *SMALL, "data.source=csv", f"data.train={reviews}"]
+    first = run_sentiment(*command, cwd=tmp_path)
+    before = os.stat(tmp_path / "runs" / "a" / "checkpoints" / "last.npz").st_mtime_ns
+    again = run_sentiment(*command, cwd=tmp_path)
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    assert os.stat(tmp_path / "runs" / "a" / "checkpoints" / "last.npz").st_mtime_ns == before
+
+
+def test_an_infinite_loss_stops_with_one_line_and_keeps_the_last_good_checkpoint(reviews, tmp_path):
+    settings = [*SMALL, "training.optimizer=sgd", "training.schedule=constant", "training.clip_norm=0", "training.epochs=4"]
+    # The rate rises over the first half of the steps: the first epoch still goes well.
+    settings += ["training.warmup_fraction=0.9", "training.learning_rate=1e38", "data.source=csv", f"data.train={reviews}", "name=a"]
+    done = run_sentiment("train", *settings, cwd=tmp_path)
+    assert done.returncode == 2
+    last_line = done.stderr.rstrip().split("\n")[-1]
+    assert last_line.startswith("the training loss became ")
+    assert "lower training.learning_rate (1e+38)" in last_line
+    checkpoints = tmp_path / "runs" / "a" / "checkpoints"
+    for path in checkpoints.glob("*.npz"):
+        with np.load(path) as arrays:
+            assert all(np.isfinite(arrays[name]).all() for name in arrays.files)
+
+
+def test_early_stopping_keeps_the_best_epoch(reviews, tmp_path):
+    settings = [
+        *SMALL,
+        "training.epochs=30",
+        "training.patience=2",
+        "training.schedule=constant",
+        "data.source=csv",
+        f"data.train={reviews}",
+    ]
+    done = run_sentiment("train", "--json", "name=a", *settings, cwd=tmp_path)
+    facts = json.loads(done.stdout)
+    assert facts["epochs"] < 30
+    assert facts["epochs"] == facts["best_epoch"] + 2
+    history = (tmp_path / "runs" / "a" / "history.csv").read_text().splitlines()
+    losses = [float(dict(zip(history[0].split(","), row.split(","), strict=True))["val_cross_entropy"]) for row in history[1:]]
+    assert facts["best_epoch"] == int(np.argmin(losses)) + 1
+    assert facts["validation"]["cross_entropy"] == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_averaged_weights_are_what_is_validated_and_kept(reviews, tmp_path):
+    settings = [*SMALL, "training.ema_momentum=0.9", "data.source=csv", f"data.train={reviews}"]
+    done = run_sentiment("train", "--json", "name=a", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    history = (tmp_path / "runs" / "a" / "history.csv").read_text().splitlines()
+    losses = [float(dict(zip(history[0].split(","), row.split(","), strict=True))["val_cross_entropy"]) for row in history[1:]]
+    assert json.loads(done.stdout)["validation"]["cross_entropy"] == pytest.approx(min(losses), rel=1e-4)
+    with (
+        np.load(tmp_path / "runs" / "a" / "checkpoints" / "best.npz") as best,
+        np.load(tmp_path / "runs" / "a" / "checkpoints" / "last.npz") as last,
+    ):
+        assert not np.array_equal(best[best.files[0]], last[last.files[0]])
