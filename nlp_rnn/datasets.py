@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from nlp_rnn import files
 from nlp_rnn.config import DataConfig, TokenizerConfig
+from nlp_rnn.progress import track
 from nlp_rnn.sources import Corpus
 from nlp_rnn.tokenizer import PAD_ID, UNK_ID, Tokenizer, build_tokenizer, encode
 
@@ -88,7 +89,8 @@ def prepare_tokenizer(corpus: Corpus, data: DataConfig, config: TokenizerConfig)
     if not folder.exists():
         logger.info("tokenizer: training it on the train split")
         with _unless_another_was_first(folder) as temporary:
-            build_tokenizer(config, (example.text for example in corpus.examples("train"))).save(temporary)
+            examples = track(corpus.examples("train"), "training the tokenizer", corpus.facts["train"].num_examples)
+            build_tokenizer(config, (example.text for example in examples)).save(temporary)
     return Tokenizer.load(folder)
 
 
@@ -108,8 +110,9 @@ def prepare_split(corpus: Corpus, split: str, data: DataConfig, tokenizer: Token
     if not folder.exists():
         logger.info("token ids: computing those of the %s split, into %s", split, folder)
         with _unless_another_was_first(folder) as temporary:
-            examples = ((example.text, label_ids[example.label]) for example in corpus.examples(split))
-            write_cache(temporary, examples, tokenizer, max_length=data.max_length, keep=data.keep)
+            examples = track(corpus.examples(split), f"tokenizing {split}", corpus.facts[split].num_examples)
+            pairs = ((example.text, label_ids[example.label]) for example in examples)
+            write_cache(temporary, pairs, tokenizer, max_length=data.max_length, keep=data.keep)
     return TokenCache.load(folder)
 
 

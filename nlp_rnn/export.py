@@ -34,6 +34,7 @@ class ClassifierModule(tf.Module):
     def __init__(self, model: keras.Model, tokenizer: Tokenizer, config: Config, labels: list[str]) -> None:
         super().__init__()
         self._model, self._tokenizer, self._data = model, tokenizer, config.data
+        _make_portable(model)
         self._embedding, self._encoder = model.get_layer("embedding"), model.get_layer("encoder")
         self._labels = tf.constant(labels)
 
@@ -88,6 +89,14 @@ class ClassifierModule(tf.Module):
             logits = self._encoder([points, tf.repeat(mask[None], _EXPLAIN_STEPS, axis=0)], training=False)
             odds = log_odds(logits, tf.repeat(target, _EXPLAIN_STEPS))
         return tf.reduce_sum(vectors * tf.reduce_mean(tape.gradient(odds, points), axis=0), axis=-1)
+
+
+def _make_portable(model: keras.Model) -> None:
+    """Keeps recurrent layers from choosing cuDNN's op where there is a GPU: the export would not load elsewhere."""
+    for layer in model.get_layer("encoder").layers:
+        recurrent = getattr(layer, "layer", layer)  # what WeightDrop wraps
+        if hasattr(recurrent, "use_cudnn"):
+            recurrent.use_cudnn = False
 
 
 def log_odds(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:

@@ -30,7 +30,7 @@ def plot_curves(history: list[dict[str, float]], path: Path, *, title: str) -> N
         best = int(np.argmin(validation) if name == "cross_entropy" else np.argmax(validation))
         axes.annotate(
             f"{validation[best]:.3f}" if factor == 1 else f"{validation[best]:.1f}",
-            (epochs[best], validation[best]), xytext=(0, 8), textcoords="offset points", ha="center", color=_ORANGE, fontsize=9,
+            (epochs[best], validation[best]), xytext=(0, 8 if factor == 1 else -15), textcoords="offset points", ha="center", color=_ORANGE, fontsize=9,
         )  # fmt: skip
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -65,9 +65,10 @@ def plot_confusion(matrix: list[list[int]], labels: list[str], path: Path, *, ti
 def plot_attributions(words: list[str], scores: list[float], path: Path, *, title: str) -> None:
     """The text with each word's background coloured by its attribution: orange for, blue against."""
     lines = _wrap(words, 90)
-    figure = Figure(figsize=(9, 0.9 + 0.3 * len(lines)))
-    figure.suptitle(title, fontsize=10, x=0.02, ha="left")
-    axes = figure.add_axes((0.02, 0.02, 0.96, 1 - 0.6 / (0.9 + 0.3 * len(lines))))
+    height = 0.6 + 0.3 * len(lines)  # inches: the title, then a line each
+    figure = Figure(figsize=(9, height))
+    figure.text(0.02, 1 - 0.3 / height, title, fontsize=10, weight="bold")
+    axes = figure.add_axes((0.02, 0.1 / height, 0.96, 0.3 * len(lines) / height))
     axes.set(xlim=(0, 91), ylim=(len(lines), 0))
     axes.axis("off")
     largest = max((abs(score) for score in scores), default=0) or 1.0

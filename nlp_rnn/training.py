@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from nlp_rnn.datasets import (
     plan_batches,
     plan_ordered_batches,
 )
+from nlp_rnn.progress import Bar
 from nlp_rnn.runs import Run
 
 logger = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ def train_classifier(model: keras.Model, run: Run, train: TokenCache, validation
     if config.tensorboard:
         callbacks.append(_tensorboard(run))
     model.test_on_batch(*next(stream()))  # builds the metrics, whose state is part of a checkpoint
-    optimizer.build(model.trainable_variables)
+    model.optimizer.build(model.trainable_variables)  # float16 wraps the optimizer for loss scaling
     if run.last_checkpoint.exists():
         keeper.restore(model)
     evaluation = make_evaluation_dataset(validation, config.batch_size)
@@ -235,7 +235,7 @@ class RunKeeper(keras.callbacks.Callback):
         self.averages = keras.callbacks.SwapEMAWeights()
         self._signal: int | None = None
         self._metrics_to_restore: list[np.ndarray] | None = None
-        self._bar: Any = None
+        self._bar: Bar | None = None
         self._session_start = self._last_save = time.monotonic()
         self._seconds_before = progress.seconds
 
@@ -257,7 +257,7 @@ class RunKeeper(keras.callbacks.Callback):
             for variable, value in zip(_metric_variables(self.model), self._metrics_to_restore, strict=True):
                 variable.assign(value)
             self._metrics_to_restore = None
-        self._bar = _progress_bar(f"epoch {epoch + 1}/{self.run.config.training.epochs}", self.stream.steps_per_epoch, self.progress.step)
+        self._bar = Bar(f"epoch {epoch + 1}/{self.run.config.training.epochs}", self.stream.steps_per_epoch, self.progress.step)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         loss = float(logs["loss"])
@@ -270,7 +270,7 @@ class RunKeeper(keras.callbacks.Callback):
             )
         self.progress.step += 1
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], advance=1, loss=f"loss {float(logs['cross_entropy']):.4f}")
+            self._bar.advance(f"cross-entropy {float(logs['cross_entropy']):.4f}")
         if self._signal is not None:
             self._save()
             self._close_bar()
@@ -332,7 +332,7 @@ class RunKeeper(keras.callbacks.Callback):
 
     def _close_bar(self) -> None:
         if self._bar:
-            self._bar.stop()
+            self._bar.close()
             self._bar = None
 
 
@@ -382,20 +382,6 @@ def _tensorboard(run: Run) -> keras.callbacks.Callback:
     if importlib.util.find_spec("tensorboard") is None:
         raise ConfigError("training.tensorboard is true, which needs the package tensorboard: pip install 'nlp-rnn[tensorboard]'")
     return keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False)
-
-
-def _progress_bar(title: str, total: int, completed: int) -> Any:
-    if not sys.stderr.isatty():
-        return None
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    texts = (TextColumn("{task.description}"), TextColumn("{task.fields[loss]}"))
-    bar = Bar(texts[0], BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), texts[1], console=Console(stderr=True), transient=True)
-    bar.add_task(title, total=total, completed=completed, loss="")
-    bar.start()
-    return bar
 
 
 # --- evaluation ----------------------------------------------------------------------------------------------------
