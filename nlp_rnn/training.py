@@ -210,11 +210,15 @@ def train_classifier(model: keras.Model, run: Run, train: TokenCache, validation
         callbacks.append(_tensorboard(run))
     model.test_on_batch(*next(stream()))  # builds the metrics, whose state is part of a checkpoint
     model.optimizer.build(model.trainable_variables)  # float16 wraps the optimizer for loss scaling
-    if run.last_checkpoint.exists():
-        keeper.restore(model)
+    if progress.is_finished:
+        logger.info("%s is finished already: nothing to train", run.path)
+    elif run.last_checkpoint.exists():
+        logger.info("resuming after epoch %d, step %d", progress.epoch, progress.step)
     evaluation = make_evaluation_dataset(validation, config.batch_size)
     with keeper.signals():
         while not progress.is_finished:
+            if run.last_checkpoint.exists():  # also after a first fit, which leaves averages where the weights were
+                keeper.restore(model)
             # A broken-off epoch is shorter than the others, and fit wants all of one call to be of one length.
             epochs = progress.epoch + 1 if progress.step else config.epochs
             dataset = make_dataset(stream, stream.steps_per_epoch - progress.step)
@@ -242,10 +246,9 @@ class RunKeeper(keras.callbacks.Callback):
     def restore(self, model: keras.Model) -> None:
         """Loads the last checkpoint into a built and compiled model."""
         load_checkpoint(self.run.last_checkpoint, _training_variables(model))
-        # fit resets the metrics before its first batch: their state waits until then.
-        self._metrics_to_restore = [keras.ops.convert_to_numpy(variable) for variable in _metric_variables(model)]
+        if self.progress.step:  # fit resets the metrics before its first batch: their state waits until then
+            self._metrics_to_restore = [keras.ops.convert_to_numpy(variable) for variable in _metric_variables(model)]
         self.stream.first_step = self.progress.step
-        logger.info("resuming after epoch %d, step %d", self.progress.epoch, self.progress.step)
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._last_save = time.monotonic()
@@ -262,12 +265,7 @@ class RunKeeper(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         loss = float(logs["loss"])
         if not math.isfinite(loss):
-            raise ConfigError(
-                f"the training loss became {loss} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}; "
-                f"the last good checkpoint is kept in {self.run.path}: lower training.learning_rate "
-                f"({self.run.config.training.learning_rate}) or training.clip_norm ({self.run.config.training.clip_norm}) "
-                "and train under another name=..."
-            )
+            raise self._diverged(f"the training loss became {loss}")
         self.progress.step += 1
         if self._bar:
             self._bar.advance(f"cross-entropy {float(logs['cross_entropy']):.4f}")
@@ -317,7 +315,17 @@ class RunKeeper(keras.callbacks.Callback):
         monitor = self.run.config.training.monitor
         logger.info("finished: best %s %.4f in epoch %d, %.0f s", monitor, progress.best, progress.best_epoch, progress.seconds)
 
+    def _diverged(self, what: str) -> ConfigError:
+        config = self.run.config.training
+        return ConfigError(
+            f"{what} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}; the last good checkpoint is kept in "
+            f"{self.run.path}: lower training.learning_rate ({config.learning_rate}) or training.clip_norm ({config.clip_norm}) "
+            "and train under another name=..."
+        )
+
     def _save(self) -> None:
+        if not all(np.isfinite(weight.numpy()).all() for weight in self.model.trainable_variables):
+            raise self._diverged("the weights became infinite")  # after a loss that was finite still
         self.progress.seconds = self._seconds_before + time.monotonic() - self._session_start
         save_checkpoint(self.run.last_checkpoint, _training_variables(self.model), self.progress)
         self._last_save = time.monotonic()

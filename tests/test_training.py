@@ -80,6 +80,7 @@ SETTINGS = [
     "model.dropout=0.3",
     "model.weight_dropout=0.2",
     "model.word_dropout=0.1",
+    "training.ema_momentum=0.9",
 ]
 
 
@@ -92,7 +93,7 @@ def uninterrupted(reviews, tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill -9", "Ctrl-C", "SIGTERM"])
-def test_a_stopped_run_ends_as_an_uninterrupted_one(reviews, tmp_path, uninterrupted, number):
+def test_a_run_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(reviews, tmp_path, uninterrupted, number):
     command = [sys.executable, "-m", "pipelines.sentiment", "train", "name=a", *SETTINGS, f"data.train={reviews}"]
     process = subprocess.Popen(command, cwd=tmp_path, env=sentiment_environment(tmp_path), stderr=subprocess.PIPE, text=True)
     checkpoint = tmp_path / "runs" / "a" / "checkpoints" / "last.npz"
@@ -111,6 +112,23 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(reviews, tmp_path, uninterru
     done = run_sentiment(*command[3:], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"resuming after epoch {stopped.epoch}, step {stopped.step}" in done.stderr
+    assert outcome(tmp_path / "runs" / "a") == uninterrupted
+
+
+def test_a_run_killed_between_epochs_ends_as_an_uninterrupted_one(reviews, tmp_path, uninterrupted):
+    # Saved at the ends of epochs only.
+    arguments = ["train", "name=a", *SETTINGS, f"data.train={reviews}", "training.checkpoint_seconds=1000000"]
+    command = [sys.executable, "-m", "pipelines.sentiment", *arguments]
+    process = subprocess.Popen(command, cwd=tmp_path, env=sentiment_environment(tmp_path), stderr=subprocess.PIPE)
+    checkpoint = tmp_path / "runs" / "a" / "checkpoints" / "last.npz"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert (load_progress(checkpoint).epoch, load_progress(checkpoint).step) == (1, 0)
+    done = run_sentiment(*arguments, cwd=tmp_path)
+    assert "resuming after epoch 1, step 0" in done.stderr
     assert outcome(tmp_path / "runs" / "a") == uninterrupted
 
 
@@ -137,7 +155,7 @@ def test_an_infinite_loss_stops_with_one_line_and_keeps_the_last_good_checkpoint
     done = run_sentiment("train", *settings, cwd=tmp_path)
     assert done.returncode == 2
     last_line = done.stderr.rstrip().split("\n")[-1]
-    assert last_line.startswith("the training loss became ")
+    assert last_line.startswith(("the training loss became ", "the weights became infinite"))
     assert "lower training.learning_rate (1e+38)" in last_line
     checkpoints = tmp_path / "runs" / "a" / "checkpoints"
     for path in checkpoints.glob("*.npz"):
