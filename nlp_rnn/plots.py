@@ -30,7 +30,8 @@ def plot_curves(history: list[dict[str, float]], path: Path, *, title: str) -> N
         best = int(np.argmin(validation) if name == "cross_entropy" else np.argmax(validation))
         axes.annotate(
             f"{validation[best]:.3f}" if factor == 1 else f"{validation[best]:.1f}",
-            (epochs[best], validation[best]), xytext=(0, 8 if factor == 1 else -15), textcoords="offset points", ha="center", color=_ORANGE, fontsize=9,
+            (epochs[best], validation[best]), xytext=(0, 8 if factor == 1 else -15), textcoords="offset points",
+            ha="center", color=_ORANGE, fontsize=9,
         )  # fmt: skip
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
