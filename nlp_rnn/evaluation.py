@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from nlp_rnn import datasets, models, plots, training
 from nlp_rnn.baselines import Nbsvm
+from nlp_rnn.checkpoints import load_checkpoint
 from nlp_rnn.config import Config, ConfigError
 from nlp_rnn.metrics import classification_metrics, most_confident_errors
 from nlp_rnn.runs import Run
@@ -38,7 +39,7 @@ def load_classifier(run: Run) -> tuple[keras.Model, Tokenizer]:
     tokenizer = Tokenizer.load(run.path / "tokenizer")
     keras.config.set_dtype_policy("float32")
     model = models.build_classifier(run.config.model, vocab_size=tokenizer.vocab_size, num_classes=len(run.labels))
-    training.load_checkpoint(run.best_checkpoint, model.weights)
+    load_checkpoint(run.best_checkpoint, model.weights)
     return model, tokenizer
 
 

@@ -1,15 +1,13 @@
-"""Compile, fit, checkpoint, resume, predict."""
+"""Compile, fit, resume, predict."""
 
 import csv
 import importlib.util
-import json
 import logging
 import math
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from nlp_rnn import files
+from nlp_rnn.checkpoints import Progress, load_checkpoint, load_progress, save_checkpoint
 from nlp_rnn.config import ConfigError, HardwareConfig, TrainingConfig
 from nlp_rnn.datasets import (
     Batch,
@@ -28,6 +27,7 @@ from nlp_rnn.datasets import (
     plan_batches,
     plan_ordered_batches,
 )
+from nlp_rnn.optimizers import build_optimizer
 from nlp_rnn.progress import Bar
 from nlp_rnn.runs import Run
 
@@ -40,114 +40,6 @@ def configure_hardware(hardware: HardwareConfig, seed: int) -> None:
     if hardware.is_deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy("float32" if hardware.mixed_precision == "off" else f"mixed_{hardware.mixed_precision}")
-
-
-# --- checkpoints ---------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Progress:
-    """Where a training stands; saved with every checkpoint.
-
-    Attributes:
-      epoch: finished epochs.
-      step: finished steps of the epoch under way.
-      history: a row an epoch.
-      best: the best value of the monitored metric; wait: epochs since then.
-      seconds: of training so far, over all sessions.
-      is_finished: whether the training has ended by itself.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    best: float | None = None
-    best_epoch: int = 0
-    wait: int = 0
-    seconds: float = 0.0
-    is_finished: bool = False
-
-
-def save_checkpoint(path: Path, variables: list[Any], progress: Progress | None = None) -> None:
-    """Writes variables in order, with their paths, to an .npz file, whole or not at all."""
-    arrays = {f"{number}:{variable.path}": keras.ops.convert_to_numpy(variable.value) for number, variable in enumerate(variables)}
-    if progress is not None:
-        arrays["progress"] = np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)
-    with files.atomic_file(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-
-
-def load_progress(path: Path) -> Progress:
-    """Reads how far a training came; a fresh Progress if there is no checkpoint."""
-    if not path.exists():
-        return Progress()
-    with np.load(path) as arrays:
-        return Progress(**json.loads(arrays["progress"].tobytes()))
-
-
-def load_checkpoint(path: Path, variables: list[Any]) -> None:
-    """Assigns what `save_checkpoint` wrote.
-
-    Raises:
-      ConfigError: if there is no such file or it belongs to another model.
-    """
-    if not path.exists():
-        raise ConfigError(f"{path}: no such checkpoint; train the run first: it was stopped before its first validation")
-    with np.load(path) as arrays:
-        names = [name for name in arrays.files if name != "progress"]
-        if len(names) != len(variables) or any(arrays[name].shape != tuple(v.shape) for name, v in zip(names, variables, strict=True)):
-            raise ConfigError(f"{path}: was written by another model or version; train again under another name=...")
-        for name, variable in zip(names, variables, strict=True):
-            variable.assign(arrays[name])
-
-
-# --- optimizer -----------------------------------------------------------------------------------------------------
-
-
-@keras.saving.register_keras_serializable("nlp_rnn")
-class WarmUpSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate by step: a warm-up, then constant, cosine or one-cycle.
-
-    constant and cosine rise linearly to the peak; cosine then falls to 0 along a half cosine. one_cycle rises from a
-    25th of the peak along a half cosine and falls to a 10,000th (Smith 2018; the shape is fastai's).
-    """
-
-    def __init__(self, shape: str, peak: float, num_steps: int, warmup_fraction: float) -> None:
-        self.shape, self.peak, self.num_steps, self.warmup_fraction = shape, peak, num_steps, warmup_fraction
-
-    def __call__(self, step: Any) -> Any:
-        ops = keras.ops
-        warmup_steps = max(self.num_steps * self.warmup_fraction, 1.0)
-        step = ops.cast(step, "float32")
-        rise = ops.minimum((step + 1) / warmup_steps, 1.0)
-        fall = ops.clip((step - warmup_steps) / max(self.num_steps - warmup_steps, 1.0), 0.0, 1.0)
-        if self.shape == "constant":
-            return self.peak * rise
-        if self.shape == "cosine":
-            return self.peak * rise * _half_cosine(fall)
-        start, end = self.peak / 25, self.peak / 1e4
-        falling = end + (self.peak - end) * _half_cosine(fall)
-        return ops.where(step < warmup_steps, self.peak - (self.peak - start) * _half_cosine(rise), falling)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"shape": self.shape, "peak": self.peak, "num_steps": self.num_steps, "warmup_fraction": self.warmup_fraction}
-
-
-def _half_cosine(share: Any) -> Any:
-    """1 at 0, 0 at 1."""
-    return (1 + keras.ops.cos(math.pi * share)) / 2
-
-
-def build_optimizer(config: TrainingConfig, num_steps: int) -> keras.optimizers.Optimizer:
-    """The config's optimizer with its schedule over `num_steps` steps, clipping and averaging."""
-    classes = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}
-    options: dict[str, Any] = {"weight_decay": config.weight_decay} if config.optimizer == "adamw" else {}
-    if config.clip_norm:
-        options["global_clipnorm"] = config.clip_norm
-    if config.ema_momentum:
-        options |= {"use_ema": True, "ema_momentum": config.ema_momentum}
-    rate = WarmUpSchedule(config.schedule, config.learning_rate, num_steps, config.warmup_fraction)
-    return classes[config.optimizer](rate, **options)
 
 
 # --- training ------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def train(config: Config) -> cli.Result:
     labels = sources.label_names(corpus)
 
     import_tensorflow()
-    from nlp_rnn import datasets, metrics, models, plots, training
+    from nlp_rnn import checkpoints, datasets, metrics, models, plots, training
 
     tokenizer = datasets.prepare_tokenizer(corpus, config.data, config.tokenizer)
     label_ids = {label: number for number, label in enumerate(labels)}
@@ -34,7 +34,7 @@ def train(config: Config) -> cli.Result:
         progress = training.train_classifier(model, run, splits["train"], splits["validation"])
         title = f"{config.name}: {config.model.cell}, {model.count_params():,} parameters"
         plots.plot_curves(progress.history, run.path / "curves.png", title=title)
-        training.load_checkpoint(run.best_checkpoint, model.weights)
+        checkpoints.load_checkpoint(run.best_checkpoint, model.weights)
         scores = metrics.classification_metrics(
             training.predict_probabilities(model, splits["validation"], config.training.batch_size), splits["validation"].labels
         )

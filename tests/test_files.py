@@ -60,23 +60,23 @@ def test_other_errors_are_not_taken_for_a_full_disk(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small tmpfs needs Linux and root")
 def test_a_really_full_disk_leaves_nothing_half_written(tmp_path):
-    """A training whose run directory lies on a tmpfs of 96 kB; then an export to one."""
+    """A checkpoint larger than the tmpfs it is written to, beside one that fits."""
     probe = subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "none", str(tmp_path)], capture_output=True, check=False)
     if probe.returncode:
         pytest.skip("this sandbox does not allow mounts")
     code = f"""
 import pathlib, numpy as np, sys
 sys.path.insert(0, {str(ROOT)!r})
-from nlp_rnn import training
+from nlp_rnn import checkpoints
 from nlp_rnn.config import ConfigError
 class Variable:
     path, shape = "v", (40000,)
     value = np.zeros(40000, np.float32)
 import keras
 folder = pathlib.Path({str(tmp_path)!r})
-training.save_checkpoint(folder / "small.npz", [], training.Progress(epoch=1))
+checkpoints.save_checkpoint(folder / "small.npz", [], checkpoints.Progress(epoch=1))
 try:
-    training.save_checkpoint(folder / "last.npz", [Variable])
+    checkpoints.save_checkpoint(folder / "last.npz", [Variable])
 except ConfigError as error:
     print(error)
 print(sorted(entry.name for entry in folder.iterdir()))

@@ -16,19 +16,33 @@ ALLOWED = {
     "sources": {"config", "startup"},
     "tokenizer": {"config"},
     "recurrent": {"config"},
+    "optimizers": {"config"},
+    "checkpoints": {"config", "files"},
     "models": {"config", "recurrent"},
     "plots": {"files"},
     "explain": {"files", "plots"},
     "runs": {"config", "files"},
     "datasets": {"config", "files", "progress", "sources", "tokenizer"},
-    "training": {"config", "files", "datasets", "progress", "runs"},
+    "training": {"checkpoints", "config", "datasets", "files", "optimizers", "progress", "runs"},
     "export": {"__init__", "config", "files", "tokenizer"},
-    "evaluation": {"baselines", "config", "datasets", "metrics", "models", "plots", "runs", "sources", "tokenizer", "training"},
+    "evaluation": {
+        "baselines",
+        "checkpoints",
+        "config",
+        "datasets",
+        "metrics",
+        "models",
+        "plots",
+        "runs",
+        "sources",
+        "tokenizer",
+        "training",
+    },
     "cli": {"config"},
 }
 PACKAGE = Path(__file__).parent.parent / "nlp_rnn"
 # Keras on any backend: no TensorFlow call.
-BACKEND_NEUTRAL = ("recurrent", "models")
+BACKEND_NEUTRAL = ("recurrent", "models", "optimizers", "checkpoints")
 
 
 def imported(path: Path) -> set[str]:

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import pytest
 
+from nlp_rnn.checkpoints import Progress, load_checkpoint, load_progress, save_checkpoint
 from nlp_rnn.config import ConfigError, load_config
-from nlp_rnn.training import Progress, WarmUpSchedule, build_optimizer, load_checkpoint, load_progress, save_checkpoint
+from nlp_rnn.optimizers import WarmUpSchedule, build_optimizer
 from tests.conftest import SMALL, run_sentiment, sentiment_environment
 
 

@@ -1,0 +1,68 @@
+"""Checkpoints: variables and progress in one .npz file, replaced atomically."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from nlp_rnn import files
+from nlp_rnn.config import ConfigError
+
+
+@dataclass
+class Progress:
+    """Where a training stands; saved with every checkpoint.
+
+    Attributes:
+      epoch: finished epochs.
+      step: finished steps of the epoch under way.
+      history: a row an epoch.
+      best: the best value of the monitored metric; wait: epochs since then.
+      seconds: of training so far, over all sessions.
+      is_finished: whether the training has ended by itself.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: float | None = None
+    best_epoch: int = 0
+    wait: int = 0
+    seconds: float = 0.0
+    is_finished: bool = False
+
+
+def save_checkpoint(path: Path, variables: list[Any], progress: Progress | None = None) -> None:
+    """Writes variables in order, with their paths, to an .npz file, whole or not at all."""
+    arrays = {f"{number}:{variable.path}": keras.ops.convert_to_numpy(variable.value) for number, variable in enumerate(variables)}
+    if progress is not None:
+        arrays["progress"] = np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)
+    with files.atomic_file(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load_progress(path: Path) -> Progress:
+    """Reads how far a training came; a fresh Progress if there is no checkpoint."""
+    if not path.exists():
+        return Progress()
+    with np.load(path) as arrays:
+        return Progress(**json.loads(arrays["progress"].tobytes()))
+
+
+def load_checkpoint(path: Path, variables: list[Any]) -> None:
+    """Assigns what `save_checkpoint` wrote.
+
+    Raises:
+      ConfigError: if there is no such file or it belongs to another model.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: no such checkpoint; train the run first: it was stopped before its first validation")
+    with np.load(path) as arrays:
+        names = [name for name in arrays.files if name != "progress"]
+        if len(names) != len(variables) or any(arrays[name].shape != tuple(v.shape) for name, v in zip(names, variables, strict=True)):
+            raise ConfigError(f"{path}: was written by another model or version; train again under another name=...")
+        for name, variable in zip(names, variables, strict=True):
+            variable.assign(arrays[name])

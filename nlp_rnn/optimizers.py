@@ -1,0 +1,54 @@
+"""Optimizers and learning-rate schedules: plain Keras, on any of its backends."""
+
+import math
+from typing import Any
+
+import keras
+
+from nlp_rnn.config import TrainingConfig
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class WarmUpSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate by step: a warm-up, then constant, cosine or one-cycle.
+
+    constant and cosine rise linearly to the peak; cosine then falls to 0 along a half cosine. one_cycle rises from a
+    25th of the peak along a half cosine and falls to a 10,000th (Smith 2018; the shape is fastai's).
+    """
+
+    def __init__(self, shape: str, peak: float, num_steps: int, warmup_fraction: float) -> None:
+        self.shape, self.peak, self.num_steps, self.warmup_fraction = shape, peak, num_steps, warmup_fraction
+
+    def __call__(self, step: Any) -> Any:
+        ops = keras.ops
+        warmup_steps = max(self.num_steps * self.warmup_fraction, 1.0)
+        step = ops.cast(step, "float32")
+        rise = ops.minimum((step + 1) / warmup_steps, 1.0)
+        fall = ops.clip((step - warmup_steps) / max(self.num_steps - warmup_steps, 1.0), 0.0, 1.0)
+        if self.shape == "constant":
+            return self.peak * rise
+        if self.shape == "cosine":
+            return self.peak * rise * _half_cosine(fall)
+        start, end = self.peak / 25, self.peak / 1e4
+        falling = end + (self.peak - end) * _half_cosine(fall)
+        return ops.where(step < warmup_steps, self.peak - (self.peak - start) * _half_cosine(rise), falling)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"shape": self.shape, "peak": self.peak, "num_steps": self.num_steps, "warmup_fraction": self.warmup_fraction}
+
+
+def _half_cosine(share: Any) -> Any:
+    """1 at 0, 0 at 1."""
+    return (1 + keras.ops.cos(math.pi * share)) / 2
+
+
+def build_optimizer(config: TrainingConfig, num_steps: int) -> keras.optimizers.Optimizer:
+    """The config's optimizer with its schedule over `num_steps` steps, clipping and averaging."""
+    classes = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}
+    options: dict[str, Any] = {"weight_decay": config.weight_decay} if config.optimizer == "adamw" else {}
+    if config.clip_norm:
+        options["global_clipnorm"] = config.clip_norm
+    if config.ema_momentum:
+        options |= {"use_ema": True, "ema_momentum": config.ema_momentum}
+    rate = WarmUpSchedule(config.schedule, config.learning_rate, num_steps, config.warmup_fraction)
+    return classes[config.optimizer](rate, **options)
