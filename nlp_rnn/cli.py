@@ -5,10 +5,12 @@ user's, told in one line each; 130 for Ctrl-C; 1 for a bug of ours, with its tra
 """
 
 import argparse
+import gc
 import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -70,6 +72,9 @@ def guarded(command: Callable[[], None]) -> int:
         return 0
     except KeyboardInterrupt as error:
         print(f"\n{error}" if str(error) else "\nstopped", file=sys.stderr)
+        # Frees the data set's iterator now: TensorFlow complains if it outlives the interpreter.
+        traceback.clear_frames(error.__traceback__)
+        gc.collect()
         return 130
     except SystemExit as error:  # --help
         return error.code if isinstance(error.code, int) else 0
