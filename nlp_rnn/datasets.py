@@ -58,7 +58,7 @@ class TokenCache:
         return cls(path, np.load(path / "offsets.npy"), np.load(path / "labels.npy"))
 
     def rows(self, indices: Iterable[int]) -> list[np.ndarray]:
-        """The ids of some texts, each int32 [time]; read with pread, since mapped pages would count as memory."""
+        """The ids of some texts, each int32 [time]; read, not mapped, since mapped pages would count as memory."""
         with open(self.path / "ids.bin", "rb") as file:
             return [self._row(file, index) for index in indices]
 

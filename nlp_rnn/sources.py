@@ -167,7 +167,7 @@ class Corpus:
             for example, key in self._unique(name):
                 facts.num_examples += 1
                 facts.labels[example.label] += 1
-                digest.update(key + example.label.encode() + b"\0")
+                digest.update(f"{example.text}\0{example.label}\0".encode("utf-8", "surrogatepass"))
                 if judged is not None:
                     judged.add(key)
             facts.digest = digest.hexdigest()

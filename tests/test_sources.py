@@ -139,6 +139,15 @@ def test_repeats_of_judging_texts_are_removed_and_counted(tmp_path):
     assert dict(corpus.num_removed) == {"train": 2, "validation": 1, "test": 0}
 
 
+def test_the_digest_tells_texts_that_differ_by_white_space_only(tmp_path):
+    """Equal digests would give a character-level run the other text's cached ids."""
+    digests = set()
+    for space in ("", " "):
+        path = write_csv(tmp_path / "a.csv", [(f"text {i}{space}", str(i % 2)) for i in range(60)])
+        digests.add(corpus_of("data.source=csv", f"data.train={path}").survey().facts["train"].digest)
+    assert len(digests) == 2
+
+
 def test_labels_are_sorted_as_numbers_where_they_are(tmp_path):
     rows = [(f"t{i}", label) for i, label in enumerate(("10", "9", "2") * 30)]
     assert label_names(corpus_of("data.source=csv", f"data.train={write_csv(tmp_path / 'a.csv', rows)}").survey()) == ["2", "9", "10"]
