@@ -25,12 +25,13 @@ def plot_curves(history: list[dict[str, float]], path: Path, *, title: str) -> N
         figure.subplots(1, 2), ("cross_entropy", "accuracy"), ("cross-entropy (nats)", "accuracy (%)"), (1, 100), strict=True
     ):
         validation = [factor * row[f"val_{name}"] for row in history]
-        axes.plot(epochs, [factor * row[name] for row in history], color=_BLUE, marker="o", markersize=3, label="training")
+        training = [factor * row[name] for row in history]
+        axes.plot(epochs, training, color=_BLUE, marker="o", markersize=3, label="training")
         axes.plot(epochs, validation, color=_ORANGE, marker="o", markersize=3, label="validation")
         best = int(np.argmin(validation) if name == "cross_entropy" else np.argmax(validation))
         axes.annotate(
             f"{validation[best]:.3f}" if factor == 1 else f"{validation[best]:.1f}",
-            (epochs[best], validation[best]), xytext=(0, 8 if factor == 1 else -15), textcoords="offset points",
+            (epochs[best], validation[best]), xytext=(0, 8 if validation[best] > training[best] else -15), textcoords="offset points",
             ha="center", color=_ORANGE, fontsize=9,
         )  # fmt: skip
         axes.set(xlabel="epoch", ylabel=label)
