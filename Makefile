@@ -9,7 +9,7 @@ DEMO_CONFIG ?= configs/sentiment_demo.yaml
 DEMO_RUN = runs/$(basename $(notdir $(DEMO_CONFIG)))
 SENTIMENT = $(BIN)/python -m pipelines.sentiment
 
-.PHONY: demo test lint types unit bench results clean
+.PHONY: demo test lint types unit slow bench results clean
 
 demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of real film reviews (minutes)
 	$(SENTIMENT) train --config $(DEMO_CONFIG)
@@ -36,7 +36,11 @@ types: $(VENV)/dev.stamp
 unit: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
 
-bench: $(VENV)/dev.stamp  ## constant memory on a corpus of 2 GB (about half an hour)
+slow: $(VENV)/dev.stamp  ## the tests on real corpora that take minutes; needs NLP_RNN_DATA
+	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/bench.stamp  ## the tokenizer beside others (a minute), constant memory on a corpus of 2 GB (about half an hour)
+	$(BIN)/python benchmarks/tokenizer.py
 	$(BIN)/python benchmarks/streaming_memory.py
 
 results: $(VENV)/dev.stamp  ## the figures of RESULTS.md; needs NLP_RNN_DATA (about half an hour)
@@ -51,6 +55,11 @@ $(VENV)/demo.stamp: setup.cfg pyproject.toml constraints.txt
 $(VENV)/dev.stamp: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) '.[dev]'
+	touch $@
+
+$(VENV)/bench.stamp: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) '.[bench]'
 	touch $@
 
 clean:  ## removes the virtual environment and caches, not runs or models

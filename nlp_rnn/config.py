@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -65,12 +66,23 @@ class DataConfig:
 @_section
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """How text becomes ids."""
+    """How text becomes ids. The normalisation is computed in the graph, in training and in exported models alike."""
 
-    level: Literal["word", "char"] = "word"
-    vocab_size: Annotated[int, Field(strict=True, gt=4)] = 20000
-    min_count: PositiveInt = 2
-    lowercase: Switch = True
+    level: Literal["word", "char", "subword"] = "word"  # subword: SentencePiece's unigram pieces, with bytes
+    vocab_size: PositiveInt = 20000  # special pieces and hash buckets included
+    min_count: PositiveInt = 2  # words and characters seen less often in training are unknown
+    # A vocabulary of one's own instead of training one: a file with a piece a line, or a sentencepiece .model (subword).
+    vocabulary: str = ""
+    # Case: "lower" (Unicode), "keep", or for words "markers": lower case with <title> or <upper> before the word.
+    case: Literal["lower", "keep", "markers"] = "lower"
+    nfkc: Switch = False  # Unicode normal form KC: full-width letters, ligatures and the like become plain ones
+    html_breaks: Switch = True  # <br /> is white space (not at level char)
+    splitter: Literal["unicode", "treebank"] = "unicode"  # of words; treebank: the Penn Treebank's rules for English
+    oov_buckets: NonNegativeInt = 0  # ids that unknown words share by their hash, instead of the one of <unk>
+    reserved: tuple[str, ...] = ()  # symbols with an id of their own that are never split, such as "<sep>"
+    # Temperature at which training draws other segmentations than the best (subword regularisation); 0: never. 5 to 10
+    # is usual: sentencepiece's alpha 0.2 to 0.1.
+    sampling: NonNegativeFloat = 0.0
 
 
 @_section
@@ -186,7 +198,8 @@ def load_config(path: str | os.PathLike[str] | None, overrides: list[str] | None
 def to_yaml(config: Config) -> str:
     """The resolved config as YAML that `load_config` reads back to an equal Config."""
     tree = dataclasses.asdict(config)
-    tree["model"]["pooling"] = list(tree["model"]["pooling"])
+    for section, key in (("model", "pooling"), ("tokenizer", "reserved")):
+        tree[section][key] = list(tree[section][key])
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
@@ -327,7 +340,33 @@ def _check(config: Config, origin: str, task: str | None, origins: dict[str, str
         refuse("training.weight_decay", f"{found}; only the optimizer adamw decays weights")
     if not re.fullmatch(r"[\w.-]*", config.name) or config.name in (".", ".."):
         refuse("name", f"name is {config.name!r}, but names a folder: use letters, digits, '.', '-' and '_'")
+    _check_tokenizer(config.tokenizer, refuse)
     return mistakes
+
+
+_BUILT_IN_SYMBOLS = re.compile(r"</?s>|<(?:pad|unk|title|upper)>|<0x[0-9A-F]{2}>")
+
+
+def _check_tokenizer(tokenizer: TokenizerConfig, refuse: Callable[[str, str], None]) -> None:
+    level = tokenizer.level
+    for key, levels, off in (("splitter", "word", "unicode"), ("oov_buckets", "word", 0), ("sampling", "subword", 0)):
+        value = getattr(tokenizer, key)
+        if level != levels and value != off:
+            refuse(f"tokenizer.{key}", f"tokenizer.{key} is {value}, but is for tokenizer.level={levels} (it is {level}); use {off}")
+    if level != "word" and tokenizer.case == "markers":
+        refuse("tokenizer.case", f"tokenizer.case is markers, but is for tokenizer.level=word (it is {level}); use lower or keep")
+    if level == "subword" and tokenizer.vocab_size <= 260 and not tokenizer.vocabulary:
+        found = f"tokenizer.vocab_size is {tokenizer.vocab_size}"
+        refuse("tokenizer.vocab_size", f"{found}, but special pieces and bytes alone are 260; use 1000 or more")
+    if tokenizer.oov_buckets + len(tokenizer.reserved) + 8 > tokenizer.vocab_size:
+        refuse(
+            "tokenizer.vocab_size", f"tokenizer.vocab_size is {tokenizer.vocab_size}, all of it special pieces and hash buckets; raise it"
+        )
+    for symbol in tokenizer.reserved:
+        if tokenizer.reserved.count(symbol) > 1 or not re.fullmatch(r"[^\s\u2581]+", symbol) or _BUILT_IN_SYMBOLS.fullmatch(symbol):
+            found = f"tokenizer.reserved holds {symbol!r}"
+            refuse("tokenizer.reserved", f"{found}; give symbols without white space, each once, other than the built-in ones")
+            break
 
 
 FILE_SOURCES = ("csv", "tsv", "jsonl", "folders", "text")

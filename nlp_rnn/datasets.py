@@ -23,14 +23,15 @@ from nlp_rnn import files
 from nlp_rnn.config import DataConfig, TokenizerConfig
 from nlp_rnn.progress import track
 from nlp_rnn.sources import Corpus
-from nlp_rnn.tokenizer import PAD_ID, UNK_ID, Tokenizer, build_tokenizer, encode
+from nlp_rnn.tokenizer import PAD_ID, UNK_ID, Tokenizer, build_tokenizer, encode, never_empty
 
 logger = logging.getLogger(__name__)
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
+Resampler = Callable[[np.ndarray, int, int], np.ndarray]
 
 _POOL_BATCHES = 100  # so many batches are sorted by length at a time
-_FORMAT = 1  # of the cache
+_FORMAT = 2  # of the cache
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,11 @@ def write_cache(path: Path, examples: Iterable[tuple[str, int]], tokenizer: Toke
 
 def prepare_tokenizer(corpus: Corpus, data: DataConfig, config: TokenizerConfig) -> Tokenizer:
     """The tokenizer of a surveyed corpus, trained on its train split only; or found on disk."""
-    key = _key(train=corpus.facts["train"].digest, tokenizer=dataclasses.asdict(config))
+    given = _file_digest(Path(config.vocabulary)) if config.vocabulary else ""
+    key = _key(train=corpus.facts["train"].digest, tokenizer=dataclasses.asdict(config), vocabulary=given)
     folder = cache_folder(data) / f"tokenizer-{key}"
     if not folder.exists():
-        logger.info("tokenizer: training it on the train split")
+        logger.info("tokenizer: %s", f"reading {config.vocabulary}" if given else "training it on the train split")
         with _unless_another_was_first(folder) as temporary:
             examples = track(corpus.examples("train"), "training the tokenizer", corpus.facts["train"].num_examples)
             build_tokenizer(config, (example.text for example in examples)).save(temporary)
@@ -104,7 +106,7 @@ def prepare_split(corpus: Corpus, split: str, data: DataConfig, tokenizer: Token
     vocabulary = hashlib.blake2b(tokenizer.vocabulary_text().encode(), digest_size=16).hexdigest()
     key = _key(
         texts=corpus.facts[split].digest, labels=label_ids, vocabulary=vocabulary,
-        level=tokenizer.level, lowercase=tokenizer.lowercase, max_length=data.max_length, keep=data.keep,
+        tokenizer=tokenizer.settings(), max_length=data.max_length, keep=data.keep,
     )  # fmt: skip
     folder = cache_folder(data) / f"ids-{key}"
     if not folder.exists():
@@ -114,6 +116,10 @@ def prepare_split(corpus: Corpus, split: str, data: DataConfig, tokenizer: Token
             pairs = ((example.text, label_ids[example.label]) for example in examples)
             write_cache(temporary, pairs, tokenizer, max_length=data.max_length, keep=data.keep)
     return TokenCache.load(folder)
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() if path.is_file() else "missing"
 
 
 def cache_folder(data: DataConfig) -> Path:
@@ -187,6 +193,24 @@ def classification_batch(cache: TokenCache, indices: np.ndarray, batch_size: int
     labels, weights = np.zeros(batch_size, np.int32), np.zeros(batch_size, np.float32)
     labels[: len(rows)], weights[: len(rows)] = cache.labels[indices], 1
     return token_ids, labels, weights
+
+
+def make_resampler(tokenizer: Tokenizer, temperature: float, seed: int) -> Resampler:
+    """Subword regularisation: a function (token_ids, epoch, step) -> ids of a drawn segmentation of the same texts.
+
+    The texts are those that the ids stand for, so that nothing but ids need be kept. Other segmentations than the best
+    have more pieces: `time` may grow.
+
+    Args:
+      temperature, seed: see `Tokenizer.sample`; the draw depends on seed, epoch and step only.
+    """
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([2], tf.int32)])
+    def sample(token_ids: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+        ids = tokenizer.sample(tokenizer.detokenize(token_ids), temperature=temperature, seed=place)
+        return never_empty(ids).to_tensor(PAD_ID)
+
+    return lambda token_ids, epoch, step: sample(token_ids, np.array([seed * 1009 + epoch, step], np.int32)).numpy()
 
 
 def make_dataset(batches: Callable[[], Iterator[Batch]], num_batches: int) -> tf.data.Dataset:

@@ -74,7 +74,7 @@ def evaluate_baseline(config: Config, split: str) -> dict[str, Any]:
     """Trains NBSVM on the words of the train split and scores it on `split`."""
     start = time.monotonic()
     corpus = load_corpus(config.data, config.seed)
-    tokenizer = Tokenizer(config.tokenizer.level, lowercase=config.tokenizer.lowercase)
+    tokenizer = Tokenizer("word", nfkc=config.tokenizer.nfkc, html_breaks=config.tokenizer.html_breaks)
     labels = label_names(corpus)
     numbers = {label: number for number, label in enumerate(labels)}
     train_labels, truth = ([numbers[example.label] for example in corpus.examples(name)] for name in ("train", split))

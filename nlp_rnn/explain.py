@@ -1,4 +1,5 @@
-"""Word attributions as coloured text: terminal, HTML, PNG. Orange speaks for the label, blue against it."""
+"""Coloured text. Pieces and their ids in the terminal; word attributions in terminal, HTML and PNG: orange speaks for
+the label, blue against it."""
 
 import html
 from pathlib import Path
@@ -7,8 +8,33 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from nlp_rnn import files
+from nlp_rnn.tokenizer import UNK_ID
 
 _ORANGE, _BLUE = (217, 96, 26), (31, 95, 168)
+_WORD_START = "\u2581"
+
+
+# --- pieces --------------------------------------------------------------------------------------------------------
+
+
+def pieces_to_terminal(pieces: list[str], token_ids: list[int]) -> str:
+    """The pieces on two background colours in turn, their ids dim behind them; unknown pieces in red."""
+    from rich.text import Text
+
+    text = Text()
+    for number, (piece, token_id) in enumerate(zip(pieces, token_ids, strict=True)):
+        background = "dark_red" if token_id == UNK_ID else ("rgb(31,95,168)", "rgb(60,60,60)")[number % 2]
+        text.append(piece, style=f"white on {background}")
+        text.append(f"{token_id} ", style="dim")
+    return _to_ansi(text)
+
+
+def pieces_to_plain(pieces: list[str], token_ids: list[int]) -> str:
+    """piece/id, for pipes."""
+    return " ".join(f"{piece}/{number}" for piece, number in zip(pieces, token_ids, strict=True))
+
+
+# --- attributions --------------------------------------------------------------------------------------------------
 
 
 class Attribution(NamedTuple):
@@ -39,18 +65,14 @@ def attribute(loaded: Any, text: str) -> Attribution:
 
 def to_terminal(attribution: Attribution) -> str:
     """The words with ANSI background colours, the verdict first."""
-    from rich.console import Console
     from rich.text import Text
 
     text = Text(attribution.title + "\n", style="bold")
-    for word, share in _shares(attribution):
+    for space, word, share in _shares(attribution):
         color = _mixed(share, (0, 0, 0))
+        text.append(space)
         text.append(word, style=f"white on rgb({color[0]},{color[1]},{color[2]})" if abs(share) > 0.05 else "")
-        text.append(" ")
-    console = Console(force_terminal=True, color_system="truecolor")
-    with console.capture() as capture:
-        console.print(text, soft_wrap=True)
-    return capture.get().rstrip("\n")
+    return _to_ansi(text)
 
 
 def to_plain(attribution: Attribution) -> str:
@@ -62,17 +84,17 @@ def to_plain(attribution: Attribution) -> str:
 def write_html(attribution: Attribution, path: Path) -> None:
     """A page that needs nothing else; a word's score shows on hover."""
     spans = []
-    for (word, share), score in zip(_shares(attribution), attribution.scores, strict=True):
+    for (space, word, share), score in zip(_shares(attribution), attribution.scores, strict=True):
         red, green, blue = _ORANGE if share > 0 else _BLUE
         style = f"background:rgba({red},{green},{blue},{0.8 * abs(share):.2f})"
-        spans.append(f'<span style="{style}" title="{score:+.4f}">{html.escape(word)}</span>')
+        spans.append(f'{space}<span style="{style}" title="{score:+.4f}">{html.escape(word)}</span>')
     page = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{html.escape(attribution.title)}</title>
 <style>body{{font:17px/1.9 Georgia,serif;max-width:46em;margin:3em auto;padding:0 1em;color:#222}}
 h1{{font-size:1.2em}} span{{padding:.15em .1em;border-radius:.2em}} p.note{{color:#666;font-size:.8em}}</style>
 <h1>{html.escape(attribution.title)}</h1>
-<p dir="auto">{" ".join(spans)}</p>
+<p dir="auto">{"".join(spans)}</p>
 <p class="note">Orange words speak for “{html.escape(attribution.label)}”, blue ones against it (integrated gradients;
 hover for the share of the log-odds).</p></html>
 """
@@ -87,9 +109,24 @@ def write_png(attribution: Attribution, path: Path) -> None:
     plot_attributions(attribution.words, attribution.scores, path, title=attribution.title)
 
 
-def _shares(attribution: Attribution) -> list[tuple[str, float]]:
+def _shares(attribution: Attribution) -> list[tuple[str, str, float]]:
+    """(space before it, word, score in [-1, 1]) of each word. Subwords bring their spaces: they begin with U+2581."""
     largest = max((abs(score) for score in attribution.scores), default=0.0) or 1.0
-    return [(word, score / largest) for word, score in zip(attribution.words, attribution.scores, strict=True)]
+    are_subwords = any(word.startswith(_WORD_START) for word in attribution.words)
+    rows = []
+    for number, (word, score) in enumerate(zip(attribution.words, attribution.scores, strict=True)):
+        has_space = number and (word.startswith(_WORD_START) or not are_subwords)
+        rows.append((" " if has_space else "", word.removeprefix(_WORD_START) if are_subwords else word, score / largest))
+    return rows
+
+
+def _to_ansi(text: Any) -> str:
+    from rich.console import Console
+
+    console = Console(force_terminal=True, color_system="truecolor")
+    with console.capture() as capture:
+        console.print(text, soft_wrap=True)
+    return capture.get().rstrip("\n")
 
 
 def _mixed(share: float, background: tuple[int, int, int]) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ def import_tensorflow() -> None:
             import tensorflow as tf
 
             # The first operation looks for devices; the first transposes tell what oneDNN lacks.
-            for dtype in (tf.int64, tf.bool):
+            for dtype in (tf.int32, tf.int64, tf.bool):
                 tf.transpose(tf.zeros((1, 1), dtype))
         finally:
             os.dup2(kept, 2)

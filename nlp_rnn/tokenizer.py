@@ -4,11 +4,13 @@ The same layer computes the ids for training, answers in an exported graph and t
 training and serving cannot drift apart. This is one of the files that call TensorFlow: Keras has no string ops.
 """
 
+import functools
 import itertools
 import json
 import logging
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,107 +18,128 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from nlp_rnn import subwords
 from nlp_rnn.config import ConfigError, TokenizerConfig
+from nlp_rnn.files import read_lines
+from nlp_rnn.normalization import normalize, valid_utf8
+from nlp_rnn.segmentation import Segmenter
+from nlp_rnn.subwords import BYTE_PIECES, WORD_START
+from nlp_rnn.words import SPLITTERS
 
 logger = logging.getLogger(__name__)
 
 PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
 SPECIAL_PIECES = ("<pad>", "<unk>", "<s>", "</s>")
+CASE_MARKERS = ("<title>", "<upper>")  # ids 4 and 5 where case is "markers"
 UNKNOWN_TEXT = "\ufffd"  # what an unknown piece looks like in text
 
-# RE2 patterns. Contractions are split before words are cut out: do|n't, it|'s, we|'ll.
-_CONTRACTION = r"(?i)(\pL)(n['’]t|['’](?:s|re|ve|ll|d|m))\b"
-_WORD = (
-    r"(?i)(n['’]t\b|['’](?:s|re|ve|ll|d|m)\b"  # the second half of a contraction
-    r"|\d+(?:[.,:/]\d+)+"  # 3.5, 7/10, 1,000
-    r"|[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\pM*"  # scripts without spaces
-    r"|[\pL\pM\pN_]+"
-    r"|\S)"  # any other sign, each on its own
-)
+# Within the layer a reserved symbol is one character of a range for private use; in texts that range is unknown.
+_FIRST_STAND_IN, _NUM_STAND_INS = 0x10F800, 0x700
+_STAND_INS = r"[\x{10F7F0}-\x{10FFFF}]"
 # Beyond this many distinct pieces, those seen once are forgotten while counting: memory stays constant.
 _MAX_TRACKED_PIECES = 2_000_000
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class Tokenizer(keras.layers.Layer):
-    """Text to ids and back, at the level of words or characters.
+    """Text to ids and back, at the level of words, characters or subwords.
 
-    Ids 0-3 are PAD_ID, UNK_ID, BOS_ID and EOS_ID; the vocabulary follows, most frequent first. The layer holds no
-    weights; its vocabulary is part of `get_config`, so that `.keras` files, `clone_model` and SavedModels carry it.
+    Ids 0-3 are PAD_ID, UNK_ID, BOS_ID and EOS_ID; the vocabulary follows: case markers, reserved symbols, then bytes
+    and pieces (subword, by score) or pieces by frequency, then the hash buckets. The layer holds no weights; its
+    vocabulary is part of `get_config`, so that `.keras` files, `clone_model` and SavedModels carry it.
 
     Args:
-      level: "word" or "char".
-      lowercase: whether text is lower-cased (Unicode).
-      vocabulary: the pieces after the special ones, or None before `adapt`.
+      level: "word", "char", or "subword" (SentencePiece's unigram pieces; unknown characters become bytes).
+      case: "lower" (Unicode), "keep", or for words "markers": lower case, with <title> before Words and <upper> before
+        WORDS. Words of mixed case lose it.
+      nfkc: whether text is brought to Unicode normal form KC.
+      html_breaks: whether <br> is white space (not at level char).
+      splitter: of words: "unicode" or "treebank"; see `words`.
+      oov_buckets: ids that unknown words share by their hash; 0: all are UNK_ID. For words.
+      reserved: symbols that are never split and always have an id of their own, such as "<sep>".
+      vocabulary: the pieces after the reserved symbols, or None before `adapt`.
+      scores: log-probabilities of a subword vocabulary, in nats.
+
+    Raises:
+      ValueError: if an argument is not as described, or a piece stands twice in the vocabulary.
     """
 
-    def __init__(self, level: str = "word", *, lowercase: bool = True, vocabulary: Iterable[str] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, level: str = "word", *, case: str = "lower", nfkc: bool = False, html_breaks: bool = True, splitter: str = "unicode",
+        oov_buckets: int = 0, reserved: Sequence[str] = (), vocabulary: Iterable[str] | None = None,
+        scores: Iterable[float] | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
         kwargs.setdefault("trainable", False)
         super().__init__(**kwargs)
-        if level not in ("word", "char"):
-            raise ValueError(f"level is {level!r}, but must be 'word' or 'char'")
-        self.level, self.lowercase = level, lowercase
+        _check_arguments(level, case, splitter, oov_buckets, reserved)
+        self.level, self.case, self.nfkc, self.html_breaks = level, case, nfkc, html_breaks
+        self.splitter, self.oov_buckets, self.reserved = splitter, oov_buckets, tuple(reserved)
+        self._stand_ins = [chr(_FIRST_STAND_IN + number) for number in range(len(self._own_symbols()))]
         self.supports_jit = False  # XLA has no strings
         self.vocabulary: list[str] | None = None
+        self.scores: list[float] | None = None
         if vocabulary is not None:
-            self._set_vocabulary(list(vocabulary))
+            self._set_vocabulary(list(vocabulary), None if scores is None else list(scores))
         self.built = True
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, special ones included."""
-        return len(SPECIAL_PIECES) + len(self._known_vocabulary())
+        """Number of ids, special ones and hash buckets included."""
+        return self._num_fixed() + len(self._known_vocabulary()) + self.oov_buckets
 
-    def adapt(self, texts: Iterable[str], *, vocab_size: int, min_count: int = 1) -> None:
-        """Builds the vocabulary from training texts: the most frequent pieces, ties in code-point order.
-
-        Args:
-          texts: a stream of texts; read once, in constant memory.
-          vocab_size: the largest number of ids, special ones included.
-          min_count: pieces seen less often are left out.
-
-        Raises:
-          ConfigError: if no piece is left.
-        """
-        counts: Counter[bytes] = Counter()
-        threshold = 1
-        stream = iter(texts)
-        while batch := list(itertools.islice(stream, 1024)):
-            pieces, _, frequencies = tf.unique_with_counts(self._split(tf.constant(batch)).flat_values)
-            counts.update(dict(zip(pieces.numpy().tolist(), frequencies.numpy().tolist(), strict=True)))
-            if len(counts) > _MAX_TRACKED_PIECES:
-                counts = Counter({piece: count for piece, count in counts.items() if count > threshold})
-                logger.info("over %d distinct pieces: forgot those seen at most %d times so far", _MAX_TRACKED_PIECES, threshold)
-                threshold += 1
-        kept = [(piece.decode("utf-8"), count) for piece, count in counts.items() if count >= min_count]
-        kept = [(piece, count) for piece, count in kept if piece not in SPECIAL_PIECES and UNKNOWN_TEXT not in piece]
-        kept.sort(key=lambda pair: (-pair[1], pair[0]))
-        if not kept:
-            raise ConfigError(
-                f"tokenizer.min_count is {min_count}, but no piece of the training texts is seen so often (or they are empty): "
-                "lower it or give more text"
-            )
-        self._set_vocabulary([piece for piece, _ in kept[: vocab_size - len(SPECIAL_PIECES)]])
+    # --- text -> ids -----------------------------------------------------------------------------------------------
 
     def tokenize(self, texts: Any) -> tf.RaggedTensor:
-        """string [batch] -> int32 ragged [batch, (time)]; invalid UTF-8 becomes U+FFFD, unknown pieces UNK_ID."""
+        """string [batch] -> int32 ragged [batch, (time)]; invalid UTF-8 becomes U+FFFD.
+
+        An unknown word or character is UNK_ID or an id of a hash bucket. At level subword the characters of an unknown
+        one are bytes; where an imported vocabulary has no bytes, unknown characters in a row are one UNK_ID.
+        """
         self._known_vocabulary()
-        return tf.ragged.map_flat_values(self._ids.lookup, self._split(tf.convert_to_tensor(texts, tf.string)))
+        if self.level != "subword":
+            return tf.ragged.map_flat_values(self._look_up, self._split(texts))
+        words = self._split(texts)
+        distinct, places = tf.unique(words.flat_values)
+        pieces = self._resolve_unknown(self._segmenter.segment(tf.strings.join([WORD_START, distinct])))
+        return tf.RaggedTensor.from_row_splits(tf.gather(pieces, places), words.row_splits, validate=False).merge_dims(1, 2)
+
+    def sample(self, texts: Any, *, temperature: float, seed: Any) -> tf.RaggedTensor:
+        """As `tokenize` at level subword, but with segmentations drawn by their probability (Kudo 2018), for training.
+
+        Args:
+          temperature: 1 draws by the vocabulary's own probabilities; near 0 the best segmentation is certain.
+          seed: int32 [2].
+        """
+        self._known_vocabulary()
+        words = self._split(texts)
+        pieces = self._segmenter.sample(tf.strings.join([WORD_START, words.flat_values]), temperature=temperature, seed=seed)
+        return tf.RaggedTensor.from_row_splits(self._resolve_unknown(pieces), words.row_splits, validate=False).merge_dims(1, 2)
 
     def call(self, texts: Any) -> tf.Tensor:
         """string [batch] -> int32 [batch, time], right-padded with PAD_ID; `time` is the longest text's length."""
         return self.tokenize(texts).to_tensor(PAD_ID)
 
     def pieces(self, texts: Any) -> tf.RaggedTensor:
-        """string [batch] -> string ragged [batch, (time)]: the pieces as they stand in the normalised text."""
-        return self._split(tf.convert_to_tensor(texts, tf.string))
+        """string [batch] -> string ragged [batch, (time)]: the pieces as they stand in the normalised text.
+
+        Beginnings of words carry U+2581 at level subword, and bytes are <0x00> to <0xFF>.
+        """
+        if self.level == "subword":
+            return tf.ragged.map_flat_values(lambda ids: tf.gather(self._names_by_id, ids), self.tokenize(texts))
+        return tf.ragged.map_flat_values(self._reveal, self._split(texts))
+
+    def normalize(self, texts: Any) -> tf.Tensor:
+        """string [batch] -> string [batch]: valid UTF-8, white space as one space (but at level char), case and form as set."""
+        return self._reveal(self._normalize(texts))
+
+    # --- ids -> text -----------------------------------------------------------------------------------------------
 
     def detokenize(self, token_ids: Any) -> tf.Tensor:
         """int32 [batch, time] (or ragged) -> string [batch], with natural spacing.
 
-        PAD, BOS and EOS are left out and UNK becomes U+FFFD. Characters come back exactly. Words come back with
-        punctuation attached as English does it; tokenising the result gives the same ids, except around unknown
-        pieces and lone quotation marks.
+        PAD, BOS and EOS are left out and UNK becomes U+FFFD. Characters and subwords come back exactly. Words come
+        back with punctuation attached as English does it; tokenising the result gives the same ids, except around
+        unknown pieces and lone quotation marks.
 
         Raises:
           tf.errors.InvalidArgumentError: if an id is not of the vocabulary.
@@ -129,77 +152,232 @@ class Tokenizer(keras.layers.Layer):
         tf.debugging.assert_less(flat, self.vocab_size, f"token ids must be less than the vocabulary size, {self.vocab_size}")
         tf.debugging.assert_non_negative(flat, "token ids must not be negative")
         ids = tf.ragged.boolean_mask(ids, ids.with_flat_values((flat == UNK_ID) | (flat >= len(SPECIAL_PIECES))))
-        pieces = tf.ragged.map_flat_values(lambda values: tf.gather(self._pieces_by_id, values), ids)
+        pieces = tf.ragged.map_flat_values(lambda values: tf.gather(self._texts_by_id, values), ids)
+        if self.case == "markers":
+            pieces = _apply_case(ids, pieces)
+        if self.level == "word":
+            return SPLITTERS[self.splitter][1](tf.strings.reduce_join(pieces, axis=-1, separator=" "))
+        text = tf.strings.reduce_join(pieces, axis=-1)
         if self.level == "char":
-            return tf.strings.reduce_join(pieces, axis=-1)
-        return _attach_punctuation(tf.strings.reduce_join(pieces, axis=-1, separator=" "))
+            return text
+        text = tf.strings.regex_replace(tf.strings.regex_replace(text, WORD_START, " "), "^ ", "")
+        return valid_utf8(text)  # bytes may be cut off
 
-    def normalize(self, texts: Any) -> tf.Tensor:
-        """string [batch] -> string [batch]: valid UTF-8, HTML breaks and white space as one space, lower case if set."""
-        text = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
-        if self.level == "char":
-            text = tf.strings.regex_replace(text, "\r\n?", "\n")
-        else:
-            text = tf.strings.regex_replace(text, r"(?i)<br\s*/?>", " ")
-            text = tf.strings.strip(tf.strings.regex_replace(text, r"[\s\pZ\pC]+", " "))
-        return tf.strings.lower(text, encoding="utf-8") if self.lowercase else text
+    # --- vocabulary ------------------------------------------------------------------------------------------------
+
+    def adapt(self, texts: Iterable[str], *, vocab_size: int, min_count: int = 1) -> None:
+        """Builds the vocabulary from training texts.
+
+        Words and characters: the most frequent ones, ties in code-point order. Subwords: trained by the sentencepiece
+        library on the counted words.
+
+        Args:
+          texts: a stream of texts; read once, in constant memory.
+          vocab_size: the largest number of ids, special ones and hash buckets included; of subwords, the exact one.
+          min_count: words and characters seen less often are left out.
+
+        Raises:
+          ConfigError: if no piece is left, or the texts do not support so many subwords.
+        """
+        counts = {piece: count for piece, count in self._count(texts).items() if not self._is_special(piece)}
+        if self.level == "subword" and counts:
+            own = len(self._own_symbols())
+            self._set_vocabulary(*subwords.train(counts, vocab_size=vocab_size, special_pieces=SPECIAL_PIECES, num_reserved=own))
+            return
+        kept = sorted((-count, piece) for piece, count in counts.items() if count >= min_count)
+        if not kept:
+            raise ConfigError(
+                f"tokenizer.min_count is {min_count}, but no piece of the training texts is seen so often (or they are empty): "
+                "lower it or give more text"
+            )
+        self._set_vocabulary([piece for _, piece in kept[: max(vocab_size - self._num_fixed() - self.oov_buckets, 1)]])
+
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments but for the vocabulary."""
+        names = ("level", "case", "nfkc", "html_breaks", "splitter", "oov_buckets")
+        return {name: getattr(self, name) for name in names} | {"reserved": list(self.reserved)}
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"level": self.level, "lowercase": self.lowercase, "vocabulary": self.vocabulary}
+        return super().get_config() | self.settings() | {"vocabulary": self.vocabulary, "scores": self.scores}
 
     def compute_output_spec(self, texts: Any) -> keras.KerasTensor:
         return keras.KerasTensor((texts.shape[0], None), dtype="int32")
 
     def save(self, folder: Path) -> None:
-        """Writes tokenizer.json (settings) and vocabulary.txt (a piece a line, by id; `\\n` and `\\\\` escaped)."""
+        """Writes tokenizer.json (settings) and vocabulary.txt; of subwords also sentencepiece.model, for that library."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.json").write_text(json.dumps({"level": self.level, "lowercase": self.lowercase}) + "\n", encoding="utf-8")
+        (folder / "tokenizer.json").write_text(json.dumps(self.settings(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         (folder / "vocabulary.txt").write_text(self.vocabulary_text(), encoding="utf-8", newline="\n")
+        if self.scores is not None:
+            subwords.write_model(
+                folder / "sentencepiece.model", special_pieces=SPECIAL_PIECES, reserved=self.reserved,
+                pieces=self._known_vocabulary(), scores=self.scores,
+            )  # fmt: skip
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
         """Reads what `save` wrote."""
         settings = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-        lines = (folder / "vocabulary.txt").read_bytes().decode("utf-8").split("\n")[:-1]
-        return cls(**settings, vocabulary=[_unescape(line) for line in lines[len(SPECIAL_PIECES) :]])
+        tokenizer = cls(**settings)
+        lines = (folder / "vocabulary.txt").read_bytes().decode("utf-8").split("\n")[tokenizer._num_fixed() : -1]
+        if tokenizer.level == "subword":
+            pairs = [line.rsplit("\t", 1) for line in lines]
+            tokenizer._set_vocabulary([_unescape(piece) for piece, _ in pairs], [float(score) for _, score in pairs])
+        else:
+            tokenizer._set_vocabulary([_unescape(line) for line in lines])
+        return tokenizer
 
     def vocabulary_text(self) -> str:
-        """All pieces, special ones first, one a line."""
-        return "".join(_escape(piece) + "\n" for piece in (*SPECIAL_PIECES, *self._known_vocabulary()))
+        """All pieces by id, special ones first, one a line, `\\n` and `\\\\` escaped; behind subwords a tab and their score."""
+        fixed, vocabulary = [*SPECIAL_PIECES, *self._own_symbols()], self._known_vocabulary()
+        if self.scores is None:
+            return "".join(_escape(piece) + "\n" for piece in (*fixed, *vocabulary))
+        scores = [0.0] * len(fixed) + self.scores
+        return "".join(f"{_escape(piece)}\t{score!r}\n" for piece, score in zip((*fixed, *vocabulary), scores, strict=True))
+
+    # --- within ----------------------------------------------------------------------------------------------------
+
+    def _own_symbols(self) -> tuple[str, ...]:
+        return (*(CASE_MARKERS if self.case == "markers" else ()), *self.reserved)
+
+    def _num_fixed(self) -> int:
+        return len(SPECIAL_PIECES) + len(self._own_symbols())
 
     def _known_vocabulary(self) -> list[str]:
         if self.vocabulary is None:
             raise ValueError("the Tokenizer has no vocabulary yet; call adapt(texts, vocab_size=...) first")
         return self.vocabulary
 
-    def _set_vocabulary(self, vocabulary: list[str]) -> None:
-        repeated = [piece for piece, count in Counter(vocabulary).items() if count > 1 or piece in SPECIAL_PIECES]
-        if repeated:
-            raise ValueError(f"vocabulary holds {repeated[0]!r} twice or as a special piece; give each piece once")
-        self.vocabulary = vocabulary
-        with tf.init_scope():  # usable inside and outside of graphs
-            ids = np.arange(len(SPECIAL_PIECES), len(SPECIAL_PIECES) + len(vocabulary), dtype=np.int32)
-            self._ids = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(vocabulary, tf.string), ids), UNK_ID)
-            self._pieces_by_id = tf.constant(["", UNKNOWN_TEXT, "", "", *vocabulary])
+    def _is_special(self, piece: str) -> bool:
+        return piece in SPECIAL_PIECES or UNKNOWN_TEXT in piece or any(stand_in in piece for stand_in in self._stand_ins)
 
-    def _split(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        text = self.normalize(texts)
+    def _set_vocabulary(self, vocabulary: list[str], scores: list[float] | None = None) -> None:
+        taken = {*SPECIAL_PIECES, *self._own_symbols()}
+        for piece in vocabulary:
+            if piece in taken:
+                raise ValueError(f"vocabulary holds {piece!r} twice or as a special piece; give each piece once")
+            taken.add(piece)
+        if (self.level == "subword") != (scores is not None) or (scores is not None and len(scores) != len(vocabulary)):
+            raise ValueError("scores must be given for each piece of a subword vocabulary, and for no other")
+        self.vocabulary, self.scores = vocabulary, scores
+        own, markers = self._own_symbols(), len(CASE_MARKERS) if self.case == "markers" else 0
+        texts = [b"", UNKNOWN_TEXT, b"", b"", *[b""] * markers, *own[markers:], *vocabulary, *[UNKNOWN_TEXT] * self.oov_buckets]
+        if scores is not None:
+            num_bytes = 256 if vocabulary[:256] == list(BYTE_PIECES) else 0
+            self._first_byte_id = self._num_fixed() if num_bytes else None
+            texts[self._num_fixed() :] = [*(bytes([byte]) for byte in range(num_bytes)), *vocabulary[num_bytes:]]
+            pieces = [*[None] * len(SPECIAL_PIECES), *self._stand_ins, *[None] * num_bytes, *vocabulary[num_bytes:]]
+            self._segmenter = Segmenter(pieces, [0.0] * self._num_fixed() + scores)
+        with tf.init_scope():  # usable inside and outside of graphs
+            keys = [*self._stand_ins, *vocabulary]
+            ids = np.arange(len(SPECIAL_PIECES), len(SPECIAL_PIECES) + len(keys), dtype=np.int32)
+            if scores is None:
+                self._ids = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(keys, tf.string), ids), UNK_ID)
+            self._texts_by_id = tf.constant(texts)
+            self._names_by_id = tf.constant([*SPECIAL_PIECES, *own, *vocabulary])
+
+    def _count(self, texts: Iterable[str]) -> Counter[str]:
+        """How often each piece, or each word at level subword, is seen."""
+        counts: Counter[bytes] = Counter()
+        threshold = 1
+        stream = iter(texts)
+        while batch := list(itertools.islice(stream, 1024)):
+            pieces, _, frequencies = tf.unique_with_counts(self._split(tf.constant(batch)).flat_values)
+            counts.update(dict(zip(pieces.numpy().tolist(), frequencies.numpy().tolist(), strict=True)))
+            if len(counts) > _MAX_TRACKED_PIECES:
+                counts = Counter({piece: count for piece, count in counts.items() if count > threshold})
+                logger.info("over %d distinct pieces: forgot those seen at most %d times so far", _MAX_TRACKED_PIECES, threshold)
+                threshold += 1
+        return Counter({piece.decode("utf-8"): count for piece, count in counts.items()})
+
+    def _normalize(self, texts: Any) -> tf.Tensor:
+        """Normalised texts in which stand-ins are where reserved symbols were."""
+        text = valid_utf8(tf.convert_to_tensor(texts, tf.string))
+        if self._stand_ins or self.splitter == "treebank":
+            text = tf.strings.regex_replace(text, _STAND_INS, UNKNOWN_TEXT)
+        space = " " if self.level == "word" else ""
+        first = len(self._own_symbols()) - len(self.reserved)
+        for symbol, stand_in in zip(self.reserved, self._stand_ins[first:], strict=True):
+            text = tf.strings.regex_replace(text, re.escape(symbol), f"{space}{stand_in}{space}")
+        return normalize(
+            text, lowercase=self.case == "lower", nfkc=self.nfkc, html_breaks=self.html_breaks, keep_spaces=self.level == "char",
+            other_spaces=WORD_START if self.level == "subword" else "",
+        )  # fmt: skip
+
+    def _reveal(self, texts: tf.Tensor) -> tf.Tensor:
+        for symbol, stand_in in zip(self._own_symbols(), self._stand_ins, strict=True):
+            texts = tf.strings.regex_replace(texts, stand_in, symbol.replace("\\", r"\\"))
+        return texts
+
+    def _split(self, texts: Any) -> tf.RaggedTensor:
+        """string ragged [batch, (time)]: characters, words, or at level subword what stands between spaces."""
+        text = self._normalize(texts)
         if self.level == "char":
             return tf.strings.unicode_split(text, "UTF-8")
-        text = tf.strings.regex_replace(text, _CONTRACTION, r"\1 \2")
-        # RE2 replaces from left to right without overlaps: a space behind each match is a findall.
-        return tf.strings.split(tf.strings.regex_replace(text, _WORD, r"\1 "))
+        if self.level == "subword":
+            return tf.strings.split(text)
+        words = SPLITTERS[self.splitter][0](text)
+        return _mark_case(words, *self._stand_ins[:2]) if self.case == "markers" else words
+
+    def _look_up(self, pieces: tf.Tensor) -> tf.Tensor:
+        ids = self._ids.lookup(pieces)
+        if not self.oov_buckets:
+            return ids
+        buckets = tf.cast(tf.strings.to_hash_bucket_fast(pieces, self.oov_buckets), tf.int32)
+        return tf.where(ids == UNK_ID, self.vocab_size - self.oov_buckets + buckets, ids)
+
+    def _resolve_unknown(self, pieces: tf.RaggedTensor) -> tf.RaggedTensor:
+        """Unknown characters, `vocab_size + code point`, to their UTF-8 bytes; without byte pieces, each run to one UNK_ID."""
+        resolve = (
+            _unknown_to_unk if self._first_byte_id is None else functools.partial(_unknown_to_bytes, first_byte_id=self._first_byte_id)
+        )
+        is_any = tf.reduce_any(pieces.flat_values >= self.vocab_size)
+        return tf.cond(is_any, lambda: resolve(pieces, self.vocab_size), lambda: pieces)
 
 
-def encode(tokenizer: Tokenizer, texts: Any, max_length: int, keep: str) -> tf.RaggedTensor:
+def _unknown_to_unk(pieces: tf.RaggedTensor, vocab_size: int) -> tf.RaggedTensor:
+    flat, rows = pieces.flat_values, pieces.value_rowids()
+    is_unknown = flat >= vocab_size
+    goes_on = tf.concat([[False], is_unknown[1:] & is_unknown[:-1] & (rows[1:] == rows[:-1])], axis=0)
+    return tf.ragged.boolean_mask(pieces.with_flat_values(tf.where(is_unknown, UNK_ID, flat)), pieces.with_flat_values(~goes_on))
+
+
+def _unknown_to_bytes(pieces: tf.RaggedTensor, vocab_size: int, *, first_byte_id: int) -> tf.RaggedTensor:
+    flat = pieces.flat_values
+    is_unknown = flat >= vocab_size
+    points = tf.where(is_unknown, flat - vocab_size, 0)
+    lengths = 1 + sum(tf.cast(points >= limit, tf.int32) for limit in (0x80, 0x800, 0x10000))
+    owners = tf.repeat(tf.range(tf.size(flat)), lengths)
+    point, length = tf.gather(points, owners), tf.gather(lengths, owners)
+    place = tf.range(tf.size(owners)) - tf.gather(tf.cumsum(lengths, exclusive=True), owners)
+    # UTF-8: the first byte says how many there are; every byte carries six bits of the code point, the first fewer.
+    bits = tf.bitwise.right_shift(point, 6 * (length - 1 - place))
+    lead = tf.gather(tf.constant([0, 0, 0xC0, 0xE0, 0xF0]), length)
+    byte = tf.where(place == 0, lead + bits, 0x80 + tf.bitwise.bitwise_and(bits, 0x3F))
+    ids = tf.where(tf.gather(is_unknown, owners), first_byte_id + byte, tf.gather(flat, owners))
+    return tf.RaggedTensor.from_value_rowids(ids, tf.gather(pieces.value_rowids(), owners), nrows=pieces.nrows(), validate=False)
+
+
+def encode(
+    tokenizer: Tokenizer, texts: Any, max_length: int, keep: str, *, add_bos: bool = False, add_eos: bool = False
+) -> tf.RaggedTensor:
     """string [batch] -> int32 ragged [batch, (time)], as models read it, in training and in exported graphs.
 
     At most `max_length` ids a row (see `truncate`), and at least one: a text without tokens becomes UNK_ID.
+
+    Args:
+      add_bos, add_eos: whether BOS_ID comes first and EOS_ID last; truncation keeps them.
     """
-    ids = truncate(tokenizer.tokenize(texts), max_length, keep)
-    is_empty = ids.row_lengths() == 0
+    ids = never_empty(truncate(tokenizer.tokenize(texts), max_length - add_bos - add_eos, keep))
+    column = tf.ones([ids.nrows(), 1], tf.int32)
+    return tf.concat([column * BOS_ID] * add_bos + [ids] + [column * EOS_ID] * add_eos, axis=1)
+
+
+def never_empty(token_ids: tf.RaggedTensor) -> tf.RaggedTensor:
+    """Gives rows of ragged int32 [batch, (time)] without ids one UNK_ID: a recurrent layer has to read something."""
+    is_empty = token_ids.row_lengths() == 0
     unknowns = tf.fill([tf.math.count_nonzero(is_empty)], UNK_ID)
-    return tf.concat([ids, tf.RaggedTensor.from_row_lengths(unknowns, tf.cast(is_empty, tf.int64))], axis=1)
+    return tf.concat([token_ids, tf.RaggedTensor.from_row_lengths(unknowns, tf.cast(is_empty, tf.int64))], axis=1)
 
 
 def truncate(token_ids: tf.RaggedTensor, max_length: int, keep: str) -> tf.RaggedTensor:
@@ -222,17 +400,97 @@ def truncate(token_ids: tf.RaggedTensor, max_length: int, keep: str) -> tf.Ragge
     return tf.ragged.boolean_mask(token_ids, token_ids.with_flat_values(is_kept))
 
 
-def _attach_punctuation(text: tf.Tensor) -> tf.Tensor:
-    for pattern, replacement in (
-        (r'(^| )"( )([^"]*)( )"( |$)', r'\1"\3"\5'),
-        (r" ([.,!?;:%)\]}…])", r"\1"),
-        (r"([(\[{$#£€]) ", r"\1"),
-        (r"(?i)(\pL) (n['’]t|['’](?:s|re|ve|ll|d|m))\b", r"\1\2"),
-        (r"(\pL) - (\pL)", r"\1-\2"),
-        (r"(\pL) - (\pL)", r"\1-\2"),  # matches do not overlap: b of a-b-c is in one of them only
+def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
+    """The tokenizer of the config: trained on training texts, or with the vocabulary of the user's file.
+
+    Raises:
+      ConfigError: if the texts or the file do not give a vocabulary.
+    """
+    tokenizer = untrained_tokenizer(config)
+    if not config.vocabulary:
+        tokenizer.adapt(texts, vocab_size=config.vocab_size, min_count=config.min_count)
+    elif config.level == "subword":
+        tokenizer._set_vocabulary(*subwords.read_model(Path(config.vocabulary)))
+    else:
+        tokenizer._set_vocabulary(_read_vocabulary(Path(config.vocabulary), tokenizer))
+    return tokenizer
+
+
+def untrained_tokenizer(config: TokenizerConfig) -> Tokenizer:
+    """The tokenizer of the config, without a vocabulary: it can `normalize`, and give `pieces` of words and characters."""
+    return Tokenizer(
+        config.level, case=config.case, nfkc=config.nfkc, html_breaks=config.html_breaks, splitter=config.splitter,
+        oov_buckets=config.oov_buckets, reserved=config.reserved,
+    )  # fmt: skip
+
+
+def _read_vocabulary(path: Path, tokenizer: Tokenizer) -> list[str]:
+    """The pieces of a user's file, one a line."""
+    lines: dict[str, int] = dict.fromkeys((*SPECIAL_PIECES, *tokenizer._own_symbols()), 0)
+    num_fixed = len(lines)
+    if not path.is_file():
+        raise ConfigError(f"tokenizer.vocabulary is {path}, but there is no such file; give a text file with a piece a line")
+    for number, line in read_lines(path):
+        piece, mistake = _unescape(line), ""
+        if piece in lines:
+            mistake = f"repeats {piece!r} of line {lines[piece]}" if lines[piece] else f"holds {piece!r}, which every vocabulary has"
+        elif not piece:
+            mistake = "is empty"
+        elif tokenizer.level == "char" and len(piece) > 1:
+            mistake = f"is {piece!r}, but tokenizer.level is char"
+        if mistake:
+            raise ConfigError(f"tokenizer.vocabulary is {path}, whose line {number} {mistake}; mend or remove that line")
+        lines[piece] = number
+    if len(lines) == num_fixed:
+        raise ConfigError(f"tokenizer.vocabulary is {path}, which is empty; give a piece a line")
+    return list(lines)[num_fixed:]
+
+
+# --- case ----------------------------------------------------------------------------------------------------------
+
+
+def _mark_case(words: tf.RaggedTensor, title: str, upper: str) -> tf.RaggedTensor:
+    """Words to lower case, `title` before those with one capital, the first letter, and `upper` before those in capitals."""
+    flat = words.flat_values
+    is_upper = tf.strings.regex_full_match(flat, r"\p{Lu}[\p{Lu}\pM\pN]+")
+    is_marked = is_upper | tf.strings.regex_full_match(flat, r"\p{Lu}[^\p{Lu}]*")
+    owners = tf.repeat(tf.range(tf.size(flat)), 1 + tf.cast(is_marked, tf.int32))
+    is_marker = tf.concat([owners[1:] == owners[:-1], [False]], axis=0)[: tf.size(owners)]
+    markers = tf.where(tf.gather(is_upper, owners), upper, title)
+    marked = tf.where(is_marker, markers, tf.gather(tf.strings.lower(flat, encoding="utf-8"), owners))
+    return tf.RaggedTensor.from_value_rowids(marked, tf.gather(words.value_rowids(), owners), nrows=words.nrows(), validate=False)
+
+
+def _apply_case(ids: tf.RaggedTensor, pieces: tf.RaggedTensor) -> tf.RaggedTensor:
+    """Gives the words behind case markers their case, and takes the markers out."""
+    flat, rows = ids.flat_values, ids.value_rowids()
+    words = pieces.flat_values
+    title, upper = (tf.concat([[False], (flat[:-1] == marker) & (rows[1:] == rows[:-1])], axis=0)[: tf.size(flat)] for marker in (4, 5))
+    capitals = tf.strings.upper(words, encoding="utf-8")
+    titled = tf.strings.join([tf.strings.substr(capitals, 0, 1, unit="UTF8_CHAR"), tf.strings.regex_replace(words, "^.", "")])
+    words = tf.where(upper, capitals, tf.where(title, titled, words))
+    is_word = (flat < len(SPECIAL_PIECES)) | (flat >= len(SPECIAL_PIECES) + len(CASE_MARKERS))
+    return tf.ragged.boolean_mask(pieces.with_flat_values(words), ids.with_flat_values(is_word))
+
+
+# --- checks and files ----------------------------------------------------------------------------------------------
+
+
+def _check_arguments(level: str, case: str, splitter: str, oov_buckets: int, reserved: Sequence[str]) -> None:
+    for name, value, allowed in (
+        ("level", level, ("word", "char", "subword")),
+        ("case", case, ("lower", "keep", "markers")),
+        ("splitter", splitter, tuple(SPLITTERS)),
     ):
-        text = tf.strings.regex_replace(text, pattern, replacement)
-    return text
+        if value not in allowed:
+            raise ValueError(f"{name} is {value!r}, but must be one of {', '.join(map(repr, allowed))}")
+    if level != "word" and (case == "markers" or oov_buckets or splitter != "unicode"):
+        raise ValueError(f"case 'markers', oov_buckets and splitter are for words, but level is {level!r}")
+    taken = {*SPECIAL_PIECES, *CASE_MARKERS, *BYTE_PIECES}
+    for symbol in reserved:
+        if not symbol or symbol in taken or WORD_START in symbol or re.search(r"\s", symbol):
+            raise ValueError(f"reserved symbol {symbol!r} is empty, given twice, special, or holds white space")
+        taken.add(symbol)
 
 
 def _escape(piece: str) -> str:
@@ -241,10 +499,3 @@ def _escape(piece: str) -> str:
 
 def _unescape(line: str) -> str:
     return line.replace("\\\\", "\0").replace("\\n", "\n").replace("\0", "\\")
-
-
-def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
-    """Trains the tokenizer of the config on training texts."""
-    tokenizer = Tokenizer(config.level, lowercase=config.lowercase)
-    tokenizer.adapt(texts, vocab_size=config.vocab_size, min_count=config.min_count)
-    return tokenizer

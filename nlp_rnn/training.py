@@ -20,6 +20,7 @@ from nlp_rnn.checkpoints import Progress, load_checkpoint, load_progress, save_c
 from nlp_rnn.config import ConfigError, HardwareConfig, TrainingConfig
 from nlp_rnn.datasets import (
     Batch,
+    Resampler,
     TokenCache,
     classification_batch,
     make_dataset,
@@ -50,10 +51,14 @@ class Stopped(KeyboardInterrupt):
 
 
 class BatchStream:
-    """The training batches, in an order that depends on seed and epoch only; can start in mid-epoch."""
+    """The training batches, in an order that depends on seed and epoch only; can start in mid-epoch.
 
-    def __init__(self, cache: TokenCache, config: TrainingConfig, seed: int) -> None:
-        self._cache, self._batch_size, self._seed = cache, config.batch_size, seed
+    Args:
+      resample: (token_ids, epoch, step) -> token_ids, other segmentations of the same texts; or None.
+    """
+
+    def __init__(self, cache: TokenCache, config: TrainingConfig, seed: int, resample: Resampler | None = None) -> None:
+        self._cache, self._batch_size, self._seed, self._resample = cache, config.batch_size, seed, resample
         steps = math.ceil(len(cache.labels) / config.batch_size)
         self.steps_per_epoch = min(steps, config.max_steps_per_epoch or steps)
         self.epoch = self.first_step = 0
@@ -64,19 +69,25 @@ class BatchStream:
         return batches[self.first_step : self.steps_per_epoch]
 
     def __call__(self) -> Iterator[Batch]:
-        for indices in self.plan():
-            yield classification_batch(self._cache, indices, self._batch_size)
+        for step, indices in enumerate(self.plan(), start=self.first_step):
+            token_ids, labels, weights = classification_batch(self._cache, indices, self._batch_size)
+            yield self._resample(token_ids, self.epoch, step) if self._resample else token_ids, labels, weights
 
 
-def train_classifier(model: keras.Model, run: Run, train: TokenCache, validation: TokenCache) -> Progress:
+def train_classifier(
+    model: keras.Model, run: Run, train: TokenCache, validation: TokenCache, resample: Resampler | None = None
+) -> Progress:
     """Trains the model, or goes on where the run stopped; the best weights end up in the run's best checkpoint.
+
+    Args:
+      resample: what `BatchStream` takes.
 
     Raises:
       ConfigError: if the loss is no longer finite; the last good checkpoint stays.
       Stopped: on Ctrl-C or SIGTERM, after saving.
     """
     config = run.config.training
-    stream = BatchStream(train, config, run.config.seed)
+    stream = BatchStream(train, config, run.config.seed, resample)
     progress = load_progress(run.last_checkpoint)
     optimizer = build_optimizer(config, config.epochs * stream.steps_per_epoch)
     model.compile(

@@ -30,8 +30,10 @@ def train(config: Config) -> cli.Result:
     run = run or runs.create_run(config, labels, tokenizer.save)
     training.configure_hardware(config.hardware, config.seed)
     model = models.build_classifier(config.model, vocab_size=tokenizer.vocab_size, num_classes=len(labels))
+    sampling = config.tokenizer.sampling
+    resample = datasets.make_resampler(tokenizer, sampling, config.seed) if sampling else None
     with runs.locked(run):
-        progress = training.train_classifier(model, run, splits["train"], splits["validation"])
+        progress = training.train_classifier(model, run, splits["train"], splits["validation"], resample)
         title = f"{config.name}: {config.model.cell}, {model.count_params():,} parameters"
         plots.plot_curves(progress.history, run.path / "curves.png", title=title)
         checkpoints.load_checkpoint(run.best_checkpoint, model.weights)
@@ -103,13 +105,15 @@ def explain(options: Namespace) -> cli.Result:
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:
     """The pieces and ids of each text as the model reads them, and the text that the ids give back."""
     loaded = _load(options)
+    from nlp_rnn import explain
+
+    show = explain.pieces_to_terminal if sys.stdout.isatty() else explain.pieces_to_plain
     for texts in cli.input_texts(options.text):
         for text in texts:
             answer = {name: value.numpy()[0] for name, value in loaded.tokenize(_strings([text])).items()}
             pieces = [piece.decode("utf-8") for piece in answer["tokens"]]
             facts = {"pieces": pieces, "ids": answer["token_ids"].tolist(), "text": answer["text"].decode("utf-8")}
-            pairs = " ".join(f"{piece}/{number}" for piece, number in zip(facts["pieces"], facts["ids"], strict=True))
-            yield cli.Result(facts, f"{pairs}\n{facts['text']}")
+            yield cli.Result(facts, f"{show(pieces, facts['ids'])}\n{facts['text']}")
 
 
 def _load(options: Namespace) -> Any:

@@ -1,6 +1,6 @@
 import re
 
-from nlp_rnn.explain import Attribution, to_plain, to_terminal, write_html, write_png
+from nlp_rnn.explain import Attribution, pieces_to_terminal, to_plain, to_terminal, write_html, write_png
 
 FOUND = Attribution("pos", 0.75, ["<b>", "good", "bad"], [0.0, 2.0, -1.0])
 
@@ -11,6 +11,18 @@ def test_terminal_colours_words_by_their_share():
     assert "48;2;217;96;26m" in lines[1].split("good")[0]  # the full orange before "good"
     assert "48;2;16;48;84m" in lines[1].split("bad")[0]  # half of the blue before "bad"
     assert re.sub("\x1b\\[[0-9;]*m", "", lines[1]).strip() == "<b> good bad"
+
+
+def test_subwords_are_shown_as_the_text_they_make():
+    found = Attribution("pos", 0.75, ["\u2581an", "\u2581extra", "ordinary"], [0.0, 2.0, -1.0])
+    assert re.sub("\x1b\\[[0-9;]*m", "", to_terminal(found)).split("\n")[1] == "an extraordinary"
+
+
+def test_pieces_are_shown_with_ids_and_unknown_ones_in_red():
+    shown = pieces_to_terminal(["the", "xyzzy"], [7, 1])
+    assert re.sub("\x1b\\[[0-9;]*m", "", shown) == "the7 xyzzy1 "
+    assert "48;5;88mxyzzy" in shown
+    assert "48;5;88m" not in shown.split("xyzzy")[0].split("the")[0]
 
 
 def test_plain_lists_scores():

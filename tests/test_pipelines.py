@@ -85,6 +85,21 @@ def test_explain_and_tokenizer_show_their_work(trained, tmp_path):
     assert shown["text"].startswith("the film \ufffd")
 
 
+def test_subwords_from_training_to_answers(reviews, tmp_path):
+    """Through subword regularisation, an exported model in a fresh process, explanation and the terminal."""
+    settings = [*SMALL, "tokenizer.level=subword", "tokenizer.vocab_size=294", "tokenizer.sampling=5.0", "tokenizer.reserved=[<sep>]"]
+    settings += ["data.source=csv", f"data.train={reviews}", "name=subwords", "data.max_length=60", "training.epochs=5"]
+    ask("train", *settings, cwd=tmp_path)
+    ask("export", "--run", "runs/subwords", cwd=tmp_path)
+    model = ("--model", "saved_models/sentiment")
+    shown = json.loads(ask("tokenizer", "--json", *model, "The lovely film<sep>日", cwd=tmp_path))
+    assert "".join(shown["pieces"]).startswith("\u2581the\u2581lovely\u2581film<sep>")
+    assert shown["pieces"][-3:] == ["<0xE6>", "<0x97>", "<0xA5>"]
+    assert shown["text"] == "the lovely film<sep>日"
+    assert json.loads(ask("predict", "--json", *model, "a good great lovely film", cwd=tmp_path))["label"] == "pos"
+    assert json.loads(ask("explain", "--json", *model, "awful dull boring", cwd=tmp_path))["label"] == "neg"
+
+
 @pytest.mark.parametrize("cell", ["gru", "simple_rnn"])
 def test_three_classes_at_character_level(tmp_path, cell):
     generator = random.Random(1)

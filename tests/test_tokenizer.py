@@ -8,8 +8,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlp_rnn.config import ConfigError
-from nlp_rnn.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer, encode, truncate
+from nlp_rnn.config import ConfigError, load_config
+from nlp_rnn.subwords import BYTE_PIECES
+from nlp_rnn.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer, build_tokenizer, encode, truncate
 
 TEXTS = ["The film was good, very good!", 'He didn\'t say "no".', "well-known (3.5/10)"]
 
@@ -18,6 +19,14 @@ def make(level="word", texts=TEXTS, **options):
     tokenizer = Tokenizer(level, **options)
     tokenizer.adapt(texts, vocab_size=1000)
     return tokenizer
+
+
+def make_subword():
+    pieces = ["\u2581the", "\u2581film", "\u2581", "g", "o", "d", "oo", "ood", "was", "."]
+    return Tokenizer("subword", reserved=["<sep>"], vocabulary=[*BYTE_PIECES, *pieces], scores=[0.0] * 256 + [-1.0 - n for n in range(10)])
+
+
+MAKERS = pytest.mark.parametrize("maker", [make, make_subword])
 
 
 def pieces(text, **options):
@@ -42,7 +51,7 @@ def test_words_worked_out_by_hand(text, expected):
 
 
 def test_case_is_kept_when_asked():
-    assert pieces("Don't SHOUT", lowercase=False) == ["Do", "n't", "SHOUT"]
+    assert pieces("Don't SHOUT", case="keep") == ["Do", "n't", "SHOUT"]
 
 
 def test_invalid_utf8_becomes_replacement_characters():
@@ -100,7 +109,7 @@ def test_unadapted_and_mistaken_tokenizers_say_so():
 @settings(deadline=None, max_examples=60)
 @given(st.text(max_size=40))
 def test_characters_come_back_exactly(text):
-    tokenizer = make("char", [text, "x"], lowercase=False)
+    tokenizer = make("char", [text, "x"], case="keep")
     result = tokenizer.detokenize(tokenizer.tokenize([text])).numpy()
     assert result.tolist() == tokenizer.normalize([text]).numpy().tolist()
 
@@ -125,24 +134,34 @@ def test_any_text_has_ids_and_neighbours_do_not_matter(texts):
     assert together == [tokenizer.tokenize([text]).to_list()[0] for text in texts]
 
 
-@pytest.mark.parametrize("level", ["word", "char"])
-def test_saving_keeps_every_piece(tmp_path, level):
-    tokenizer = make(level, ["a\\n b\n\nc\\ é\u2028x \r tab\t end"], lowercase=False)
+def test_saving_keeps_subwords_and_scores(tmp_path):
+    tokenizer = make_subword()
     tokenizer.save(tmp_path)
     loaded = Tokenizer.load(tmp_path)
-    assert (loaded.vocabulary, loaded.level, loaded.lowercase) == (tokenizer.vocabulary, level, False)
+    assert (loaded.vocabulary, loaded.scores, loaded.settings()) == (tokenizer.vocabulary, tokenizer.scores, tokenizer.settings())
+    assert loaded.vocab_size == len(loaded.vocabulary_text().splitlines()) == 4 + 1 + 256 + 10
 
 
-def test_config_round_trip_and_clone_keep_the_vocabulary():
-    tokenizer = make()
+@pytest.mark.parametrize("level", ["word", "char"])
+def test_saving_keeps_every_piece(tmp_path, level):
+    tokenizer = make(level, ["a\\n b\n\nc\\ é\u2028x \r tab\t end"], case="keep")
+    tokenizer.save(tmp_path)
+    loaded = Tokenizer.load(tmp_path)
+    assert (loaded.vocabulary, loaded.settings()) == (tokenizer.vocabulary, tokenizer.settings())
+
+
+@MAKERS
+def test_config_round_trip_and_clone_keep_the_vocabulary(maker):
+    tokenizer = maker()
     inputs = keras.Input((), dtype="string")
     model = keras.Model(inputs, tokenizer(inputs))
     for copy in (Tokenizer.from_config(tokenizer.get_config()), keras.models.clone_model(model)):
         assert copy(tf.constant(TEXTS)).numpy().tolist() == tokenizer(tf.constant(TEXTS)).numpy().tolist()
 
 
-def test_keras_file_reloads_in_a_new_process(tmp_path):
-    tokenizer = make()
+@MAKERS
+def test_keras_file_reloads_in_a_new_process(tmp_path, maker):
+    tokenizer = maker()
     inputs = keras.Input((), dtype="string")
     keras.Model(inputs, tokenizer(inputs)).save(tmp_path / "m.keras")
     code = f"""
@@ -153,8 +172,9 @@ print(keras.models.load_model({str(tmp_path / "m.keras")!r})(tf.constant(["the f
     assert done.stdout.strip() == str(tokenizer(tf.constant(["the film was good"])).numpy().tolist())
 
 
-def test_works_inside_tf_data():
-    tokenizer = make()
+@MAKERS
+def test_works_inside_tf_data(maker):
+    tokenizer = maker()
     dataset = tf.data.Dataset.from_tensor_slices(TEXTS).batch(2).map(tokenizer.tokenize)
     assert [row for batch in dataset for row in batch.to_list()] == tokenizer.tokenize(TEXTS).to_list()
 
@@ -174,3 +194,100 @@ def test_truncation_keeps_what_it_says(keep, expected):
 
 def test_a_text_without_tokens_is_one_unknown():
     assert encode(make(), ["", "good film", " "], 5, "both").to_list()[::2] == [[UNK_ID], [UNK_ID]]
+
+
+# --- case, buckets, reserved symbols, vocabularies of users -------------------------------------------------------------
+
+
+def test_case_markers_give_case_back():
+    tokenizer = make(texts=["the USA and new york's McDonald"], case="markers")
+    text = "The USA, New York's ÉCOLE and McDonald"
+    assert [piece.decode() for piece in tokenizer.pieces([text]).to_list()[0]] == (
+        ["<title>", "the", "<upper>", "usa", ",", "<title>", "new", "<title>", "york", "'s", "<upper>", "école", "and", "mcdonald"]
+    )
+    known = "The USA and New York's mcdonald"
+    ids = tokenizer.tokenize([known, ""])
+    assert ids.to_list()[0][:3] == [4, tokenizer.vocabulary.index("the") + 6, 5]
+    assert tokenizer.detokenize(ids).numpy().tolist() == [known.encode(), b""]
+    assert "<title>" not in tokenizer.vocabulary
+
+
+def test_unknown_words_share_buckets_by_their_hash():
+    tokenizer = make(oov_buckets=3)
+    ids = tokenizer.tokenize(["zebra good yak zebra", "gnu"]).to_list()
+    first = tokenizer.vocab_size - 3
+    assert ids[0][0] == ids[0][3] >= first
+    assert ids[0][1] == 4 + tokenizer.vocabulary.index("good")
+    assert all(first <= number < tokenizer.vocab_size for number in (ids[0][0], ids[0][2], ids[1][0]))
+    assert tokenizer.detokenize([[ids[0][0], ids[0][1]]]).numpy()[0].decode() == "\ufffd good"
+
+
+@pytest.mark.parametrize("level", ["word", "char"])
+def test_reserved_symbols_are_never_split(level):
+    tokenizer = make(level, reserved=["<sep>", "[x\\1]"])
+    texts = ["good<sep>film [x\\1]", "<SEP>"]
+    ids = tokenizer.tokenize(texts).to_list()
+    assert (ids[0].count(4), ids[0].count(5), ids[1].count(4)) == (1, 1, 0)
+    assert b"<sep>" in tokenizer.pieces(texts).to_list()[0]
+    assert tokenizer.detokenize([[4, 5]]).numpy()[0] == (b"<sep> [x\\1]" if level == "word" else b"<sep>[x\\1]")
+    assert tokenizer.normalize(["A<sep>\U0010f800"]).numpy()[0].decode().replace(" ", "") == "a<sep>\ufffd"
+
+
+def test_treebank_words_are_an_option():
+    tokenizer = make(texts=['He said: "I can\'t."'], splitter="treebank", case="keep")
+    assert tokenizer.pieces(['He said: "I can\'t."']).to_list()[0] == [b"He", b"said", b":", b"``", b"I", b"ca", b"n't", b".", b"''"]
+    assert tokenizer.detokenize(tokenizer.tokenize(['He said: "I can\'t."'])).numpy()[0] == b'He said: "I can\'t."'
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"case": "upper"}, "case is 'upper'"),
+        ({"splitter": "spaces"}, "splitter is 'spaces'"),
+        ({"level": "char", "oov_buckets": 2}, "for words, but level is 'char'"),
+        ({"level": "subword", "case": "markers"}, "for words, but level is 'subword'"),
+        ({"reserved": ["a b"]}, "reserved symbol 'a b'"),
+        ({"reserved": ["<pad>"]}, "reserved symbol '<pad>'"),
+        ({"reserved": ["<a>", "<a>"]}, "reserved symbol '<a>'"),
+        ({"vocabulary": ["a"], "scores": [-1.0]}, "scores must be given"),
+        ({"level": "subword", "vocabulary": ["a"]}, "scores must be given"),
+    ],
+)
+def test_mistaken_arguments_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Tokenizer(**options)
+
+
+def vocabulary_error(path, data, *settings):
+    path.write_bytes(data)
+    config = load_config(None, [f"tokenizer.vocabulary={path}", *settings]).tokenizer
+    with pytest.raises(ConfigError) as caught:
+        build_tokenizer(config, [])
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(f"tokenizer.vocabulary is {path}, ")
+
+
+def test_a_users_vocabulary_is_read_and_its_mistakes_are_one_line_each(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("good\nfilm\n", encoding="utf-8")
+    tokenizer = build_tokenizer(load_config(None, [f"tokenizer.vocabulary={path}"]).tokenizer, [])
+    assert tokenizer.tokenize(["Film good bad"]).to_list() == [[5, 4, UNK_ID]]
+    assert vocabulary_error(path, b"a\nb\na\n") == "whose line 3 repeats 'a' of line 1; mend or remove that line"
+    assert vocabulary_error(path, b"a\n<unk>\n") == "whose line 2 holds '<unk>', which every vocabulary has; mend or remove that line"
+    assert vocabulary_error(path, b"a\n\n") == "whose line 2 is empty; mend or remove that line"
+    assert vocabulary_error(path, b"") == "which is empty; give a piece a line"
+    assert (
+        vocabulary_error(path, b"ab\n", "tokenizer.level=char")
+        == "whose line 1 is 'ab', but tokenizer.level is char; mend or remove that line"
+    )
+    assert "line 1, byte 0: not UTF-8" in vocabulary_error(path, b"\xe9\n")
+    path.unlink()
+    with pytest.raises(ConfigError, match="there is no such file"):
+        build_tokenizer(load_config(None, [f"tokenizer.vocabulary={path}"]).tokenizer, [])
+
+
+def test_ids_out_of_range_are_refused_at_every_level():
+    for tokenizer in (make(oov_buckets=2), make("char")):
+        for token_id in (-1, tokenizer.vocab_size):
+            with pytest.raises(tf.errors.InvalidArgumentError, match="token ids must"):
+                tokenizer.detokenize(tf.constant([[token_id]]))
