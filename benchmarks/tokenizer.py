@@ -40,10 +40,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--reviews", type=int, default=2000)
     options = parser.parse_args()
+    print(f"{os.getloadavg()[0]:.1f} processes were running before the start (quiet: less than 0.5)")
     stream = Corpus(load_config(None, ["data.source=movie_reviews"]).data, 1)._given["train"]()
     texts = [next(stream).text for _ in range(options.reviews)]
     rivals = build(texts)
-    print(f"{os.getloadavg()[0]:.1f} processes were running before the start (quiet: less than 0.5)")
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
     report("bulk, tf.data", {name: bulk(function, texts) for name, function in rivals.items()}, options.rounds, len(texts), megabytes)
     size = len(SENTENCE.split())

@@ -137,12 +137,12 @@ class Segmenter:
           int64 [n]: the cells, ordered as `_schedule` says.
         """
         num_lengths = tf.shape(lattice.pieces)[1]
-        moves = self._moves_of(lattice)
         starts = tf.gather(lattice.starts, order)
 
         def step(position: tf.Tensor, ends: tf.Tensor, cells: tf.TensorArray, here: tf.Tensor) -> tuple[tf.Tensor, ...]:
             """`here` [k] is the score at `position` of the k words that reach beyond it, `ends` [k, L] the cells behind it."""
-            ends = tf.maximum(ends, here[:, None] + tf.gather(moves, starts[: tf.shape(here)[0]] + position))
+            pieces = tf.gather(lattice.pieces, starts[: tf.shape(here)[0]] + position)
+            ends = tf.maximum(ends, here[:, None] + tf.gather(self._moves, tf.minimum(pieces, self.vocab_size)))
             cells = cells.write(position, ends[:, 0])
             left = num_active[position + 1]
             here = tf.bitwise.bitwise_and(ends[:left, 0], -(2**_LENGTH_BITS))
