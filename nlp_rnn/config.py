@@ -358,12 +358,16 @@ def _check_tokenizer(tokenizer: TokenizerConfig, refuse: Callable[[str, str], No
     if level == "subword" and tokenizer.vocab_size <= 260 and not tokenizer.vocabulary:
         found = f"tokenizer.vocab_size is {tokenizer.vocab_size}"
         refuse("tokenizer.vocab_size", f"{found}, but special pieces and bytes alone are 260; use 1000 or more")
-    if tokenizer.oov_buckets + len(tokenizer.reserved) + 8 > tokenizer.vocab_size:
+    if not tokenizer.vocabulary and tokenizer.oov_buckets + len(tokenizer.reserved) + 8 > tokenizer.vocab_size:
         refuse(
             "tokenizer.vocab_size", f"tokenizer.vocab_size is {tokenizer.vocab_size}, all of it special pieces and hash buckets; raise it"
         )
     for symbol in tokenizer.reserved:
-        if tokenizer.reserved.count(symbol) > 1 or not re.fullmatch(r"[^\s\u2581]+", symbol) or _BUILT_IN_SYMBOLS.fullmatch(symbol):
+        if (
+            tokenizer.reserved.count(symbol) > 1
+            or not re.fullmatch(r"[^\s\u2581\ufffd\ud800-\udfff\U0010f7f0-\U0010ffff]+", symbol)
+            or _BUILT_IN_SYMBOLS.fullmatch(symbol)
+        ):
             found = f"tokenizer.reserved holds {symbol!r}"
             refuse("tokenizer.reserved", f"{found}; give symbols without white space, each once, other than the built-in ones")
             break

@@ -198,8 +198,8 @@ def classification_batch(cache: TokenCache, indices: np.ndarray, batch_size: int
 def make_resampler(tokenizer: Tokenizer, temperature: float, seed: int) -> Resampler:
     """Subword regularisation: a function (token_ids, epoch, step) -> ids of a drawn segmentation of the same texts.
 
-    The texts are those that the ids stand for, so that nothing but ids need be kept. Other segmentations than the best
-    have more pieces: `time` may grow.
+    The texts are those that the ids stand for, so that nothing but ids need be kept: of a truncated text, its parts put
+    together. Other segmentations than the best have more pieces: `time` may grow.
 
     Args:
       temperature, seed: see `Tokenizer.sample`; the draw depends on seed, epoch and step only.
@@ -207,10 +207,11 @@ def make_resampler(tokenizer: Tokenizer, temperature: float, seed: int) -> Resam
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([2], tf.int32)])
     def sample(token_ids: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-        ids = tokenizer.sample(tokenizer.detokenize(token_ids), temperature=temperature, seed=place)
-        return never_empty(ids).to_tensor(PAD_ID)
+        is_empty = tf.reduce_all(token_ids[:, :1] == UNK_ID, axis=1) & tf.reduce_all(token_ids[:, 1:] == PAD_ID, axis=1)
+        texts = tf.where(is_empty, "", tokenizer.detokenize(token_ids))
+        return never_empty(tokenizer.sample(texts, temperature=temperature, seed=place)).to_tensor(PAD_ID)
 
-    return lambda token_ids, epoch, step: sample(token_ids, np.array([seed * 1009 + epoch, step], np.int32)).numpy()
+    return lambda token_ids, epoch, step: sample(token_ids, np.array([(seed * 1009 + epoch) % 2**31, step], np.int32)).numpy()
 
 
 def make_dataset(batches: Callable[[], Iterator[Batch]], num_batches: int) -> tf.data.Dataset:

@@ -103,7 +103,7 @@ hover for the share of the log-odds).</p></html>
 
 
 def write_png(attribution: Attribution, path: Path) -> None:
-    """The same as a picture."""
+    """The pieces on their colours as a picture."""
     from nlp_rnn.plots import plot_attributions
 
     plot_attributions(attribution.words, attribution.scores, path, title=attribution.title)
@@ -112,7 +112,7 @@ def write_png(attribution: Attribution, path: Path) -> None:
 def _shares(attribution: Attribution) -> list[tuple[str, str, float]]:
     """(space before it, word, score in [-1, 1]) of each word. Subwords bring their spaces: they begin with U+2581."""
     largest = max((abs(score) for score in attribution.scores), default=0.0) or 1.0
-    are_subwords = any(word.startswith(_WORD_START) for word in attribution.words)
+    are_subwords = any(word.startswith(_WORD_START) and len(word) > 1 for word in attribution.words)
     rows = []
     for number, (word, score) in enumerate(zip(attribution.words, attribution.scores, strict=True)):
         has_space = number and (word.startswith(_WORD_START) or not are_subwords)

@@ -38,13 +38,14 @@ def normalize(
         space and control characters becomes one space, and invisible format characters and spaces at either end go.
       other_spaces: characters that are white space too.
     """
-    text = normalize_nfkc(texts) if nfkc else texts
+    text = texts if keep_spaces else tf.strings.regex_replace(texts, _INVISIBLE, "")
+    if nfkc:
+        text = normalize_nfkc(text)
     if keep_spaces:
         text = tf.strings.regex_replace(text, "\r\n?", "\n")
     else:
         breaks = f"|{_HTML_BREAK}" if html_breaks else ""
         odd, space = f"[{_ODD_SPACE}{other_spaces}]{breaks}", f"[{_SPACE}{other_spaces}]{breaks}"
-        text = tf.strings.regex_replace(text, _INVISIBLE, "")
         text = tf.strings.strip(tf.strings.regex_replace(text, f" *(?:{odd})(?:{space})*|  +", " "))
     return tf.strings.lower(text, encoding="utf-8") if lowercase else text
 

@@ -14,6 +14,7 @@ import itertools
 import json
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -337,7 +338,9 @@ def _json_examples(path: Path, data: DataConfig) -> Iterator[Example]:
         label = row.get(data.label_column, "")
         if isinstance(label, (dict, list)) or label is None:
             raise ConfigError(f"{path}: line {number}: {data.label_column!r} is {label!r}, but a label is a string, number or boolean")
-        yield Example(row[data.text_column], str(label))
+        # JSON can spell half of a surrogate pair, which is no text.
+        text, label = (re.sub("[\ud800-\udfff]", "\ufffd", value) for value in (row[data.text_column], str(label)))
+        yield Example(text, label)
 
 
 def _text_examples(path: Path) -> Iterator[Example]:

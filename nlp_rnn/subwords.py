@@ -42,7 +42,7 @@ def train(
     written = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(f"{word}\t{count}" for word, count in sorted(word_counts.items()) if "\t" not in word),
+            sentence_iterator=(f"{word}\t{count}" for word, count in sorted(word_counts.items())),
             input_format="tsv", model_writer=written, model_type="unigram", vocab_size=vocab_size - num_reserved, byte_fallback=True,
             normalization_rule_name="identity", max_sentence_length=1 << 20, num_threads=_NUM_THREADS, minloglevel=2,
             pad_id=0, unk_id=1, bos_id=2, eos_id=3, pad_piece=pad, unk_piece=unknown, bos_piece=begin, eos_piece=end,
@@ -65,8 +65,11 @@ def _training_error(message: str, vocab_size: int, num_reserved: int) -> ConfigE
     return ConfigError(f"{setting}: sentencepiece could not train a vocabulary on the training texts ({' '.join(message.split())})")
 
 
-def read_model(path: Path) -> tuple[list[str], list[float]]:
+def read_model(path: Path, *, reserved: Sequence[str] = ()) -> tuple[list[str], list[float]]:
     """The pieces and scores of a sentencepiece `.model` file, less its special ones: ours take their place.
+
+    Args:
+      reserved: symbols that are to have ids of their own, beside the model's pieces.
 
     Raises:
       ConfigError: if the file is no such model, or one whose pieces the layer cannot reproduce; with the reason.
@@ -81,7 +84,11 @@ def read_model(path: Path) -> tuple[list[str], list[float]]:
             f"tokenizer.vocabulary is {path}, which {reason}; train a vocabulary here (leave tokenizer.vocabulary empty), or train "
             "the model with --model_type=unigram --normalization_rule_name=identity"
         )
-    return _pieces_and_scores(model)
+    pieces, scores = _pieces_and_scores(model)
+    taken = next((symbol for symbol in reserved if symbol in pieces), None)
+    if taken is not None:
+        raise ConfigError(f"tokenizer.reserved holds {taken!r}, which is a piece of tokenizer.vocabulary, {path}; choose another symbol")
+    return pieces, scores
 
 
 def write_model(
@@ -154,6 +161,7 @@ def _why_not(model: Any) -> str:
         f"has {repeated} pieces twice": repeated,
         f"has a piece of more than {MAX_PIECE_LENGTH} characters": any(len(text) > MAX_PIECE_LENGTH for text in texts),
         "has no pieces of text": not texts,
+        "has neither bytes nor a piece for the beginning of a word": not bytes_ and WORD_START not in texts,
         "has a score that is not a number": any(piece.score != piece.score or abs(piece.score) > 1e6 for piece in model.pieces),
     }
     return next((reason for reason, holds in reasons.items() if holds), "")

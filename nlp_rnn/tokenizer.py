@@ -34,7 +34,7 @@ CASE_MARKERS = ("<title>", "<upper>")  # ids 4 and 5 where case is "markers"
 UNKNOWN_TEXT = "\ufffd"  # what an unknown piece looks like in text
 
 # Within the layer a reserved symbol is one character of a range for private use; in texts that range is unknown.
-_FIRST_STAND_IN, _NUM_STAND_INS = 0x10F800, 0x700
+_FIRST_STAND_IN = 0x10F800
 _STAND_INS = r"[\x{10F7F0}-\x{10FFFF}]"
 # Beyond this many distinct pieces, those seen once are forgotten while counting: memory stays constant.
 _MAX_TRACKED_PIECES = 2_000_000
@@ -56,7 +56,8 @@ class Tokenizer(keras.layers.Layer):
       html_breaks: whether <br> is white space (not at level char).
       splitter: of words: "unicode" or "treebank"; see `words`.
       oov_buckets: ids that unknown words share by their hash; 0: all are UNK_ID. For words.
-      reserved: symbols that are never split and always have an id of their own, such as "<sep>".
+      reserved: symbols that are never split and have ids of their own, such as "<sep>"; found in normalised text, and
+        normalised themselves (lower case if case is). Of two that overlap the longer one is found.
       vocabulary: the pieces after the reserved symbols, or None before `adapt`.
       scores: log-probabilities of a subword vocabulary, in nats.
 
@@ -73,7 +74,8 @@ class Tokenizer(keras.layers.Layer):
         super().__init__(**kwargs)
         _check_arguments(level, case, splitter, oov_buckets, reserved)
         self.level, self.case, self.nfkc, self.html_breaks = level, case, nfkc, html_breaks
-        self.splitter, self.oov_buckets, self.reserved = splitter, oov_buckets, tuple(reserved)
+        self.splitter, self.oov_buckets = splitter, oov_buckets
+        self.reserved = self._normalized_symbols(reserved)
         self._stand_ins = [chr(_FIRST_STAND_IN + number) for number in range(len(self._own_symbols()))]
         self.supports_jit = False  # XLA has no strings
         self.vocabulary: list[str] | None = None
@@ -122,7 +124,8 @@ class Tokenizer(keras.layers.Layer):
     def pieces(self, texts: Any) -> tf.RaggedTensor:
         """string [batch] -> string ragged [batch, (time)]: the pieces as they stand in the normalised text.
 
-        Beginnings of words carry U+2581 at level subword, and bytes are <0x00> to <0xFF>.
+        At level subword, beginnings of words carry U+2581, bytes are <0x00> to <0xFF>, and what a vocabulary without
+        bytes does not know is <unk>.
         """
         if self.level == "subword":
             return tf.ragged.map_flat_values(lambda ids: tf.gather(self._names_by_id, ids), self.tokenize(texts))
@@ -130,7 +133,11 @@ class Tokenizer(keras.layers.Layer):
 
     def normalize(self, texts: Any) -> tf.Tensor:
         """string [batch] -> string [batch]: valid UTF-8, white space as one space (but at level char), case and form as set."""
-        return self._reveal(self._normalize(texts))
+        text = tf.strings.regex_replace(valid_utf8(tf.convert_to_tensor(texts, tf.string)), _STAND_INS, UNKNOWN_TEXT)
+        return normalize(
+            text, lowercase=self.case == "lower", nfkc=self.nfkc, html_breaks=self.html_breaks, keep_spaces=self.level == "char",
+            other_spaces=WORD_START if self.level == "subword" else "",
+        )  # fmt: skip
 
     # --- ids -> text -----------------------------------------------------------------------------------------------
 
@@ -138,8 +145,8 @@ class Tokenizer(keras.layers.Layer):
         """int32 [batch, time] (or ragged) -> string [batch], with natural spacing.
 
         PAD, BOS and EOS are left out and UNK becomes U+FFFD. Characters and subwords come back exactly. Words come
-        back with punctuation attached as English does it; tokenising the result gives the same ids, except around
-        unknown pieces and lone quotation marks.
+        back with punctuation attached as English does it; with the splitter "unicode", tokenising the result gives the
+        same ids, except around unknown pieces and lone quotation marks.
 
         Raises:
           tf.errors.InvalidArgumentError: if an id is not of the vocabulary.
@@ -249,7 +256,7 @@ class Tokenizer(keras.layers.Layer):
         return self.vocabulary
 
     def _is_special(self, piece: str) -> bool:
-        return piece in SPECIAL_PIECES or UNKNOWN_TEXT in piece or any(stand_in in piece for stand_in in self._stand_ins)
+        return piece in (*SPECIAL_PIECES, *self._own_symbols()) or UNKNOWN_TEXT in piece or any(each in piece for each in self._stand_ins)
 
     def _set_vocabulary(self, vocabulary: list[str], scores: list[float] | None = None) -> None:
         taken = {*SPECIAL_PIECES, *self._own_symbols()}
@@ -272,6 +279,8 @@ class Tokenizer(keras.layers.Layer):
             keys = [*self._stand_ins, *vocabulary]
             ids = np.arange(len(SPECIAL_PIECES), len(SPECIAL_PIECES) + len(keys), dtype=np.int32)
             if scores is None:
+                # A symbol that only splitting gives, such as Treebank's ``, is found by its text.
+                keys, ids = [*keys, *own[markers:]], np.append(ids, ids[markers : len(own)])
                 self._ids = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(keys, tf.string), ids), UNK_ID)
             self._texts_by_id = tf.constant(texts)
             self._names_by_id = tf.constant([*SPECIAL_PIECES, *own, *vocabulary])
@@ -292,17 +301,22 @@ class Tokenizer(keras.layers.Layer):
 
     def _normalize(self, texts: Any) -> tf.Tensor:
         """Normalised texts in which stand-ins are where reserved symbols were."""
-        text = valid_utf8(tf.convert_to_tensor(texts, tf.string))
-        if self._stand_ins or self.splitter == "treebank":
-            text = tf.strings.regex_replace(text, _STAND_INS, UNKNOWN_TEXT)
+        text = self.normalize(texts)
         space = " " if self.level == "word" else ""
-        first = len(self._own_symbols()) - len(self.reserved)
-        for symbol, stand_in in zip(self.reserved, self._stand_ins[first:], strict=True):
+        stand_ins = self._stand_ins[len(self._own_symbols()) - len(self.reserved) :]
+        for symbol, stand_in in sorted(zip(self.reserved, stand_ins, strict=True), key=lambda pair: -len(pair[0])):
             text = tf.strings.regex_replace(text, re.escape(symbol), f"{space}{stand_in}{space}")
-        return normalize(
-            text, lowercase=self.case == "lower", nfkc=self.nfkc, html_breaks=self.html_breaks, keep_spaces=self.level == "char",
-            other_spaces=WORD_START if self.level == "subword" else "",
-        )  # fmt: skip
+        return text
+
+    def _normalized_symbols(self, symbols: Sequence[str]) -> tuple[str, ...]:
+        if not symbols:
+            return ()
+        with tf.init_scope():
+            found = [symbol.decode("utf-8") for symbol in self.normalize(list(symbols)).numpy()]
+        for symbol, normalized in zip(symbols, found, strict=True):
+            if not normalized or re.search(r"\s", normalized) or found.count(normalized) > 1 or UNKNOWN_TEXT in normalized:
+                raise ValueError(f"reserved symbol {symbol!r} is {normalized!r} when normalised: empty, given twice, or with white space")
+        return tuple(found)
 
     def _reveal(self, texts: tf.Tensor) -> tf.Tensor:
         for symbol, stand_in in zip(self._own_symbols(), self._stand_ins, strict=True):
@@ -367,7 +381,12 @@ def encode(
 
     Args:
       add_bos, add_eos: whether BOS_ID comes first and EOS_ID last; truncation keeps them.
+
+    Raises:
+      ValueError: if `max_length` leaves no room for the text.
     """
+    if max_length <= add_bos + add_eos:
+        raise ValueError(f"max_length is {max_length}, which leaves no room for text; use {add_bos + add_eos + 1} or more")
     ids = never_empty(truncate(tokenizer.tokenize(texts), max_length - add_bos - add_eos, keep))
     column = tf.ones([ids.nrows(), 1], tf.int32)
     return tf.concat([column * BOS_ID] * add_bos + [ids] + [column * EOS_ID] * add_eos, axis=1)
@@ -388,8 +407,8 @@ def truncate(token_ids: tf.RaggedTensor, max_length: int, keep: str) -> tf.Ragge
       max_length: in ids.
       keep: "start", "end", or "both": the first half and the last half, where texts open and conclude.
     """
-    if keep == "start":
-        return token_ids[:, :max_length]
+    if keep == "start" or max_length <= 0:
+        return token_ids[:, : max(max_length, 0)]
     if keep == "end":
         return token_ids[:, -max_length:]
     head = (max_length + 1) // 2
@@ -410,9 +429,15 @@ def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     if not config.vocabulary:
         tokenizer.adapt(texts, vocab_size=config.vocab_size, min_count=config.min_count)
     elif config.level == "subword":
-        tokenizer._set_vocabulary(*subwords.read_model(Path(config.vocabulary)))
+        tokenizer._set_vocabulary(*subwords.read_model(Path(config.vocabulary), reserved=tokenizer.reserved))
     else:
         tokenizer._set_vocabulary(_read_vocabulary(Path(config.vocabulary), tokenizer))
+    capital = next((piece for piece in tokenizer._known_vocabulary() if piece != piece.lower() and piece not in BYTE_PIECES), "")
+    if capital and config.vocabulary and config.case != "keep":
+        raise ConfigError(
+            f"tokenizer.vocabulary is {config.vocabulary}, which holds capitals, such as {capital!r}, but tokenizer.case is {config.case}: "
+            "they would never be found; set tokenizer.case=keep"
+        )
     return tokenizer
 
 
@@ -438,6 +463,8 @@ def _read_vocabulary(path: Path, tokenizer: Tokenizer) -> list[str]:
             mistake = "is empty"
         elif tokenizer.level == "char" and len(piece) > 1:
             mistake = f"is {piece!r}, but tokenizer.level is char"
+        elif re.search("[\U0010f7f0-\U0010ffff]", piece):
+            mistake = f"is {piece!r}, of a range that the tokenizer uses itself"
         if mistake:
             raise ConfigError(f"tokenizer.vocabulary is {path}, whose line {number} {mistake}; mend or remove that line")
         lines[piece] = number
@@ -452,7 +479,7 @@ def _read_vocabulary(path: Path, tokenizer: Tokenizer) -> list[str]:
 def _mark_case(words: tf.RaggedTensor, title: str, upper: str) -> tf.RaggedTensor:
     """Words to lower case, `title` before those with one capital, the first letter, and `upper` before those in capitals."""
     flat = words.flat_values
-    is_upper = tf.strings.regex_full_match(flat, r"\p{Lu}[\p{Lu}\pM\pN]+")
+    is_upper = tf.strings.regex_full_match(flat, r"\p{Lu}[\p{Lu}\pM\pN'’]+|['’]\p{Lu}+")
     is_marked = is_upper | tf.strings.regex_full_match(flat, r"\p{Lu}[^\p{Lu}]*")
     owners = tf.repeat(tf.range(tf.size(flat)), 1 + tf.cast(is_marked, tf.int32))
     is_marker = tf.concat([owners[1:] == owners[:-1], [False]], axis=0)[: tf.size(owners)]
@@ -498,4 +525,4 @@ def _escape(piece: str) -> str:
 
 
 def _unescape(line: str) -> str:
-    return line.replace("\\\\", "\0").replace("\\n", "\n").replace("\0", "\\")
+    return re.sub(r"\\([\\n])", lambda found: "\n" if found[1] == "n" else "\\", line)

@@ -87,22 +87,29 @@ def split_treebank(text: tf.Tensor) -> tf.RaggedTensor:
 # --- and back: words joined by single spaces, string [batch] -> text ----------------------------------------------------
 
 
+_ATTACHED = (
+    (r'(^| )"( )([^"]*)( )"( |$)', r'\1"\3"\5'),
+    (r" ([.,!?;:%)\]}])", r"\1"),
+    (r"([(\[{$#]) ", r"\1"),
+    (r"(?i)(\pL) (n['’]t|['’](?:s|re|ve|ll|d|m))\b", r"\1\2"),
+)
+_ATTACHED_UNICODE = (
+    (r" …", "…"),
+    (r"([£€]) ", r"\1"),
+    (r"(\pL) - (\pL)", r"\1-\2"),
+    (r"(\pL) - (\pL)", r"\1-\2"),  # matches do not overlap: b of a-b-c is in one of them only
+)
+
+
 def attach_unicode(text: tf.Tensor) -> tf.Tensor:
     """Attaches punctuation as English does it."""
-    for pattern, replacement in (
-        (r'(^| )"( )([^"]*)( )"( |$)', r'\1"\3"\5'),
-        (r" ([.,!?;:%)\]}…])", r"\1"),
-        (r"([(\[{$#£€]) ", r"\1"),
-        (r"(?i)(\pL) (n['’]t|['’](?:s|re|ve|ll|d|m))\b", r"\1\2"),
-        (r"(\pL) - (\pL)", r"\1-\2"),
-        (r"(\pL) - (\pL)", r"\1-\2"),  # matches do not overlap: b of a-b-c is in one of them only
-    ):
+    for pattern, replacement in (*_ATTACHED, *_ATTACHED_UNICODE):
         text = tf.strings.regex_replace(text, pattern, replacement)
     return text
 
 
 def attach_treebank(text: tf.Tensor) -> tf.Tensor:
-    """As `attach_unicode`, from Treebank's quotes."""
+    """As `attach_unicode`, from Treebank's quotes and contractions; signs that it does not take apart are left alone."""
     for pattern, replacement in (
         (r"(^| )`` ", r'\1"'),
         (r" ''( |$)", r'"\1'),
@@ -113,9 +120,10 @@ def attach_treebank(text: tf.Tensor) -> tf.Tensor:
         (r"(?i)\b(d) ('ye)\b", r"\1\2"),
         (r"(?i)\b(more) ('n)\b", r"\1\2"),
         (r"(?i)(^| )('t) (is|was)\b", r"\1\2\3"),
+        *_ATTACHED,
     ):
         text = tf.strings.regex_replace(text, pattern, replacement)
-    return attach_unicode(text)
+    return text
 
 
 SPLITTERS: dict[str, tuple[Callable[[tf.Tensor], tf.RaggedTensor], Callable[[tf.Tensor], tf.Tensor]]] = {

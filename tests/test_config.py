@@ -59,6 +59,35 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
             "training.weight_decay=0.1",
             "command line: training.weight_decay is 0.1, but training.optimizer is adam; only the optimizer adamw decays weights",
         ),
+        (
+            "tokenizer={level: char, splitter: treebank}",
+            "command line: tokenizer.splitter is treebank, but is for tokenizer.level=word (it is char); use unicode",
+        ),
+        (
+            "tokenizer={level: subword, oov_buckets: 3}",
+            "command line: tokenizer.oov_buckets is 3, but is for tokenizer.level=word (it is subword); use 0",
+        ),
+        ("tokenizer.sampling=5.0", "command line: tokenizer.sampling is 5.0, but is for tokenizer.level=subword (it is word); use 0"),
+        (
+            "tokenizer={level: char, case: markers}",
+            "command line: tokenizer.case is markers, but is for tokenizer.level=word (it is char); use lower or keep",
+        ),
+        (
+            "tokenizer={level: subword, vocab_size: 260}",
+            "command line: tokenizer.vocab_size is 260, but special pieces and bytes alone are 260; use 1000 or more",
+        ),
+        (
+            "tokenizer.oov_buckets=20000",
+            "command line: tokenizer.vocab_size is 20000, all of it special pieces and hash buckets; raise it",
+        ),
+        *(
+            (
+                f"tokenizer.reserved=[{written}]",
+                f"command line: tokenizer.reserved holds {symbol!r}; give symbols without white space, each once, "
+                "other than the built-in ones",
+            )
+            for written, symbol in (("a b", "a b"), ('""', ""), ("<pad>", "<pad>"), ("x, x", "x"), ('"\\U0010F800"', "\U0010f800"))
+        ),
         ("hardware=3", "command line: hardware is 3, but must be a section of `key: value`"),
         ("training.learning_rate=.nan", "command line: training.learning_rate is nan, but must be a finite number"),
     ],

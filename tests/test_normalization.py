@@ -31,6 +31,7 @@ def normalized(text, **options):
         ("a  b   \t<BR > c", {}, "a b c"),
         (" a\r\n\tb\rc ", {"keep_spaces": True}, " a\n\tb\nc "),
         ("", {"nfkc": True}, ""),
+        ("e\u00ad\u0301", {"nfkc": True}, "é"),
     ],
 )
 def test_normalisation_worked_out_by_hand(text, options, expected):

@@ -33,7 +33,7 @@ def ways(word):
 
 def best(word):
     """The best sum; of equal ones the longest last piece, then the longest one before it, and so on."""
-    lengths = [1 if number > len(PIECES) else len(PIECES[number] or "") for number in range(len(PIECES))]
+    lengths = [len(piece or "") for piece in PIECES]
     return list(max(ways(word), key=lambda way: (way[1], [lengths[n] if n < len(PIECES) else 1 for n in reversed(way[0])]))[0])
 
 

@@ -49,6 +49,12 @@ def test_json_lines_read_strings_numbers_and_booleans_as_labels(tmp_path):
     assert all_of("jsonl", path) == [Example(text, label) for text, label in zip(NASTY, ("a", "1", "True", "2.5", "b"), strict=True)]
 
 
+def test_half_a_surrogate_pair_in_json_is_a_replacement_character(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "cut \\ud83d off \\ud83d\\ude00", "label": "a"}\n', encoding="utf-8")
+    assert all_of("jsonl", path) == [Example("cut \ufffd off 😀", "a")]
+
+
 def test_text_lines_may_begin_with_a_label(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"__label__pos so good\r\n\nno label\n")

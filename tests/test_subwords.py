@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sentencepiece
 import tensorflow as tf
@@ -11,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlp_rnn.config import ConfigError, load_config
+from nlp_rnn.datasets import TokenCache, make_resampler, write_cache
 from nlp_rnn.sources import Corpus
 from nlp_rnn.subwords import BYTE_PIECES, read_model, write_model
 from nlp_rnn.tokenizer import BOS_ID, EOS_ID, SPECIAL_PIECES, UNK_ID, Tokenizer, build_tokenizer, encode
+from nlp_rnn.training import BatchStream
 
 STRINGS = [tf.TensorSpec([None], tf.string)]
 SENTENCES = [
@@ -178,11 +181,36 @@ def test_reserved_symbols_are_whole_and_the_library_knows_them(tmp_path):
     texts = ["the cat<sep>sat [2es]", "<sep>", "[2ES]"]
     ids = tokenizer.tokenize(texts).to_list()
     assert [row.count(4) for row in ids] == [1, 1, 0]
-    assert ids[0].count(5) == 1
+    assert [row.count(5) for row in ids] == [1, 0, 1]
     assert tokenizer.detokenize(tokenizer.tokenize(texts)).numpy().tolist() == [b"the cat<sep>sat [2es]", b"<sep>", b"[2es]"]
+    assert tokenizer.tokenize(tokenizer.detokenize(tokenizer.tokenize(texts))).to_list() == ids
     tokenizer.save(tmp_path)
     library = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "sentencepiece.model"))
     assert library.encode("the cat<sep>sat") == tokenizer.tokenize(["the cat<sep>sat"]).to_list()[0]
+
+
+def test_the_resampler_draws_by_seed_epoch_and_step(tokenizer):
+    rows = tokenizer.tokenize(["an extraordinary performance, really", "good"]).to_tensor().numpy()
+    token_ids = np.concatenate([rows, [[UNK_ID] + [0] * (rows.shape[1] - 1)]]).astype(np.int32)
+    resample = make_resampler(tokenizer, 5.0, seed=20_240_101)
+    drawn = {(epoch, step): resample(token_ids, epoch, step).tolist() for epoch in range(3) for step in range(3)}
+    assert drawn[2, 1] == make_resampler(tokenizer, 5.0, seed=20_240_101)(token_ids, 2, 1).tolist()
+    assert len({str(each) for each in drawn.values()}) > 4
+    for each in drawn.values():
+        texts = tokenizer.detokenize(tf.constant(each)).numpy().tolist()
+        assert texts == [b"an extraordinary performance, really", b"good", "\ufffd".encode()]
+    cold = make_resampler(tokenizer, 0.01, seed=1)(token_ids, 0, 0)
+    assert cold.tolist() == token_ids.tolist()
+
+
+def test_training_reads_other_segmentations(tokenizer, tmp_path):
+    texts = ["an extraordinary performance, really", "good"] * 4
+    write_cache(tmp_path, ((text, 0) for text in texts), tokenizer, max_length=100, keep="start")
+    cache = TokenCache.load(tmp_path)
+    config = load_config(None, ["training.batch_size=4"]).training
+    plain, sampled = (list(BatchStream(cache, config, 1, each)()) for each in (None, make_resampler(tokenizer, 5.0, 1)))
+    assert [labels.tolist() for _, labels, _ in plain] == [labels.tolist() for _, labels, _ in sampled]
+    assert any(one[0].tolist() != other[0].tolist() for one, other in zip(plain, sampled, strict=True))
 
 
 # --- models of users --------------------------------------------------------------------------------------------------
@@ -221,6 +249,14 @@ def test_models_that_cannot_be_reproduced_are_refused_with_the_reason(tmp_path, 
     message = error_of(read_model, path)
     assert message.startswith(f"tokenizer.vocabulary is {path}, which ")
     assert reason in message
+
+
+def test_models_that_do_not_fit_the_settings_are_refused(tmp_path):
+    path = tmp_path / "user.model"
+    write_model(path, special_pieces=SPECIAL_PIECES, reserved=[], pieces=["\u2581The", "T", "\u2581"], scores=[-1.0, -2.0, -3.0])
+    config = load_config(None, ["tokenizer.level=subword", f"tokenizer.vocabulary={path}"]).tokenizer
+    assert "which holds capitals, such as '\u2581The'" in error_of(build_tokenizer, config, [])
+    assert "holds 'T', which is a piece of" in error_of(read_model, path, reserved=["T"])
 
 
 def test_files_that_are_no_models_are_refused(tmp_path):

@@ -144,7 +144,7 @@ def test_saving_keeps_subwords_and_scores(tmp_path):
 
 @pytest.mark.parametrize("level", ["word", "char"])
 def test_saving_keeps_every_piece(tmp_path, level):
-    tokenizer = make(level, ["a\\n b\n\nc\\ é\u2028x \r tab\t end"], case="keep")
+    tokenizer = make(level, ["a\\n b\n\nc\\ é\u2028x \r tab\t end\0"], case="keep")
     tokenizer.save(tmp_path)
     loaded = Tokenizer.load(tmp_path)
     assert (loaded.vocabulary, loaded.settings()) == (tokenizer.vocabulary, tokenizer.settings())
@@ -200,12 +200,12 @@ def test_a_text_without_tokens_is_one_unknown():
 
 
 def test_case_markers_give_case_back():
-    tokenizer = make(texts=["the USA and new york's McDonald"], case="markers")
+    tokenizer = make(texts=["the USA'S and new york's McDonald"], case="markers")
     text = "The USA, New York's ÉCOLE and McDonald"
     assert [piece.decode() for piece in tokenizer.pieces([text]).to_list()[0]] == (
         ["<title>", "the", "<upper>", "usa", ",", "<title>", "new", "<title>", "york", "'s", "<upper>", "école", "and", "mcdonald"]
     )
-    known = "The USA and New York's mcdonald"
+    known = "The USA'S and New York's mcdonald"
     ids = tokenizer.tokenize([known, ""])
     assert ids.to_list()[0][:3] == [4, tokenizer.vocabulary.index("the") + 6, 5]
     assert tokenizer.detokenize(ids).numpy().tolist() == [known.encode(), b""]
@@ -227,10 +227,42 @@ def test_reserved_symbols_are_never_split(level):
     tokenizer = make(level, reserved=["<sep>", "[x\\1]"])
     texts = ["good<sep>film [x\\1]", "<SEP>"]
     ids = tokenizer.tokenize(texts).to_list()
-    assert (ids[0].count(4), ids[0].count(5), ids[1].count(4)) == (1, 1, 0)
+    assert (ids[0].count(4), ids[0].count(5), ids[1].count(4)) == (1, 1, 1)
     assert b"<sep>" in tokenizer.pieces(texts).to_list()[0]
     assert tokenizer.detokenize([[4, 5]]).numpy()[0] == (b"<sep> [x\\1]" if level == "word" else b"<sep>[x\\1]")
     assert tokenizer.normalize(["A<sep>\U0010f800"]).numpy()[0].decode().replace(" ", "") == "a<sep>\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("options", "texts", "symbol_count"),
+    [
+        ({"reserved": ["url"]}, ["a URL and a url"], 2),
+        ({"reserved": ["URL"]}, ["a URL and a url"], 2),
+        ({"reserved": ["url"], "case": "markers"}, ["a URL and Url or url"], 3),
+        ({"reserved": ["fi"], "nfkc": True}, ["a ﬁ and fi"], 2),
+        ({"reserved": ["x"], "level": "char"}, ["aXbx"], 2),
+        ({"reserved": ["``"], "splitter": "treebank"}, ['"Hi" there'], 1),
+        ({"reserved": ["<a>b"], "case": "keep"}, ["x <a>b <a>"], 1),
+    ],
+)
+def test_symbols_that_normalising_or_splitting_gives_are_found(options, texts, symbol_count):
+    """They were counted as words too, and stood twice in the vocabulary."""
+    tokenizer = make(options.pop("level", "word"), texts, **options)
+    first = 6 if tokenizer.case == "markers" else 4
+    assert tokenizer.tokenize(texts).to_list()[0].count(first) == symbol_count
+
+
+def test_of_overlapping_symbols_the_longer_one_is_found():
+    for reserved in (["<a>", "<a>b"], ["<a>b", "<a>"]):
+        tokenizer = make(texts=["x b"], reserved=reserved)
+        ids = tokenizer.tokenize(["x <a>b <a>"]).to_list()[0]
+        assert ids == [7, 4 + reserved.index("<a>b"), 4 + reserved.index("<a>")]
+
+
+def test_treebank_text_keeps_what_treebank_does_not_take_apart():
+    text = "a - b costs £ 5 … or so"
+    tokenizer = make(texts=[text], splitter="treebank")
+    assert tokenizer.detokenize(tokenizer.tokenize([text])).numpy()[0].decode() == text
 
 
 def test_treebank_words_are_an_option():
@@ -249,6 +281,8 @@ def test_treebank_words_are_an_option():
         ({"reserved": ["a b"]}, "reserved symbol 'a b'"),
         ({"reserved": ["<pad>"]}, "reserved symbol '<pad>'"),
         ({"reserved": ["<a>", "<a>"]}, "reserved symbol '<a>'"),
+        ({"reserved": ["<a>", "<A>"]}, "reserved symbol '<a>' is '<a>' when normalised"),
+        ({"reserved": ["\U0010f800"]}, "reserved symbol"),
         ({"vocabulary": ["a"], "scores": [-1.0]}, "scores must be given"),
         ({"level": "subword", "vocabulary": ["a"]}, "scores must be given"),
     ],
@@ -280,6 +314,8 @@ def test_a_users_vocabulary_is_read_and_its_mistakes_are_one_line_each(tmp_path)
         vocabulary_error(path, b"ab\n", "tokenizer.level=char")
         == "whose line 1 is 'ab', but tokenizer.level is char; mend or remove that line"
     )
+    assert vocabulary_error(path, b"good\nFilm\n").startswith("which holds capitals, such as 'Film', but tokenizer.case is lower")
+    assert "of a range that the tokenizer uses itself" in vocabulary_error(path, "\U0010f800\n".encode())
     assert "line 1, byte 0: not UTF-8" in vocabulary_error(path, b"\xe9\n")
     path.unlink()
     with pytest.raises(ConfigError, match="there is no such file"):
@@ -291,3 +327,11 @@ def test_ids_out_of_range_are_refused_at_every_level():
         for token_id in (-1, tokenizer.vocab_size):
             with pytest.raises(tf.errors.InvalidArgumentError, match="token ids must"):
                 tokenizer.detokenize(tf.constant([[token_id]]))
+
+
+@pytest.mark.parametrize(("keep", "expected"), [("start", [2, 4, 3]), ("end", [2, 6, 3]), ("both", [2, 4, 3])])
+def test_beginning_and_end_of_a_text_count_towards_its_length(keep, expected):
+    tokenizer = make(texts=["a a a b b c"])
+    assert encode(tokenizer, ["a b c"], 3, keep, add_bos=True, add_eos=True).to_list() == [expected]
+    with pytest.raises(ValueError, match="max_length is 2, which leaves no room for text; use 3 or more"):
+        encode(tokenizer, ["a b c"], 2, keep, add_bos=True, add_eos=True)
