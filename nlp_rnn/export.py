@@ -92,11 +92,13 @@ class ClassifierModule(tf.Module):
 
 
 def _make_portable(model: keras.Model) -> None:
-    """Keeps recurrent layers from choosing cuDNN's op where there is a GPU: the export would not load elsewhere."""
+    """Keeps recurrent layers from cuDNN's op, where there is a GPU, and from XLA: the export would not load elsewhere."""
     for layer in model.get_layer("encoder").layers:
         recurrent = getattr(layer, "layer", layer)  # what WeightDrop wraps
         if hasattr(recurrent, "use_cudnn"):
             recurrent.use_cudnn = False
+        if hasattr(recurrent, "is_portable"):
+            recurrent.is_portable = True
 
 
 def log_odds(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:

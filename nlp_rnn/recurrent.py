@@ -48,10 +48,20 @@ def _run_directions(config: ModelConfig, sequences: Any, mask: Any, number: int)
 
 def build_recurrent_layer(config: ModelConfig, *, name: str, go_backwards: bool = False) -> keras.layers.Layer:
     """One recurrent layer of the config that returns sequences (in reversed time if `go_backwards`)."""
-    layer = CELLS[config.cell](
+    layer = _layer_class(config)(
         config.units, return_sequences=True, go_backwards=go_backwards, recurrent_dropout=config.recurrent_dropout, name=name
     )
     return WeightDrop(layer, config.weight_dropout, name=f"{name}_weight_drop") if config.weight_dropout else layer
+
+
+def _layer_class(config: ModelConfig) -> type[keras.layers.Layer]:
+    """The fast layer where there is one; of fewer than 128 units only if asked, since there it gains little."""
+    is_wanted = config.fast == "on" or (config.fast == "auto" and config.units >= 128)
+    if not is_wanted or config.cell == "simple_rnn" or keras.backend.backend() != "tensorflow":
+        return CELLS[config.cell]
+    from nlp_rnn.fast_recurrent import FAST_CELLS
+
+    return FAST_CELLS[config.cell]
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")

@@ -124,7 +124,7 @@ def train_classifier(
                 keeper.restore(model)
             # A broken-off epoch is shorter than the others, and fit wants all of one call to be of one length.
             epochs = progress.epoch + 1 if progress.step else config.epochs
-            dataset = make_dataset(stream, stream.steps_per_epoch - progress.step)
+            dataset = make_dataset(stream, stream.steps_per_epoch - progress.step, config.batch_size)
             model.fit(
                 dataset, validation_data=evaluation, initial_epoch=progress.epoch, epochs=epochs,
                 callbacks=callbacks, shuffle=False, verbose=0,
@@ -301,7 +301,7 @@ def _tensorboard(run: Run) -> keras.callbacks.Callback:
 def make_evaluation_dataset(cache: TokenCache, batch_size: int) -> tf.data.Dataset:
     """All examples once, the shortest first."""
     plan = plan_ordered_batches(cache.lengths, batch_size)
-    return make_dataset(lambda: (classification_batch(cache, indices, batch_size) for indices in plan), len(plan))
+    return make_dataset(lambda: (classification_batch(cache, indices, batch_size) for indices in plan), len(plan), batch_size)
 
 
 def predict_probabilities(model: keras.Model, cache: TokenCache, batch_size: int) -> np.ndarray:

@@ -73,7 +73,7 @@ def test_ordered_batches_go_from_short_to_long():
 
 
 def test_dataset_yields_anew_for_each_epoch(cache):
-    dataset = make_dataset(lambda: (classification_batch(cache, np.array([i]), 1) for i in range(5)), 5)
+    dataset = make_dataset(lambda: (classification_batch(cache, np.array([i]), 1) for i in range(5)), 5, 1)
     for _ in range(2):
         assert [int(labels[0]) for _, labels, _ in dataset] == [1, 0, 1, 0, 0]
     assert int(dataset.cardinality()) == 5
