@@ -9,7 +9,7 @@ DEMO_CONFIG ?= configs/sentiment_demo.yaml
 DEMO_RUN = runs/$(basename $(notdir $(DEMO_CONFIG)))
 SENTIMENT = $(BIN)/python -m pipelines.sentiment
 
-.PHONY: demo test lint types unit slow bench results clean
+.PHONY: demo test lint types unit slow bench bench-memory results clean
 
 demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of real film reviews (minutes)
 	$(SENTIMENT) train --config $(DEMO_CONFIG)
@@ -39,8 +39,11 @@ unit: $(VENV)/dev.stamp
 slow: $(VENV)/dev.stamp  ## the tests on real corpora that take minutes; needs NLP_RNN_DATA
 	$(BIN)/python -m pytest -m slow
 
-bench: $(VENV)/bench.stamp  ## the tokenizer beside others (a minute), constant memory on a corpus of 2 GB (about half an hour)
+bench: $(VENV)/bench.stamp  ## layers and tokenizer beside others (three minutes)
+	$(BIN)/python benchmarks/layers.py
 	$(BIN)/python benchmarks/tokenizer.py
+
+bench-memory: $(VENV)/demo.stamp  ## constant memory on a corpus of 2 GB (about half an hour)
 	$(BIN)/python benchmarks/streaming_memory.py
 
 results: $(VENV)/dev.stamp  ## the figures of RESULTS.md; needs NLP_RNN_DATA (about half an hour)

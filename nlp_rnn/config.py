@@ -103,7 +103,7 @@ class ModelConfig:
     dropout: Fraction = 0.2  # between layers (the same dimensions at every time step) and before the output
     recurrent_dropout: Fraction = 0.0  # on the state
     weight_dropout: Fraction = 0.0  # on the recurrent matrix (DropConnect), once a batch
-    # Our own loop over time, for lstm and gru on a CPU: "auto" from 128 units on, "on", or "off" for Keras's.
+    # Our own loop over time, for lstm and gru on a CPU: "auto" where it is faster, "on", or "off" for Keras's.
     fast: Literal["auto", "on", "off"] = "auto"
 
 

@@ -13,6 +13,10 @@ CELLS: dict[str, type[keras.layers.Layer]] = {
 }
 
 
+# Two directions of fewer units gain less than compiling costs (RESULTS.md).
+_FAST_FROM_UNITS = {"lstm": 256, "gru": 128}
+
+
 def build_recurrent_stack(config: ModelConfig, sequences: Any, mask: Any) -> Any:
     """Applies `num_layers` recurrent layers: dropout, recurrence, residual sum, layer norm.
 
@@ -55,9 +59,9 @@ def build_recurrent_layer(config: ModelConfig, *, name: str, go_backwards: bool 
 
 
 def _layer_class(config: ModelConfig) -> type[keras.layers.Layer]:
-    """The fast layer where there is one; of fewer than 128 units only if asked, since there it gains little."""
-    is_wanted = config.fast == "on" or (config.fast == "auto" and config.units >= 128)
-    if not is_wanted or config.cell == "simple_rnn" or keras.backend.backend() != "tensorflow":
+    """The fast layer where there is one and it is wanted."""
+    is_wanted = config.fast == "on" or (config.fast == "auto" and config.units >= _FAST_FROM_UNITS.get(config.cell, 0))
+    if not is_wanted or config.cell not in _FAST_FROM_UNITS or keras.backend.backend() != "tensorflow":
         return CELLS[config.cell]
     from nlp_rnn.fast_recurrent import FAST_CELLS
 

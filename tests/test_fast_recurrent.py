@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 
 import keras
@@ -9,7 +10,7 @@ from nlp_rnn import fast_recurrent
 from nlp_rnn.config import load_config
 from nlp_rnn.fast_recurrent import FastGRU, FastLSTM
 from nlp_rnn.models import build_classifier
-from nlp_rnn.recurrent import WeightDrop
+from nlp_rnn.recurrent import WeightDrop, build_recurrent_layer
 
 PAIRS = {"lstm": (keras.layers.LSTM, FastLSTM), "gru": (keras.layers.GRU, FastGRU)}
 CELLS = pytest.mark.parametrize("cell", list(PAIRS))
@@ -165,6 +166,22 @@ def test_weight_drop_drops_the_fast_layers_weights(cell):
         loss = tf.reduce_sum(dropped(inputs, training=True)[0])
     gradient = tape.gradient(loss, layer.cell.recurrent_kernel.value).numpy()
     assert 0.2 < (gradient == 0).mean() < 0.8
+
+
+@pytest.mark.parametrize(
+    ("cell", "units", "fast", "is_fast"),
+    [
+        ("lstm", 256, "auto", True),
+        ("lstm", 128, "auto", False),
+        ("gru", 128, "auto", True),
+        ("lstm", 4, "on", True),
+        ("gru", 512, "off", False),
+    ],
+)
+def test_the_fast_layer_is_chosen_where_it_is_faster(cell, units, fast, is_fast):
+    config = load_config(None, [f"model.cell={cell}", f"model.units={units}", f"model.fast={fast}"]).model
+    assert isinstance(build_recurrent_layer(config, name="layer"), PAIRS[cell][1]) == is_fast
+    assert not isinstance(build_recurrent_layer(dataclasses.replace(config, cell="simple_rnn"), name="layer"), PAIRS[cell][1])
 
 
 @CELLS
