@@ -125,9 +125,9 @@ class Segmenter:
         pieces = tf.concat([tf.stack(columns), found.gather(tf.range(depth - _NUM_SHORT))], axis=0)
         return _Lattice(lengths, starts[:-1], tf.transpose(pieces))
 
-    def _moves_of(self, lattice: _Lattice) -> tf.Tensor:
-        """int64 [n, L]: `score << 6 | length` of each piece; all unknown ones share the last."""
-        return tf.gather(self._moves, tf.minimum(lattice.pieces, self.vocab_size))
+    def _moves_of(self, pieces: tf.Tensor) -> tf.Tensor:
+        """int32 [k, L] -> int64 [k, L]: `score << 6 | length` of each piece; all unknown ones share the last."""
+        return tf.gather(self._moves, tf.minimum(pieces, self.vocab_size))
 
     def _best_cells(self, lattice: _Lattice, order: tf.Tensor, num_active: tf.Tensor) -> tf.Tensor:
         """Viterbi. A cell is an end position of a word: `score << 6 | length of the last piece`, so that a maximum
@@ -142,7 +142,7 @@ class Segmenter:
         def step(position: tf.Tensor, ends: tf.Tensor, cells: tf.TensorArray, here: tf.Tensor) -> tuple[tf.Tensor, ...]:
             """`here` [k] is the score at `position` of the k words that reach beyond it, `ends` [k, L] the cells behind it."""
             pieces = tf.gather(lattice.pieces, starts[: tf.shape(here)[0]] + position)
-            ends = tf.maximum(ends, here[:, None] + tf.gather(self._moves, tf.minimum(pieces, self.vocab_size)))
+            ends = tf.maximum(ends, here[:, None] + self._moves_of(pieces))
             cells = cells.write(position, ends[:, 0])
             left = num_active[position + 1]
             here = tf.bitwise.bitwise_and(ends[:left, 0], -(2**_LENGTH_BITS))
@@ -169,7 +169,7 @@ class Segmenter:
           int64 [n]: the length of the last piece, ordered as `_schedule` says.
         """
         num_lengths = tf.shape(lattice.pieces)[1]
-        scores = tf.cast(tf.bitwise.right_shift(self._moves_of(lattice), _LENGTH_BITS), tf.float32) * SCORE_UNIT / temperature
+        scores = tf.cast(tf.bitwise.right_shift(self._moves_of(lattice.pieces), _LENGTH_BITS), tf.float32) * SCORE_UNIT / temperature
         gumbel = -tf.math.log(-tf.math.log(tf.random.stateless_uniform(tf.shape(scores), seed, minval=1e-7)))
         lengths = tf.range(1, num_lengths + 1)
         starts = tf.gather(lattice.starts, order)
