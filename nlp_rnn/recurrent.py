@@ -4,17 +4,11 @@ from typing import Any
 
 import keras
 
+from nlp_rnn.cells import CELLS
 from nlp_rnn.config import ModelConfig
 
-CELLS: dict[str, type[keras.layers.Layer]] = {
-    "simple_rnn": keras.layers.SimpleRNN,
-    "lstm": keras.layers.LSTM,
-    "gru": keras.layers.GRU,
-}
-
-
 # Two directions of fewer units gain less than compiling costs (RESULTS.md).
-_FAST_FROM_UNITS = {"lstm": 256, "gru": 128}
+_FAST_FROM_UNITS = {"lstm": 256, "gru": 128, "min_gru": 1}
 
 
 def build_recurrent_stack(config: ModelConfig, sequences: Any, mask: Any) -> Any:
@@ -52,9 +46,8 @@ def _run_directions(config: ModelConfig, sequences: Any, mask: Any, number: int)
 
 def build_recurrent_layer(config: ModelConfig, *, name: str, go_backwards: bool = False) -> keras.layers.Layer:
     """One recurrent layer of the config that returns sequences (in reversed time if `go_backwards`)."""
-    layer = _layer_class(config)(
-        config.units, return_sequences=True, go_backwards=go_backwards, recurrent_dropout=config.recurrent_dropout, name=name
-    )
+    dropout = {"recurrent_dropout": config.recurrent_dropout} if config.recurrent_dropout else {}
+    layer = _layer_class(config)(config.units, return_sequences=True, go_backwards=go_backwards, name=name, **dropout)
     return WeightDrop(layer, config.weight_dropout, name=f"{name}_weight_drop") if config.weight_dropout else layer
 
 

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nlp_rnn import fast_recurrent
+from nlp_rnn import fast_recurrent, recurrence
+from nlp_rnn.cells import MinGRU
 from nlp_rnn.config import load_config
-from nlp_rnn.fast_recurrent import FastGRU, FastLSTM
+from nlp_rnn.fast_recurrent import FastGRU, FastLSTM, FastMinGRU
 from nlp_rnn.models import build_classifier
 from nlp_rnn.recurrent import WeightDrop, build_recurrent_layer
 
-PAIRS = {"lstm": (keras.layers.LSTM, FastLSTM), "gru": (keras.layers.GRU, FastGRU)}
+PAIRS = {"lstm": (keras.layers.LSTM, FastLSTM), "gru": (keras.layers.GRU, FastGRU), "min_gru": (MinGRU, FastMinGRU)}
 CELLS = pytest.mark.parametrize("cell", list(PAIRS))
+GATED_CELLS = pytest.mark.parametrize("cell", ["lstm", "gru"])
 
 
 def make_pair(cell, features, units, **options):
@@ -50,7 +52,7 @@ def outputs_and_gradients(layer, inputs, mask, states, upstream):
         variables = [weight.value for weight in layer.trainable_weights]
         with tf.GradientTape() as tape:
             tape.watch([inputs, states])
-            found = layer(inputs, initial_state=list(states), mask=mask)
+            found = layer(inputs, initial_state=list(states), mask=mask, training=True)
             loss = tf.add_n([tf.reduce_sum(each * weight) for each, weight in zip(found, upstream, strict=True)])
         return [*found, *tape.gradient(loss, [inputs, *states, *variables])]
 
@@ -109,6 +111,37 @@ def test_batches_of_unknown_size_are_taken(cell):
 
 
 @CELLS
+def test_known_sizes_follow_unknown_ones(cell):
+    """The loops traced for a batch of unknown size are found again for one of known size."""
+    stock, layer = make_pair(cell, 2, 3)
+    run = tf.function(lambda inputs: layer(inputs)[0], input_signature=[tf.TensorSpec([None, None, 2])])
+    inputs = tf.random.stateless_normal([1, 6, 2], [1, 2])
+    run(inputs)
+    np.testing.assert_allclose(layer(inputs)[0], stock(inputs)[0], atol=1e-6)
+
+
+@CELLS
+def test_inference_keeps_no_gates_but_has_the_same_gradients(cell):
+    """Explanations ask a model that is not in training for gradients."""
+    stock, ours = make_pair(cell, 3, 4)
+    inputs = tf.random.stateless_normal([2, 60, 3], [1, 2])
+    found = []
+    for layer, is_training in ((stock, False), (ours, False), (ours, True)):
+
+        @tf.function
+        def run(layer=layer, is_training=is_training):
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                outputs = layer(inputs, training=is_training)[0]
+            return outputs, tape.gradient(outputs, inputs)
+
+        found.append(run())
+    for one, *others in zip(*found, strict=True):
+        for other in others:
+            np.testing.assert_allclose(other, one, atol=1e-6)
+
+
+@CELLS
 def test_nan_stays_nan(cell):
     _, layer = make_pair(cell, 3, 4)
     inputs = np.zeros([2, 5, 3], np.float32)
@@ -141,6 +174,22 @@ def test_what_is_not_supported_runs_in_kerass_loop_and_says_so_once(cell, option
     assert [record.getMessage() for record in caplog.records] == [f"{ours.name}: Keras's own loop runs, since {reason}"]
 
 
+def test_a_shape_that_xla_cannot_compile_runs_in_kerass_loop(monkeypatch, caplog):
+    fast_recurrent._log_once.cache_clear()
+
+    def forward(zx, mask, states, kernel, bias, *, keeps_gates):
+        return [tf.strings.to_number(tf.strings.as_string(zx))], zx, states
+
+    monkeypatch.setitem(recurrence._CELLS, "lstm", recurrence._CELLS["lstm"]._replace(forward=forward))
+    stock, ours = make_pair("lstm", 3, 11)
+    inputs = tf.random.stateless_normal([7, 5, 3], [1, 2])
+    with caplog.at_level(logging.INFO):
+        found = ours(inputs)
+    np.testing.assert_array_equal(found[0], stock(inputs)[0])
+    (record,) = caplog.records
+    assert "since XLA cannot compile ours for batches of 7: " in record.getMessage()
+
+
 @CELLS
 def test_weights_and_configs_are_the_stock_layers(cell):
     stock, ours = make_pair(cell, 3, 4)
@@ -154,7 +203,7 @@ def test_weights_and_configs_are_the_stock_layers(cell):
     np.testing.assert_allclose(copy(values)[0], stock(values)[0], atol=1e-6)
 
 
-@CELLS
+@GATED_CELLS
 def test_weight_drop_drops_the_fast_layers_weights(cell):
     _, layer = make_pair(cell, 3, 4)
     dropped = WeightDrop(layer, 0.5, seed=1)
@@ -176,6 +225,7 @@ def test_weight_drop_drops_the_fast_layers_weights(cell):
         ("gru", 128, "auto", True),
         ("lstm", 4, "on", True),
         ("gru", 512, "off", False),
+        ("min_gru", 1, "auto", True),
     ],
 )
 def test_the_fast_layer_is_chosen_where_it_is_faster(cell, units, fast, is_fast):
@@ -195,7 +245,7 @@ def test_training_is_the_same_with_and_without(cell):
         )
         model = build_classifier(config.model, vocab_size=30, num_classes=2)
         kinds = {type(layer).__name__ for layer in model.get_layer("encoder").layers}
-        assert (f"Fast{cell.upper()}" in kinds) == (fast == "on")
+        assert (PAIRS[cell][1].__name__ in kinds) == (fast == "on")
         model.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
         generator = np.random.default_rng(1)
         found = []

@@ -19,8 +19,11 @@ ALLOWED = {
     "segmentation": set(),
     "subwords": {"config", "segmentation"},
     "tokenizer": {"config", "files", "normalization", "segmentation", "subwords", "words"},
-    "recurrent": {"config", "fast_recurrent"},
-    "fast_recurrent": set(),
+    "cells": set(),
+    "recurrence": set(),
+    "linear_recurrence": set(),
+    "fast_recurrent": {"cells", "linear_recurrence", "recurrence"},
+    "recurrent": {"cells", "config", "fast_recurrent"},
     "optimizers": {"config"},
     "checkpoints": {"config", "files"},
     "models": {"config", "recurrent"},
@@ -47,7 +50,7 @@ ALLOWED = {
 }
 PACKAGE = Path(__file__).parent.parent / "nlp_rnn"
 # Keras on any backend: no TensorFlow call.
-BACKEND_NEUTRAL = ("recurrent", "models", "optimizers", "checkpoints")
+BACKEND_NEUTRAL = ("cells", "recurrent", "models", "optimizers", "checkpoints")
 
 
 def imported(path: Path) -> set[str]:

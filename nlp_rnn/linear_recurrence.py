@@ -1,0 +1,137 @@
+"""Recurrences that are linear in their state, h[t] = a[t] * h[t - 1] + b[t], over all time steps at once.
+
+The gates a and b look at the input alone, so all products are GEMMs over the whole sequence and what remains is
+elementwise: on few cores, a sequential loop in XLA over chunks of time, with its gradient written out, is faster than any
+parallel scan. All sequences in here are time-major: [time, batch, features]. Source: Feng et al. 2024.
+"""
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+
+def _gates(projected: tf.Tensor, mask: tf.Tensor | None, bias: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """a and b of a minGRU, each [..., H], from its projected inputs [..., 2 * H]; masked steps leave the state alone."""
+    update, candidate = tf.split(projected + bias, 2, axis=-1)
+    update = tf.sigmoid(update)
+    candidate = tf.where(candidate >= 0, candidate + 0.5, tf.sigmoid(candidate))
+    keep, new = 1 - update, update * candidate
+    if mask is None:
+        return keep, new
+    return tf.where(mask[:, :, None], keep, 1.0), tf.where(mask[:, :, None], new, 0.0)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _forward(projected: tf.Tensor, mask: tf.Tensor | None, bias: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """One chunk: the states after each step [k, B, H], and the last."""
+    keep, new = _gates(projected, mask, bias)
+    num_steps = tf.shape(projected)[0]
+
+    def body(time: tf.Tensor, state: tf.Tensor, states: tf.TensorArray) -> tuple[Any, ...]:
+        state = keep[time] * state + new[time]
+        return time + 1, state, states.write(time, state)
+
+    states = tf.TensorArray(tf.float32, num_steps, element_shape=state.shape)
+    _, state, states = tf.while_loop(lambda time, *_: time < num_steps, body, (0, state, states))
+    return states.stack(), state
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _backward(
+    projected: tf.Tensor, mask: tf.Tensor | None, bias: tf.Tensor, before: tf.Tensor, dstates: tf.Tensor, dstate: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """One chunk: gradients of the projected inputs [k, B, 2 * H] and of the state before the chunk. `before`: each step's."""
+    with tf.GradientTape() as tape:
+        tape.watch(projected)
+        keep, new = _gates(projected, mask, bias)
+    num_steps = tf.shape(projected)[0]
+
+    def body(time: tf.Tensor, dstate: tf.Tensor, totals: tf.TensorArray) -> tuple[Any, ...]:
+        dstate = dstate + dstates[time]
+        return time - 1, dstate * keep[time], totals.write(time, dstate)
+
+    totals = tf.TensorArray(tf.float32, num_steps, element_shape=dstate.shape)
+    _, dstate, totals = tf.while_loop(lambda time, *_: time >= 0, body, (num_steps - 1, dstate, totals))
+    total = totals.stack()
+    return tape.gradient([keep, new], projected, output_gradients=[total * before, total]), dstate
+
+
+def run_min_gru(
+    inputs: tf.Tensor, mask: tf.Tensor | None, state: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """A minGRU over time, with a gradient: h = (1 - z) * h + z * g(n), with z the sigmoid of the projection's first half.
+
+    Args:
+      inputs: float32 [time, batch, features].
+      mask: bool [time, batch], or None; where False, the state stays.
+      state: float32 [batch, units].
+      kernel: float32 [features, 2 * units]: of z, of n.
+      bias: float32 [2 * units].
+
+    Returns:
+      (states after each step float32 [time, batch, units], the last one [batch, units])
+    """
+    if tf.executing_eagerly():  # an eager tape would look into the loops
+        return _run_graph(inputs, mask, state, kernel, bias)
+    num_steps, batch_size, units = tf.shape(inputs)[0], inputs.shape[1], state.shape[1]
+    chunk = 50 if units <= 128 else 10
+    if inputs.shape[0]:  # a known length is cut evenly
+        chunk = math.ceil(inputs.shape[0] / math.ceil(inputs.shape[0] / chunk))
+    if not inputs.shape[0] or inputs.shape[0] % chunk:  # padded steps are masked
+        mask = tf.ones(tf.shape(inputs)[:2], tf.bool) if mask is None else mask
+        padding = [[0, -num_steps % chunk], [0, 0]]
+        inputs, mask = tf.pad(inputs, [*padding, [0, 0]]), tf.pad(mask, padding)
+    num_parts = 2 if batch_size and batch_size % 2 == 0 else 1  # each on a core
+    masks = [None] * num_parts if mask is None else tf.split(mask, num_parts, axis=1)
+    parts = zip(tf.split(inputs, num_parts, axis=1), masks, tf.split(state, num_parts), strict=True)
+    outputs, final = zip(*(_scan(*part, kernel, bias, chunk=chunk) for part in parts), strict=True)
+    return tf.concat(outputs, axis=1)[:num_steps], tf.concat(final, axis=0)
+
+
+_run_graph = tf.function(run_min_gru, autograph=False)
+
+
+def _scan(
+    inputs: tf.Tensor, mask: tf.Tensor | None, state: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, *, chunk: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """All chunks of a part of the batch."""
+    num_chunks, shape = tf.shape(inputs)[0] // chunk, state.shape
+    projected = tf.reshape(tf.reshape(inputs, [-1, inputs.shape[2]]) @ kernel, [tf.shape(inputs)[0], -1, 2 * shape[1]])
+    projected = tf.ensure_shape(projected, [*inputs.shape[:2], 2 * shape[1]])
+
+    def piece(sequences: tf.Tensor | None, number: tf.Tensor) -> tf.Tensor | None:
+        if sequences is None:
+            return None
+        return tf.ensure_shape(sequences[number * chunk : (number + 1) * chunk], [chunk, *sequences.shape[1:]])
+
+    def array() -> tf.TensorArray:
+        return tf.TensorArray(tf.float32, num_chunks, infer_shape=False)
+
+    @tf.custom_gradient
+    def run(projected: tf.Tensor, bias: tf.Tensor, first: tf.Tensor) -> Any:
+        def forward(number: tf.Tensor, state: tf.Tensor, states: tf.TensorArray) -> tuple[Any, ...]:
+            found, state = _forward(piece(projected, number), piece(mask, number), bias, state)
+            return number + 1, tf.ensure_shape(state, shape), states.write(number, found)
+
+        _, last, states = tf.while_loop(lambda number, *_: number < num_chunks, forward, (0, first, array()))
+        outputs = tf.ensure_shape(states.concat(), [None, *shape])
+
+        def gradient(doutputs: tf.Tensor, dlast: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            doutputs = tf.ensure_shape(doutputs, outputs.shape)
+            before = tf.concat([first[None], outputs[:-1]], axis=0)
+
+            def backward(number: tf.Tensor, dstate: tf.Tensor, dprojected: tf.TensorArray) -> tuple[Any, ...]:
+                inputs = [piece(each, number) for each in (projected, mask)]
+                found, dstate = _backward(*inputs, bias, piece(before, number), piece(doutputs, number), dstate)
+                return number - 1, tf.ensure_shape(dstate, shape), dprojected.write(number, found)
+
+            _, dfirst, dprojected = tf.while_loop(lambda number, *_: number >= 0, backward, (num_chunks - 1, dlast, array()))
+            total = tf.ensure_shape(dprojected.concat(), projected.shape)
+            rows = tf.reshape(total, [-1, bias.shape[0]])
+            dbias = tf.ones([1, tf.shape(rows)[0]]) @ rows  # a product with ones is the fastest sum over rows
+            return total, dbias[0], dfirst
+
+        return (outputs, last), gradient
+
+    return run(projected, bias, state)

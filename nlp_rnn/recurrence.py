@@ -1,0 +1,323 @@
+"""LSTM and GRU over time, faster than Keras's loop on CPUs and equal to it, with a gradient.
+
+What makes them fast: the recurrence alone, `h @ U` and the gates, is an XLA loop over a chunk of time steps, while
+the products that do not depend on it (`x @ W` before, the weights' gradients after) are whole-chunk GEMMs of TensorFlow
+that run beside it. Chunks have one length whatever the length of the texts, so that XLA compiles once a batch size.
+Small layers run as two halves of the batch, each on a core. The gradient is written out. All sequences in here are
+time-major: [time, batch, features].
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+Tensors = Sequence[tf.Tensor]
+
+
+class _Cell(NamedTuple):
+    """A recurrence of K gates, over one chunk.
+
+    forward: (zx [k, B, K * H], mask bool [k, B], states, recurrent kernel, recurrent bias) -> (the states after each step,
+    each [k, B, H], gates [k, B, 4 * H], the states after the chunk); for inference, only the outputs after each step and
+    no gates.
+    backward: (gates, the states before and after each step, mask, gradients of the outputs [k, B, H], gradients of the
+    states, transposed recurrent kernel) -> (gradients of zx and, where they differ, of `h @ U`; gradients of the states
+    before the chunk).
+    """
+
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+    half_gates: tuple[float, ...]  # a sigmoid is computed as a tanh of half its input: this scales the kernels' columns
+
+
+# --- LSTM: gates i, f, g, o ---------------------------------------------------------------------------------------------
+
+
+def _lstm_forward(zx: tf.Tensor, mask: tf.Tensor, states: Tensors, kernel: tf.Tensor, bias: tf.Tensor, *, keeps_gates: bool) -> Any:
+    del bias  # it is in zx
+    units = kernel.shape[0]
+    # One tanh over all gates: sigmoid(x) = (tanh(x / 2) + 1) / 2, and the kernels' columns are halved already.
+    is_sigmoid = tf.concat([tf.ones([2 * units]), tf.zeros([units]), tf.ones([units])], axis=0)
+    scale, shift = 1 - is_sigmoid / 2, is_sigmoid / 2
+
+    def step(time: tf.Tensor, states: Tensors) -> tuple[Tensors, tf.Tensor]:
+        h, c = states
+        gates = tf.tanh(zx[time] + h @ kernel) * scale + shift
+        i, f, g, o = tf.split(gates, 4, axis=1)
+        c = f * c + i * g
+        return (o * tf.tanh(c), c), gates
+
+    return _scan(step, zx, mask, states, keeps_gates=keeps_gates)
+
+
+def _lstm_backward(
+    gates: tf.Tensor, before: Tensors, after: Tensors, mask: tf.Tensor, doutputs: tf.Tensor, dstates: Tensors, transposed: tf.Tensor
+) -> Any:
+    tanh_c = tf.tanh(after[1])
+
+    def step(time: tf.Tensor, dh: tf.Tensor, dc: tf.Tensor) -> tuple[Tensors, Tensors]:
+        i, f, g, o = tf.split(gates[time], 4, axis=1)
+        dc = dc + dh * o * (1 - tanh_c[time] ** 2)
+        do = dh * tanh_c[time]
+        di, df, dg = dc * g, dc * before[1][time], dc * i
+        dz = tf.concat([di * i * (1 - i), df * f * (1 - f), dg * (1 - g * g), do * o * (1 - o)], axis=1)
+        return (dz,), (dz @ transposed, dc * f)
+
+    return _scan_back(step, mask, doutputs, dstates, widths=(4,))
+
+
+# --- GRU with reset_after: gates z, r, n and what r multiplies ----------------------------------------------------------
+
+
+def _gru_forward(zx: tf.Tensor, mask: tf.Tensor, states: Tensors, kernel: tf.Tensor, bias: tf.Tensor, *, keeps_gates: bool) -> Any:
+    units = kernel.shape[0]
+
+    def step(time: tf.Tensor, states: Tensors) -> tuple[Tensors, tf.Tensor]:
+        (h,) = states
+        recurrent, inputs = h @ kernel + bias, zx[time]
+        z, r = tf.split(tf.tanh(inputs[:, : 2 * units] + recurrent[:, : 2 * units]) * 0.5 + 0.5, 2, axis=1)
+        n = tf.tanh(inputs[:, 2 * units :] + r * recurrent[:, 2 * units :])
+        return (z * h + (1 - z) * n,), tf.concat([z, r, n, recurrent[:, 2 * units :]], axis=1)
+
+    return _scan(step, zx, mask, states, keeps_gates=keeps_gates)
+
+
+def _gru_backward(
+    gates: tf.Tensor, before: Tensors, after: Tensors, mask: tf.Tensor, doutputs: tf.Tensor, dstates: Tensors, transposed: tf.Tensor
+) -> Any:
+    del after
+
+    def step(time: tf.Tensor, dh: tf.Tensor) -> tuple[Tensors, Tensors]:
+        z, r, n, recurrent = tf.split(gates[time], 4, axis=1)
+        dz = dh * (before[0][time] - n) * z * (1 - z)
+        dn = dh * (1 - z) * (1 - n * n)
+        dr = dn * recurrent * r * (1 - r)
+        dzh = tf.concat([dz, dr, dn * r], axis=1)
+        return (tf.concat([dz, dr, dn], axis=1), dzh), (dh * z + dzh @ transposed,)
+
+    return _scan_back(step, mask, doutputs, dstates, widths=(3, 3))
+
+
+_CELLS = {
+    "lstm": _Cell(_lstm_forward, _lstm_backward, half_gates=(0.5, 0.5, 1.0, 0.5)),
+    "gru": _Cell(_gru_forward, _gru_backward, half_gates=(0.5, 0.5, 1.0)),
+}
+
+
+# --- one chunk ----------------------------------------------------------------------------------------------------------
+
+
+def _scan(step: Callable[..., Any], zx: tf.Tensor, mask: tf.Tensor | None, states: Tensors, *, keeps_gates: bool) -> Any:
+    """Runs `step` over a chunk; masked steps leave the states alone."""
+    num_steps, (batch_size, units) = tf.shape(zx)[0], states[0].shape
+    arrays = [tf.TensorArray(tf.float32, num_steps, element_shape=[batch_size, units]) for _ in (states if keeps_gates else states[:1])]
+    # Written even where nobody reads them: gates that are not in memory, XLA computes twice and without vectors.
+    gates = tf.TensorArray(tf.float32, num_steps if keeps_gates else 1, element_shape=[batch_size, 4 * units])
+
+    def body(time: tf.Tensor, states: Tensors, arrays: list[tf.TensorArray], gates: tf.TensorArray) -> tuple[Any, ...]:
+        new, found = step(time, states)
+        if mask is not None:
+            new = [tf.where(mask[time][:, None], one, other) for one, other in zip(new, states, strict=True)]
+        arrays = [array.write(time, one) for array, one in zip(arrays, new, strict=False)]
+        return time + 1, list(new), arrays, gates.write(time if keeps_gates else 0, found)
+
+    _, states, arrays, gates = tf.while_loop(lambda time, *_: time < num_steps, body, (0, list(states), arrays, gates))
+    return [array.stack() for array in arrays], gates.stack(), states
+
+
+def _scan_back(step: Callable[..., Any], mask: tf.Tensor | None, doutputs: tf.Tensor, dstates: Tensors, *, widths: tuple[int, ...]) -> Any:
+    """Runs `step` from the end of a chunk; masked steps pass the states' gradients on."""
+    num_steps, shape = tf.shape(doutputs)[0], doutputs.shape
+    arrays = [tf.TensorArray(tf.float32, num_steps, element_shape=[shape[1], width * shape[2]]) for width in widths]
+
+    def body(time: tf.Tensor, dstates: Tensors, arrays: list[tf.TensorArray]) -> tuple[Any, ...]:
+        dstates = [dstates[0] + doutputs[time], *dstates[1:]]
+        dgates, new = step(time, *dstates)
+        if mask is not None:
+            is_on = mask[time][:, None]
+            new = [tf.where(is_on, one, other) for one, other in zip(new, dstates, strict=True)]
+            dgates = [tf.where(is_on, each, 0.0) for each in dgates]
+        return time - 1, list(new), [array.write(time, each) for array, each in zip(arrays, dgates, strict=True)]
+
+    _, dstates, arrays = tf.while_loop(lambda time, *_: time >= 0, body, (num_steps - 1, list(dstates), arrays))
+    return [array.stack() for array in arrays], dstates
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any], **options: bool) -> Callable[..., Any]:
+    return tf.function(functools.partial(function, **options), jit_compile=True, autograph=False)
+
+
+# --- all chunks ---------------------------------------------------------------------------------------------------------
+
+
+def _plan(units: int, batch_size: int | None, num_steps: int | None) -> tuple[int, int]:
+    """Time steps a chunk, and parts of the batch that run side by side."""
+    is_large = units > 128  # then one step is long enough for a short chunk, and its product for both cores
+    chunk = 10 if is_large else 50
+    if num_steps:  # a known length is cut evenly
+        chunk = math.ceil(num_steps / math.ceil(num_steps / chunk))
+    return chunk, 2 if not is_large and batch_size and batch_size % 2 == 0 else 1
+
+
+@functools.cache
+def why_not_compiled(name: str, units: int, batch_size: int, num_steps: int | None, *, is_masked: bool) -> str:
+    """Compiles and runs the loops of one shape; empty, or the first line of what XLA said. The compilation is kept for training."""
+    cell, (chunk, num_parts) = _CELLS[name], _plan(units, batch_size, num_steps)
+    batch_size, is_masked = batch_size // num_parts, is_masked or not num_steps or num_steps % chunk > 0
+    with tf.init_scope():
+        states = [tf.zeros([batch_size, units])] * (2 if name == "lstm" else 1)
+        zx = tf.zeros([chunk, batch_size, len(cell.half_gates) * units])
+        kernel, mask = tf.zeros([units, zx.shape[2]]), tf.ones([chunk, batch_size], tf.bool) if is_masked else None
+        try:
+            after, gates, _ = _compiled(cell.forward, keeps_gates=True)(zx, mask, states, kernel, kernel[0])
+            _compiled(cell.backward)(gates, after, after, mask, after[0], states, tf.transpose(kernel))
+        except tf.errors.OpError as error:
+            return str(error.message).strip().splitlines()[0][:200]
+    return ""
+
+
+def run_recurrence(
+    name: str, inputs: tf.Tensor, mask: tf.Tensor | None, states: Tensors, weights: Tensors, *, is_training: bool = True
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """An LSTM or GRU over time, as Keras computes it, with a gradient.
+
+    Args:
+      name: "lstm" or "gru" (with reset_after).
+      inputs: float32 [time, batch, features].
+      mask: bool [time, batch], or None; where False, states and output stay.
+      states: (h, c) or (h,), each float32 [batch, units].
+      weights: kernel [features, K * units], recurrent kernel [units, K * units], bias [K * units] (lstm) or [2, K * units].
+      is_training: whether gates are kept for the gradient; otherwise a gradient, if one is asked for, computes them anew.
+
+    Returns:
+      (outputs float32 [time, batch, units], the states after the last step)
+    """
+    if tf.executing_eagerly():  # an eager tape would look into the loops
+        return _graph_of(name, is_training)(inputs, mask, tuple(states), tuple(weights))
+    cell, units = _CELLS[name], weights[1].shape[0]
+    chunk, num_parts = _plan(units, inputs.shape[1], inputs.shape[0])
+    num_steps = tf.shape(inputs)[0]
+    if inputs.shape[0] is None or inputs.shape[0] % chunk:  # padded steps are masked
+        mask = tf.ones(tf.shape(inputs)[:2], tf.bool) if mask is None else mask
+        padding = [[0, -num_steps % chunk], [0, 0]]
+        inputs, mask = tf.pad(inputs, [*padding, [0, 0]]), tf.pad(mask, padding)
+
+    masks = [None] * num_parts if mask is None else tf.split(mask, num_parts, axis=1)
+
+    @tf.custom_gradient
+    def run(inputs: tf.Tensor, kernel: tf.Tensor, recurrent: tf.Tensor, bias: tf.Tensor, *states: tf.Tensor) -> Any:
+        split = list(zip(tf.split(inputs, num_parts, axis=1), masks, *(tf.split(s, num_parts) for s in states), strict=True))
+
+        def run_parts(*, keeps_gates: bool) -> list[_Part]:
+            weights = (kernel, recurrent, bias)
+            return [_Part(cell, chunk, each, mask, states, weights, keeps_gates=keeps_gates) for each, mask, *states in split]
+
+        parts = run_parts(keeps_gates=is_training)
+
+        def gradient(doutputs: tf.Tensor, *dstates: tf.Tensor) -> list[tf.Tensor]:
+            upstream = zip(tf.split(doutputs, num_parts, axis=1), *(tf.split(s, num_parts) for s in dstates), strict=True)
+            with_gates = parts if is_training else run_parts(keeps_gates=True)
+            found = [part.gradients(one, each) for part, (one, *each) in zip(with_gates, upstream, strict=True)]
+            dinputs, dkernel, drecurrent, dbias, dstates = zip(*found, strict=True)
+            dweights = [tf.add_n(each) for each in (dkernel, drecurrent, dbias)]
+            return [tf.concat(dinputs, axis=1), *dweights, *(tf.concat(each, axis=0) for each in zip(*dstates, strict=True))]
+
+        outputs = tf.concat([part.outputs for part in parts], axis=1)
+        return [outputs, *(tf.concat(each, axis=0) for each in zip(*(part.states for part in parts), strict=True))], gradient
+
+    outputs, *final = run(inputs, *weights, *states)
+    return outputs[:num_steps], final
+
+
+@functools.cache
+def _graph_of(name: str, is_training: bool) -> Callable[..., Any]:
+    return tf.function(functools.partial(run_recurrence, name, is_training=is_training), autograph=False)
+
+
+class _Part:
+    """A part of the batch, through all chunks; keeps what its gradients need if `keeps_gates`."""
+
+    def __init__(
+        self, cell: _Cell, chunk: int, inputs: tf.Tensor, mask: tf.Tensor | None, states: Tensors, weights: Tensors, *, keeps_gates: bool
+    ) -> None:
+        self._cell, self._chunk, self._inputs, self._mask, self._weights = cell, chunk, inputs, mask, weights
+        self._first_states = states
+        kernel, recurrent, bias = weights
+        self._num_chunks = tf.shape(inputs)[0] // chunk
+        units = recurrent.shape[0]
+        halves = tf.repeat(tf.constant(cell.half_gates), units)
+        kernel, recurrent, bias = kernel * halves, recurrent * halves, bias * halves
+        bias, recurrent_bias = tf.unstack(bias) if len(bias.shape) == 2 else (bias, tf.zeros_like(bias))
+        forward = _compiled(cell.forward, keeps_gates=keeps_gates)
+
+        def body(number: tf.Tensor, states: Tensors, arrays: list[tf.TensorArray], gates: tf.TensorArray) -> tuple[Any, ...]:
+            zx = self._project(self._slice(inputs, number), kernel) + bias
+            after, found, new = forward(zx, self._slice(self._mask, number), states, recurrent, recurrent_bias)
+            states = _shaped_like(states, new)
+            arrays = [array.write(number, each) for array, each in zip(arrays, after, strict=True)]
+            return number + 1, states, arrays, gates.write(number, found) if keeps_gates else gates
+
+        arrays, gates = [self._array() for _ in (states if keeps_gates else states[:1])], self._array()
+        _, self.states, arrays, self._gates = tf.while_loop(
+            lambda number, *_: number < self._num_chunks, body, (0, list(states), arrays, gates), parallel_iterations=4
+        )
+        shape = [None, inputs.shape[1], units]
+        self._after = [tf.ensure_shape(array.concat(), shape) for array in arrays]
+        self.outputs = self._after[0]
+
+    def gradients(self, doutputs: tf.Tensor, dstates: Tensors) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """Gradients of the inputs, the three weights and the first states."""
+        kernel, recurrent, bias = self._weights
+        doutputs = tf.ensure_shape(doutputs, self.outputs.shape)
+        before = [tf.concat([first[None], each[:-1]], axis=0) for first, each in zip(self._first_states, self._after, strict=True)]
+        backward = _compiled(self._cell.backward)
+        transposed_kernel, transposed = tf.transpose(kernel), tf.transpose(recurrent)
+
+        def body(
+            number: tf.Tensor, dstates: Tensors, dinputs: tf.TensorArray, dkernel: tf.Tensor, drecurrent: tf.Tensor, dbias: tf.Tensor
+        ) -> tuple[Any, ...]:
+            gates = tf.ensure_shape(self._gates.read(number), [self._chunk, self._inputs.shape[1], 4 * recurrent.shape[0]])
+            here, after = ([self._slice(each, number) for each in states] for states in (before, self._after))
+            dgates, new = backward(gates, here, after, self._slice(self._mask, number), self._slice(doutputs, number), dstates, transposed)
+            dstates = _shaped_like(dstates, new)
+            dkernel += _product(self._slice(self._inputs, number), dgates[0])
+            drecurrent += _product(here[0], dgates[-1])
+            ones = tf.ones([1, self._chunk * tf.shape(gates)[1]])  # a product with ones is the fastest sum over rows
+            dbias += tf.reshape(tf.concat([ones @ _rows(each) for each in dgates], axis=0), bias.shape)
+            dinputs = dinputs.write(number, self._project(dgates[0], transposed_kernel))
+            return number - 1, dstates, dinputs, dkernel, drecurrent, dbias
+
+        first = (self._num_chunks - 1, list(dstates), self._array(), *map(tf.zeros_like, self._weights))
+        _, dstates, dinputs, *dweights = tf.while_loop(lambda number, *_: number >= 0, body, first, parallel_iterations=4)
+        return tf.ensure_shape(dinputs.concat(), self._inputs.shape), *dweights, dstates
+
+    def _slice(self, sequences: tf.Tensor | None, number: tf.Tensor) -> tf.Tensor | None:
+        if sequences is None:
+            return None
+        here = sequences[number * self._chunk : (number + 1) * self._chunk]
+        return tf.ensure_shape(here, [self._chunk, *sequences.shape[1:]])
+
+    def _project(self, sequences: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        projected = _rows(sequences) @ kernel
+        shape = tf.concat([tf.shape(sequences)[:2], [kernel.shape[1]]], axis=0)
+        return tf.ensure_shape(tf.reshape(projected, shape), [*sequences.shape[:2], kernel.shape[1]])
+
+    def _array(self) -> tf.TensorArray:
+        return tf.TensorArray(tf.float32, self._num_chunks, infer_shape=False)
+
+
+def _rows(sequences: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(sequences, [-1, sequences.shape[-1]])
+
+
+def _shaped_like(states: Tensors, new: Tensors) -> list[tf.Tensor]:
+    """The compiled loops may have been traced for batches of unknown size, which fit any."""
+    return [tf.ensure_shape(one, other.shape) for one, other in zip(new, states, strict=True)]
+
+
+def _product(inputs: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+    return tf.matmul(_rows(inputs), _rows(gradients), transpose_a=True)
