@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from nlp_rnn.config import TrainingConfig
+from nlp_rnn.config import ConfigError, TrainingConfig
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
@@ -44,11 +44,22 @@ def _half_cosine(share: Any) -> Any:
 
 def build_optimizer(config: TrainingConfig, num_steps: int) -> keras.optimizers.Optimizer:
     """The config's optimizer with its schedule over `num_steps` steps, clipping and averaging."""
-    classes = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}
     options: dict[str, Any] = {"weight_decay": config.weight_decay} if config.optimizer == "adamw" else {}
     if config.clip_norm:
         options["global_clipnorm"] = config.clip_norm
     if config.ema_momentum:
         options |= {"use_ema": True, "ema_momentum": config.ema_momentum}
     rate = WarmUpSchedule(config.schedule, config.learning_rate, num_steps, config.warmup_fraction)
-    return classes[config.optimizer](rate, **options)
+    return _optimizer_class(config.optimizer)(rate, **options)
+
+
+def _optimizer_class(name: str) -> type[keras.optimizers.Optimizer]:
+    if name == "sgd":
+        return keras.optimizers.SGD
+    if keras.backend.backend() == "tensorflow":
+        from nlp_rnn import fused_adam
+
+        return {"adam": fused_adam.FusedAdam, "adamw": fused_adam.FusedAdamW, "lazy_adam": fused_adam.LazyAdam}[name]
+    if name == "lazy_adam":
+        raise ConfigError("training.optimizer is lazy_adam, which is written for Keras's backend tensorflow; use adam")
+    return {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[name]

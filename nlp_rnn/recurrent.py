@@ -7,8 +7,8 @@ import keras
 from nlp_rnn.cells import CELLS
 from nlp_rnn.config import ModelConfig
 
-# Two directions of fewer units gain less than compiling costs (RESULTS.md).
-_FAST_FROM_UNITS = {"lstm": 256, "gru": 128, "min_gru": 1}
+# Units from which the fast layers are faster in one direction and in both: Keras's two loops use both cores too (RESULTS.md).
+_FAST_FROM_UNITS = {"lstm": (1, 256), "gru": (1, 64), "min_gru": (1, 1)}
 
 
 def build_recurrent_stack(config: ModelConfig, sequences: Any, mask: Any) -> Any:
@@ -53,8 +53,9 @@ def build_recurrent_layer(config: ModelConfig, *, name: str, go_backwards: bool 
 
 def _layer_class(config: ModelConfig) -> type[keras.layers.Layer]:
     """The fast layer where there is one and it is wanted."""
-    is_wanted = config.fast == "on" or (config.fast == "auto" and config.units >= _FAST_FROM_UNITS.get(config.cell, 0))
-    if not is_wanted or config.cell not in _FAST_FROM_UNITS or keras.backend.backend() != "tensorflow":
+    if config.fast == "off" or config.cell not in _FAST_FROM_UNITS or keras.backend.backend() != "tensorflow":
+        return CELLS[config.cell]
+    if config.fast == "auto" and config.units < _FAST_FROM_UNITS[config.cell][config.is_bidirectional]:
         return CELLS[config.cell]
     from nlp_rnn.fast_recurrent import FAST_CELLS
 

@@ -222,7 +222,7 @@ def test_weight_drop_drops_the_fast_layers_weights(cell):
     [
         ("lstm", 256, "auto", True),
         ("lstm", 128, "auto", False),
-        ("gru", 128, "auto", True),
+        ("gru", 64, "auto", True),
         ("lstm", 4, "on", True),
         ("gru", 512, "off", False),
         ("min_gru", 1, "auto", True),

@@ -24,7 +24,10 @@ ALLOWED = {
     "linear_recurrence": set(),
     "fast_recurrent": {"cells", "linear_recurrence", "recurrence"},
     "recurrent": {"cells", "config", "fast_recurrent"},
-    "optimizers": {"config"},
+    "fused_adam": set(),
+    "optimizers": {"config", "fused_adam"},
+    "fast_softmax": set(),
+    "heads": {"config", "fast_softmax"},
     "checkpoints": {"config", "files"},
     "models": {"config", "recurrent"},
     "plots": {"files"},
@@ -50,7 +53,7 @@ ALLOWED = {
 }
 PACKAGE = Path(__file__).parent.parent / "nlp_rnn"
 # Keras on any backend: no TensorFlow call.
-BACKEND_NEUTRAL = ("cells", "recurrent", "models", "optimizers", "checkpoints")
+BACKEND_NEUTRAL = ("cells", "heads", "recurrent", "models", "optimizers", "checkpoints")
 
 
 def imported(path: Path) -> set[str]:

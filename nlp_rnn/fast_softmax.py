@@ -1,0 +1,98 @@
+"""Softmax and cross-entropy over a vocabulary, with their gradients, in less time and memory than as separate operations.
+
+The logits of a few rows at a time are computed, turned into losses and gradients by one XLA function, and multiplied into
+the gradients of hidden vectors and kernel at once: the logits of a batch are never all in memory, and no pass over them is
+wasted.
+"""
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+_MAX_LOGITS = 2**25  # in memory at a time: 128 MB
+_ROWS = 256  # at a time, where their number is not known when the graph is built
+
+
+def softmax_cross_entropy(
+    hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, *, is_training: bool
+) -> tf.Tensor:
+    """The weighted sum of cross-entropies, in nats; exact.
+
+    Args:
+      hidden: float32 [rows, features].
+      kernel: float32 [vocabulary, features], such as the table of an embedding; logits are hidden @ kernel^T + bias.
+      bias: float32 [vocabulary].
+      targets: int32 [rows], below the vocabulary's size.
+      weights: float32 [rows]; no gradient flows into them.
+      is_training: whether the gradients of hidden, kernel and bias are computed with the sum.
+
+    Returns:
+      float32 scalar
+    """
+
+    @tf.custom_gradient
+    def run(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> Any:
+        num_rows, vocab_size = hidden.shape[0], kernel.shape[0]
+        if num_rows:
+            chunk = math.ceil(num_rows / math.ceil(num_rows * vocab_size / _MAX_LOGITS))
+        else:
+            chunk = max(1, min(_ROWS, _MAX_LOGITS // vocab_size))
+        rows = tf.shape(hidden)[0]
+        padding = -rows % chunk
+        inputs = (tf.pad(hidden, [[0, padding], [0, 0]]), tf.pad(targets, [[0, padding]]), tf.pad(weights, [[0, padding]]))
+
+        def body(number: tf.Tensor, total: tf.Tensor, dkernel: tf.Tensor, dbias: tf.Tensor, dhidden: tf.TensorArray) -> tuple[Any, ...]:
+            some, *facts = (tf.ensure_shape(x[number * chunk : (number + 1) * chunk], [chunk, *x.shape[1:]]) for x in inputs)
+            loss, dlogits = _loss_and_gradient(tf.matmul(some, kernel, transpose_b=True), bias, *facts)
+            if is_training:
+                dkernel += tf.matmul(dlogits, some, transpose_a=True)
+                dbias += (tf.ones([1, chunk]) @ dlogits)[0]
+                dhidden = dhidden.write(number, dlogits @ kernel)
+            return number + 1, total + loss, dkernel, dbias, dhidden
+
+        num_chunks = (rows + padding) // chunk
+        start = (0, 0.0, tf.zeros_like(kernel), tf.zeros_like(bias), tf.TensorArray(tf.float32, num_chunks, infer_shape=False))
+        _, total, dkernel, dbias, parts = tf.while_loop(lambda number, *_: number < num_chunks, body, start, parallel_iterations=1)
+        dhidden = tf.ensure_shape(parts.concat()[:rows], hidden.shape) if is_training else tf.zeros_like(hidden)
+
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            return upstream * dhidden, upstream * dkernel, upstream * dbias
+
+        return total, gradient
+
+    return run(*(tf.convert_to_tensor(each) for each in (hidden, kernel, bias)))  # a variable's gradient would be asked for by name
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _loss_and_gradient(logits: tf.Tensor, bias: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    logits += bias
+    highest = tf.reduce_max(logits, axis=1, keepdims=True)
+    powers = tf.exp(logits - highest)
+    total = tf.reduce_sum(powers, axis=1, keepdims=True)
+    losses = tf.math.log(total[:, 0]) + highest[:, 0] - tf.gather(logits, targets, batch_dims=1)
+    return tf.reduce_sum(losses * weights), (powers / total - tf.one_hot(targets, logits.shape[1])) * weights[:, None]
+
+
+def adaptive_cross_entropy(
+    hidden: tf.Tensor, head: tuple[tf.Tensor, tf.Tensor], tails: list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]], targets: tf.Tensor,
+    weights: tf.Tensor, *, is_training: bool,
+) -> tf.Tensor:  # fmt: skip
+    """The weighted sum of an adaptive softmax's cross-entropies, in nats; exact. Only the clusters that hold targets are computed.
+
+    Args:
+      head: (kernel [frequent words + clusters, features], bias) of the frequent words and of the clusters, in this order.
+      tails: of each cluster (projection [features, fewer], kernel [words, fewer], bias [words]).
+      hidden, targets, weights, is_training: see `softmax_cross_entropy`.
+    """
+    start = num_frequent = head[0].shape[0] - len(tails)
+    first, total = targets, tf.constant(0.0)
+    for number, (projection, kernel, bias) in enumerate(tails):
+        is_here = (targets >= start) & (targets < start + kernel.shape[0])
+        first = tf.where(is_here, num_frequent + number, first)
+        places = tf.where(is_here & (weights != 0))[:, 0]
+        inputs = tf.gather(hidden, places) @ projection
+        facts = (tf.gather(targets, places) - start, tf.gather(weights, places))
+        total += softmax_cross_entropy(inputs, kernel, bias, *facts, is_training=is_training)
+        start += kernel.shape[0]
+    return total + softmax_cross_entropy(hidden, *head, first, weights, is_training=is_training)

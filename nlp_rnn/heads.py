@@ -1,0 +1,134 @@
+"""The output layer of language models: hidden vectors -> probabilities of the vocabulary's words. Plain Keras, on any backend."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import keras
+
+from nlp_rnn.config import ConfigError
+
+Softmax = Literal["full", "sampled", "adaptive"]
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class SoftmaxHead(keras.layers.Layer):
+    """A softmax over the vocabulary, with the loss that it is trained by. Evaluation is exact for all three kinds.
+
+    - full: all words, in training too.
+    - sampled: in training, the sum over the words other than the target is estimated, without bias, from `num_sampled` words
+      that a batch shares, drawn from a log-uniform distribution. Source: Bengio & Senécal 2008; Blanc & Rendle 2018, section 3.
+    - adaptive: frequent words are computed directly, the others in clusters of fewer features that are computed where
+      needed. Source: Grave et al. 2017.
+    Sampled and adaptive need ids in the order of falling frequency, as `Tokenizer` gives them.
+
+    Args:
+      vocab_size: number of ids.
+      softmax: see above.
+      num_sampled: words drawn a batch, with replacement.
+      cutoffs: where the clusters begin, rising, below vocab_size: [2000, 10000] makes three parts.
+      embedding: a built Embedding layer whose table is the kernel (tied weights; not for adaptive). Source: Press & Wolf 2017.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        *,
+        softmax: Softmax = "full",
+        num_sampled: int = 2048,
+        cutoffs: tuple[int, ...] = (),
+        embedding: keras.layers.Embedding | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if softmax == "adaptive":
+            if not cutoffs or sorted({0, *cutoffs, vocab_size}) != [0, *cutoffs, vocab_size]:
+                raise ConfigError(f"cutoffs are {list(cutoffs)}, but must rise, between 0 and the vocabulary's size of {vocab_size}")
+            if embedding is not None:
+                raise ConfigError("softmax is adaptive, whose clusters have fewer features than the embedding; do not tie the weights")
+        self.vocab_size, self.softmax, self.num_sampled, self.cutoffs = vocab_size, softmax, num_sampled, tuple(cutoffs)
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        # Not an attribute: the table stays the embedding's weight and is no weight of this layer.
+        self._table: Callable[[], Any] | None = embedding and (lambda: embedding.embeddings)
+
+    def build(self, hidden_shape: Any) -> None:
+        size = hidden_shape[-1]
+        num_words = self.cutoffs[0] + len(self.cutoffs) if self.softmax == "adaptive" else self.vocab_size
+        if self._table is None:
+            self._kernel = self.add_weight(name="kernel", shape=(num_words, size), initializer="glorot_uniform")
+        elif tuple(self.kernel.shape) != (num_words, size):
+            expected = f"the output layer needs a table of {num_words} rows with {size} features"
+            raise ConfigError(f"{expected}, but the embedding's has {tuple(self.kernel.shape)}; tied weights must agree")
+        self.bias = self.add_weight(name="bias", shape=(num_words,), initializer="zeros")
+        self.tails = []
+        ends = [*self.cutoffs[1:], self.vocab_size] if self.softmax == "adaptive" else []
+        for number, (start, end) in enumerate(zip(self.cutoffs, ends, strict=False)):
+            fewer = max(1, size // 4 ** (number + 1))
+            shapes = {"projection": (size, fewer), "kernel": (end - start, fewer), "bias": (end - start,)}
+            initializers = {"projection": "glorot_uniform", "kernel": "glorot_uniform", "bias": "zeros"}
+            self.tails.append(
+                [self.add_weight(name=f"tail_{number}_{name}", shape=shapes[name], initializer=initializers[name]) for name in shapes]
+            )
+
+    @property
+    def kernel(self) -> Any:
+        """float [vocabulary, features], or of an adaptive softmax [frequent words + clusters, features]."""
+        return self._table() if self._table else self._kernel
+
+    def call(self, hidden: Any) -> Any:
+        """float [..., features] -> log probabilities float [..., vocabulary]."""
+        ops = keras.ops
+        found = ops.log_softmax(hidden @ ops.transpose(self.kernel) + self.bias, axis=-1)
+        if self.softmax != "adaptive":
+            return found
+        parts = [found[..., : self.cutoffs[0]]]
+        for number, (projection, kernel, bias) in enumerate(self.tails):
+            cluster = found[..., self.cutoffs[0] + number, None]
+            parts.append(cluster + ops.log_softmax(hidden @ projection @ ops.transpose(kernel) + bias, axis=-1))
+        return ops.concatenate(parts, axis=-1)
+
+    def compute_output_shape(self, hidden_shape: Any) -> Any:
+        return (*hidden_shape[:-1], self.vocab_size)
+
+    def loss(self, hidden: Any, targets: Any, weights: Any, training: bool = False) -> Any:
+        """The weighted sum of cross-entropies in nats: exact, but for a sampled softmax in training.
+
+        Args:
+          hidden: float32 [rows, features].
+          targets: int32 [rows].
+          weights: float32 [rows]; 0 leaves a row out.
+        """
+        ops = keras.ops
+        if self.softmax == "sampled" and training:
+            return self._sampled_loss(hidden, targets, weights)
+        if keras.backend.backend() != "tensorflow":
+            if self.softmax == "adaptive":
+                raise NotImplementedError("an adaptive softmax is trained on Keras's backend tensorflow only; use full or sampled")
+            losses = ops.take_along_axis(self(hidden), targets[:, None], axis=1)[:, 0]
+            return -ops.sum(losses * weights)
+        from nlp_rnn import fast_softmax
+
+        tensors = ops.convert_to_tensor
+        head = (tensors(self.kernel), tensors(self.bias))
+        if self.softmax == "adaptive":
+            tails = [tuple(tensors(weight) for weight in tail) for tail in self.tails]
+            return fast_softmax.adaptive_cross_entropy(hidden, head, tails, targets, weights, is_training=training)
+        return fast_softmax.softmax_cross_entropy(hidden, *head, targets, weights, is_training=training)
+
+    def _sampled_loss(self, hidden: Any, targets: Any, weights: Any) -> Any:
+        ops = keras.ops
+        draws = keras.random.uniform((self.num_sampled,), seed=self.seed_generator)
+        sampled = ops.cast(ops.exp(draws * math.log(self.vocab_size + 1)), "int32") - 1
+        sampled = ops.clip(sampled, 0, self.vocab_size - 1)
+        true_logits = ops.sum(hidden * ops.take(self.kernel, targets, axis=0), axis=1) + ops.take(self.bias, targets)
+        logits = hidden @ ops.transpose(ops.take(self.kernel, sampled, axis=0)) + ops.take(self.bias, sampled)
+        logits = ops.where(targets[:, None] == sampled[None], -1e9, logits - self._log_expected_count(sampled))
+        logits = ops.concatenate([true_logits[:, None], logits], axis=1)
+        return ops.sum((ops.logsumexp(logits, axis=1) - logits[:, 0]) * weights)
+
+    def _log_expected_count(self, ids: Any) -> Any:
+        """The logarithm of how often a batch's draws are expected to give an id."""
+        ids = keras.ops.cast(ids, "float32")
+        probability = keras.ops.log((ids + 2) / (ids + 1)) / math.log(self.vocab_size + 1)
+        return keras.ops.log(self.num_sampled * probability)
