@@ -7,6 +7,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 
 DEMO_CONFIG ?= configs/sentiment_demo.yaml
 DEMO_RUN = runs/$(basename $(notdir $(DEMO_CONFIG)))
+BENCH_PLOTS ?= runs/bench
 SENTIMENT = $(BIN)/python -m pipelines.sentiment
 
 .PHONY: demo test lint types unit slow bench bench-memory results clean
@@ -39,12 +40,16 @@ unit: $(VENV)/dev.stamp
 slow: $(VENV)/dev.stamp  ## the tests on real corpora that take minutes; needs NLP_RNN_DATA
 	$(BIN)/python -m pytest -m slow
 
-bench: $(VENV)/bench.stamp  ## layers and tokenizer beside others (three minutes)
-	$(BIN)/python benchmarks/layers.py
-	$(BIN)/python benchmarks/tokenizer.py
+bench: $(VENV)/bench.stamp  ## layers, steps, epochs and tokenizer beside others (ten minutes on a quiet machine)
+	mkdir -p $(BENCH_PLOTS)
+	$(BIN)/python -m benchmarks.layers --plot $(BENCH_PLOTS)/layers.png
+	$(BIN)/python -m benchmarks.lm_step --plot $(BENCH_PLOTS)/lm_step.png
+	$(BIN)/python -m benchmarks.imdb_epoch --plot $(BENCH_PLOTS)/imdb_epoch.png
+	$(BIN)/python -m benchmarks.layer_memory
+	$(BIN)/python -m benchmarks.tokenizer --plot $(BENCH_PLOTS)/tokenizer.png
 
 bench-memory: $(VENV)/demo.stamp  ## constant memory on a corpus of 2 GB (about half an hour)
-	$(BIN)/python benchmarks/streaming_memory.py
+	$(BIN)/python -m benchmarks.streaming_memory
 
 results: $(VENV)/dev.stamp  ## the figures of RESULTS.md; needs NLP_RNN_DATA (about half an hour)
 	$(SENTIMENT) train --config configs/sentiment.yaml

@@ -1,26 +1,23 @@
-"""Claim: our LSTM and GRU layers train faster than Keras's on a CPU, at equal results (`tests/test_fast_recurrent.py`).
+"""Claim: our recurrent layers are faster than Keras's on a CPU, at equal results (`tests/test_fast_recurrent.py`).
 
-Each round times one forward and backward pass of Keras's layer, of ours and, where it is installed, of PyTorch's, one
-after the other; printed are medians, the median of the rounds' ratios, and the share of the machine's own sgemm peak.
+Each round times Keras's layer, ours and, where it is installed, PyTorch's, one after the other: a forward and backward
+pass, or the forward pass alone (inference). Printed are medians, the median of the rounds' ratios to Keras, and the share
+of the machine's own sgemm peak that ours reaches. A minGRU stands beside Keras's LSTM, there being no other of it.
 
-    python benchmarks/layers.py [--rounds 9]
+    python -m benchmarks.layers [--rounds 7] [--plot FILE]
 """
 
-import argparse
 import importlib.util
-import os
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from nlp_rnn.fast_recurrent import FastGRU, FastLSTM
+from benchmarks import timing
+from nlp_rnn.fast_recurrent import FAST_CELLS
 
 
 class Shape(NamedTuple):
@@ -33,6 +30,12 @@ class Shape(NamedTuple):
     units: int
     is_masked: bool = False
     is_bidirectional: bool = False
+    is_inference: bool = False
+
+    def __str__(self) -> str:
+        kinds = {"both directions of": self.is_bidirectional, "masked": self.is_masked}
+        words = [*(kind for kind, holds in kinds.items() if holds), self.cell, f"{self.batch}, {self.time}, {self.features}, {self.units}"]
+        return " ".join(words) + (", inference" if self.is_inference else "")
 
 
 SHAPES = [
@@ -45,51 +48,53 @@ SHAPES = [
     Shape("gru", 64, 200, 128, 128),
     Shape("gru", 64, 200, 128, 128, is_bidirectional=True),
     Shape("gru", 128, 30, 512, 512),
+    Shape("min_gru", 64, 200, 128, 128),
+    Shape("min_gru", 128, 100, 256, 512),
+    Shape("min_gru", 128, 30, 512, 512),
+    Shape("lstm", 64, 200, 128, 128, is_inference=True),
+    Shape("gru", 64, 200, 128, 128, is_inference=True),
 ]
-LAYERS = {"keras": {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU}, "ours": {"lstm": FastLSTM, "gru": FastGRU}}
+STOCK = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "min_gru": keras.layers.LSTM}
+NUM_GATES = {"lstm": 4, "gru": 3, "min_gru": 2}
 
 
 def main() -> None:
     """Measures all shapes and prints a line for each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
-    print(f"{os.getloadavg()[0]:.1f} processes were running before the start (quiet: less than 0.5)")
-    peak = sgemm_peak()
-    print(f"sgemm peak {peak / 1e9:.0f} GFLOP/s; ratio > 1: faster than Keras; share: of the peak, by ours")
-    for shape in SHAPES:
-        measure(shape, rounds, peak)
+    options = timing.parser(__doc__, rounds=7).parse_args()
+    timing.wait_until_quiet(options.wait)
+    peak = timing.sgemm_peak()
+    print(f"sgemm peak {peak / 1e9:.0f} GFLOP/s; batch, time, features, units; ratio > 1: faster than Keras's")
+    ratios = {str(shape): measure(shape, options.rounds, peak) for shape in SHAPES}
+    if options.plot:
+        timing.plot_ratios(options.plot, "Recurrent layers: forward and backward pass, beside Keras's", ratios)
 
 
-def measure(shape: Shape, rounds: int, peak: float) -> None:
+def measure(shape: Shape, rounds: int, peak: float) -> dict[str, float]:
     """One line: medians in ms and ratios."""
-    runs = {name: keras_run(shape, LAYERS[name][shape.cell]) for name in LAYERS}
-    if importlib.util.find_spec("torch") and not shape.is_masked:
-        runs["torch"] = torch_run(shape)
-    for run in runs.values():
-        for _ in range(2):
-            run()
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    directions, gates = 1 + shape.is_bidirectional, {"lstm": 4, "gru": 3}[shape.cell]
-    # Forward one product with inputs and one with states; backward two of each; two operations a multiplication.
-    operations = 6 * directions * shape.batch * shape.time * gates * shape.units * (shape.features + shape.units)
-    kinds = f"{'bidirectional ' if shape.is_bidirectional else ''}{'masked ' if shape.is_masked else ''}"
-    line = f"{kinds}{shape.cell} batch {shape.batch}, time {shape.time}, features {shape.features}, units {shape.units}:"
-    for name, each in seconds.items():
-        ratio = statistics.median(stock / mine for stock, mine in zip(seconds["keras"], each, strict=True))
-        line += f"  {name} {1000 * statistics.median(each):.1f} ms" + (f" (ratio {ratio:.2f})" if name != "keras" else "")
-    print(f"{line}  share {operations / statistics.median(seconds['ours']) / peak:.0%}", flush=True)
+    rivals = {"keras": keras_run(shape, STOCK[shape.cell]), "ours": keras_run(shape, FAST_CELLS[shape.cell])}
+    if importlib.util.find_spec("torch") and not shape.is_masked and shape.cell != "min_gru":
+        rivals["torch"] = torch_run(shape)
+    seconds = timing.interleave(rivals, rounds)
+    ours = statistics.median(seconds["ours"])
+    speed = num_operations(shape) / ours
+    ratios = {name: timing.ratio(seconds, "keras", name) for name in rivals if name != "keras"}
+    line = f"{shape}:  keras {1000 * statistics.median(seconds['keras']):.1f} ms"
+    for name, each in ratios.items():
+        line += f"  {name} {1000 * statistics.median(seconds[name]):.1f} ms (ratio {each:.2f})"
+    print(f"{line}  {speed / 1e9:.0f} GFLOP/s, {speed / peak:.0%} of the peak", flush=True)
+    return ratios
+
+
+def num_operations(shape: Shape) -> int:
+    """Of the products alone: forward one with the inputs and one with the state, backward two of each, two operations a multiplication."""
+    products = shape.features + (0 if shape.cell == "min_gru" else shape.units)
+    passes = 1 if shape.is_inference else 3
+    return 2 * passes * (1 + shape.is_bidirectional) * shape.batch * shape.time * NUM_GATES[shape.cell] * shape.units * products
 
 
 def keras_run(shape: Shape, layer_class: type[keras.layers.Layer]) -> Callable[[], Any]:
-    """A forward and backward pass as a compiled function."""
-    options = {"return_sequences": True, "use_cudnn": False}
-    layers = [layer_class(shape.units, go_backwards=back, **options) for back in (False, True)[: 1 + shape.is_bidirectional]]
+    """A pass as a compiled function."""
+    layers = [layer_class(shape.units, go_backwards=back, return_sequences=True) for back in (False, True)[: 1 + shape.is_bidirectional]]
     for layer in layers:
         layer.build((shape.batch, shape.time, shape.features))
     inputs = tf.random.stateless_normal([shape.batch, shape.time, shape.features], [1, 2])
@@ -99,10 +104,12 @@ def keras_run(shape: Shape, layer_class: type[keras.layers.Layer]) -> Callable[[
 
     @tf.function(autograph=False)
     def run() -> list[tf.Tensor]:
+        if shape.is_inference:
+            return [layer(inputs, mask=mask, training=False) for layer in layers]
         variables = [weight.value for layer in layers for weight in layer.trainable_weights]
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            loss = tf.add_n([tf.reduce_sum(layer(inputs, mask=mask) * upstream) for layer in layers])
+            loss = tf.add_n([tf.reduce_sum(layer(inputs, mask=mask, training=True) * upstream) for layer in layers])
         return tape.gradient(loss, [inputs, *variables])
 
     return lambda: run()[0].numpy()
@@ -117,25 +124,16 @@ def torch_run(shape: Shape) -> Callable[[], Any]:
     inputs = torch.randn(shape.batch, shape.time, shape.features, requires_grad=True)
     upstream = torch.randn(shape.batch, shape.time, shape.units * (1 + shape.is_bidirectional))
 
-    def run() -> None:
+    def train() -> None:
         layer.zero_grad()
         inputs.grad = None
         (layer(inputs)[0] * upstream).sum().backward()
 
-    return run
+    def infer() -> None:
+        with torch.inference_mode():
+            layer(inputs)
 
-
-def sgemm_peak(size: int = 2048, rounds: int = 5) -> float:
-    """The best of some products of large float32 matrices, in operations a second."""
-    matrix = tf.random.stateless_normal([size, size], [1, 2])
-    product = tf.function(lambda: matrix @ matrix, autograph=False)
-    product()
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        product().numpy()
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds)
+    return infer if shape.is_inference else train
 
 
 if __name__ == "__main__":

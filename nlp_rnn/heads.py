@@ -35,7 +35,7 @@ class SoftmaxHead(keras.layers.Layer):
         vocab_size: int,
         *,
         softmax: Softmax = "full",
-        num_sampled: int = 2048,
+        num_sampled: int = 1024,
         cutoffs: tuple[int, ...] = (),
         embedding: keras.layers.Embedding | None = None,
         seed: int | None = None,

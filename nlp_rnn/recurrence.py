@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 Tensors = Sequence[tf.Tensor]
+Arrays = list[tf.TensorArray]
 
 
 class _Cell(NamedTuple):
@@ -157,8 +158,10 @@ def _compiled(function: Callable[..., Any], **options: bool) -> Callable[..., An
 def _plan(units: int, batch_size: int | None, num_steps: int | None) -> tuple[int, int]:
     """Time steps a chunk, and parts of the batch that run side by side."""
     is_large = units > 128  # then one step is long enough for a short chunk, and its product for both cores
-    chunk = 10 if is_large else 50
-    if num_steps:  # a known length is cut evenly
+    if not num_steps:  # the last chunk is half padding, on average
+        chunk = 5 if is_large else 25
+    else:  # a known length is cut evenly
+        chunk = 5 if is_large else 50
         chunk = math.ceil(num_steps / math.ceil(num_steps / chunk))
     return chunk, 2 if not is_large and batch_size and batch_size % 2 == 0 else 1
 
@@ -245,7 +248,6 @@ class _Part:
         self, cell: _Cell, chunk: int, inputs: tf.Tensor, mask: tf.Tensor | None, states: Tensors, weights: Tensors, *, keeps_gates: bool
     ) -> None:
         self._cell, self._chunk, self._inputs, self._mask, self._weights = cell, chunk, inputs, mask, weights
-        self._first_states = states
         kernel, recurrent, bias = weights
         self._num_chunks = tf.shape(inputs)[0] // chunk
         units = recurrent.shape[0]
@@ -254,38 +256,43 @@ class _Part:
         bias, recurrent_bias = tf.unstack(bias) if len(bias.shape) == 2 else (bias, tf.zeros_like(bias))
         forward = _compiled(cell.forward, keeps_gates=keeps_gates)
 
-        def body(number: tf.Tensor, states: Tensors, arrays: list[tf.TensorArray], gates: tf.TensorArray) -> tuple[Any, ...]:
+        def body(number: tf.Tensor, states: Tensors, arrays: Arrays, starts: Arrays, gates: tf.TensorArray) -> tuple[Any, ...]:
             zx = self._project(self._slice(inputs, number), kernel) + bias
             after, found, new = forward(zx, self._slice(self._mask, number), states, recurrent, recurrent_bias)
-            states = _shaped_like(states, new)
             arrays = [array.write(number, each) for array, each in zip(arrays, after, strict=True)]
-            return number + 1, states, arrays, gates.write(number, found) if keeps_gates else gates
+            if keeps_gates:
+                starts = [array.write(number, each) for array, each in zip(starts, states, strict=True)]
+                gates = gates.write(number, found)
+            return number + 1, _shaped_like(states, new), arrays, starts, gates
 
-        arrays, gates = [self._array() for _ in (states if keeps_gates else states[:1])], self._array()
-        _, self.states, arrays, self._gates = tf.while_loop(
-            lambda number, *_: number < self._num_chunks, body, (0, list(states), arrays, gates), parallel_iterations=4
+        arrays = [self._array() for _ in (states if keeps_gates else states[:1])]
+        first = (0, list(states), arrays, [self._array() for _ in states], self._array())
+        _, self.states, self._after, self._starts, self._gates = tf.while_loop(
+            lambda number, *_: number < self._num_chunks, body, first, parallel_iterations=4
         )
-        shape = [None, inputs.shape[1], units]
-        self._after = [tf.ensure_shape(array.concat(), shape) for array in arrays]
-        self.outputs = self._after[0]
+        self.outputs = tf.ensure_shape(self._after[0].concat(), [None, inputs.shape[1], units])
 
     def gradients(self, doutputs: tf.Tensor, dstates: Tensors) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         """Gradients of the inputs, the three weights and the first states."""
         kernel, recurrent, bias = self._weights
         doutputs = tf.ensure_shape(doutputs, self.outputs.shape)
-        before = [tf.concat([first[None], each[:-1]], axis=0) for first, each in zip(self._first_states, self._after, strict=True)]
         backward = _compiled(self._cell.backward)
         transposed_kernel, transposed = tf.transpose(kernel), tf.transpose(recurrent)
 
         def body(
             number: tf.Tensor, dstates: Tensors, dinputs: tf.TensorArray, dkernel: tf.Tensor, drecurrent: tf.Tensor, dbias: tf.Tensor
         ) -> tuple[Any, ...]:
-            gates = tf.ensure_shape(self._gates.read(number), [self._chunk, self._inputs.shape[1], 4 * recurrent.shape[0]])
-            here, after = ([self._slice(each, number) for each in states] for states in (before, self._after))
-            dgates, new = backward(gates, here, after, self._slice(self._mask, number), self._slice(doutputs, number), dstates, transposed)
+            batch_size, units = dstates[0].shape
+            gates = tf.ensure_shape(self._gates.read(number), [self._chunk, batch_size, 4 * units])
+            after = [tf.ensure_shape(array.read(number), [self._chunk, batch_size, units]) for array in self._after]
+            starts = [tf.ensure_shape(array.read(number), [batch_size, units]) for array in self._starts]
+            before = [tf.concat([start[None], each[:-1]], axis=0) for start, each in zip(starts, after, strict=True)]
+            dgates, new = backward(
+                gates, before, after, self._slice(self._mask, number), self._slice(doutputs, number), dstates, transposed
+            )
             dstates = _shaped_like(dstates, new)
             dkernel += _product(self._slice(self._inputs, number), dgates[0])
-            drecurrent += _product(here[0], dgates[-1])
+            drecurrent += _product(before[0], dgates[-1])
             ones = tf.ones([1, self._chunk * tf.shape(gates)[1]])  # a product with ones is the fastest sum over rows
             dbias += tf.reshape(tf.concat([ones @ _rows(each) for each in dgates], axis=0), bias.shape)
             dinputs = dinputs.write(number, self._project(dgates[0], transposed_kernel))
