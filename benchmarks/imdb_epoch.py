@@ -77,8 +77,9 @@ def epoch(
     """A function that trains a classifier on all batches once."""
     inputs = keras.Input((None,), dtype="int32")
     vectors = keras.layers.Embedding(VOCAB_SIZE, FEATURES, mask_zero=True)(inputs)
-    both = keras.layers.Bidirectional(layer(UNITS))(vectors)
-    model = keras.Model(inputs, keras.layers.Dense(1)(both))
+    both = keras.layers.Bidirectional(layer(UNITS))
+    both.forward_layer.has_twin = both.backward_layer.has_twin = True
+    model = keras.Model(inputs, keras.layers.Dense(1)(both(vectors)))
     weights = model.trainable_variables
     optimizer.build(weights)
 

@@ -96,6 +96,7 @@ def keras_run(shape: Shape, layer_class: type[keras.layers.Layer]) -> Callable[[
     """A pass as a compiled function."""
     layers = [layer_class(shape.units, go_backwards=back, return_sequences=True) for back in (False, True)[: 1 + shape.is_bidirectional]]
     for layer in layers:
+        layer.has_twin = shape.is_bidirectional
         layer.build((shape.batch, shape.time, shape.features))
     inputs = tf.random.stateless_normal([shape.batch, shape.time, shape.features], [1, 2])
     upstream = tf.random.stateless_normal([shape.batch, shape.time, shape.units], [1, 3])

@@ -9,6 +9,7 @@ softmax (other training losses, evaluated exactly), and PyTorch's where it is in
 
 import importlib.util
 import statistics
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -111,6 +112,7 @@ def _step(
 
 def torch_step(vocab_size: int) -> Callable[[], Any]:
     """The same model in PyTorch."""
+    sys.modules["triton"] = None  # type: ignore[assignment]  # its LLVM and XLA's cannot be in one process
     import torch
 
     embedding, lstm = torch.nn.Embedding(vocab_size, UNITS), torch.nn.LSTM(UNITS, UNITS, LAYERS, batch_first=True)

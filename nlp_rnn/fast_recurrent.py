@@ -22,9 +22,11 @@ class _Fast:
 
     Attributes:
       is_portable: whether the stock loop runs instead, of core operations: an exported graph must not need XLA.
+      has_twin: whether the layer of the other direction runs at the same time, on the other core.
     """
 
     is_portable = False
+    has_twin = False
 
     def inner_loop(self, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
         layer: Any = self
@@ -86,13 +88,15 @@ class _FastGated(_Fast):
         reason = super()._why_not(sequences, mask) or next((reason for reason, holds in reasons.items() if holds), "")
         batch_size, num_steps, _ = sequences.shape
         if not reason and batch_size:
-            found = why_not_compiled(self.recurrence, layer.units, batch_size, num_steps, is_masked=mask is not None)
+            found = why_not_compiled(
+                self.recurrence, layer.units, batch_size, num_steps, is_masked=mask is not None, has_twin=self.has_twin
+            )
             reason = found and f"XLA cannot compile ours for batches of {batch_size}: {found}"
         return reason
 
     def _run(self, sequences: tf.Tensor, mask: tf.Tensor | None, states: list[tf.Tensor], is_training: bool) -> Any:
         weights = self._weights("kernel", "recurrent_kernel", "bias")
-        return run_recurrence(self.recurrence, sequences, mask, states, weights, is_training=is_training)
+        return run_recurrence(self.recurrence, sequences, mask, states, weights, is_training=is_training, has_twin=self.has_twin)
 
 
 @functools.cache

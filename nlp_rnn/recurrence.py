@@ -155,21 +155,19 @@ def _compiled(function: Callable[..., Any], **options: bool) -> Callable[..., An
 # --- all chunks ---------------------------------------------------------------------------------------------------------
 
 
-def _plan(units: int, batch_size: int | None, num_steps: int | None) -> tuple[int, int]:
+def _plan(units: int, batch_size: int | None, num_steps: int | None, *, has_twin: bool) -> tuple[int, int]:
     """Time steps a chunk, and parts of the batch that run side by side."""
     is_large = units > 128  # then one step is long enough for a short chunk, and its product for both cores
-    if not num_steps:  # the last chunk is half padding, on average
-        chunk = 5 if is_large else 25
-    else:  # a known length is cut evenly
-        chunk = 5 if is_large else 50
+    chunk = 5 if is_large else 25
+    if num_steps:  # a known length is cut evenly
         chunk = math.ceil(num_steps / math.ceil(num_steps / chunk))
-    return chunk, 2 if not is_large and batch_size and batch_size % 2 == 0 else 1
+    return chunk, 2 if not is_large and not has_twin and batch_size and batch_size % 2 == 0 else 1
 
 
 @functools.cache
-def why_not_compiled(name: str, units: int, batch_size: int, num_steps: int | None, *, is_masked: bool) -> str:
+def why_not_compiled(name: str, units: int, batch_size: int, num_steps: int | None, *, is_masked: bool, has_twin: bool) -> str:
     """Compiles and runs the loops of one shape; empty, or the first line of what XLA said. The compilation is kept for training."""
-    cell, (chunk, num_parts) = _CELLS[name], _plan(units, batch_size, num_steps)
+    cell, (chunk, num_parts) = _CELLS[name], _plan(units, batch_size, num_steps, has_twin=has_twin)
     batch_size, is_masked = batch_size // num_parts, is_masked or not num_steps or num_steps % chunk > 0
     with tf.init_scope():
         states = [tf.zeros([batch_size, units])] * (2 if name == "lstm" else 1)
@@ -184,7 +182,14 @@ def why_not_compiled(name: str, units: int, batch_size: int, num_steps: int | No
 
 
 def run_recurrence(
-    name: str, inputs: tf.Tensor, mask: tf.Tensor | None, states: Tensors, weights: Tensors, *, is_training: bool = True
+    name: str,
+    inputs: tf.Tensor,
+    mask: tf.Tensor | None,
+    states: Tensors,
+    weights: Tensors,
+    *,
+    is_training: bool = True,
+    has_twin: bool = False,
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """An LSTM or GRU over time, as Keras computes it, with a gradient.
 
@@ -195,14 +200,15 @@ def run_recurrence(
       states: (h, c) or (h,), each float32 [batch, units].
       weights: kernel [features, K * units], recurrent kernel [units, K * units], bias [K * units] (lstm) or [2, K * units].
       is_training: whether gates are kept for the gradient; otherwise a gradient, if one is asked for, computes them anew.
+      has_twin: whether a layer like this one runs at the same time, so that the batch need not be halved to use both cores.
 
     Returns:
       (outputs float32 [time, batch, units], the states after the last step)
     """
     if tf.executing_eagerly():  # an eager tape would look into the loops
-        return _graph_of(name, is_training)(inputs, mask, tuple(states), tuple(weights))
+        return _graph_of(name, is_training, has_twin)(inputs, mask, tuple(states), tuple(weights))
     cell, units = _CELLS[name], weights[1].shape[0]
-    chunk, num_parts = _plan(units, inputs.shape[1], inputs.shape[0])
+    chunk, num_parts = _plan(units, inputs.shape[1], inputs.shape[0], has_twin=has_twin)
     num_steps = tf.shape(inputs)[0]
     if inputs.shape[0] is None or inputs.shape[0] % chunk:  # padded steps are masked
         mask = tf.ones(tf.shape(inputs)[:2], tf.bool) if mask is None else mask
@@ -237,8 +243,8 @@ def run_recurrence(
 
 
 @functools.cache
-def _graph_of(name: str, is_training: bool) -> Callable[..., Any]:
-    return tf.function(functools.partial(run_recurrence, name, is_training=is_training), autograph=False)
+def _graph_of(name: str, is_training: bool, has_twin: bool) -> Callable[..., Any]:
+    return tf.function(functools.partial(run_recurrence, name, is_training=is_training, has_twin=has_twin), autograph=False)
 
 
 class _Part:

@@ -7,8 +7,8 @@ import keras
 from nlp_rnn.cells import CELLS
 from nlp_rnn.config import ModelConfig
 
-# Units from which the fast layers are faster in one direction and in both: Keras's two loops use both cores too (RESULTS.md).
-_FAST_FROM_UNITS = {"lstm": (1, 256), "gru": (1, 64), "min_gru": (1, 1)}
+# Units from which the fast layers are faster, in one direction and in both, where Keras's two loops use both cores too (RESULTS.md).
+_FAST_FROM_UNITS = {"lstm": (1, 64), "gru": (1, 64), "min_gru": (1, 1)}
 
 
 def build_recurrent_stack(config: ModelConfig, sequences: Any, mask: Any) -> Any:
@@ -48,6 +48,7 @@ def build_recurrent_layer(config: ModelConfig, *, name: str, go_backwards: bool 
     """One recurrent layer of the config that returns sequences (in reversed time if `go_backwards`)."""
     dropout = {"recurrent_dropout": config.recurrent_dropout} if config.recurrent_dropout else {}
     layer = _layer_class(config)(config.units, return_sequences=True, go_backwards=go_backwards, name=name, **dropout)
+    layer.has_twin = config.is_bidirectional  # the fast layers then leave a core to the other direction
     return WeightDrop(layer, config.weight_dropout, name=f"{name}_weight_drop") if config.weight_dropout else layer
 
 

@@ -220,8 +220,8 @@ def test_weight_drop_drops_the_fast_layers_weights(cell):
 @pytest.mark.parametrize(
     ("cell", "units", "fast", "is_fast"),
     [
-        ("lstm", 256, "auto", True),
-        ("lstm", 128, "auto", False),
+        ("lstm", 64, "auto", True),
+        ("lstm", 32, "auto", False),
         ("gru", 64, "auto", True),
         ("lstm", 4, "on", True),
         ("gru", 512, "off", False),
