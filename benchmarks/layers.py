@@ -66,7 +66,7 @@ def main() -> None:
     print(f"sgemm peak {peak / 1e9:.0f} GFLOP/s; batch, time, features, units; ratio > 1: faster than Keras's")
     ratios = {str(shape): measure(shape, options.rounds, peak) for shape in SHAPES}
     if options.plot:
-        timing.plot_ratios(options.plot, "Recurrent layers: forward and backward pass, beside Keras's", ratios)
+        timing.plot_ratios(options.plot, "Recurrent layers (batch, time, features, units), beside Keras's", ratios)
 
 
 def measure(shape: Shape, rounds: int, peak: float) -> dict[str, float]:
@@ -74,7 +74,7 @@ def measure(shape: Shape, rounds: int, peak: float) -> dict[str, float]:
     rivals = {"keras": keras_run(shape, STOCK[shape.cell]), "ours": keras_run(shape, FAST_CELLS[shape.cell])}
     if importlib.util.find_spec("torch") and not shape.is_masked and shape.cell != "min_gru":
         rivals["torch"] = torch_run(shape)
-    seconds = timing.interleave(rivals, rounds)
+    seconds = timing.interleave(rivals, rounds, lead_in=True)
     ours = statistics.median(seconds["ours"])
     speed = num_operations(shape) / ours
     ratios = {name: timing.ratio(seconds, "keras", name) for name in rivals if name != "keras"}

@@ -46,14 +46,23 @@ def busy_share(seconds: float = 1.0) -> float:
     return 1 - (idle_after - idle_before) / max(1, all_after - all_before)
 
 
-def interleave(rivals: Mapping[str, Callable[[], Any]], rounds: int, *, warm_up: int = 2) -> dict[str, list[float]]:
-    """Seconds of each rival's runs; every round runs all of them, one after the other."""
+def interleave(rivals: Mapping[str, Callable[[], Any]], rounds: int, *, warm_up: int = 2, lead_in: bool = False) -> dict[str, list[float]]:
+    """Seconds of each rival's runs; every round runs all of them, one after the other.
+
+    Args:
+      warm_up: runs of each before the first round.
+      lead_in: whether in every round an untimed run goes before the timed one, for what takes milliseconds: the rival
+        before has left its own data in the caches.
+    """
     for run in rivals.values():
         for _ in range(warm_up):
             run()
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     for _ in range(rounds):
         for name, run in rivals.items():
+            time.sleep(0.1)  # threads of the rival before may still be spinning, in wait of work
+            if lead_in:
+                run()
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
