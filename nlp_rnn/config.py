@@ -1,6 +1,6 @@
 """Settings: frozen dataclasses, filled from YAML and `section.key=value` overrides.
 
-Order: dataclass default < YAML file < command line. Every mistake is reported at once, and nothing here
+Order: dataclass default < the task's own defaults < YAML file < command line. Every mistake is reported at once, and nothing here
 imports TensorFlow, so that a misspelt key costs milliseconds.
 """
 
@@ -28,10 +28,11 @@ NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False
 Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Switch = Annotated[bool, Field(strict=True)]
 
-Task = Literal["sentiment"]
-SourceName = Literal["imdb", "movie_reviews", "csv", "tsv", "jsonl", "folders", "text"]
+Task = Literal["sentiment", "next_word"]
+SourceName = Literal["imdb", "movie_reviews", "wikitext2", "csv", "tsv", "jsonl", "folders", "text"]
 CellName = Literal["simple_rnn", "lstm", "gru", "min_gru"]
 PoolingName = Literal["last", "max", "mean", "attention"]
+SoftmaxName = Literal["full", "sampled", "adaptive"]
 
 _section = with_config(ConfigDict(extra="forbid"))
 
@@ -56,6 +57,8 @@ class DataConfig:
     block_size: PositiveInt = 250
     validation_fraction: Fraction = 0.1
     test_fraction: Fraction = 0.0
+    # Whether a text that stands in two splits is taken out of the one that trains. Off where splits are published.
+    remove_repeated: Switch = True
     # Longest text in tokens; of a longer one, `keep` says which part stays ("both": half of it from either end).
     max_length: PositiveInt = 512
     keep: Literal["start", "end", "both"] = "both"
@@ -77,7 +80,8 @@ class TokenizerConfig:
     case: Literal["lower", "keep", "markers"] = "lower"
     nfkc: Switch = False  # Unicode normal form KC: full-width letters, ligatures and the like become plain ones
     html_breaks: Switch = True  # <br /> is white space (not at level char)
-    splitter: Literal["unicode", "treebank"] = "unicode"  # of words; treebank: the Penn Treebank's rules for English
+    # Of words; treebank: the Penn Treebank's rules for English; whitespace: text that is split already.
+    splitter: Literal["unicode", "treebank", "whitespace"] = "unicode"
     oov_buckets: NonNegativeInt = 0  # ids that unknown words share by their hash, instead of the one of <unk>
     reserved: tuple[str, ...] = ()  # symbols with an id of their own that are never split, such as "<sep>"
     # Temperature at which training draws other segmentations than the best (subword regularisation); 0: never. 5 to 10
@@ -98,13 +102,19 @@ class ModelConfig:
     is_residual: Switch = False
     layer_norm: Switch = False
     pooling: tuple[PoolingName, ...] = ("last", "max", "mean")
-    word_dropout: Fraction = 0.0  # whole words of the input
+    # Whole words of the input: of a classifier each occurrence, of a language model all occurrences in a batch at once.
+    word_dropout: Fraction = 0.0
     embedding_dropout: Fraction = 0.0  # embedding dimensions, the same ones at every time step
     dropout: Fraction = 0.2  # between layers (the same dimensions at every time step) and before the output
     recurrent_dropout: Fraction = 0.0  # on the state
     weight_dropout: Fraction = 0.0  # on the recurrent matrix (DropConnect), once a batch
     # Our own loop over time, for lstm and gru on a CPU: "auto" where it is faster, "on", or "off" for Keras's.
     fast: Literal["auto", "on", "off"] = "auto"
+    # The output of a language model. Tied: its table is the embedding's, and the last layer has embedding_dim units.
+    tie_embeddings: Switch = True
+    softmax: SoftmaxName = "full"  # in training; evaluation is exact. sampled, adaptive: for vocabularies of 10,000 and more
+    num_sampled: PositiveInt = 4096  # of softmax sampled: words drawn a batch
+    cutoffs: tuple[PositiveInt, ...] = ()  # of softmax adaptive: where the clusters of rarer words begin, such as [2000, 10000]
 
 
 @_section
@@ -123,6 +133,13 @@ class TrainingConfig:
     weight_decay: NonNegativeFloat = 0.0  # adamw only
     clip_norm: NonNegativeFloat = 1.0  # global norm of the gradient; 0: not clipped
     ema_momentum: Fraction = 0.0  # evaluate, keep and export the moving average of the weights; 0: the weights
+    # Of language models: time steps of back-propagation (the state is carried on from window to window), and whether
+    # each window's length is drawn around it (Merity et al. 2018, section 4.1), so that the cuts move.
+    window: PositiveInt = 35
+    random_window: Switch = True
+    # Weights of the mean square of the last layer's outputs, and of their change from step to step (Merity et al. 2017).
+    activation_regularization: NonNegativeFloat = 0.0
+    temporal_regularization: NonNegativeFloat = 0.0
     monitor: Literal["val_accuracy", "val_cross_entropy"] = "val_cross_entropy"
     patience: NonNegativeInt = 3  # epochs without improvement before training stops; 0: never
     checkpoint_seconds: PositiveInt = 120  # also saved at the end of every epoch
@@ -152,6 +169,13 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
+
+
+# What a task's settings are where neither file nor command line says.
+TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
+    "sentiment": {},
+    "next_word": {"data": {"split": "blocks"}, "model": {"is_bidirectional": False}},
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -187,7 +211,9 @@ def load_config(path: str | os.PathLike[str] | None, overrides: list[str] | None
     mistakes: list[str] = []
     for override in overrides or []:
         _apply_override(tree, override, origins, mistakes)
-    config, found = _validate(tree, origin, origins)
+    if path is None and task is not None:
+        tree.setdefault("task", task)
+    config, found = _validate(_with_task_defaults(tree), origin, origins)
     mistakes += found
     if config is not None and not mistakes:
         mistakes += _check(config, origin, task, origins)
@@ -201,7 +227,7 @@ def load_config(path: str | os.PathLike[str] | None, overrides: list[str] | None
 def to_yaml(config: Config) -> str:
     """The resolved config as YAML that `load_config` reads back to an equal Config."""
     tree = dataclasses.asdict(config)
-    for section, key in (("model", "pooling"), ("tokenizer", "reserved")):
+    for section, key in (("model", "pooling"), ("model", "cutoffs"), ("tokenizer", "reserved")):
         tree[section][key] = list(tree[section][key])
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
@@ -269,6 +295,15 @@ def _apply_override(tree: dict[str, Any], override: str, origins: dict[str, str]
         tree = child
     tree[name] = value
     origins[key] = "command line"
+
+
+def _with_task_defaults(tree: dict[str, Any]) -> dict[str, Any]:
+    defaults = TASK_DEFAULTS.get(tree.get("task", Config.task), {})
+    whole = dict(tree)
+    for section, settings in defaults.items():
+        given = whole.get(section, {})
+        whole[section] = settings | given if isinstance(given, dict) else given
+    return whole
 
 
 def _validate(tree: dict[str, Any], origin: str, origins: dict[str, str]) -> tuple[Config | None, list[str]]:
@@ -345,10 +380,25 @@ def _check(config: Config, origin: str, task: str | None, origins: dict[str, str
     if training.weight_decay and training.optimizer != "adamw":
         found = f"training.weight_decay is {training.weight_decay}, but training.optimizer is {training.optimizer}"
         refuse("training.weight_decay", f"{found}; only the optimizer adamw decays weights")
+    if config.task != "sentiment":
+        _check_language_model(config, refuse)
     if not re.fullmatch(r"[\w.-]*", config.name) or config.name in (".", ".."):
         refuse("name", f"name is {config.name!r}, but names a folder: use letters, digits, '.', '-' and '_'")
     _check_tokenizer(config.tokenizer, refuse)
     return mistakes
+
+
+def _check_language_model(config: Config, refuse: Callable[[str, str], None]) -> None:
+    model, training = config.model, config.training
+    if model.is_bidirectional:
+        refuse("model.is_bidirectional", "model.is_bidirectional is true, but a language model may not see what it predicts; use false")
+    if model.softmax == "adaptive" and (not model.cutoffs or list(model.cutoffs) != sorted(set(model.cutoffs))):
+        refuse("model.cutoffs", f"model.cutoffs is {list(model.cutoffs)}, but model.softmax adaptive needs rising numbers of words there")
+    if model.softmax == "adaptive" and model.tie_embeddings:
+        found = "model.tie_embeddings is true, but the clusters of model.softmax adaptive have fewer features than the embedding"
+        refuse("model.tie_embeddings", f"{found}; use false")
+    if training.monitor == "val_accuracy":
+        refuse("training.monitor", "training.monitor is val_accuracy, but language models are chosen by val_cross_entropy")
 
 
 _BUILT_IN_SYMBOLS = re.compile(r"</?s>|<(?:pad|unk|title|upper)>|<0x[0-9A-F]{2}>")

@@ -23,7 +23,7 @@ from nlp_rnn import files
 from nlp_rnn.config import DataConfig, TokenizerConfig
 from nlp_rnn.progress import track
 from nlp_rnn.sources import Corpus
-from nlp_rnn.tokenizer import PAD_ID, UNK_ID, Tokenizer, build_tokenizer, encode, never_empty
+from nlp_rnn.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer, build_tokenizer, encode, never_empty
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 Resampler = Callable[[np.ndarray, int, int], np.ndarray]
 
 _POOL_BATCHES = 100  # so many batches are sorted by length at a time
-_FORMAT = 2  # of the cache
+_FORMAT = 3  # of the cache
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,13 @@ class TokenCache:
         return np.frombuffer(file.read(4 * (end - start)), np.int32)
 
 
-def write_cache(path: Path, examples: Iterable[tuple[str, int]], tokenizer: Tokenizer, *, max_length: int, keep: str) -> None:
-    """Tokenises (text, label) pairs into a folder, in constant memory. A text without tokens becomes one UNK_ID."""
+def write_cache(path: Path, examples: Iterable[tuple[str, int]], encode_texts: Callable[[tf.Tensor], tf.RaggedTensor]) -> None:
+    """Tokenises (text, label) pairs into a folder, in constant memory."""
     lengths, labels = [], []
     stream = iter(examples)
     with open(path / "ids.bin", "wb") as file:
         while chunk := list(itertools.islice(stream, 512)):
-            ids = encode(tokenizer, tf.constant([text for text, _ in chunk]), max_length, keep)
+            ids = encode_texts(tf.constant([text for text, _ in chunk]))
             ids.flat_values.numpy().astype(np.int32).tofile(file)
             lengths.append(ids.row_lengths().numpy())
             labels.append(np.array([label for _, label in chunk], np.int32))
@@ -103,18 +103,36 @@ def prepare_split(corpus: Corpus, split: str, data: DataConfig, tokenizer: Token
       corpus: surveyed.
       label_ids: label -> class number.
     """
+    how: dict[str, object] = {"max_length": data.max_length, "keep": data.keep, "labels": label_ids}
+
+    def encode_texts(texts: tf.Tensor) -> tf.RaggedTensor:
+        return encode(tokenizer, texts, data.max_length, data.keep)
+
+    return _prepare_ids(corpus, split, data, tokenizer, how, encode_texts, lambda label: label_ids[label])
+
+
+def prepare_stream(corpus: Corpus, split: str, data: DataConfig, tokenizer: Tokenizer) -> TokenCache:
+    """The token ids of one split for a language model: whole texts, each ended by EOS_ID. Computed once, then found on disk."""
+
+    def encode_texts(texts: tf.Tensor) -> tf.RaggedTensor:
+        ids = tokenizer.tokenize(texts)
+        return tf.concat([ids, tf.fill([ids.nrows(), 1], EOS_ID)], axis=1)
+
+    return _prepare_ids(corpus, split, data, tokenizer, {"ends": EOS_ID}, encode_texts, lambda _: 0)
+
+
+def _prepare_ids(
+    corpus: Corpus, split: str, data: DataConfig, tokenizer: Tokenizer, how: dict[str, object],
+    encode_texts: Callable[[tf.Tensor], tf.RaggedTensor], label_id: Callable[[str], int],
+) -> TokenCache:  # fmt: skip
     vocabulary = hashlib.blake2b(tokenizer.vocabulary_text().encode(), digest_size=16).hexdigest()
-    key = _key(
-        texts=corpus.facts[split].digest, labels=label_ids, vocabulary=vocabulary,
-        tokenizer=tokenizer.settings(), max_length=data.max_length, keep=data.keep,
-    )  # fmt: skip
+    key = _key(texts=corpus.facts[split].digest, vocabulary=vocabulary, tokenizer=tokenizer.settings(), **how)
     folder = cache_folder(data) / f"ids-{key}"
     if not folder.exists():
         logger.info("token ids: computing those of the %s split, into %s", split, folder)
         with _unless_another_was_first(folder) as temporary:
             examples = track(corpus.examples(split), f"tokenizing {split}", corpus.facts[split].num_examples)
-            pairs = ((example.text, label_ids[example.label]) for example in examples)
-            write_cache(temporary, pairs, tokenizer, max_length=data.max_length, keep=data.keep)
+            write_cache(temporary, ((example.text, label_id(example.label)) for example in examples), encode_texts)
     return TokenCache.load(folder)
 
 
@@ -214,15 +232,17 @@ def make_resampler(tokenizer: Tokenizer, temperature: float, seed: int) -> Resam
     return lambda token_ids, epoch, step: sample(token_ids, np.array([(seed * 1009 + epoch) % 2**31, step], np.int32)).numpy()
 
 
-def make_dataset(batches: Callable[[], Iterator[Batch]], num_batches: int, batch_size: int) -> tf.data.Dataset:
-    """A prefetching tf.data set over a function that yields (token_ids, labels, sample_weight) anew for each epoch.
+def make_dataset(
+    batches: Callable[[], Iterator[Batch]], num_batches: int, batch_size: int, *, is_stepwise: bool = False
+) -> tf.data.Dataset:
+    """A prefetching tf.data set over a function that yields (token_ids, targets, sample_weight) anew for each epoch.
 
     Every batch has `batch_size` rows, which the graph is told: the fast recurrent layers halve them.
+
+    Args:
+      is_stepwise: whether there is a target at each time step, instead of one a row.
     """
-    signature = (
-        tf.TensorSpec([batch_size, None], tf.int32),
-        tf.TensorSpec([batch_size], tf.int32),
-        tf.TensorSpec([batch_size], tf.float32),
-    )
+    shape = [batch_size, None] if is_stepwise else [batch_size]
+    signature = (tf.TensorSpec([batch_size, None], tf.int32), tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.float32))
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     return dataset.apply(tf.data.experimental.assert_cardinality(num_batches)).prefetch(4)

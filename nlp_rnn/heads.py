@@ -2,13 +2,11 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import keras
 
-from nlp_rnn.config import ConfigError
-
-Softmax = Literal["full", "sampled", "adaptive"]
+from nlp_rnn.config import ConfigError, SoftmaxName
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
@@ -34,7 +32,7 @@ class SoftmaxHead(keras.layers.Layer):
         self,
         vocab_size: int,
         *,
-        softmax: Softmax = "full",
+        softmax: SoftmaxName = "full",
         num_sampled: int = 1024,
         cutoffs: tuple[int, ...] = (),
         embedding: keras.layers.Embedding | None = None,

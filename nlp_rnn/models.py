@@ -4,7 +4,8 @@ from typing import Any
 
 import keras
 
-from nlp_rnn.config import ModelConfig
+from nlp_rnn.config import ModelConfig, TrainingConfig
+from nlp_rnn.language_model import LanguageModel
 from nlp_rnn.recurrent import MaskedPooling, build_recurrent_stack
 
 _PAD_ID = 0  # tokenizer.PAD_ID; models do not import TensorFlow
@@ -46,6 +47,16 @@ def build_classifier_encoder(config: ModelConfig, *, num_classes: int) -> keras.
     # Logits in float32: a softmax in half precision loses the probabilities' last digits.
     logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(pooled)
     return keras.Model([vectors, mask], logits, name="encoder")
+
+
+def build_language_model(config: ModelConfig, *, vocab_size: int, training: TrainingConfig | None = None) -> LanguageModel:
+    """A `LanguageModel`: to be trained where `training` says how, else to `run` only."""
+    if training is None:
+        return LanguageModel(config, vocab_size=vocab_size)
+    return LanguageModel(
+        config, vocab_size=vocab_size, batch_size=training.batch_size, window=training.window,
+        activation_regularization=training.activation_regularization, temporal_regularization=training.temporal_regularization,
+    )  # fmt: skip
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")

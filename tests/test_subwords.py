@@ -205,7 +205,7 @@ def test_the_resampler_draws_by_seed_epoch_and_step(tokenizer):
 
 def test_training_reads_other_segmentations(tokenizer, tmp_path):
     texts = ["an extraordinary performance, really", "good"] * 4
-    write_cache(tmp_path, ((text, 0) for text in texts), tokenizer, max_length=100, keep="start")
+    write_cache(tmp_path, ((text, 0) for text in texts), lambda each: encode(tokenizer, each, 100, "start"))
     cache = TokenCache.load(tmp_path)
     config = load_config(None, ["training.batch_size=4"]).training
     plain, sampled = (list(BatchStream(cache, config, 1, each)()) for each in (None, make_resampler(tokenizer, 5.0, 1)))

@@ -1,0 +1,150 @@
+"""The language model: token ids -> hidden vectors -> log-probabilities of the next id, with a state that is carried on."""
+
+from typing import Any
+
+import keras
+
+from nlp_rnn.config import ModelConfig
+from nlp_rnn.heads import SoftmaxHead
+from nlp_rnn.recurrent import WordDropout, build_recurrent_layer
+
+States = list[list[Any]]
+
+
+class LanguageModel(keras.Model):
+    """Embedding, recurrent layers, softmax over the vocabulary: AWD-LSTM's recipe, each part a setting.
+
+    Source: Merity et al. 2018, "Regularizing and Optimizing LSTM Language Models": dropout of whole words, of embedding
+    dimensions, between layers and before the output with one mask for all time steps; weight drop on the recurrent
+    matrices; tied weights; the last layer as wide as the embedding; activation regularisation.
+
+    In `fit` and `evaluate` row b of a batch continues row b of the batch before: the states are carried on in variables
+    of their own for either, and start at zero with `reset_states`. `run` takes and returns states instead.
+
+    Args:
+      vocab_size: number of ids.
+      activation_regularization, temporal_regularization: weights of the mean square of the last layer's outputs (after
+        dropout) and of their change from step to step (before it).
+      batch_size: rows of the batches of `fit` and `evaluate`; 0: the model only `run`s.
+      window: the usual number of time steps; a shorter batch weighs less in training by its share of it. 0: all weigh the same.
+    """
+
+    def __init__(
+        self, config: ModelConfig, *, vocab_size: int, batch_size: int = 0, window: int = 0, activation_regularization: float = 0.0,
+        temporal_regularization: float = 0.0, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(**kwargs)
+        self.config, self.vocab_size, self.window = config, vocab_size, window
+        self.activation_regularization, self.temporal_regularization = activation_regularization, temporal_regularization
+        self.embedding = keras.layers.Embedding(vocab_size, config.embedding_dim, embeddings_initializer=_uniform(0.1), name="embedding")
+        self.embedding.build()
+        self.word_dropout = WordDropout(vocab_size, config.word_dropout, name="word_dropout")
+        self.dropouts = [keras.layers.SpatialDropout1D(config.embedding_dropout, name="embedding_dropout")]
+        self.recurrent: list[keras.layers.Layer] = []
+        self.norms: list[keras.layers.Layer | None] = []
+        for number in range(config.num_layers):
+            is_last = number == config.num_layers - 1
+            units = config.embedding_dim if is_last and config.tie_embeddings else config.units
+            self.recurrent.append(build_recurrent_layer(config, name=f"{config.cell}_{number}", units=units, return_state=True))
+            self.norms.append(keras.layers.LayerNormalization(name=f"layer_norm_{number}") if config.layer_norm else None)
+            self.dropouts.append(keras.layers.SpatialDropout1D(config.dropout, name="dropout" if is_last else f"dropout_{number + 1}"))
+        self.head = SoftmaxHead(
+            vocab_size, softmax=config.softmax, num_sampled=min(config.num_sampled, vocab_size), cutoffs=config.cutoffs,
+            embedding=self.embedding if config.tie_embeddings else None, dtype="float32", name="softmax",
+        )  # fmt: skip
+        self.cross_entropy = keras.metrics.Mean(name="cross_entropy")  # nats a token
+        phases = ("training", "evaluation") if batch_size else ()
+        self._carried = {phase: [[_state(phase, batch_size, size) for size in sizes] for sizes in self._sizes()] for phase in phases}
+        self.run(keras.ops.zeros((1, 1), "int32"), self.zero_states(1))  # builds the layers
+        self.head.build((None, self._sizes()[-1][0]))
+        self.built = True
+
+    def run(self, token_ids: Any, states: States, training: bool = False) -> tuple[Any, States]:
+        """int32 [batch, time] and the states before it -> hidden float [batch, time, features] and the states behind it.
+
+        Padding at a row's end leaves the hidden vectors before it as they are; the states are those behind the padding.
+        """
+        sequences = self.word_dropout(token_ids, self.embedding(token_ids), training=training)
+        found = []
+        for number, layer in enumerate(self.recurrent):
+            inputs = self.dropouts[number](sequences, training=training)
+            sequences, *after = layer(inputs, initial_state=states[number], training=training)
+            found.append(after)
+            if self.config.is_residual and inputs.shape[-1] == sequences.shape[-1]:
+                sequences = sequences + inputs
+            norm = self.norms[number]
+            if norm is not None:
+                sequences = norm(sequences)
+        hidden = self.dropouts[-1](sequences, training=training)
+        if training:
+            self._regularize(hidden, sequences)
+        return hidden, found
+
+    def zero_states(self, batch_size: Any) -> States:
+        """The states before a text: of each layer, float [batch, units] once or twice (LSTM: h and c)."""
+        return [[keras.ops.zeros((batch_size, size), self.compute_dtype) for size in sizes] for sizes in self._sizes()]
+
+    def reset_states(self, phase: str) -> None:
+        """Starts the texts of "training" or "evaluation" anew."""
+        for variables in self._carried[phase]:
+            for variable in variables:
+                variable.assign(keras.ops.zeros_like(variable))
+
+    @property
+    def kept_weights(self) -> list[keras.Variable]:
+        """All weights but the carried states."""
+        carried = {id(variable) for phase in self._carried.values() for variables in phase for variable in variables}
+        return [weight for weight in self.weights if id(weight) not in carried]
+
+    def call(self, token_ids: Any, training: bool = False) -> Any:
+        """int32 [batch, time] -> hidden float [batch, time, features], from the carried states on."""
+        carried = self._carried["training" if training else "evaluation"]
+        states = [[keras.ops.cast(variable, self.compute_dtype) for variable in variables] for variables in carried]
+        hidden, found = self.run(token_ids, states, training=training)
+        for variables, values in zip(carried, found, strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(keras.ops.stop_gradient(value))
+        return hidden
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
+        """Mean cross-entropy in nats of the tokens whose weight is not 0, and the regularisers.
+
+        Args:
+          y: int32 [batch, time], the next ids. y_pred: hidden vectors. sample_weight: float [batch, time].
+        """
+        ops = keras.ops
+        hidden = ops.cast(ops.reshape(y_pred, (-1, y_pred.shape[-1])), "float32")
+        weights = ops.reshape(sample_weight, (-1,))
+        total, count = self.head.loss(hidden, ops.reshape(y, (-1,)), weights, training=training), ops.sum(weights)
+        mean = total / ops.maximum(count, 1.0)
+        self.cross_entropy.update_state(mean, sample_weight=count)
+        if not training:
+            return mean
+        share = ops.cast(ops.shape(y)[1], "float32") / self.window if self.window else 1.0
+        return sum(self.losses, mean * share)
+
+    def _regularize(self, hidden: Any, sequences: Any) -> None:
+        ops = keras.ops
+        if self.activation_regularization:
+            self.add_loss(self.activation_regularization * ops.mean(ops.square(ops.cast(hidden, "float32"))))
+        if self.temporal_regularization:
+            change = ops.cast(sequences[:, 1:] - sequences[:, :-1], "float32")
+            self.add_loss(
+                self.temporal_regularization * ops.sum(ops.square(change)) / ops.cast(ops.maximum(ops.size(change), 1), "float32")
+            )
+
+    def _sizes(self) -> list[list[int]]:
+        """The sizes of each layer's states."""
+        found = []
+        for layer in self.recurrent:
+            size = getattr(layer, "layer", layer).cell.state_size  # what WeightDrop wraps
+            found.append(list(size) if isinstance(size, list | tuple) else [size])
+        return found
+
+
+def _state(phase: str, batch_size: int, size: int) -> keras.Variable:
+    return keras.Variable(keras.ops.zeros((batch_size, size)), trainable=False, name=f"{phase}_state")
+
+
+def _uniform(limit: float) -> keras.initializers.Initializer:
+    return keras.initializers.RandomUniform(-limit, limit)

@@ -1,0 +1,87 @@
+"""A split as one long text, cut into rows that are read on from batch to batch: what language models train on.
+
+The ids of all texts stand one after the other, each text ended by EOS_ID. Row b of a batch continues row b of the batch
+before. Source: Zaremba et al. 2014; random window lengths: Merity et al. 2018, section 4.1.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from nlp_rnn.datasets import Batch, TokenCache
+from nlp_rnn.tokenizer import EOS_ID, PAD_ID
+
+_STEP = 5  # drawn window lengths are multiples of it, as are the chunks that the fast layers compute
+_SHORT_SHARE = 0.05  # of the windows have half the length
+
+
+class TokenStream:
+    """The ids of a split, cut into `batch_size` rows of equal length.
+
+    The first id is predicted too, from EOS_ID: every id is a target once.
+
+    Args:
+      cache: from `datasets.prepare_stream`.
+      drop_remainder: whether the last ids, fewer than `batch_size`, are left out (training); else the last row is
+        filled up at weight 0.
+    """
+
+    def __init__(self, cache: TokenCache, batch_size: int, *, drop_remainder: bool) -> None:
+        self._path, self.num_tokens, self.batch_size = cache.path / "ids.bin", int(cache.offsets[-1]), batch_size
+        self.row_length = self.num_tokens // batch_size if drop_remainder else -(-self.num_tokens // batch_size)
+
+    def read(self, start: int, length: int) -> Batch:
+        """Positions start to start + length of all rows.
+
+        Returns:
+          (token_ids int32 [batch_size, length], the ids that follow them int32 [batch_size, length], weights float32
+          [batch_size, length]: 0 behind the last id).
+        """
+        token_ids = np.full((self.batch_size, length + 1), PAD_ID, np.int32)
+        with open(self._path, "rb") as file:
+            for row in range(self.batch_size):
+                first = row * self.row_length + start  # the place of the first target; its input stands before it
+                found = max(0, min(length, self.num_tokens - first))
+                file.seek(4 * max(first - 1, 0))
+                read = np.frombuffer(file.read(4 * (found + (first > 0))), np.int32) if found else np.zeros(0, np.int32)
+                ids = read if first else np.concatenate([[EOS_ID], read]).astype(np.int32)
+                token_ids[row, : len(ids)] = ids
+        places = np.arange(self.batch_size)[:, None] * self.row_length + start + np.arange(length)
+        return token_ids[:, :-1], token_ids[:, 1:], (places < self.num_tokens).astype(np.float32)
+
+    def windows(self, length: int) -> list[tuple[int, int]]:
+        """(start, length) of windows of equal length; the last one may be shorter."""
+        return [(start, min(length, self.row_length - start)) for start in range(0, self.row_length, length)]
+
+
+class WindowStream:
+    """The training batches of a `TokenStream`, whose cuts depend on seed and epoch only; can start in mid-epoch."""
+
+    def __init__(self, stream: TokenStream, *, window: int, is_random: bool, seed: int) -> None:
+        self._stream, self._window, self._is_random, self._seed = stream, window, is_random, seed
+        self.epoch = self.first_step = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Of the current epoch."""
+        return len(self.plan(self.epoch))
+
+    def num_steps(self, epochs: int) -> int:
+        """Of all epochs together."""
+        return sum(len(self.plan(epoch)) for epoch in range(epochs))
+
+    def plan(self, epoch: int) -> list[tuple[int, int]]:
+        """(start, length) of an epoch's windows."""
+        if not self._is_random:
+            return self._stream.windows(self._window)
+        generator, plan, start = np.random.default_rng([self._seed, epoch]), [], 0
+        while start < self._stream.row_length:
+            usual = self._window / 2 if generator.random() < _SHORT_SHARE else self._window
+            length = max(_STEP, _STEP * round(generator.normal(usual, 5) / _STEP))
+            plan.append((start, min(length, self._stream.row_length - start)))
+            start += length
+        return plan
+
+    def __call__(self) -> Iterator[Batch]:
+        for start, length in self.plan(self.epoch)[self.first_step :]:
+            yield self._stream.read(start, length)
