@@ -9,6 +9,7 @@ import gc
 import json
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +37,7 @@ VERBS = {
     "predict": "answer texts: arguments, else a line each from standard input",
     "explain": "show which words spoke for the answer",
     "tokenizer": "show a text's pieces and ids",
+    "console": "propose words while you type",
 }
 
 
@@ -90,7 +92,7 @@ def _run(pipeline: ModuleType, arguments: list[str]) -> None:
     verb = arguments[0]
     if verb not in verbs:
         raise ConfigError(f"{program}: {verb!r} is not a verb; choose one of {', '.join(verbs)}")
-    options = _parser(f"{program} {verb}", verb, verbs[verb]).parse_intermixed_args(arguments[1:])
+    options = _parser(f"{program} {verb}", verb, verbs[verb], pipeline.TASK).parse_intermixed_args(arguments[1:])
     _set_up_logging()
     config = load_config(options.config, options.settings, task=pipeline.TASK) if verb == "train" else None
     result = getattr(pipeline, verb)(config or options)
@@ -106,7 +108,13 @@ def _overview(program: str, pipeline: ModuleType, verbs: dict[str, str]) -> str:
     return "\n".join([*lines, "", f"{program} VERB --help tells more."])
 
 
-def _parser(program: str, verb: str, text: str) -> argparse.ArgumentParser:
+def _positive(text: str) -> int:
+    if not re.fullmatch("[0-9]+", text) or not int(text):
+        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a whole number of 1 or more")
+    return int(text)
+
+
+def _parser(program: str, verb: str, text: str, task: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=program, description=text, allow_abbrev=False)
     if verb == "train":
         parser.add_argument("--config", metavar="FILE", help="YAML file of settings; without it, the defaults")
@@ -117,13 +125,28 @@ def _parser(program: str, verb: str, text: str) -> argparse.ArgumentParser:
             source.add_argument("--model", metavar="DIR", help="exported model, such as saved_models/sentiment")
             parser.add_argument("--split", choices=("validation", "test"), default="validation")
             parser.add_argument("--baseline", action="store_true", help="train and score the baseline beside it")
+            if task == "next_word":
+                parser.add_argument("--adapt", action="store_true", help="also score it with a cache of the words before")
     if verb in ("predict", "explain", "tokenizer"):
         parser.add_argument("--model", metavar="DIR", required=True, help="exported model, such as saved_models/sentiment")
         parser.add_argument("text", metavar="TEXT", nargs="*" if verb != "explain" else 1)
+    if verb == "console":
+        parser.add_argument("--model", metavar="DIR", required=True, help="LiteRT export, such as saved_models/next_word_litert")
+        parser.add_argument("--precision", choices=("int8", "float"), default="int8", help="which file (default: %(default)s)")
+        parser.add_argument("--learn", action="store_true", help="make the words of this session likelier")
+        parser.add_argument("--memory", metavar="FILE", default="", help="what /save kept; implies --learn")
+        parser.add_argument("--history", metavar="FILE", default="", help="keep the lines for the next session's arrow keys")
+    if verb in ("predict", "console") and task == "next_word":
+        parser.add_argument("--count", type=_positive, default=5, metavar="N", help="words to propose (default: %(default)s)")
+        parser.add_argument("--profanity", action="store_true", help="propose profanity too")
     if verb == "explain":
         parser.add_argument("--html", metavar="FILE", help="write a page")
         parser.add_argument("--png", metavar="FILE", help="write a picture")
     if verb == "export":
+        if task == "next_word":
+            parser.add_argument(
+                "--format", choices=("savedmodel", "litert"), default="savedmodel", help="litert: for telephones, the console"
+            )
         parser.add_argument("--to", metavar="DIR", default="saved_models", help="folder of all exported models (default: %(default)s)")
     if verb in ("train", "evaluate"):
         parser.add_argument("settings", metavar="section.key=value", nargs="*", help="settings that override the config's")

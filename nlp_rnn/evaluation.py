@@ -45,7 +45,7 @@ def load_classifier(run: Run) -> tuple[keras.Model, Tokenizer]:
 
 def evaluate_run(run: Run, split: str) -> Evaluation:
     """Scores the run's best weights; adds the figures to metrics.json and draws confusion_<split>.png."""
-    corpus = _corpus_with(run.config, split)
+    corpus = corpus_with(run.config, split)
     model, tokenizer = load_classifier(run)
     label_ids = {label: number for number, label in enumerate(run.labels)}
     cache = datasets.prepare_split(corpus, split, run.config.data, tokenizer, label_ids)
@@ -60,7 +60,7 @@ def evaluate_run(run: Run, split: str) -> Evaluation:
 
 def evaluate_model(loaded: Any, config: Config, labels: list[str], split: str) -> Evaluation:
     """Scores an exported model through its own signature, strings in."""
-    corpus = _corpus_with(config, split)
+    corpus = corpus_with(config, split)
     numbers = {label: number for number, label in enumerate(labels)}
     probabilities, truth = [], []
     examples = corpus.examples(split)
@@ -110,7 +110,8 @@ def describe(found: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _corpus_with(config: Config, split: str) -> Corpus:
+def corpus_with(config: Config, split: str) -> Corpus:
+    """The surveyed corpus, which must have the split."""
     corpus = load_corpus(config.data, config.seed)
     if not corpus.has(split):
         raise ConfigError(

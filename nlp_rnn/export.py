@@ -7,6 +7,7 @@ and a model card. `import tensorflow` is all a server needs.
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class ClassifierModule(tf.Module):
     def __init__(self, model: keras.Model, tokenizer: Tokenizer, config: Config, labels: list[str]) -> None:
         super().__init__()
         self._model, self._tokenizer, self._data = model, tokenizer, config.data
-        _make_portable(model)
+        make_portable(model.get_layer("encoder").layers)
         self._embedding, self._encoder = model.get_layer("embedding"), model.get_layer("encoder")
         self._labels = tf.constant(labels)
 
@@ -91,9 +92,9 @@ class ClassifierModule(tf.Module):
         return tf.reduce_sum(vectors * tf.reduce_mean(tape.gradient(odds, points), axis=0), axis=-1)
 
 
-def _make_portable(model: keras.Model) -> None:
+def make_portable(layers: Iterable[keras.layers.Layer]) -> None:
     """Keeps recurrent layers from cuDNN's op, where there is a GPU, and from XLA: the export would not load elsewhere."""
-    for layer in model.get_layer("encoder").layers:
+    for layer in layers:
         recurrent = getattr(layer, "layer", layer)  # what WeightDrop wraps
         if hasattr(recurrent, "use_cudnn"):
             recurrent.use_cudnn = False
@@ -109,20 +110,26 @@ def log_odds(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
 
 
 def export_classifier(module: ClassifierModule, folder: Path, extras: dict[str, str]) -> Path:
+    """Writes the SavedModel as the next version under `folder`; see `export_module`."""
+    signatures = {"serving_default": module.classify, "explain": module.explain, "tokenize": module.tokenize}
+    return export_module(module, folder, signatures, extras)
+
+
+def export_module(module: tf.Module, folder: Path, signatures: dict[str, Any], extras: dict[str, str]) -> Path:
     """Writes the SavedModel as the next version under `folder`, whole or not at all.
 
     Args:
       folder: saved_models/<task>.
+      signatures: name -> tf.function of the module.
       extras: file name -> text, for assets.extra/.
 
     Returns:
       the version's folder.
     """
     while True:
-        path = folder / str(max(_versions(folder), default=0) + 1)
+        path = next_version(folder)
         try:
             with files.atomic_folder(path) as temporary:
-                signatures = {"serving_default": module.classify, "explain": module.explain, "tokenize": module.tokenize}
                 tf.saved_model.save(module, str(temporary), signatures=signatures)
                 (temporary / "assets.extra").mkdir()
                 for name, text in extras.items():
@@ -131,6 +138,11 @@ def export_classifier(module: ClassifierModule, folder: Path, extras: dict[str, 
             return path
         except FileExistsError:
             continue  # another export took the number
+
+
+def next_version(folder: Path) -> Path:
+    """The folder of the next version under saved_models/<task>."""
+    return folder / str(max(_versions(folder), default=0) + 1)
 
 
 @dataclass(frozen=True)
@@ -151,7 +163,8 @@ def load_model(path: str | os.PathLike[str], task: str) -> ExportedModel:
     """
     folder = find_model(path, task)
     config = load_config(folder / "assets.extra" / "config.yaml", task=task)
-    labels = json.loads((folder / "assets.extra" / "labels.json").read_text(encoding="utf-8"))
+    path_of_labels = folder / "assets.extra" / "labels.json"  # classifiers only
+    labels = json.loads(path_of_labels.read_text(encoding="utf-8")) if path_of_labels.is_file() else []
     try:
         return ExportedModel(tf.saved_model.load(str(folder)), config, labels, folder)
     except (OSError, ValueError, tf.errors.OpError) as error:

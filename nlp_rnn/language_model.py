@@ -80,9 +80,52 @@ class LanguageModel(keras.Model):
             self._regularize(hidden, sequences)
         return hidden, found
 
+    def advance(self, token_ids: Any, states: States) -> tuple[Any, States]:
+        """One step of `run`, by the cells alone: int32 [batch] -> hidden float [batch, features] and the states behind it."""
+        return self.advance_vectors(self.embedding(token_ids), states)
+
+    def advance_vectors(self, vectors: Any, states: States) -> tuple[Any, States]:
+        """As `advance`, of ids that are vectors already: float [batch, embedding_dim]."""
+        found = []
+        for number, layer in enumerate(self.recurrent):
+            inputs = vectors
+            vectors, after = getattr(layer, "layer", layer).cell(inputs, states[number])
+            found.append(list(after) if isinstance(after, list | tuple) else [after])
+            if self.config.is_residual and inputs.shape[-1] == vectors.shape[-1]:
+                vectors = vectors + inputs
+            norm = self.norms[number]
+            if norm is not None:
+                vectors = norm(vectors)
+        return vectors, found
+
     def zero_states(self, batch_size: Any) -> States:
         """The states before a text: of each layer, float [batch, units] once or twice (LSTM: h and c)."""
         return [[keras.ops.zeros((batch_size, size), self.compute_dtype) for size in sizes] for sizes in self._sizes()]
+
+    @property
+    def features(self) -> int:
+        """The size of the hidden vectors."""
+        return self._sizes()[-1][0]
+
+    @property
+    def state_sizes(self) -> list[int]:
+        """The sizes of all states, layer by layer."""
+        return [size for sizes in self._sizes() for size in sizes]
+
+    def pack_states(self, states: States) -> Any:
+        """States as one tensor, float [batch, sum(state_sizes)]."""
+        return keras.ops.concatenate([state for layer in states for state in layer], axis=1)
+
+    def unpack_states(self, packed: Any) -> States:
+        """What `pack_states` packed."""
+        found, start = [], 0
+        for sizes in self._sizes():
+            layer = []
+            for size in sizes:
+                layer.append(packed[:, start : start + size])
+                start += size
+            found.append(layer)
+        return found
 
     def reset_states(self, phase: str) -> None:
         """Starts the texts of "training" or "evaluation" anew."""

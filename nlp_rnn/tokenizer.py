@@ -199,6 +199,11 @@ class Tokenizer(keras.layers.Layer):
             )
         self._set_vocabulary([piece for _, piece in kept[: max(vocab_size - self._num_fixed() - self.oov_buckets, 1)]])
 
+    def texts(self) -> list[str]:
+        """The text that each id stands for; "" for those without one, U+FFFD for unknown words and lone bytes."""
+        self._known_vocabulary()
+        return [text.decode("utf-8", "replace") for text in self._texts_by_id.numpy()]
+
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments but for the vocabulary."""
         names = ("level", "case", "nfkc", "html_breaks", "splitter", "oov_buckets")

@@ -1,6 +1,9 @@
 """Next word: a language model of any text, which proposes the next words and completes those begun."""
 
 import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
 
 from nlp_rnn import cli
 from nlp_rnn.config import Config
@@ -30,6 +33,73 @@ def train(config: Config) -> cli.Result:
         summary = {"seconds": round(progress.seconds, 1), "epochs": progress.epoch, "best_epoch": progress.best_epoch, "seed": config.seed}
         run.write_metrics(training=summary)
     return cli.Result({"run": str(run.path), **summary}, f"run: {run.path}\ncurves: {run.path}/curves.png")
+
+
+def evaluate(options: Namespace) -> cli.Result:
+    """Scores a run: perplexity and keyboard metrics, into its metrics.json."""
+    import_tensorflow()
+    from nlp_rnn import language_evaluation, runs
+
+    run = runs.load_run(Path(options.run), TASK)
+    config = cli.config_of(run.config, run.path / "config.yaml", options.settings)
+    facts = language_evaluation.evaluate_run(
+        runs.Run(run.path, config), options.split, has_baseline=options.baseline, adapts=options.adapt
+    )  # fmt: skip
+    return cli.Result(facts, language_evaluation.describe(facts))
+
+
+def export(options: Namespace) -> cli.Result:
+    """Writes the run's best weights as the next version under saved_models/next_word, or next_word_litert."""
+    import_tensorflow()
+    from nlp_rnn import export, language_evaluation, language_export, runs
+
+    run = runs.load_run(Path(options.run), TASK)
+    model, tokenizer = language_evaluation.load_language_model(run)
+    if options.format == "litert":
+        from nlp_rnn import litert_export
+
+        path, found = litert_export.export_litert(model, tokenizer, run.config, run.metrics, Path(options.to) / f"{TASK}_litert")
+        sizes = ", ".join(f"{precision} {size / 1e6:.1f} MB" for precision, size in found["bytes"].items())
+        return cli.Result({"model": str(path), **found}, f"{path}: LiteRT, {sizes}; see README.md there")
+    module = language_export.NextWordModule(model, tokenizer, run.config)
+    signatures = {"serving_default": module.complete, "suggest": module.suggest, "step": module.step, "tokenize": module.tokenize}
+    extras = language_export.language_extras(module, run.config, run.metrics)
+    path = export.export_module(module, Path(options.to) / TASK, signatures, extras)
+    return cli.Result({"model": str(path)}, f"{path}: load it with tf.saved_model.load; signatures {', '.join(signatures)}")
+
+
+def predict(options: Namespace) -> Iterator[cli.Result]:
+    """The likeliest next words after each text, or the completions of the word it ends with."""
+    import_tensorflow()
+    import tensorflow as tf
+
+    from nlp_rnn import export
+
+    loaded = export.load_model(options.model, TASK).loaded
+    for texts in cli.input_texts(options.text):
+        count, allowed = tf.fill([len(texts)], options.count), tf.fill([len(texts)], options.profanity)
+        answer = {name: value.numpy() for name, value in loaded.suggest(tf.constant(texts, tf.string), count, allowed).items()}
+        for text, words, probabilities in zip(texts, answer["words"], answer["probabilities"], strict=True):
+            pairs = [(word.decode("utf-8"), float(share)) for word, share in zip(words, probabilities, strict=True) if word]
+            facts = {"text": text.decode("utf-8", "replace"), "words": [{"word": word, "probability": share} for word, share in pairs]}
+            yield cli.Result(facts, "   ".join(f"{word} {share:.4f}" for word, share in pairs) + f"\t{facts['text']}")
+
+
+def console(options: Namespace) -> Iterator[cli.Result]:
+    """Proposes words while you type, from a LiteRT export; through a pipe a line in, proposals out. TensorFlow is not imported."""
+    from nlp_rnn import console, ondevice
+    from nlp_rnn.typing_session import TypingSession
+
+    model = ondevice.OnDeviceModel(options.model, precision=options.precision)
+    session = TypingSession(model, count=options.count, adapts=options.learn or bool(options.memory), allows_profanity=options.profanity)
+    if options.memory:
+        session.memory.load(Path(options.memory))
+    if sys.stdin.isatty() and not options.json:
+        console.run_terminal(session, history_file=options.history)
+        return
+    for line, proposals in console.run_pipe(session, sys.stdin.buffer):
+        facts = {"text": line, "words": [{"word": each.word, "probability": each.probability} for each in proposals]}
+        yield cli.Result(facts, "   ".join(f"{each.word} {each.probability:.4f}" for each in proposals))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,97 @@
+"""What a next-word model is worth to someone who types: recall, reciprocal rank, and the keystrokes it saves."""
+
+import bisect
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+NUM_SUGGESTIONS = 3  # offered at a time, as on a telephone's keyboard
+
+
+class KeyboardMeter:
+    """Scores distributions over a vocabulary of words, as they come.
+
+    Every token counts for the perplexity. The others are of words only, not of symbols such as the end of a text; a word
+    that is not in the vocabulary, or not to be proposed, is a miss. Keystrokes: at each word the user looks at three
+    suggestions, the likeliest words that begin with what is typed of it, takes the right one with one key (which also
+    writes the space) as soon as it is offered, and else types on. An unknown word is typed to its end, at the mean
+    length of the others.
+
+    Args:
+      words: the text of each id.
+      is_proposable: bool [vocabulary]; False for symbols and for what shall not be proposed.
+      is_symbol: bool [vocabulary]; True for what nobody types, such as the end of a text.
+    """
+
+    def __init__(self, words: Sequence[str], is_proposable: np.ndarray, is_symbol: np.ndarray) -> None:
+        self._words, self._is_proposable, self._is_symbol = words, is_proposable, is_symbol
+        self._sorted = np.array(sorted(np.flatnonzero(is_proposable).tolist(), key=words.__getitem__), np.int64)
+        self._sorted_words = [words[number] for number in self._sorted]
+        self.num_tokens = self._num_words = self._num_unknown = 0
+        self.nats = self._reciprocal = 0.0
+        self._hits = {1: 0, 3: 0, 5: 0}
+        self._keys = self._characters = 0
+
+    def update(self, log_probabilities: np.ndarray, targets: np.ndarray) -> None:
+        """float [tokens, vocabulary], int [tokens]."""
+        self.num_tokens += len(targets)
+        self.nats -= float(log_probabilities[np.arange(len(targets)), targets].sum(dtype=np.float64))
+        for row, target in zip(log_probabilities, targets, strict=True):
+            if self._is_symbol[target]:
+                continue
+            self._num_words += 1
+            if not self._is_proposable[target]:
+                self._num_unknown += 1
+                continue
+            scores = row[self._sorted]  # in the order of the alphabet: words that begin alike stand together
+            keys = self._keys_for(int(target), scores)
+            self._keys += keys
+            self._characters += len(self._words[target]) + 1
+            rank = _rank(scores, self._place(int(target)))
+            self._reciprocal += 1 / rank
+            for count in self._hits:
+                self._hits[count] += rank <= count
+
+    def result(self) -> dict[str, Any]:
+        """num_tokens, num_words, cross_entropy (nats a token), perplexity, recall_at_1, _3, _5, mean_reciprocal_rank and
+        keystroke_savings; fractions are 0-1."""
+        count, known = max(self._num_words, 1), max(self._num_words - self._num_unknown, 1)
+        unknown = self._num_unknown * self._characters / known
+        cross_entropy = self.nats / max(self.num_tokens, 1)
+        return {
+            "num_tokens": self.num_tokens,
+            "num_words": self._num_words,
+            "cross_entropy": cross_entropy,
+            "perplexity": float(np.exp(cross_entropy)),
+            **{f"recall_at_{number}": hits / count for number, hits in self._hits.items()},
+            "mean_reciprocal_rank": self._reciprocal / count,
+            "keystroke_savings": 1 - (self._keys + unknown) / max(self._characters + unknown, 1),
+        }
+
+    def _keys_for(self, target: int, scores: np.ndarray) -> int:
+        place, length = self._place(target), len(self._words[target])
+        for typed, (start, end) in enumerate(self._ranges(target)):
+            if _rank(scores[start:end], place - start) <= NUM_SUGGESTIONS:
+                return typed + 1
+        return length + 1
+
+    @functools.cache  # noqa: B019 - as long as the meter
+    def _place(self, target: int) -> int:
+        return bisect.bisect_left(self._sorted_words, self._words[target])
+
+    @functools.cache  # noqa: B019
+    def _ranges(self, target: int) -> list[tuple[int, int]]:
+        """Of the words that begin as the target does: with none of its characters typed, one, ..., all but the last."""
+        word, found = self._words[target], []
+        for typed in range(len(word)):
+            start = bisect.bisect_left(self._sorted_words, word[:typed])
+            found.append((start, bisect.bisect_left(self._sorted_words, word[:typed] + "\U0010ffff")))
+        return found
+
+
+def _rank(scores: np.ndarray, place: int) -> int:
+    """1 for the highest score; of equal ones, the first comes first."""
+    score = scores[place]
+    return 1 + int(np.count_nonzero(scores > score)) + int(np.count_nonzero(scores[:place] == score))

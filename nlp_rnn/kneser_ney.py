@@ -1,0 +1,122 @@
+"""An n-gram model with interpolated modified Kneser-Ney smoothing: what a next-word model has to beat.
+
+Source: Chen & Goodman 1999, "An empirical study of smoothing techniques for language modeling", section 4.1.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The n-grams of one length, sorted by (context, word), where a context is the number of an n-gram one shorter.
+
+    Attributes:
+      keys: int64 [n-grams], context * vocabulary + word.
+      words: int32 [n-grams], the last word of each.
+      shares: float32 [n-grams], the discounted count over the context's total.
+      starts: int64 [contexts + 1]: the n-grams of context c are starts[c]:starts[c + 1].
+      backoffs: float32 [contexts], what is left for the order below.
+    """
+
+    keys: np.ndarray
+    words: np.ndarray
+    shares: np.ndarray
+    starts: np.ndarray
+    backoffs: np.ndarray
+
+
+class KneserNey:
+    """Interpolated modified Kneser-Ney.
+
+    Args:
+      order: the longest n-gram, in words.
+      vocab_size: number of ids; what was never seen shares the uniform end of the interpolation.
+      discounts: three numbers, for counts of one, two, and three and more, for all orders; None: estimated for each.
+    """
+
+    def __init__(self, *, vocab_size: int, order: int = 5, discounts: tuple[float, float, float] | None = None) -> None:
+        self.order, self.vocab_size, self._discounts = order, vocab_size, discounts
+        self._orders: list[_Order] = []
+
+    def fit(self, ids: np.ndarray) -> "KneserNey":
+        """Counts the n-grams of one long text, int [tokens]."""
+        tokens = ids.astype(np.int64)
+        contexts = np.zeros(len(tokens), np.int64)  # of the n-gram that ends at each place
+        numbers, found = contexts, []
+        for length in range(1, self.order + 1):
+            if length > 1:
+                contexts = numbers[:-1]
+            keys, numbers, counts = np.unique(contexts * self.vocab_size + tokens[length - 1 :], return_inverse=True, return_counts=True)
+            found.append((keys, numbers, counts))
+        for length in range(self.order):
+            keys, numbers, counts = found[length]
+            if length + 1 < self.order:  # how many different words stand before it, instead of how often it stands
+                longer_keys, longer_numbers, _ = found[length + 1]
+                suffixes = np.zeros(len(longer_keys), np.int64)
+                suffixes[longer_numbers] = numbers[1:]
+                counts = np.bincount(suffixes, minlength=len(keys))
+            num_contexts = len(found[length - 1][0]) if length else 1
+            self._orders.append(self._smooth(keys, counts, num_contexts))
+        self._lowest = np.full(self.vocab_size, self._orders[0].backoffs[0] / self.vocab_size, np.float32)
+        self._lowest[self._orders[0].words] += self._orders[0].shares
+        return self
+
+    def probabilities(self, history: np.ndarray) -> np.ndarray:
+        """float32 [vocabulary] of the next word after a history, int [words], of which the last `order` - 1 count."""
+        spans, weights, context = [], [], 0
+        for length, word in enumerate(history[::-1][: self.order - 1], start=1):
+            context = self._context(history[len(history) - length :]) if length > 1 else self._find(0, 0, int(word))
+            if context < 0:
+                break
+            model = self._orders[length]
+            start, end = int(model.starts[context]), int(model.starts[context + 1])
+            if start == end:
+                break
+            spans.append((start, end))
+            weights.append(float(model.backoffs[context]))
+        scale = float(np.prod(weights)) if weights else 1.0
+        found = self._lowest * np.float32(scale)
+        for number, (start, end) in enumerate(spans):
+            model = self._orders[number + 1]
+            found[model.words[start:end]] += model.shares[start:end] * np.float32(np.prod(weights[number + 1 :]))
+        return found
+
+    def _context(self, words: np.ndarray) -> int:
+        """The number of an n-gram; -1 if it was not seen."""
+        number = 0
+        for place, word in enumerate(words):
+            number = self._find(place, number, int(word))
+            if number < 0:
+                return -1
+        return number
+
+    def _find(self, place: int, context: int, word: int) -> int:
+        model, key = self._orders[place], context * self.vocab_size + word
+        number = int(np.searchsorted(model.keys, key))
+        return number if number < len(model.keys) and model.keys[number] == key else -1
+
+    def _smooth(self, keys: np.ndarray, counts: np.ndarray, num_contexts: int) -> _Order:
+        contexts = keys // self.vocab_size
+        discounts = np.array([0.0, *(self._discounts or _estimate_discounts(counts))])[np.minimum(counts, 3)]
+        totals = np.bincount(contexts, counts, num_contexts)
+        left = np.bincount(contexts, discounts, num_contexts)
+        totals_or_one = np.maximum(totals, 1)
+        return _Order(
+            keys=keys,
+            words=(keys % self.vocab_size).astype(np.int32),
+            shares=((counts - discounts) / totals_or_one[contexts]).astype(np.float32),
+            starts=np.searchsorted(contexts, np.arange(num_contexts + 1)),
+            backoffs=np.where(totals > 0, left / totals_or_one, 1.0).astype(np.float32),
+        )
+
+
+def _estimate_discounts(counts: np.ndarray) -> tuple[float, float, float]:
+    """From how many n-grams are seen once to four times; half, one and one and a half where a corpus is too small to tell."""
+    ones, twos, threes, fours = (int((counts == count).sum()) for count in (1, 2, 3, 4))
+    if not (ones and twos and threes and fours):
+        return 0.5, 1.0, 1.5
+    share = ones / (ones + 2 * twos)
+    found = (1 - 2 * share * twos / ones, 2 - 3 * share * threes / twos, 3 - 4 * share * fours / threes)
+    return tuple(min(max(value, 0.0), number) for number, value in enumerate(found, start=1))  # type: ignore[return-value]
