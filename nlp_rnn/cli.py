@@ -122,10 +122,12 @@ def _parser(program: str, verb: str, text: str, task: str) -> argparse.ArgumentP
         source = parser.add_mutually_exclusive_group(required=True)
         source.add_argument("--run", metavar="DIR", help="run directory that train wrote")
         if verb == "evaluate":
-            source.add_argument("--model", metavar="DIR", help="exported model, such as saved_models/sentiment")
+            example = "LiteRT export, such as saved_models/next_word_litert" if task == "next_word" else f"saved_models/{task}"
+            source.add_argument("--model", metavar="DIR", help=f"exported model: {example}")
             parser.add_argument("--split", choices=("validation", "test"), default="validation")
             parser.add_argument("--baseline", action="store_true", help="train and score the baseline beside it")
             if task == "next_word":
+                parser.add_argument("--precision", choices=("int8", "float"), default="int8", help="of --model (default: %(default)s)")
                 parser.add_argument("--adapt", action="store_true", help="also score it with a cache of the words before")
     if verb in ("predict", "explain", "tokenizer"):
         parser.add_argument("--model", metavar="DIR", required=True, help="exported model, such as saved_models/sentiment")

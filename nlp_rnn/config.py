@@ -397,6 +397,10 @@ def _check_language_model(config: Config, refuse: Callable[[str, str], None]) ->
     if model.softmax == "adaptive" and model.tie_embeddings:
         found = "model.tie_embeddings is true, but the clusters of model.softmax adaptive have fewer features than the embedding"
         refuse("model.tie_embeddings", f"{found}; use false")
+    if config.task == "next_word" and config.tokenizer.level == "char":
+        refuse("tokenizer.level", "tokenizer.level is char, but next_word proposes words; use word or subword")
+    if config.tokenizer.case == "markers":
+        refuse("tokenizer.case", "tokenizer.case is markers, of which a language model would propose one by one; use lower or keep")
     if training.monitor == "val_accuracy":
         refuse("training.monitor", "training.monitor is val_accuracy, but language models are chosen by val_cross_entropy")
 

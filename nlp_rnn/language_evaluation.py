@@ -12,15 +12,18 @@ import tensorflow as tf
 
 from nlp_rnn import datasets, models
 from nlp_rnn.checkpoints import load_checkpoint
+from nlp_rnn.config import Config
 from nlp_rnn.datasets import TokenCache
 from nlp_rnn.evaluation import corpus_with
+from nlp_rnn.keyboard import KeyboardMeter
 from nlp_rnn.kneser_ney import KneserNey
 from nlp_rnn.language_model import LanguageModel
 from nlp_rnn.neural_cache import CacheSettings, ContinuousCache
+from nlp_rnn.ondevice import OnDeviceModel
 from nlp_rnn.progress import track
 from nlp_rnn.runs import Run
 from nlp_rnn.streams import TokenStream
-from nlp_rnn.tokenizer import EOS_ID, Tokenizer
+from nlp_rnn.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from nlp_rnn.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -80,6 +83,18 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: bool) -> d
         found["baseline"] = evaluate_ngram(datasets.prepare_stream(corpus, "train", config.data, tokenizer), cache, vocabulary)
     run.write_metrics(**{split: found["metrics"]}, **{f"{split}_{name}": value for name, value in found.items() if name != "metrics"})
     return {"split": split, **found}
+
+
+def evaluate_device(device: OnDeviceModel, config: Config, split: str) -> dict[str, Any]:
+    """As `evaluate_run`, of a LiteRT file: a step a word, as on a telephone."""
+    corpus = corpus_with(config, split)
+    meter = KeyboardMeter(device.words, device.proposable, np.isin(np.arange(len(device.words)), (PAD_ID, BOS_ID, EOS_ID)))
+    step = device.step(EOS_ID, device.zero_states())
+    for example in track(corpus.examples(split), f"scoring {split}", corpus.facts[split].num_examples):
+        for token in [*device.ids(device.split(example.text)), EOS_ID]:
+            meter.update(step.log_probabilities[None], np.array([token]))
+            step = device.step(token, step.states)
+    return {"split": split, "metrics": meter.result()}
 
 
 def score_text(model: LanguageModel, cache: TokenCache, *, title: str, num_tokens: int = 0) -> Iterator[Scored]:

@@ -22,6 +22,7 @@ from nlp_rnn.vocabulary import Vocabulary
 _PARITY = 1e-3  # of the float file's log-probabilities to the model's
 _CLOSE = 0.5  # the same of int8: larger differences are a broken file
 _LARGE = 4096  # bytes of a constant
+_LARGE_FILE = 2_000_000  # bytes, beside which the graph itself is small
 _LARGEST_SHARE = 1 / 3  # of the int8 file's size in the float one's
 
 
@@ -81,9 +82,10 @@ def check(folder: Path, model: LanguageModel) -> dict[str, Any]:
                 f"--format litert: the {precision} file's log-probabilities differ from the model's by {differences[precision]:.4f}, "
                 f"but by {limit} at most is right; nothing was written: export with --format savedmodel"
             )
-    if sizes["int8"] > _LARGEST_SHARE * sizes["float"]:
+    if sizes["float"] > _LARGE_FILE and sizes["int8"] > _LARGEST_SHARE * sizes["float"]:
         raise ConfigError(
-            f"--format litert: the int8 file has {sizes['int8']:,} bytes, more than a third of the float file's {sizes['float']:,}"
+            f"--format litert: the int8 file has {sizes['int8']:,} bytes, more than a third of the float file's {sizes['float']:,}; "
+            "nothing was written: export with --format savedmodel"
         )
     return {"bytes": sizes, "largest_difference": differences}
 

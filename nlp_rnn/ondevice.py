@@ -41,6 +41,15 @@ SPLITTERS = {"unicode": split_unicode, "whitespace": split_whitespace}
 _WORD_ENDS = {"unicode": regex.compile(r"[\p{L}\p{M}\p{N}_]$"), "whitespace": regex.compile(r"\S$")}
 
 
+def split_text(text: str, *, splitter: str, lowercase: bool, html_breaks: bool) -> list[str]:
+    """The words of a text as `Tokenizer.pieces` gives them."""
+    text = _INVISIBLE.sub("", text)
+    if html_breaks:
+        text = _HTML_BREAK.sub(" ", text)
+    text = _SPACE.sub(" ", text).strip(" ")
+    return SPLITTERS[splitter](text.lower() if lowercase else text)
+
+
 class Step(NamedTuple):
     """After some ids: log_probabilities float32 [vocabulary] of the next one, hidden float32 [features], states float32 [1, size]."""
 
@@ -99,11 +108,8 @@ class OnDeviceModel:
 
     def split(self, text: str) -> list[str]:
         """The words of a text, normalised as in training."""
-        text = _INVISIBLE.sub("", text)
-        if self._settings["html_breaks"]:
-            text = _HTML_BREAK.sub(" ", text)
-        text = _SPACE.sub(" ", text)
-        return SPLITTERS[self._settings["splitter"]](text.lower() if self._settings["lowercase"] else text)
+        names = ("splitter", "lowercase", "html_breaks")
+        return split_text(text, **{name: self._settings[name] for name in names})
 
     def is_begun(self, text: str) -> bool:
         """Whether a text ends within a word."""

@@ -148,7 +148,8 @@ def _scan_back(step: Callable[..., Any], mask: tf.Tensor | None, doutputs: tf.Te
 
 
 @functools.cache
-def _compiled(function: Callable[..., Any], **options: bool) -> Callable[..., Any]:
+def _compiled(function: Callable[..., Any], shape: tuple[int | None, ...], **options: bool) -> Callable[..., Any]:
+    """A function for each (chunk, batch, units): TensorFlow warns of one that is traced for many shapes."""
     return tf.function(functools.partial(function, **options), jit_compile=True, autograph=False)
 
 
@@ -171,11 +172,11 @@ def why_not_compiled(name: str, units: int, batch_size: int, num_steps: int | No
     batch_size, is_masked = batch_size // num_parts, is_masked or not num_steps or num_steps % chunk > 0
     with tf.init_scope():
         states = [tf.zeros([batch_size, units])] * (2 if name == "lstm" else 1)
-        zx = tf.zeros([chunk, batch_size, len(cell.half_gates) * units])
+        shape, zx = (chunk, batch_size, units), tf.zeros([chunk, batch_size, len(cell.half_gates) * units])
         kernel, mask = tf.zeros([units, zx.shape[2]]), tf.ones([chunk, batch_size], tf.bool) if is_masked else None
         try:
-            after, gates, _ = _compiled(cell.forward, keeps_gates=True)(zx, mask, states, kernel, kernel[0])
-            _compiled(cell.backward)(gates, after, after, mask, after[0], states, tf.transpose(kernel))
+            after, gates, _ = _compiled(cell.forward, shape, keeps_gates=True)(zx, mask, states, kernel, kernel[0])
+            _compiled(cell.backward, shape)(gates, after, after, mask, after[0], states, tf.transpose(kernel))
         except tf.errors.OpError as error:
             return str(error.message).strip().splitlines()[0][:200]
     return ""
@@ -260,7 +261,8 @@ class _Part:
         halves = tf.repeat(tf.constant(cell.half_gates), units)
         kernel, recurrent, bias = kernel * halves, recurrent * halves, bias * halves
         bias, recurrent_bias = tf.unstack(bias) if len(bias.shape) == 2 else (bias, tf.zeros_like(bias))
-        forward = _compiled(cell.forward, keeps_gates=keeps_gates)
+        self._shape = (chunk, inputs.shape[1], units)
+        forward = _compiled(cell.forward, self._shape, keeps_gates=keeps_gates)
 
         def body(number: tf.Tensor, states: Tensors, arrays: Arrays, starts: Arrays, gates: tf.TensorArray) -> tuple[Any, ...]:
             zx = self._project(self._slice(inputs, number), kernel) + bias
@@ -282,7 +284,7 @@ class _Part:
         """Gradients of the inputs, the three weights and the first states."""
         kernel, recurrent, bias = self._weights
         doutputs = tf.ensure_shape(doutputs, self.outputs.shape)
-        backward = _compiled(self._cell.backward)
+        backward = _compiled(self._cell.backward, self._shape)
         transposed_kernel, transposed = tf.transpose(kernel), tf.transpose(recurrent)
 
         def body(

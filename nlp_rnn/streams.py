@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from nlp_rnn.config import ConfigError, TrainingConfig
 from nlp_rnn.datasets import Batch, TokenCache
 from nlp_rnn.tokenizer import EOS_ID, PAD_ID
 
@@ -52,6 +53,20 @@ class TokenStream:
     def windows(self, length: int) -> list[tuple[int, int]]:
         """(start, length) of windows of equal length; the last one may be shorter."""
         return [(start, min(length, self.row_length - start)) for start in range(0, self.row_length, length)]
+
+
+def check_length(cache: TokenCache, config: TrainingConfig) -> None:
+    """Refuses a text to train on that does not fill a window in each row of a batch.
+
+    Raises:
+      ConfigError: with the numbers.
+    """
+    text = TokenStream(cache, config.batch_size, drop_remainder=True)
+    if text.row_length < config.window:
+        raise ConfigError(
+            f"data.train has {text.num_tokens:,} tokens, too few for training.batch_size {config.batch_size} rows of one window of "
+            f"training.window {config.window}; give more text, or lower both"
+        )
 
 
 class WindowStream:

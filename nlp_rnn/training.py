@@ -98,18 +98,9 @@ def train_classifier(
 
 
 def train_language_model(model: LanguageModel, run: Run, train: TokenCache, validation: TokenCache) -> Progress:
-    """As `train_classifier`, over texts that are read on from batch to batch.
-
-    Raises:
-      ConfigError: also if a split is too short for one window in each row of a batch.
-    """
+    """As `train_classifier`, over texts that are read on from batch to batch; `streams.check_length` comes first."""
     config = run.config.training
     text = TokenStream(train, config.batch_size, drop_remainder=True)
-    if text.row_length < config.window:
-        raise ConfigError(
-            f"data.train has {text.num_tokens:,} tokens, too few for training.batch_size {config.batch_size} rows of one window of "
-            f"training.window {config.window}; give more text, or lower both"
-        )
     stream = WindowStream(text, window=config.window, is_random=config.random_window, seed=run.config.seed)
     model.compile(build_optimizer(config, stream.num_steps(config.epochs)), jit_compile=False)
     logger.info(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nlp_rnn import cli
-from nlp_rnn.config import Config
+from nlp_rnn.config import Config, ConfigError, load_config
 from nlp_rnn.startup import import_tensorflow
 
 TASK = "next_word"
@@ -20,10 +20,11 @@ def train(config: Config) -> cli.Result:
     corpus = sources.load_corpus(config.data, config.seed)
 
     import_tensorflow()
-    from nlp_rnn import datasets, models, plots, training
+    from nlp_rnn import datasets, models, plots, streams, training
 
     tokenizer = datasets.prepare_tokenizer(corpus, config.data, config.tokenizer)
     splits = {split: datasets.prepare_stream(corpus, split, config.data, tokenizer) for split in ("train", "validation")}
+    streams.check_length(splits["train"], config.training)
     run = run or runs.create_run(config, [], tokenizer.save)
     training.configure_hardware(config.hardware, config.seed)
     model = models.build_language_model(config.model, vocab_size=tokenizer.vocab_size, training=config.training)
@@ -36,10 +37,17 @@ def train(config: Config) -> cli.Result:
 
 
 def evaluate(options: Namespace) -> cli.Result:
-    """Scores a run: perplexity and keyboard metrics, into its metrics.json."""
+    """Scores a run: perplexity and keyboard metrics, into its metrics.json; or, word by word, a LiteRT export."""
     import_tensorflow()
-    from nlp_rnn import language_evaluation, runs
+    from nlp_rnn import language_evaluation, ondevice, runs
 
+    if options.model:
+        if options.baseline or options.adapt:
+            raise ConfigError("--baseline and --adapt are for --run: the n-gram and the cache are measured with the run's weights")
+        device = ondevice.OnDeviceModel(options.model, precision=options.precision)
+        config = cli.config_of(load_config(device.path / "config.yaml", task=TASK), device.path / "config.yaml", options.settings)
+        facts = language_evaluation.evaluate_device(device, config, options.split)
+        return cli.Result(facts, language_evaluation.describe(facts))
     run = runs.load_run(Path(options.run), TASK)
     config = cli.config_of(run.config, run.path / "config.yaml", options.settings)
     facts = language_evaluation.evaluate_run(

@@ -51,12 +51,15 @@ SMALL = [
 ]
 
 
-def run_sentiment(*arguments: object, cwd: Path, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m pipelines.sentiment ...` in a new process, cache and runs below `cwd`."""
+def run_pipeline(
+    *arguments: object, cwd: Path, task: str = "sentiment", text: str | None = None, timeout: float = 300, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m pipelines.TASK ...` in a new process, cache and runs below `cwd`; `text` is its standard input."""
     return subprocess.run(
-        [sys.executable, "-m", "pipelines.sentiment", *map(str, arguments)],
+        [sys.executable, "-m", f"pipelines.{task}", *map(str, arguments)],
         cwd=cwd,
-        env=sentiment_environment(cwd) | environment,
+        input=text,
+        env=pipeline_environment(cwd) | environment,
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -64,7 +67,7 @@ def run_sentiment(*arguments: object, cwd: Path, timeout: float = 300, **environ
     )
 
 
-def sentiment_environment(cwd: Path) -> dict[str, str]:
+def pipeline_environment(cwd: Path) -> dict[str, str]:
     """The environment of such a process."""
     return os.environ | {"NLP_RNN_CACHE": str(cwd / "cache"), "PYTHONPATH": str(ROOT)}
 
@@ -75,6 +78,43 @@ def trained(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     settings = [*SMALL, "training.epochs=6", "data.source=csv", f"data.train={reviews}", "data.test_fraction=0.2"]
     for arguments in (["train", "name=small", *settings], ["export", "--run", "runs/small"]):
-        done = run_sentiment(*arguments, cwd=folder)
+        done = run_pipeline(*arguments, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+SUBJECTS = ["The cat", "A dog", "My neighbour", "The old king", "Nobody", "Every child"]
+VERBS = ["likes", "sees", "follows", "remembers"]
+OBJECTS = ["the green garden", "a shiny kingdom", "the long river", "an empty kitchen"]
+
+
+def make_lines(count: int, seed: int) -> list[str]:
+    """Sentences in which the verb tells the object."""
+    generator = random.Random(seed)
+    lines = []
+    for _ in range(count):
+        verb = generator.randrange(len(VERBS))
+        lines.append(f"{generator.choice(SUBJECTS)} {VERBS[verb]} {OBJECTS[verb]} .")
+    return lines
+
+
+@pytest.fixture(scope="session")
+def next_word_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run of next_word, runs/small, its SavedModel and its LiteRT export."""
+    folder = tmp_path_factory.mktemp("next_word")
+    for name, count in (("train", 800), ("validation", 60), ("test", 60)):
+        (folder / f"{name}.txt").write_text("\n".join(make_lines(count, len(name))) + "\n", encoding="utf-8")
+    files = [f"data.{name}={name}.txt" for name in ("train", "validation", "test")]
+    settings = [
+        "data.source=text", *files, "data.remove_repeated=false", "model.units=24", "model.embedding_dim=16", "model.num_layers=2",
+        "model.dropout=0.05", "model.weight_dropout=0.05", "training.batch_size=8", "training.window=10", "training.epochs=8",
+        "training.learning_rate=0.02", "training.patience=0",
+    ]  # fmt: skip
+    for arguments in (
+        ["train", "name=small", *settings],
+        ["export", "--run", "runs/small"],
+        ["export", "--run", "runs/small", "--format", "litert"],
+    ):
+        done = run_pipeline(*arguments, cwd=folder, task="next_word")
         assert done.returncode == 0, done.stderr
     return folder

@@ -10,11 +10,11 @@ import sys
 import pytest
 
 from nlp_rnn import __version__
-from tests.conftest import BAD, GOOD, SMALL, make_review, run_sentiment, sentiment_environment, write_csv
+from tests.conftest import BAD, GOOD, SMALL, make_review, pipeline_environment, run_pipeline, write_csv
 
 
 def ask(*arguments, cwd, **options):
-    done = run_sentiment(*arguments, cwd=cwd, **options)
+    done = run_pipeline(*arguments, cwd=cwd, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -144,7 +144,7 @@ def test_help_lists_the_verbs():
 def mistake(*arguments, cwd, **environment):
     """Runs a command that must fail for the user's mistake; its last line on stderr. Leaves no trace in cwd but the cache."""
     before = sorted(str(path) for path in cwd.rglob("*") if "cache" not in path.parts)
-    done = run_sentiment(*arguments, cwd=cwd, **environment)
+    done = run_pipeline(*arguments, cwd=cwd, **environment)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
@@ -211,7 +211,7 @@ def test_a_folder_without_write_permission_is_refused(reviews, tmp_path):
         if not shutil.which("setpriv"):
             pytest.skip("root writes everywhere, and setpriv is not there to change that")
         command = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-all", *command]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, env=sentiment_environment(tmp_path))
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, env=pipeline_environment(tmp_path))
     assert done.returncode == 2, done.stderr
     assert done.stderr == f"runs_dir: {locked} is not writable; make it writable or set runs_dir to a folder that is\n"
     assert not list(locked.iterdir())
@@ -222,7 +222,7 @@ def test_two_processes_do_not_train_in_one_run_directory(trained, reviews):
 
     settings = [*SMALL, "training.epochs=6", "name=small", "data.source=csv", f"data.train={reviews}", "data.test_fraction=0.2"]
     with filelock.FileLock(trained / "runs" / "small" / ".lock"):
-        done = run_sentiment("train", *settings, cwd=trained)
+        done = run_pipeline("train", *settings, cwd=trained)
     assert done.returncode == 2
     assert done.stderr.rstrip().endswith("runs/small: another process is training there; wait for it, or choose another name=...")
 

@@ -12,7 +12,7 @@ import pytest
 from nlp_rnn.checkpoints import Progress, load_checkpoint, load_progress, save_checkpoint
 from nlp_rnn.config import ConfigError, load_config
 from nlp_rnn.optimizers import WarmUpSchedule, build_optimizer
-from tests.conftest import SMALL, run_sentiment, sentiment_environment
+from tests.conftest import SMALL, pipeline_environment, run_pipeline
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ SETTINGS = [
 @pytest.fixture(scope="module")
 def uninterrupted(reviews, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    done = run_sentiment("train", "name=a", *SETTINGS, f"data.train={reviews}", cwd=folder)
+    done = run_pipeline("train", "name=a", *SETTINGS, f"data.train={reviews}", cwd=folder)
     assert done.returncode == 0, done.stderr
     return outcome(folder / "runs" / "a")
 
@@ -96,7 +96,7 @@ def uninterrupted(reviews, tmp_path_factory):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill -9", "Ctrl-C", "SIGTERM"])
 def test_a_run_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(reviews, tmp_path, uninterrupted, number):
     command = [sys.executable, "-m", "pipelines.sentiment", "train", "name=a", *SETTINGS, f"data.train={reviews}"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=sentiment_environment(tmp_path), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, env=pipeline_environment(tmp_path), stderr=subprocess.PIPE, text=True)
     checkpoint = tmp_path / "runs" / "a" / "checkpoints" / "last.npz"
     deadline = time.monotonic() + 120
     while not (checkpoint.exists() and load_progress(checkpoint).step) and time.monotonic() < deadline:
@@ -110,7 +110,7 @@ def test_a_run_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(reviews, tmp_pa
         assert process.returncode == 130
         assert f"stopped in epoch {stopped.epoch + 1} after step {stopped.step} of" in errors
         assert errors.rstrip().endswith("everything is saved: run the same command again to go on")
-    done = run_sentiment(*command[3:], cwd=tmp_path)
+    done = run_pipeline(*command[3:], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"resuming after epoch {stopped.epoch}, step {stopped.step}" in done.stderr
     assert outcome(tmp_path / "runs" / "a") == uninterrupted
@@ -120,7 +120,7 @@ def test_a_run_killed_between_epochs_ends_as_an_uninterrupted_one(reviews, tmp_p
     # Saved at the ends of epochs only.
     arguments = ["train", "name=a", *SETTINGS, f"data.train={reviews}", "training.checkpoint_seconds=1000000"]
     command = [sys.executable, "-m", "pipelines.sentiment", *arguments]
-    process = subprocess.Popen(command, cwd=tmp_path, env=sentiment_environment(tmp_path), stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, cwd=tmp_path, env=pipeline_environment(tmp_path), stderr=subprocess.PIPE)
     checkpoint = tmp_path / "runs" / "a" / "checkpoints" / "last.npz"
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and time.monotonic() < deadline:
@@ -128,23 +128,23 @@ def test_a_run_killed_between_epochs_ends_as_an_uninterrupted_one(reviews, tmp_p
     process.kill()
     process.communicate()
     assert (load_progress(checkpoint).epoch, load_progress(checkpoint).step) == (1, 0)
-    done = run_sentiment(*arguments, cwd=tmp_path)
+    done = run_pipeline(*arguments, cwd=tmp_path)
     assert "resuming after epoch 1, step 0" in done.stderr
     assert outcome(tmp_path / "runs" / "a") == uninterrupted
 
 
 def test_the_same_seed_gives_the_same_run_and_another_does_not(reviews, tmp_path, uninterrupted):
-    assert run_sentiment("train", "name=a", *SETTINGS, f"data.train={reviews}", cwd=tmp_path).returncode == 0
-    assert run_sentiment("train", "name=b", "seed=2", *SETTINGS, f"data.train={reviews}", cwd=tmp_path).returncode == 0
+    assert run_pipeline("train", "name=a", *SETTINGS, f"data.train={reviews}", cwd=tmp_path).returncode == 0
+    assert run_pipeline("train", "name=b", "seed=2", *SETTINGS, f"data.train={reviews}", cwd=tmp_path).returncode == 0
     assert outcome(tmp_path / "runs" / "a") == uninterrupted
     assert outcome(tmp_path / "runs" / "b")[0] != uninterrupted[0]
 
 
 def test_a_finished_run_is_not_trained_again(reviews, tmp_path):
     command = ["train", "name=a", *SMALL, "data.source=csv", f"data.train={reviews}"]
-    first = run_sentiment(*command, cwd=tmp_path)
+    first = run_pipeline(*command, cwd=tmp_path)
     before = os.stat(tmp_path / "runs" / "a" / "checkpoints" / "last.npz").st_mtime_ns
-    again = run_sentiment(*command, cwd=tmp_path)
+    again = run_pipeline(*command, cwd=tmp_path)
     assert (again.returncode, again.stdout) == (0, first.stdout)
     assert os.stat(tmp_path / "runs" / "a" / "checkpoints" / "last.npz").st_mtime_ns == before
 
@@ -153,7 +153,7 @@ def test_an_infinite_loss_stops_with_one_line_and_keeps_the_last_good_checkpoint
     settings = [*SMALL, "training.optimizer=sgd", "training.schedule=constant", "training.clip_norm=0", "training.epochs=4"]
     # The rate rises over the first half of the steps: the first epoch still goes well.
     settings += ["training.warmup_fraction=0.9", "training.learning_rate=1e38", "data.source=csv", f"data.train={reviews}", "name=a"]
-    done = run_sentiment("train", *settings, cwd=tmp_path)
+    done = run_pipeline("train", *settings, cwd=tmp_path)
     assert done.returncode == 2
     last_line = done.stderr.rstrip().split("\n")[-1]
     assert last_line.startswith(("the training loss became ", "the weights became infinite"))
@@ -173,7 +173,7 @@ def test_early_stopping_keeps_the_best_epoch(reviews, tmp_path):
         "data.source=csv",
         f"data.train={reviews}",
     ]
-    done = run_sentiment("train", "--json", "name=a", *settings, cwd=tmp_path)
+    done = run_pipeline("train", "--json", "name=a", *settings, cwd=tmp_path)
     facts = json.loads(done.stdout)
     assert facts["epochs"] < 30
     assert facts["epochs"] == facts["best_epoch"] + 2
@@ -185,7 +185,7 @@ def test_early_stopping_keeps_the_best_epoch(reviews, tmp_path):
 
 def test_averaged_weights_are_what_is_validated_and_kept(reviews, tmp_path):
     settings = [*SMALL, "training.ema_momentum=0.9", "data.source=csv", f"data.train={reviews}"]
-    done = run_sentiment("train", "--json", "name=a", *settings, cwd=tmp_path)
+    done = run_pipeline("train", "--json", "name=a", *settings, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     history = (tmp_path / "runs" / "a" / "history.csv").read_text().splitlines()
     losses = [float(dict(zip(history[0].split(","), row.split(","), strict=True))["val_cross_entropy"]) for row in history[1:]]

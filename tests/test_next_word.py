@@ -1,0 +1,258 @@
+"""Next-word commands as a user runs them: from a text to words proposed."""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pexpect
+import pyte
+import pytest
+import tensorflow as tf
+
+from nlp_rnn.config import ConfigError
+from nlp_rnn.ondevice import OnDeviceModel
+from tests.conftest import ROOT, pipeline_environment, run_pipeline
+
+
+def ask(*arguments, cwd, **options):
+    done = run_pipeline(*arguments, cwd=cwd, task="next_word", **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refused(*arguments, cwd, **options):
+    done = run_pipeline(*arguments, cwd=cwd, task="next_word", **options)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+SAVED = ("--model", "saved_models/next_word")
+FILES = ("data.train=train.txt", "data.validation=validation.txt")
+LITERT = ("--model", "saved_models/next_word_litert")
+
+
+def test_evaluate_scores_model_cache_and_ngram(next_word_trained):
+    found = json.loads(ask("evaluate", "--json", "--run", "runs/small", "--split", "test", "--baseline", "--adapt", cwd=next_word_trained))
+    metrics = found["metrics"]
+    assert metrics["num_tokens"] == metrics["num_words"] + 60  # an end a line
+    assert metrics["perplexity"] < 2.5
+    assert found["baseline"]["perplexity"] < 3
+    assert found["adapted"]["perplexity"] < 1.2 * metrics["perplexity"]
+    assert 0.5 < metrics["recall_at_1"] < metrics["recall_at_3"] <= metrics["recall_at_5"] <= 1
+    assert metrics["keystroke_savings"] > 0.4
+    written = json.loads((next_word_trained / "runs" / "small" / "metrics.json").read_text())
+    assert written["test"] == metrics
+    assert written["cache"] == {"share": found["adapted"]["share"], "theta": found["adapted"]["theta"]}
+    text = ask("evaluate", "--run", "runs/small", cwd=next_word_trained)
+    assert text.startswith("validation: ")
+
+
+def test_the_phone_scores_what_the_run_scores(next_word_trained):
+    run, device = (
+        json.loads(ask("evaluate", "--json", *where, "--split", "test", cwd=next_word_trained))["metrics"]
+        for where in (("--run", "runs/small"), LITERT)
+    )
+    assert device["num_tokens"] == run["num_tokens"]
+    assert device["perplexity"] == pytest.approx(run["perplexity"], rel=0.02)
+    assert device["recall_at_3"] == pytest.approx(run["recall_at_3"], abs=0.01)
+
+
+def test_predict_proposes_next_words_and_completions(next_word_trained):
+    texts = ["the cat likes the ", "The cat likes the gre", "my neighbour follows", "zzzz", ""]
+    answers = [json.loads(line) for line in ask("predict", "--json", *SAVED, *texts, cwd=next_word_trained).splitlines()]
+    words = [[each["word"] for each in answer["words"]] for answer in answers]
+    assert words[0][0] == "green"
+    assert words[1] == ["green"]
+    assert words[2] == ["follows"]
+    assert words[3] == []
+    assert len(words[4]) == 5
+    assert answers[1]["words"][0]["probability"] == pytest.approx(1, abs=1e-5)
+    assert not {"", "<unk>", "\ufffd", "</s>"} & {word for each in words for word in each}
+
+
+def test_predict_reads_a_pipe_and_a_prompt_of_a_megabyte(next_word_trained):
+    text = "the cat likes the green garden . " * 32_000 + "the cat likes the \n"
+    lines = ask("predict", *SAVED, "--count", "2", cwd=next_word_trained, text=text).splitlines()
+    assert lines[0].startswith("green ")
+
+
+def test_one_text_has_one_answer_whatever_the_batch(next_word_trained):
+    loaded = tf.saved_model.load(str(next_word_trained / "saved_models" / "next_word" / "1"))
+    texts = ["the cat likes ", "", "a dog sees a shiny ki", "nobody remembers an \xff\xfe"]
+    together = loaded.signatures["serving_default"](text=tf.constant(texts))
+    for row, text in enumerate(texts):
+        alone = loaded.signatures["serving_default"](text=tf.constant([text]))
+        np.testing.assert_array_equal(alone["words"][0], together["words"][row])
+        np.testing.assert_allclose(alone["probabilities"][0], together["probabilities"][row], atol=1e-5)
+
+
+def test_steps_give_what_the_whole_text_gives(next_word_trained):
+    loaded = tf.saved_model.load(str(next_word_trained / "saved_models" / "next_word" / "1"))
+    ids = loaded.signatures["tokenize"](text=tf.constant(["the cat likes the"]))["token_ids"].numpy()[0]
+    step = loaded.signatures["step"]
+    states = tf.zeros([1, step.structured_input_signature[1]["states"].shape[1]])
+    for token in [3, *ids]:
+        answer = step(token_ids=tf.constant([token]), states=states)
+        states = answer["states"]
+    expected = loaded.signatures["serving_default"](text=tf.constant(["the cat likes the "]))
+    assert float(tf.exp(tf.reduce_max(answer["log_probabilities"]))) == pytest.approx(float(expected["probabilities"][0, 0]), abs=1e-5)
+
+
+def test_litert_files_are_small_and_a_readme_tells_how(next_word_trained):
+    folder = next_word_trained / "saved_models" / "next_word_litert" / "1"
+    text = (folder / "README.md").read_text()
+    assert len(text.splitlines()) <= 36
+    code = text.split("```python\n")[1].split("```")[0].replace('"in", "the"', '"the", "cat", "likes", "the"')
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "green"
+
+
+def test_a_folder_that_is_no_litert_model_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="holds no LiteRT model"):
+        OnDeviceModel(tmp_path)
+
+
+# --- the console ---------------------------------------------------------------------------------------------------
+
+
+def test_console_through_a_pipe(next_word_trained):
+    done = run_pipeline(
+        "console", *LITERT, "--count", "1", cwd=next_word_trained, task="next_word", text="the cat likes the\nthe k\n/stats\n"
+    )
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0].startswith("the ")
+    assert done.stdout.splitlines()[1].split()[0] in ("king", "kingdom", "kitchen")
+    assert done.stderr.strip().endswith("0 words remembered")
+    found = json.loads(ask("console", "--json", *LITERT, cwd=next_word_trained, text="A dog sees a shiny \n"))
+    assert found["words"][0]["word"] == "kingdom"
+
+
+def test_console_without_tensorflow(next_word_trained):
+    code = (
+        "import sys; from pipelines import next_word; from nlp_rnn import cli; "
+        f"cli.main(next_word, ['console', '--model', {str(next_word_trained / 'saved_models' / 'next_word_litert')!r}]); "
+        "print('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, input="the \n", capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+class Console:
+    """The console in a terminal of 24 lines."""
+
+    def __init__(self, folder, *arguments, **environment):
+        command = ["-m", "pipelines.next_word", "console", *LITERT, *arguments]
+        whole = pipeline_environment(folder) | {"TERM": "xterm"} | environment
+        self.child = pexpect.spawn(
+            sys.executable, command, cwd=str(folder), env=whole, encoding="utf-8", codec_errors="replace", dimensions=(24, 100)
+        )
+        self.screen = pyte.Screen(100, 24)
+        self.screen.write_process_input = self.child.send  # answers where the cursor is
+        self.stream = pyte.Stream(self.screen)
+        self.see("help tells more")
+
+    def type(self, *texts):
+        for text in texts:
+            self.child.send(text)
+
+    def see(self, pattern):
+        """Waits until the screen shows what matches."""
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            found = re.search(pattern, "\n".join(self.screen.display))
+            if found:
+                return found
+            with contextlib.suppress(pexpect.TIMEOUT):
+                self.stream.feed(self.child.read_nonblocking(4096, timeout=0.2))
+        raise AssertionError(f"{pattern!r} is not on the screen:\n" + "\n".join(self.screen.display))
+
+    def resize(self, rows, columns):
+        self.child.setwinsize(rows, columns)
+        self.screen.resize(rows, columns)
+
+    def leave(self):
+        self.type("/quit\r")
+        self.child.expect(pexpect.EOF)
+        self.child.close()
+        assert self.child.exitstatus == 0
+
+
+def test_console_in_a_terminal(next_word_trained):
+    console = Console(next_word_trained, "--learn")
+    console.type("the cat likes the gr")
+    console.see(r"> the cat likes the green[^$]* 1 green 100\.0%")
+    console.type("\t")
+    console.see(" 1 garden")
+    console.type("\x1b1")  # Alt-1
+    console.see(r"green garden \.[^$]* 1 \. ")
+    console.resize(12, 60)
+    console.type("\r", "/stats\r")
+    found = console.see(r"(\d+) of (\d+) keystrokes saved \(\d+ %\), (\d+) words taken")
+    assert found.groups() == ("9", str(len("the cat likes the green garden ")), "2")  # "een" and "garden"
+    console.type("my neighbour")
+    console.see("> my neighbour")
+    console.type("\x03")  # Ctrl-C: the line is gone, the console stays
+    console.type("\U0001f600 \u05e9\u05dc\u05d5\u05dd \r")
+    console.type("/save memory.npz\r")
+    assert int(console.see(r"(\d+) words kept")[1]) >= 7
+    console.leave()
+    again = Console(next_word_trained, "--memory", "memory.npz")
+    again.type("/stats\r")
+    assert int(again.see(r"(\d+) words remembered")[1]) >= 7
+    again.leave()
+
+
+def test_console_takes_a_pasted_page_and_a_plain_terminal(next_word_trained):
+    console = Console(next_word_trained, TERM="dumb", LC_ALL="C", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
+    console.type("the cat likes the green garden . " * 60 + "\r")
+    console.type("a dog\r", "/top 0\r")
+    console.see("/top is 0")
+    console.type("/nonsense\r")
+    console.see("/nonsense is not a command")
+    console.leave()
+
+
+# --- what goes wrong -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["training.window=5000"], "data.train has .* tokens, too few for training.batch_size 64"),
+        (["model.is_bidirectional=true"], "model.is_bidirectional is true"),
+        (["model.softmax=adaptive"], "model.cutoffs is"),
+        (["training.monitor=val_accuracy"], "training.monitor is val_accuracy"),
+        (["tokenizer.level=char", "model.units=4"], "tokenizer.level is char"),
+        (["tokenizer.case=markers"], "tokenizer.case is markers"),
+        (["data.source=wikitext2", "data.train=", "data.validation=", "data.dir=nowhere"], "data.source is wikitext2, but there is no"),
+    ],
+)
+def test_settings_that_cannot_be(next_word_trained, settings, message):
+    found = refused(
+        "train", "name=bad", "data.source=text", "data.train=train.txt", "data.validation=validation.txt", *settings, cwd=next_word_trained
+    )
+    assert re.search(message, found)
+    assert not (next_word_trained / "runs" / "bad").exists()
+
+
+def test_models_of_another_kind_are_refused(next_word_trained, trained):
+    other = str(trained / "saved_models" / "sentiment")
+    assert "this command is next_word" in refused("predict", "--model", other, "text", cwd=next_word_trained)
+    assert "holds no LiteRT model" in refused("console", "--model", other, cwd=next_word_trained, text="")
+    assert "holds no exported model" in refused("predict", *LITERT, "text", cwd=next_word_trained)
+    done = run_pipeline("predict", "--model", str(next_word_trained / "saved_models" / "next_word"), "text", cwd=next_word_trained)
+    assert done.returncode == 2
+    assert "this command is sentiment" in done.stderr
+
+
+def test_a_memory_of_another_model_is_refused(next_word_trained):
+    np.savez(next_word_trained / "other.npz", keys=np.zeros((2, 3)), ids=np.zeros(2), count=2)
+    assert "memory of another model" in refused("console", *LITERT, "--memory", "other.npz", cwd=next_word_trained, text="")
+    (next_word_trained / "broken.npz").write_bytes(os.urandom(100))
+    assert "not readable as a memory" in refused("console", *LITERT, "--memory", "broken.npz", cwd=next_word_trained, text="")

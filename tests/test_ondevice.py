@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from nlp_rnn import ondevice
+from nlp_rnn.neural_cache import SIZE, CacheSettings, ContinuousCache
+from nlp_rnn.ondevice import OnDeviceModel, Step, split_text
+from nlp_rnn.tokenizer import Tokenizer
+from nlp_rnn.typing_session import TypingSession
+
+# --- the same words without TensorFlow -------------------------------------------------------------------------------
+
+TOKENIZERS = {
+    (splitter, case): Tokenizer("word", splitter=splitter, case=case) for splitter in ondevice.SPLITTERS for case in ("lower", "keep")
+}
+TEXT = st.text(
+    st.one_of(
+        st.sampled_from("abcDEF ''’.,!? \n\t0123456789/-_<br/>nNtTsS\u00a0\u200b\ufeff\u0301\u4e00\u0e01\u200d"),
+        st.characters(exclude_categories=("Cs", "Co", "Cn")),
+    ),
+    max_size=40,
+)
+
+
+@pytest.mark.parametrize(("splitter", "case"), TOKENIZERS)
+@settings(max_examples=300, deadline=None)
+@given(text=TEXT)
+@example("Don't you'll WE'VE it’s 3.5 1,000 10:30 <br />x<BR>y")
+@example("\u0130stanbul \u03a3\u039f\u03a6\u039f\u03a3 stra\u00dfe \u01c5")
+@example(
+    "\u0440\u0443\u0441\u0441\u043a\u0438\u0439 \u05e9\u05dc\u05d5\u05dd \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35 \U0001f468\u200d\U0001f469"
+)
+def test_words_are_the_tokenizers(splitter, case, text):
+    expected = [piece.decode("utf-8") for piece in TOKENIZERS[splitter, case].pieces(tf.constant([text.encode()])).to_list()[0]]
+    assert split_text(text, splitter=splitter, lowercase=case == "lower", html_breaks=True) == expected
+
+
+# --- the cache -----------------------------------------------------------------------------------------------------
+
+
+def test_cache_gives_what_followed_likely_places():
+    cache = ContinuousCache(CacheSettings(share=0.25, theta=2.0), vocab_size=5, features=2)
+    own = np.log(np.array([0.2, 0.2, 0.2, 0.2, 0.2], np.float32))
+    np.testing.assert_array_equal(cache.mix(own, np.ones(2)), own)
+    cache.add(np.array([1.0, 0.0]), 3)
+    cache.add(np.array([0.0, 1.0]), 4)
+    found = np.exp(cache.mix(own, np.array([1.0, 0.5])))
+    weights = np.exp([2.0, 1.0]) / np.exp([2.0, 1.0]).sum()
+    np.testing.assert_allclose(found, [0.15, 0.15, 0.15, 0.15 + 0.25 * weights[0], 0.15 + 0.25 * weights[1]], rtol=1e-5)
+
+
+def test_cache_forgets_the_oldest_and_comes_back_from_its_file(tmp_path):
+    cache = ContinuousCache(CacheSettings(share=0.5, theta=0.0), vocab_size=4, features=1)
+    for token in [1] * 10 + [2] * SIZE:
+        cache.add(np.ones(1), token)
+    assert len(cache) == SIZE
+    own = np.log(np.full(4, 0.25, np.float32))
+    expected = cache.mix(own, np.ones(1))
+    np.testing.assert_allclose(np.exp(expected), [0.125, 0.125, 0.625, 0.125], rtol=1e-5)
+    cache.save(tmp_path / "memory.npz")
+    again = ContinuousCache(CacheSettings(share=0.5, theta=0.0), vocab_size=4, features=1)
+    again.load(tmp_path / "memory.npz")
+    np.testing.assert_array_equal(again.mix(own, np.ones(1)), expected)
+    again.clear()
+    assert not len(again)
+
+
+# --- typing --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(next_word_trained):
+    return OnDeviceModel(next_word_trained / "saved_models" / "next_word_litert", precision="float")
+
+
+def words(session, text):
+    return [proposal.word for proposal in session.propose(text)]
+
+
+def test_typing_key_by_key_proposes_what_the_whole_line_proposes(model):
+    line = "The cat likes the green garden . a dog sees"
+    session, calls = TypingSession(model), []
+    for end in range(len(line) + 1):
+        found = session.propose(line[:end])
+        fresh = TypingSession(model).propose(line[:end])
+        assert [each.word for each in found] == [each.word for each in fresh]
+        np.testing.assert_allclose([each.probability for each in found], [each.probability for each in fresh], atol=1e-4)
+        calls.append(found)
+    assert calls[-1][0].word == "sees"
+
+
+def test_corrections_are_read_from_where_they_stand(model):
+    session = TypingSession(model)
+    session.propose("the cat likes the green garden")
+    assert words(session, "the dog sees a ")[0] == "shiny"
+    assert words(session, "the dog sees a shiny kingdom . " * 100 + "a dog sees a ")[0] == "shiny"
+    assert words(session, "the cat likes the ")[0] == "green"
+
+
+def test_a_key_costs_one_step_however_long_the_text_is(model, monkeypatch):
+    session, count = TypingSession(model), []
+    monkeypatch.setattr(model, "step", lambda *a, real=model.step: count.append(1) or real(*a))
+    monkeypatch.setattr(model, "prefill", lambda ids, *a, real=model.prefill: count.append(len(ids)) or real(ids, *a))
+    text = "the cat likes the green garden . " * 40
+    session.propose(text)
+    for end in range(12):
+        count.clear()
+        session.propose(text + "a dog sees a"[:end])
+        assert sum(count) <= 1
+    count.clear()
+    session.propose("the cat likes the green garden . " * 30_000)  # a pasted book: its end is read
+    assert sum(count) <= 512
+
+
+def test_lines_carry_the_text_on_and_reset_ends_it(model):
+    session = TypingSession(model)
+    first = session.propose("")
+    session.finish_line("the cat likes the green garden .")
+    steps = [Step(*model.step(3, model.zero_states()))]
+    for token in [*model.ids(model.split("the cat likes the green garden .")), 3]:
+        steps.append(model.step(token, steps[-1].states))
+    np.testing.assert_allclose(session._start.states, steps[-1].states, atol=1e-5)
+    session.reset()
+    assert session.propose("") == first
+
+
+def test_accepting_counts_the_keys_saved(model):
+    session = TypingSession(model)
+    proposal = session.propose("the cat likes the gr")[0]
+    assert session.accept(proposal) == "een "
+    session.finish_line("the cat likes the green ")
+    assert (session.statistics.saved, session.statistics.characters, session.statistics.accepted) == (3, 24, 1)
+
+
+def test_learning_makes_what_was_typed_likelier(model):
+    plain, learning = TypingSession(model), TypingSession(model, adapts=True)
+    line = "nobody remembers a shiny kitchen ."
+    for session in (plain, learning):
+        for _ in range(5):
+            session.finish_line(line)
+    probability = [
+        {each.word: each.probability for each in session.propose("nobody remembers a shiny ki")}["kitchen"] for session in (plain, learning)
+    ]
+    assert probability[1] > probability[0]
+    assert len(plain.memory) == 0
+
+
+def test_profanity_is_proposed_on_request_only(model):
+    place = model.words.index("garden")
+    model.decent[place] = False
+    assert words(TypingSession(model), "the cat likes the green ga") == []
+    assert words(TypingSession(model, allows_profanity=True), "the cat likes the green ga") == ["garden"]
