@@ -35,7 +35,7 @@ class ClassifierModule(tf.Module):
     def __init__(self, model: keras.Model, tokenizer: Tokenizer, config: Config, labels: list[str]) -> None:
         super().__init__()
         self._model, self._tokenizer, self._data = model, tokenizer, config.data
-        make_portable(model.get_layer("encoder").layers)
+        _make_portable(model.get_layer("encoder").layers)
         self._embedding, self._encoder = model.get_layer("embedding"), model.get_layer("encoder")
         self._labels = tf.constant(labels)
 
@@ -92,7 +92,7 @@ class ClassifierModule(tf.Module):
         return tf.reduce_sum(vectors * tf.reduce_mean(tape.gradient(odds, points), axis=0), axis=-1)
 
 
-def make_portable(layers: Iterable[keras.layers.Layer]) -> None:
+def _make_portable(layers: Iterable[keras.layers.Layer]) -> None:
     """Keeps recurrent layers from cuDNN's op, where there is a GPU, and from XLA: the export would not load elsewhere."""
     for layer in layers:
         recurrent = getattr(layer, "layer", layer)  # what WeightDrop wraps

@@ -10,7 +10,24 @@ import numpy as np
 NUM_SUGGESTIONS = 3  # offered at a time, as on a telephone's keyboard
 
 
-class KeyboardMeter:
+class PerplexityMeter:
+    """Adds up what every token costs."""
+
+    def __init__(self) -> None:
+        self.num_tokens, self.nats = 0, 0.0
+
+    def update(self, log_probabilities: np.ndarray, targets: np.ndarray) -> None:
+        """float [tokens, vocabulary], int [tokens]."""
+        self.num_tokens += len(targets)
+        self.nats -= float(log_probabilities[np.arange(len(targets)), targets].sum(dtype=np.float64))
+
+    def result(self) -> dict[str, Any]:
+        """num_tokens, cross_entropy (nats a token), perplexity."""
+        cross_entropy = self.nats / max(self.num_tokens, 1)
+        return {"num_tokens": self.num_tokens, "cross_entropy": cross_entropy, "perplexity": float(np.exp(cross_entropy))}
+
+
+class KeyboardMeter(PerplexityMeter):
     """Scores distributions over a vocabulary of words, as they come.
 
     Every token counts for the perplexity. The others are of words only, not of symbols such as the end of a text; a word
@@ -26,18 +43,18 @@ class KeyboardMeter:
     """
 
     def __init__(self, words: Sequence[str], is_proposable: np.ndarray, is_symbol: np.ndarray) -> None:
+        super().__init__()
         self._words, self._is_proposable, self._is_symbol = words, is_proposable, is_symbol
         self._sorted = np.array(sorted(np.flatnonzero(is_proposable).tolist(), key=words.__getitem__), np.int64)
         self._sorted_words = [words[number] for number in self._sorted]
-        self.num_tokens = self._num_words = self._num_unknown = 0
-        self.nats = self._reciprocal = 0.0
+        self._num_words = self._num_unknown = 0
+        self._reciprocal = 0.0
         self._hits = {1: 0, 3: 0, 5: 0}
         self._keys = self._characters = 0
 
     def update(self, log_probabilities: np.ndarray, targets: np.ndarray) -> None:
         """float [tokens, vocabulary], int [tokens]."""
-        self.num_tokens += len(targets)
-        self.nats -= float(log_probabilities[np.arange(len(targets)), targets].sum(dtype=np.float64))
+        super().update(log_probabilities, targets)
         for row, target in zip(log_probabilities, targets, strict=True):
             if self._is_symbol[target]:
                 continue
@@ -55,16 +72,12 @@ class KeyboardMeter:
                 self._hits[count] += rank <= count
 
     def result(self) -> dict[str, Any]:
-        """num_tokens, num_words, cross_entropy (nats a token), perplexity, recall_at_1, _3, _5, mean_reciprocal_rank and
-        keystroke_savings; fractions are 0-1."""
+        """As `PerplexityMeter.result`, and num_words, recall_at_1, _3, _5, mean_reciprocal_rank, keystroke_savings; fractions are 0-1."""
         count, known = max(self._num_words, 1), max(self._num_words - self._num_unknown, 1)
         unknown = self._num_unknown * self._characters / known
-        cross_entropy = self.nats / max(self.num_tokens, 1)
         return {
-            "num_tokens": self.num_tokens,
+            **super().result(),
             "num_words": self._num_words,
-            "cross_entropy": cross_entropy,
-            "perplexity": float(np.exp(cross_entropy)),
             **{f"recall_at_{number}": hits / count for number, hits in self._hits.items()},
             "mean_reciprocal_rank": self._reciprocal / count,
             "keystroke_savings": 1 - (self._keys + unknown) / max(self._characters + unknown, 1),

@@ -15,7 +15,7 @@ from nlp_rnn.checkpoints import load_checkpoint
 from nlp_rnn.config import Config
 from nlp_rnn.datasets import TokenCache
 from nlp_rnn.evaluation import corpus_with
-from nlp_rnn.keyboard import KeyboardMeter
+from nlp_rnn.keyboard import KeyboardMeter, PerplexityMeter
 from nlp_rnn.kneser_ney import KneserNey
 from nlp_rnn.language_model import LanguageModel
 from nlp_rnn.neural_cache import CacheSettings, ContinuousCache
@@ -60,14 +60,17 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: bool) -> d
       adapts: whether the model is also scored with a continuous cache, its settings chosen on the validation split.
 
     Returns:
-      split, metrics and, where asked for, baseline and adapted: what `KeyboardMeter.result` gives.
+      split, metrics and, where asked for, baseline and adapted: what `KeyboardMeter.result` gives, of subword models
+      `PerplexityMeter.result`. metrics also holds word_perplexity: a word, as white space separates them, and an end of
+      each text; by it models with different tokenizers compare.
     """
     config = run.config
     corpus = corpus_with(config, split)
     model, tokenizer = load_language_model(run)
-    vocabulary = Vocabulary(tokenizer)
+    make_meter = Vocabulary(tokenizer).meter if tokenizer.level == "word" else PerplexityMeter
+    num_words = sum(len(example.text.split()) + 1 for example in corpus.examples(split))  # an end a text
     cache = datasets.prepare_stream(corpus, split, config.data, tokenizer)
-    meter, adapted, memory = vocabulary.meter(), vocabulary.meter(), None
+    meter, adapted, memory = make_meter(), make_meter(), None
     if adapts:
         settings = tune_cache(model, datasets.prepare_stream(corpus, "validation", config.data, tokenizer))
         memory = ContinuousCache(settings, vocab_size=model.vocab_size, features=model.features)
@@ -75,12 +78,13 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: bool) -> d
         meter.update(scored.log_probabilities, scored.targets)
         if memory is not None:
             adapted.update(_adapted(memory, scored), scored.targets)
-    found = {"metrics": meter.result()}
+    found = {"metrics": meter.result() | {"word_perplexity": math.exp(meter.nats / num_words)}}
     if memory is not None:
         found["adapted"] = adapted.result() | vars(memory.settings)
         run.write_metrics(cache=vars(memory.settings))
     if has_baseline:
-        found["baseline"] = evaluate_ngram(datasets.prepare_stream(corpus, "train", config.data, tokenizer), cache, vocabulary)
+        train = datasets.prepare_stream(corpus, "train", config.data, tokenizer)
+        found["baseline"] = evaluate_ngram(train, cache, model.vocab_size, make_meter())
     run.write_metrics(**{split: found["metrics"]}, **{f"{split}_{name}": value for name, value in found.items() if name != "metrics"})
     return {"split": split, **found}
 
@@ -142,12 +146,11 @@ def tune_cache(model: LanguageModel, validation: TokenCache) -> CacheSettings:
     return CacheSettings(share=share, theta=theta)
 
 
-def evaluate_ngram(train: TokenCache, judged: TokenCache, vocabulary: Vocabulary) -> dict[str, Any]:
+def evaluate_ngram(train: TokenCache, judged: TokenCache, vocab_size: int, meter: PerplexityMeter) -> dict[str, Any]:
     """Trains interpolated modified Kneser-Ney on the same ids and scores it on the same text."""
     start = time.monotonic()
-    model = KneserNey(vocab_size=len(vocabulary.words), order=_ORDER).fit(np.fromfile(train.path / "ids.bin", np.int32))
+    model = KneserNey(vocab_size=vocab_size, order=_ORDER).fit(np.fromfile(train.path / "ids.bin", np.int32))
     ids = np.concatenate([[EOS_ID], np.fromfile(judged.path / "ids.bin", np.int32)])
-    meter = vocabulary.meter()
     for place in track(range(1, len(ids)), "scoring the n-gram", len(ids) - 1):
         probabilities = model.probabilities(ids[max(0, place - _ORDER + 1) : place])
         meter.update(np.log(probabilities)[None], ids[place : place + 1])
@@ -161,14 +164,17 @@ def describe(facts: dict[str, Any]) -> str:
     rows += [("with cache", facts["adapted"])] if "adapted" in facts else []
     rows += [("Kneser-Ney", facts["baseline"])] if "baseline" in facts else []
     metrics = facts["metrics"]
-    lines = [
-        f"{facts['split']}: {metrics['num_tokens']:,} tokens, of them {metrics['num_words']:,} words",
-        f"{'':<12}{'perplexity':>11}{'top 1':>9}{'top 3':>9}{'top 5':>9}{'MRR':>8}{'keystrokes saved':>18}",
-    ]
+    of_words = f", {metrics['num_words']:,} of them words" if "num_words" in metrics else ""
+    per_word = f"; perplexity a word {metrics['word_perplexity']:.2f}" if "word_perplexity" in metrics else ""
+    lines = [f"{facts['split']}: {metrics['num_tokens']:,} tokens{of_words}{per_word}"]
+    has_words = "recall_at_1" in metrics
+    titles = f"{'top 1':>9}{'top 3':>9}{'top 5':>9}{'MRR':>8}{'keystrokes saved':>18}" if has_words else ""
+    lines.append(f"{'':<12}{'perplexity':>11}{titles}")
     for name, found in rows:
-        recalls = "".join(f"{100 * found[f'recall_at_{count}']:>7.2f} %" for count in (1, 3, 5))
-        saved = f"{100 * found['keystroke_savings']:>16.2f} %"
-        lines.append(f"{name:<12}{found['perplexity']:>11.2f}{recalls}{found['mean_reciprocal_rank']:>8.4f}{saved}")
+        lines.append(f"{name:<12}{found['perplexity']:>11.2f}")
+        if has_words:
+            lines[-1] += "".join(f"{100 * found[f'recall_at_{count}']:>7.2f} %" for count in (1, 3, 5))
+            lines[-1] += f"{found['mean_reciprocal_rank']:>8.4f}{100 * found['keystroke_savings']:>16.2f} %"
     return "\n".join(lines)
 
 

@@ -12,7 +12,8 @@ _PROFANE_STEMS = (
     "dumbass", "fag", "faggot", "fuck", "goddamn", "horseshit", "jackass", "jerkoff", "kike", "motherfuck", "nigga", "nigger", "piss",
     "prick", "pussy", "shit", "slut", "spic", "tits", "tranny", "twat", "wank", "whore",
 )  # fmt: skip
-_ENDINGS = ("", "s", "es", "ed", "er", "ers", "in", "ing", "y", "face", "head", "hole")
+_ENDINGS = ("", "s", "ted", "ting", "ty", "es", "ed", "er", "ers", "in", "ing", "y", "face", "head", "hole")
+PROFANE_WORDS = tuple(stem + ending for stem in _PROFANE_STEMS for ending in _ENDINGS)
 
 
 class Vocabulary:
@@ -33,7 +34,7 @@ class Vocabulary:
         self.is_symbol = np.isin(ids, (PAD_ID, BOS_ID, EOS_ID)) | np.array([word in tokenizer.reserved for word in self.words])
         is_known = np.array([bool(word) and UNKNOWN_TEXT not in word for word in self.words])
         self.is_proposable = is_known & ~self.is_symbol & (ids != UNK_ID)
-        profane = {stem + ending for stem in _PROFANE_STEMS for ending in _ENDINGS}
+        profane = set(PROFANE_WORDS)
         self.is_profane = np.array([word.lower() in profane for word in self.words])
 
     def meter(self) -> KeyboardMeter:

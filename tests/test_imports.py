@@ -39,7 +39,8 @@ ALLOWED = {
     "typing_session": {"neural_cache", "ondevice"},
     "console": {"config", "typing_session"},
     "vocabulary": {"config", "keyboard", "tokenizer"},
-    "language_export": {"__init__", "config", "export", "language_model", "tokenizer", "vocabulary"},
+    "proposals": {"language_model", "subwords", "tokenizer", "vocabulary"},
+    "language_export": {"__init__", "config", "language_model", "proposals", "tokenizer"},
     "litert_export": {"config", "export", "files", "language_model", "neural_cache", "ondevice", "tokenizer", "vocabulary"},
     "language_evaluation": {
         "checkpoints",
