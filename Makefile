@@ -6,11 +6,14 @@ BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 
 DEMO_CONFIG ?= configs/sentiment_demo.yaml
+NEXT_WORD_CONFIG ?= configs/next_word_demo.yaml
+NEXT_WORD_RUN = runs/$(basename $(notdir $(NEXT_WORD_CONFIG)))
 DEMO_RUN = runs/$(basename $(notdir $(DEMO_CONFIG)))
 BENCH_PLOTS ?= runs/bench
 SENTIMENT = $(BIN)/python -m pipelines.sentiment
+NEXT_WORD = $(BIN)/python -m pipelines.next_word
 
-.PHONY: demo test lint types unit slow bench bench-memory results clean
+.PHONY: demo demo-next-word test lint types unit slow bench bench-memory bench-console results clean
 
 demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of real film reviews (minutes)
 	$(SENTIMENT) train --config $(DEMO_CONFIG)
@@ -24,6 +27,15 @@ demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of rea
 	@echo "training curves:  $(DEMO_RUN)/curves.png"
 	@echo "confusion matrix: $(DEMO_RUN)/confusion_test.png"
 	@echo "model:            saved_models/sentiment (newest version; the second column above is the probability of 'pos')"
+
+demo-next-word: $(VENV)/demo.stamp  ## train, evaluate, export and ask a model of the next word (minutes)
+	$(NEXT_WORD) train --config $(NEXT_WORD_CONFIG)
+	$(NEXT_WORD) evaluate --run $(NEXT_WORD_RUN) --split test --baseline
+	$(NEXT_WORD) export --run $(NEXT_WORD_RUN)
+	$(NEXT_WORD) export --run $(NEXT_WORD_RUN) --format litert
+	$(NEXT_WORD) predict --model saved_models/next_word "This is one of the " "I really enj" "The acting was "
+	@echo
+	@echo "now type: $(NEXT_WORD) console --model saved_models/next_word_litert"
 
 test: lint types unit  ## lint, types, tests
 
@@ -51,13 +63,16 @@ bench: $(VENV)/bench.stamp  ## layers, steps, epochs and tokenizer beside others
 bench-memory: $(VENV)/demo.stamp  ## constant memory on a corpus of 2 GB (about half an hour)
 	$(BIN)/python -m benchmarks.streaming_memory
 
+bench-console: $(VENV)/demo.stamp  ## the latency of a key in the console; needs saved_models/next_word_litert
+	$(BIN)/python -m benchmarks.console
+
 results: $(VENV)/dev.stamp  ## the figures of RESULTS.md; needs NLP_RNN_DATA (about half an hour)
 	$(SENTIMENT) train --config configs/sentiment.yaml
 	$(SENTIMENT) evaluate --run runs/sentiment --split test --baseline
 
 $(VENV)/demo.stamp: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) '.[demo]'
+	$(INSTALL) '.[demo,console]'
 	touch $@
 
 $(VENV)/dev.stamp: setup.cfg pyproject.toml constraints.txt

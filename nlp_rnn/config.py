@@ -124,7 +124,7 @@ class TrainingConfig:
 
     batch_size: PositiveInt = 64
     epochs: PositiveInt = 10
-    max_steps_per_epoch: NonNegativeInt = 0  # 0: the whole training set
+    max_steps_per_epoch: NonNegativeInt = 0  # 0: the whole training set; language models read on in the next epoch
     # lazy_adam leaves the rows of the embedding alone that a batch does not touch: faster for large vocabularies, not equal.
     optimizer: Literal["adam", "adamw", "lazy_adam", "sgd"] = "adam"
     learning_rate: PositiveFloat = 1e-3

@@ -70,10 +70,14 @@ def check_length(cache: TokenCache, config: TrainingConfig) -> None:
 
 
 class WindowStream:
-    """The training batches of a `TokenStream`, whose cuts depend on seed and epoch only; can start in mid-epoch."""
+    """The training batches of a `TokenStream`, whose cuts depend on seed and epoch only; can start in mid-epoch.
 
-    def __init__(self, stream: TokenStream, *, window: int, is_random: bool, seed: int) -> None:
-        self._stream, self._window, self._is_random, self._seed = stream, window, is_random, seed
+    Args:
+      max_steps: of an epoch, which then reads on where the one before stopped; 0: an epoch is the whole text.
+    """
+
+    def __init__(self, stream: TokenStream, *, window: int, is_random: bool, seed: int, max_steps: int = 0) -> None:
+        self._stream, self._window, self._is_random, self._seed, self._max_steps = stream, window, is_random, seed, max_steps
         self.epoch = self.first_step = 0
 
     @property
@@ -87,8 +91,13 @@ class WindowStream:
 
     def plan(self, epoch: int) -> list[tuple[int, int]]:
         """(start, length) of an epoch's windows."""
-        if not self._is_random:
-            return self._stream.windows(self._window)
+        whole = self._draw(epoch) if self._is_random else self._stream.windows(self._window)
+        if not self._max_steps:
+            return whole
+        first = epoch * self._max_steps % len(whole)
+        return (whole[first:] + whole[:first])[: self._max_steps]
+
+    def _draw(self, epoch: int) -> list[tuple[int, int]]:
         generator, plan, start = np.random.default_rng([self._seed, epoch]), [], 0
         while start < self._stream.row_length:
             usual = self._window / 2 if generator.random() < _SHORT_SHARE else self._window

@@ -101,7 +101,9 @@ def train_language_model(model: LanguageModel, run: Run, train: TokenCache, vali
     """As `train_classifier`, over texts that are read on from batch to batch; `streams.check_length` comes first."""
     config = run.config.training
     text = TokenStream(train, config.batch_size, drop_remainder=True)
-    stream = WindowStream(text, window=config.window, is_random=config.random_window, seed=run.config.seed)
+    stream = WindowStream(
+        text, window=config.window, is_random=config.random_window, seed=run.config.seed, max_steps=config.max_steps_per_epoch
+    )
     model.compile(build_optimizer(config, stream.num_steps(config.epochs)), jit_compile=False)
     logger.info(
         "training on %s tokens, %d steps in the first epoch, %d rows, windows of about %d tokens, vocabulary %s, %s parameters",

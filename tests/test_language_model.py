@@ -70,6 +70,15 @@ def test_drawn_windows_cover_the_rows_and_depend_on_seed_and_epoch_only(tmp_path
     np.testing.assert_array_equal(batches[0][0], windows._stream.read(*plans[1][2])[0])
 
 
+def test_short_epochs_read_on_where_the_last_one_stopped(tmp_path):
+    _, cache = make_cache(tmp_path, 4 * 50)
+    stream = TokenStream(cache, 4, drop_remainder=True)
+    windows = WindowStream(stream, window=10, is_random=False, seed=1, max_steps=2)
+    assert [windows.plan(epoch) for epoch in range(3)] == [[(0, 10), (10, 10)], [(20, 10), (30, 10)], [(40, 10), (0, 10)]]
+    assert windows.steps_per_epoch == 2
+    assert windows.num_steps(3) == 6
+
+
 # --- the model -----------------------------------------------------------------------------------------------------
 
 
