@@ -50,7 +50,7 @@ class DataConfig:
     validation: str = ""
     test: str = ""
     text_column: str = "text"
-    label_column: str = "label"
+    label_column: str = "label"  # empty: labels are not read
     # How splits that were not given are taken from train. "hash": by a seeded hash of the text, so that equal texts
     # stay together. "blocks": runs of `block_size` rows, for files where related rows stand next to each other.
     split: Literal["hash", "blocks"] = "hash"
@@ -174,7 +174,7 @@ class Config:
 # What a task's settings are where neither file nor command line says.
 TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "sentiment": {},
-    "next_word": {"data": {"split": "blocks"}, "model": {"is_bidirectional": False}},
+    "next_word": {"data": {"split": "blocks", "label_column": ""}, "model": {"is_bidirectional": False}},
 }
 
 

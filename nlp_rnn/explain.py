@@ -17,6 +17,15 @@ _WORD_START = "\u2581"
 # --- pieces --------------------------------------------------------------------------------------------------------
 
 
+def tokens_of(loaded: Any, text: bytes, *, is_terminal: bool) -> tuple[dict[str, Any], str]:
+    """The pieces and ids of a text as an exported model reads it, and the text that the ids give back: as facts, and to show."""
+    answer = {name: value.numpy()[0] for name, value in loaded.tokenize(tf.constant([text])).items()}
+    pieces = [piece.decode("utf-8") for piece in answer["tokens"]]
+    facts = {"pieces": pieces, "ids": answer["token_ids"].tolist(), "text": answer["text"].decode("utf-8")}
+    show = pieces_to_terminal if is_terminal else pieces_to_plain
+    return facts, f"{show(pieces, facts['ids'])}\n{facts['text']}"
+
+
 def pieces_to_terminal(pieces: list[str], token_ids: list[int]) -> str:
     """The pieces on two background colours in turn, their ids dim behind them; unknown pieces in red."""
     from rich.text import Text

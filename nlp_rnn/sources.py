@@ -341,8 +341,9 @@ def _read_table(path: Path, delimiter: str, columns: tuple[str, ...]) -> Iterato
 
 
 def _table_examples(path: Path, delimiter: str, data: DataConfig) -> Iterator[Example]:
-    for _, (text, label) in _read_table(path, delimiter, (data.text_column, data.label_column)):
-        yield Example(text, label.strip())
+    columns = (data.text_column, data.label_column) if data.label_column else (data.text_column,)
+    for _, (text, *labels) in _read_table(path, delimiter, columns):
+        yield Example(text, labels[0].strip() if labels else "")
 
 
 def _line_examples(path: Path) -> Iterator[Example]:

@@ -1,5 +1,6 @@
 """Next word: a language model of any text, which proposes the next words and completes those begun."""
 
+import math
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -33,7 +34,9 @@ def train(config: Config) -> cli.Result:
         plots.plot_curves(progress.history, run.path / "curves.png", title=f"{config.name}: {config.model.cell}")
         summary = {"seconds": round(progress.seconds, 1), "epochs": progress.epoch, "best_epoch": progress.best_epoch, "seed": config.seed}
         run.write_metrics(training=summary)
-    return cli.Result({"run": str(run.path), **summary}, f"run: {run.path}\ncurves: {run.path}/curves.png")
+    perplexity = math.exp(progress.best) if progress.best is not None else math.nan
+    text = f"validation perplexity {perplexity:.2f} (best of {progress.epoch} epochs)\nrun: {run.path}\ncurves: {run.path}/curves.png"
+    return cli.Result({"run": str(run.path), **summary, "validation_perplexity": perplexity}, text)
 
 
 def evaluate(options: Namespace) -> cli.Result:
@@ -91,6 +94,16 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
             pairs = [(word.decode("utf-8"), float(share)) for word, share in zip(words, probabilities, strict=True) if word]
             facts = {"text": text.decode("utf-8", "replace"), "words": [{"word": word, "probability": share} for word, share in pairs]}
             yield cli.Result(facts, "   ".join(f"{word} {share:.4f}" for word, share in pairs) + f"\t{facts['text']}")
+
+
+def tokenizer(options: Namespace) -> Iterator[cli.Result]:
+    """The pieces and ids of each text as the model reads them, and the text that the ids give back."""
+    import_tensorflow()
+    from nlp_rnn import explain, export
+
+    loaded = export.load_model(options.model, TASK).loaded
+    for texts in cli.input_texts(options.text):
+        yield from (cli.Result(*explain.tokens_of(loaded, text, is_terminal=sys.stdout.isatty())) for text in texts)
 
 
 def console(options: Namespace) -> Iterator[cli.Result]:

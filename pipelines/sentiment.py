@@ -107,13 +107,8 @@ def tokenizer(options: Namespace) -> Iterator[cli.Result]:
     loaded = _load(options)
     from nlp_rnn import explain
 
-    show = explain.pieces_to_terminal if sys.stdout.isatty() else explain.pieces_to_plain
     for texts in cli.input_texts(options.text):
-        for text in texts:
-            answer = {name: value.numpy()[0] for name, value in loaded.tokenize(_strings([text])).items()}
-            pieces = [piece.decode("utf-8") for piece in answer["tokens"]]
-            facts = {"pieces": pieces, "ids": answer["token_ids"].tolist(), "text": answer["text"].decode("utf-8")}
-            yield cli.Result(facts, f"{show(pieces, facts['ids'])}\n{facts['text']}")
+        yield from (cli.Result(*explain.tokens_of(loaded, text, is_terminal=sys.stdout.isatty())) for text in texts)
 
 
 def _load(options: Namespace) -> Any:

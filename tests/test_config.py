@@ -5,7 +5,7 @@ import typing
 import pytest
 
 from nlp_rnn import config as config_module
-from nlp_rnn.config import ConfigError, differences, load_config, to_yaml
+from nlp_rnn.config import ALL_SETTINGS, TASK_DEFAULTS, ConfigError, differences, load_config, to_yaml
 from nlp_rnn.sources import SOURCES
 
 
@@ -141,3 +141,21 @@ cli.main(pipelines.sentiment, {arguments!r})
 sys.exit(any(name in sys.modules for name in ("tensorflow", "keras", "numpy", "matplotlib")))
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_a_task_has_defaults_between_the_dataclasses_and_the_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("task: next_word\nmodel: {units: 7}\n")
+    found = load_config(path, ["data.split=hash"], task="next_word")
+    assert (found.model.units, found.model.is_bidirectional, found.data.split, found.data.label_column) == (7, False, "hash", "")
+    assert load_config(None, [], task="next_word").task == "next_word"
+    assert load_config(None, [], task="sentiment").model.is_bidirectional
+    path.write_text(to_yaml(found))
+    assert load_config(path, task="next_word") == found
+
+
+def test_every_tasks_defaults_are_settings():
+    for task, defaults in TASK_DEFAULTS.items():
+        for section, settings in defaults.items():
+            for key in settings:
+                assert f"{section}.{key}" in ALL_SETTINGS, task

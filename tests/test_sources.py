@@ -5,9 +5,10 @@ from collections import Counter
 
 import pytest
 
-from nlp_rnn.config import ConfigError, load_config
+from nlp_rnn.config import ConfigError, DataConfig, load_config
 from nlp_rnn.files import read_lines
-from nlp_rnn.sources import Corpus, Example, label_names
+from nlp_rnn.sources import SOURCES, Corpus, Example, label_names
+from nlp_rnn.tokenizer import UNK_ID, Tokenizer
 from tests.conftest import write_csv
 
 NASTY = ['comma, "quoted" and\na line break', "日本語 😀", "شكرا", "   spaced   ", ""]
@@ -213,3 +214,26 @@ def test_imdb_has_its_published_splits():
         "test": {"neg": 12500, "pos": 12500},
         "unsupervised": {"": 50000},
     }
+
+
+def test_a_table_without_labels(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("text,other\nfirst,1\nsecond,2\n")
+    splits = SOURCES["csv"](DataConfig(source="csv", train=str(path), label_column=""))
+    assert list(splits["train"]()) == [("first", ""), ("second", "")]
+
+
+def test_wikitext2_gives_every_line_in_order(tmp_path):
+    folder = tmp_path / "wikitext-2"
+    folder.mkdir()
+    for name in ("train", "valid"):
+        (folder / f"{name}.txt").write_text(f" \n = {name} = \n a <unk> b \n \n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"there is no .*test\.txt"):
+        SOURCES["wikitext2"](DataConfig(source="wikitext2", dir=str(tmp_path)))
+    (folder / "wiki.test.tokens").write_text(" x \n", encoding="utf-8")
+    data = DataConfig(source="wikitext2", dir=str(tmp_path), remove_repeated=False)
+    assert [example.text for example in SOURCES["wikitext2"](data)["train"]()] == [" ", " = train = ", " a <unk> b ", " "]
+    corpus = Corpus(data, 1).survey()
+    assert [corpus.facts[split].num_examples for split in ("train", "validation", "test")] == [4, 4, 1]
+    tokenizer = Tokenizer("word", splitter="whitespace", vocabulary=["a", "b"])
+    assert tokenizer.tokenize(["a <unk> b"]).to_list() == [[4, UNK_ID, 5]]
