@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pyte
 import pytest
 import tensorflow as tf
 
+from nlp_rnn.checkpoints import load_progress
 from nlp_rnn.config import ConfigError
 from nlp_rnn.ondevice import OnDeviceModel
 from tests.conftest import ROOT, pipeline_environment, run_pipeline
@@ -256,3 +258,35 @@ def test_a_memory_of_another_model_is_refused(next_word_trained):
     assert "memory of another model" in refused("console", *LITERT, "--memory", "other.npz", cwd=next_word_trained, text="")
     (next_word_trained / "broken.npz").write_bytes(os.urandom(100))
     assert "not readable as a memory" in refused("console", *LITERT, "--memory", "broken.npz", cwd=next_word_trained, text="")
+
+
+# --- interruptions -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
+def test_a_training_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(next_word_trained, tmp_path, number):
+    settings = [
+        "data.source=text", f"data.train={next_word_trained / 'train.txt'}", f"data.validation={next_word_trained / 'validation.txt'}",
+        "data.remove_repeated=false", "model.units=8", "model.embedding_dim=8", "model.softmax=sampled", "model.num_sampled=8",
+        "model.weight_dropout=0.2", "model.embedding_dropout=0.1", "model.word_dropout=0.1", "training.batch_size=2", "training.window=5",
+        "training.epochs=2", "training.checkpoint_seconds=1", "training.ema_momentum=0.9", "training.activation_regularization=0.1",
+    ]  # fmt: skip
+    for name in ("whole", "stopped"):
+        command = [sys.executable, "-m", "pipelines.next_word", "train", f"name={name}", *settings]
+        process = subprocess.Popen(command, cwd=tmp_path, env=pipeline_environment(tmp_path), stderr=subprocess.PIPE, text=True)
+        if name == "stopped":
+            checkpoint = tmp_path / "runs" / name / "checkpoints" / "last.npz"
+            end = time.monotonic() + 120
+            while not (checkpoint.exists() and load_progress(checkpoint).step) and time.monotonic() < end:
+                time.sleep(0.02)
+            process.send_signal(number)
+        process.communicate(timeout=200)
+    assert load_progress(checkpoint).step > 0
+    done = run_pipeline(*command[3:], cwd=tmp_path, task="next_word")
+    assert done.returncode == 0, done.stderr
+    assert "resuming after epoch" in done.stderr
+    whole, stopped = (tmp_path / "runs" / name for name in ("whole", "stopped"))
+    assert (whole / "history.csv").read_text() == (stopped / "history.csv").read_text()
+    with np.load(whole / "checkpoints" / "best.npz") as left, np.load(stopped / "checkpoints" / "best.npz") as right:
+        for key in left.files:
+            np.testing.assert_array_equal(left[key], right[key])
