@@ -63,10 +63,9 @@ class KeyboardMeter(PerplexityMeter):
                 self._num_unknown += 1
                 continue
             scores = row[self._sorted]  # in the order of the alphabet: words that begin alike stand together
-            keys = self._keys_for(int(target), scores)
-            self._keys += keys
-            self._characters += len(self._words[target]) + 1
             rank = _rank(scores, self._place(int(target)))
+            self._keys += self._keys_for(int(target), scores, rank)
+            self._characters += len(self._words[target]) + 1
             self._reciprocal += 1 / rank
             for count in self._hits:
                 self._hits[count] += rank <= count
@@ -83,9 +82,12 @@ class KeyboardMeter(PerplexityMeter):
             "keystroke_savings": 1 - (self._keys + unknown) / max(self._characters + unknown, 1),
         }
 
-    def _keys_for(self, target: int, scores: np.ndarray) -> int:
+    def _keys_for(self, target: int, scores: np.ndarray, rank: int) -> int:
+        """`rank` is that among all words, with nothing typed."""
+        if rank <= NUM_SUGGESTIONS:
+            return 1
         place, length = self._place(target), len(self._words[target])
-        for typed, (start, end) in enumerate(self._ranges(target)):
+        for typed, (start, end) in enumerate(self._ranges(target), start=1):
             if _rank(scores[start:end], place - start) <= NUM_SUGGESTIONS:
                 return typed + 1
         return length + 1
@@ -96,9 +98,9 @@ class KeyboardMeter(PerplexityMeter):
 
     @functools.cache  # noqa: B019
     def _ranges(self, target: int) -> list[tuple[int, int]]:
-        """Of the words that begin as the target does: with none of its characters typed, one, ..., all but the last."""
+        """Of the words that begin as the target does: with one of its characters typed, two, ..., all but the last."""
         word, found = self._words[target], []
-        for typed in range(len(word)):
+        for typed in range(1, len(word)):
             start = bisect.bisect_left(self._sorted_words, word[:typed])
             found.append((start, bisect.bisect_left(self._sorted_words, word[:typed] + "\U0010ffff")))
         return found

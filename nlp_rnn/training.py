@@ -25,7 +25,7 @@ from nlp_rnn.keeper import RunKeeper
 from nlp_rnn.language_model import LanguageModel
 from nlp_rnn.optimizers import build_optimizer
 from nlp_rnn.runs import Run
-from nlp_rnn.streams import TokenStream, WindowStream
+from nlp_rnn.streams import TokenStream, WindowStream, unknown_share
 
 logger = logging.getLogger(__name__)
 
@@ -105,10 +105,12 @@ def train_language_model(model: LanguageModel, run: Run, train: TokenCache, vali
         text, window=config.window, is_random=config.random_window, seed=run.config.seed, max_steps=config.max_steps_per_epoch
     )
     model.compile(build_optimizer(config, stream.num_steps(config.epochs)), jit_compile=False)
+    unknown = 100 * unknown_share(train)
+    num_parameters = sum(math.prod(weight.shape) for weight in model.kept_weights)
+    logger.info("training on %s tokens (%.1f %% unknown), vocabulary %s", f"{text.num_tokens:,}", unknown, f"{model.vocab_size:,}")
     logger.info(
-        "training on %s tokens, %d steps in the first epoch, %d rows, windows of about %d tokens, vocabulary %s, %s parameters",
-        f"{text.num_tokens:,}", stream.steps_per_epoch, config.batch_size, config.window, f"{model.vocab_size:,}",
-        f"{sum(math.prod(weight.shape) for weight in model.kept_weights):,}",
+        "%d steps in the first epoch, %d rows, windows of about %d tokens, %s parameters",
+        stream.steps_per_epoch, config.batch_size, config.window, f"{num_parameters:,}",
     )  # fmt: skip
     return _train(model, run, stream, _language_evaluation(validation, config), is_stepwise=True)
 

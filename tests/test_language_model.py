@@ -148,6 +148,43 @@ def test_all_regularisers_together_learn_a_repeated_text(tmp_path):
     assert float(logs["cross_entropy"]) < 0.2
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"softmax": "sampled", "num_sampled": 8},
+        {"softmax": "adaptive", "cutoffs": (6, 14), "tie_embeddings": False},
+        {"tie_embeddings": False},
+    ],
+    ids=["tied", "sampled", "adaptive", "untied"],
+)
+def test_evaluation_is_exact_whatever_training_computes(tmp_path, settings):
+    _, cache = make_cache(tmp_path, 4 * 12)
+    batch = TokenStream(cache, 4, drop_remainder=True).read(0, 12)
+    model = make_model(batch_size=4, embedding_dim=12, **settings)
+    model.compile(build_optimizer(TrainingConfig(learning_rate=1e-2), 5), jit_compile=False)
+    for _ in range(3):
+        assert np.isfinite(model.train_on_batch(*batch)[0])
+    model.reset_states("evaluation")
+    found = model.test_on_batch(*batch, return_dict=True)["cross_entropy"]
+    log_probabilities = np.array(model.head(model.run(batch[0], model.zero_states(4))[0]))
+    np.testing.assert_allclose(np.exp(log_probabilities).sum(axis=-1), 1, atol=1e-4)
+    np.testing.assert_allclose(found, -np.take_along_axis(log_probabilities, batch[1][..., None], axis=-1).mean(), rtol=1e-5)
+
+
+def test_one_step_by_the_cells_is_a_step_of_the_layers():
+    for settings in ({}, {"cell": "gru", "weight_dropout": 0.3}, {"cell": "min_gru"}, {"cell": "simple_rnn", "layer_norm": True}):
+        model = make_model(embedding_dim=12, is_residual=True, **settings)
+        ids = RNG.integers(4, VOCAB_SIZE, (3, 6)).astype(np.int32)
+        expected, after = model.run(ids, model.zero_states(3))
+        states = model.zero_states(3)
+        for time in range(6):
+            hidden, states = model.advance(ids[:, time], states)
+            np.testing.assert_allclose(hidden, expected[:, time], atol=1e-5)
+        np.testing.assert_allclose(model.pack_states(states), model.pack_states(after), atol=1e-5)
+        assert len(model.unpack_states(model.pack_states(states))) == 2
+
+
 def test_regularisers_are_what_their_source_says(tmp_path):
     _, cache = make_cache(tmp_path, 40)
     batch = TokenStream(cache, 4, drop_remainder=True).read(0, 7)

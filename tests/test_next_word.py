@@ -243,6 +243,14 @@ def test_settings_that_cannot_be(next_word_trained, settings, message):
     assert not (next_word_trained / "runs" / "bad").exists()
 
 
+def test_a_vocabulary_that_misses_the_words_is_refused(next_word_trained):
+    (next_word_trained / "other.txt").write_text("der\ndie\ndas\n", encoding="utf-8")
+    settings = ("data.source=text", *FILES, "tokenizer.vocabulary=other.txt", "data.remove_repeated=false")
+    found = refused("train", "name=bad", *settings, "training.batch_size=2", "training.window=10", cwd=next_word_trained)
+    assert "tokenizer.vocabulary: 88% of the tokens" in found
+    assert not (next_word_trained / "runs" / "bad").exists()
+
+
 def test_models_of_another_kind_are_refused(next_word_trained, trained):
     other = str(trained / "saved_models" / "sentiment")
     assert "this command is next_word" in refused("predict", "--model", other, "text", cwd=next_word_trained)
