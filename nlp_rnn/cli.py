@@ -8,6 +8,7 @@ import argparse
 import gc
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -35,7 +36,7 @@ VERBS = {
     "evaluate": "score a run or an exported model on a split",
     "export": "write a run's model as a SavedModel",
     "predict": "answer texts: arguments, else a line each from standard input",
-    "explain": "show which words spoke for the answer",
+    "explain": "show what the model made of a text",
     "tokenizer": "show a text's pieces and ids",
     "console": "propose words while you type",
 }
@@ -122,9 +123,10 @@ def _parser(program: str, verb: str, text: str, task: str) -> argparse.ArgumentP
         source = parser.add_mutually_exclusive_group(required=True)
         source.add_argument("--run", metavar="DIR", help="run directory that train wrote")
         if verb == "evaluate":
+            parser.add_argument("--split", choices=("validation", "test"), default="validation")
+        if verb == "evaluate" and task != "char_generation":
             example = "LiteRT export, such as saved_models/next_word_litert" if task == "next_word" else f"saved_models/{task}"
             source.add_argument("--model", metavar="DIR", help=f"exported model: {example}")
-            parser.add_argument("--split", choices=("validation", "test"), default="validation")
             parser.add_argument("--baseline", action="store_true", help="train and score the baseline beside it")
             if task == "next_word":
                 parser.add_argument("--precision", choices=("int8", "float"), default="int8", help="of --model (default: %(default)s)")
@@ -141,8 +143,11 @@ def _parser(program: str, verb: str, text: str, task: str) -> argparse.ArgumentP
     if verb in ("predict", "console") and task == "next_word":
         parser.add_argument("--count", type=_positive, default=5, metavar="N", help="words to propose (default: %(default)s)")
         parser.add_argument("--profanity", action="store_true", help="propose profanity too")
+    if task == "char_generation":
+        _add_generation_options(parser, verb)
     if verb == "explain":
-        parser.add_argument("--html", metavar="FILE", help="write a page")
+        if task == "sentiment":
+            parser.add_argument("--html", metavar="FILE", help="write a page")
         parser.add_argument("--png", metavar="FILE", help="write a picture")
     if verb == "export":
         if task == "next_word":
@@ -154,6 +159,38 @@ def _parser(program: str, verb: str, text: str, task: str) -> argparse.ArgumentP
         parser.add_argument("settings", metavar="section.key=value", nargs="*", help="settings that override the config's")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
+
+
+def _add_generation_options(parser: _Parser, verb: str) -> None:
+    def between(kind: type[int] | type[float], low: float, high: float, what: str) -> Callable[[str], float]:
+        def read(text: str) -> float:
+            try:
+                value = kind(text)
+            except ValueError:
+                value = math.nan
+            if not low <= value <= high:
+                raise argparse.ArgumentTypeError(f"is {text!r}, but must be {what}")
+            return value
+
+        return read
+
+    temperature = between(float, 0, 100, "a number from 0 (always the likeliest character) to 100")
+    length = between(int, 1, 1_000_000, "a whole number from 1 to 1,000,000")
+    if verb in ("predict", "evaluate"):
+        parser.add_argument("--temperature", type=temperature, default=0.8, metavar="T", help="of the draw (default: %(default)s)")
+        parser.add_argument("--seed", type=between(int, 0, 2**31 - 1, "a whole number from 0"), default=1, metavar="N", help="of the draw")
+    if verb == "predict":
+        parser.add_argument("--length", type=length, default=200, metavar="N", help="characters at most (default: %(default)s)")
+        parser.add_argument("--min-length", type=length, default=1, metavar="N", help="characters at least (default: %(default)s)")
+        parser.add_argument("--top-k", type=length, default=0, metavar="K", help="draw among the K likeliest characters")
+        top_p = between(float, 1e-9, 1, "a number above 0, 1 at most")
+        parser.add_argument("--top-p", type=top_p, default=1.0, metavar="P", help="draw among the likeliest that make up P")
+        penalty = between(float, 1, 100, "a number from 1 to 100")
+        parser.add_argument("--repetition-penalty", type=penalty, default=1.0, metavar="R", help="divide recent characters' probabilities")
+        parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; can be repeated")
+    if verb == "explain":
+        number = between(int, 0, 2**31, "a whole number from 0")
+        parser.add_argument("--unit", type=number, metavar="N", help="which unit (default: the most telling one)")
 
 
 def _set_up_logging() -> None:

@@ -28,9 +28,9 @@ NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False
 Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Switch = Annotated[bool, Field(strict=True)]
 
-Task = Literal["sentiment", "next_word"]
-SourceName = Literal["imdb", "movie_reviews", "wikitext2", "csv", "tsv", "jsonl", "folders", "text"]
-CellName = Literal["simple_rnn", "lstm", "gru", "min_gru"]
+Task = Literal["sentiment", "next_word", "char_generation"]
+SourceName = Literal["imdb", "movie_reviews", "wikitext2", "tiny_shakespeare", "csv", "tsv", "jsonl", "folders", "text", "documents"]
+CellName = Literal["simple_rnn", "lstm", "gru", "min_gru", "min_lstm"]
 PoolingName = Literal["last", "max", "mean", "attention"]
 SoftmaxName = Literal["full", "sampled", "adaptive"]
 
@@ -45,15 +45,18 @@ class DataConfig:
     source: SourceName = "imdb"
     # Folder of prepared data sets (TFDS below it, or below its folder tfds); empty: the environment's NLP_RNN_DATA.
     dir: str = ""
-    # The user's own files, for the sources csv, tsv, jsonl, text (a file, or one with .gz) and folders (a folder).
+    # The user's own files, for the sources csv, tsv, jsonl, text (a file, or one with .gz), folders (a folder) and
+    # documents (either).
     train: str = ""
     validation: str = ""
     test: str = ""
     text_column: str = "text"
     label_column: str = "label"  # empty: labels are not read
+    patterns: tuple[str, ...] = ("*",)  # names of the files that the source documents reads from a folder, such as ["*.py"]
     # How splits that were not given are taken from train. "hash": by a seeded hash of the text, so that equal texts
     # stay together. "blocks": runs of `block_size` rows, for files where related rows stand next to each other.
-    split: Literal["hash", "blocks"] = "hash"
+    # "contiguous": the text in order, its beginning for train, then validation, its end for test, cut between two characters.
+    split: Literal["hash", "blocks", "contiguous"] = "hash"
     block_size: PositiveInt = 250
     validation_fraction: Fraction = 0.1
     test_fraction: Fraction = 0.0
@@ -175,6 +178,11 @@ class Config:
 TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "sentiment": {},
     "next_word": {"data": {"split": "blocks", "label_column": ""}, "model": {"is_bidirectional": False}},
+    "char_generation": {
+        "data": {"source": "tiny_shakespeare", "split": "contiguous", "label_column": ""},
+        "tokenizer": {"level": "char", "case": "keep"},
+        "model": {"is_bidirectional": False, "tie_embeddings": False},
+    },
 }
 
 
@@ -227,7 +235,7 @@ def load_config(path: str | os.PathLike[str] | None, overrides: list[str] | None
 def to_yaml(config: Config) -> str:
     """The resolved config as YAML that `load_config` reads back to an equal Config."""
     tree = dataclasses.asdict(config)
-    for section, key in (("model", "pooling"), ("model", "cutoffs"), ("tokenizer", "reserved")):
+    for section, key in (("data", "patterns"), ("model", "pooling"), ("model", "cutoffs"), ("tokenizer", "reserved")):
         tree[section][key] = list(tree[section][key])
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
@@ -374,8 +382,8 @@ def _check(config: Config, origin: str, task: str | None, origins: dict[str, str
     if not model.pooling or len(set(model.pooling)) != len(model.pooling):
         refuse("model.pooling", f"model.pooling is {list(model.pooling)}, but must name some of last, max, mean, attention, each once")
     for key in ("recurrent_dropout", "weight_dropout"):
-        if model.cell == "min_gru" and getattr(model, key):
-            found = f"model.{key} is {getattr(model, key)}, but the gates of model.cell min_gru do not look at the state"
+        if model.cell.startswith("min_") and getattr(model, key):
+            found = f"model.{key} is {getattr(model, key)}, but the gates of model.cell {model.cell} do not look at the state"
             refuse(f"model.{key}", f"{found}; set model.{key}=0")
     if training.weight_decay and training.optimizer != "adamw":
         found = f"training.weight_decay is {training.weight_decay}, but training.optimizer is {training.optimizer}"
@@ -399,6 +407,8 @@ def _check_language_model(config: Config, refuse: Callable[[str, str], None]) ->
         refuse("model.tie_embeddings", f"{found}; use false")
     if config.task == "next_word" and config.tokenizer.level == "char":
         refuse("tokenizer.level", "tokenizer.level is char, but next_word proposes words; use word or subword")
+    if config.task == "char_generation" and config.tokenizer.level != "char":
+        refuse("tokenizer.level", f"tokenizer.level is {config.tokenizer.level}, but char_generation writes characters; use char")
     if config.tokenizer.case == "markers":
         refuse("tokenizer.case", "tokenizer.case is markers, of which a language model would propose one by one; use lower or keep")
     if training.monitor == "val_accuracy":
@@ -434,7 +444,7 @@ def _check_tokenizer(tokenizer: TokenizerConfig, refuse: Callable[[str, str], No
             break
 
 
-FILE_SOURCES = ("csv", "tsv", "jsonl", "folders", "text")
+FILE_SOURCES = ("csv", "tsv", "jsonl", "folders", "text", "documents")
 _DEFAULTS = _flatten(dataclasses.asdict(Config()))
 ALL_SETTINGS = list(_DEFAULTS)
 TEXT_SETTINGS = {key for key, value in _DEFAULTS.items() if isinstance(value, str)}

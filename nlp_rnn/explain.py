@@ -1,5 +1,5 @@
 """Coloured text. Pieces and their ids in the terminal; word attributions in terminal, HTML and PNG: orange speaks for
-the label, blue against it."""
+the label, blue against it; a unit's activations in the terminal."""
 
 import html
 from pathlib import Path
@@ -116,6 +116,20 @@ def write_png(attribution: Attribution, path: Path) -> None:
     from nlp_rnn.plots import plot_attributions
 
     plot_attributions(attribution.words, attribution.scores, path, title=attribution.title)
+
+
+# --- activations ---------------------------------------------------------------------------------------------------------
+
+
+def activations_to_terminal(characters: list[str], values: list[float]) -> str:
+    """The text, each character on a background of its activation: orange above zero, blue below."""
+    from rich.text import Text
+
+    text, largest = Text(), max((abs(value) for value in values), default=0.0) or 1.0
+    for character, value in zip(characters, values, strict=True):
+        red, green, blue = _mixed(value / largest, (0, 0, 0))
+        text.append(character, style=f"white on rgb({red},{green},{blue})")
+    return _to_ansi(text)
 
 
 def _shares(attribution: Attribution) -> list[tuple[str, str, float]]:

@@ -1,6 +1,6 @@
 """Recurrent layers that are faster than Keras's on CPUs, with the same weights, names and results.
 
-What runs in place of Keras's loop over time is in `recurrence` (LSTM, GRU) and `linear_recurrence` (minGRU).
+What runs in place of Keras's loop over time is in `recurrence` (LSTM, GRU) and `linear_recurrence` (minGRU, minLSTM).
 """
 
 import functools
@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from nlp_rnn.cells import MinGRU
-from nlp_rnn.linear_recurrence import run_min_gru
+from nlp_rnn.cells import MinGRU, MinLSTM
+from nlp_rnn.linear_recurrence import run_linear_recurrence
 from nlp_rnn.recurrence import run_recurrence, why_not_compiled
 
 logger = logging.getLogger(__name__)
@@ -118,13 +118,23 @@ class FastGRU(_FastGated, keras.layers.GRU):
     recurrence = "gru"
 
 
-@keras.saving.register_keras_serializable("nlp_rnn")
-class FastMinGRU(_Fast, MinGRU):
-    """MinGRU, over all time steps at once. Arguments, weights, masks and results are its."""
+class _FastLinear(_Fast):
+    """Of minGRU and minLSTM."""
 
     def _run(self, sequences: tf.Tensor, mask: tf.Tensor | None, states: list[tf.Tensor], is_training: bool) -> Any:
-        outputs, state = run_min_gru(sequences, mask, *states, *self._weights("kernel", "bias"))
+        layer: Any = self
+        outputs, state = run_linear_recurrence(layer.cell_class.gates, sequences, mask, *states, *self._weights("kernel", "bias"))
         return outputs, [state]
 
 
-FAST_CELLS: dict[str, type[keras.layers.Layer]] = {"lstm": FastLSTM, "gru": FastGRU, "min_gru": FastMinGRU}
+@keras.saving.register_keras_serializable("nlp_rnn")
+class FastMinGRU(_FastLinear, MinGRU):
+    """MinGRU, over all time steps at once. Arguments, weights, masks and results are its."""
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class FastMinLSTM(_FastLinear, MinLSTM):
+    """MinLSTM, over all time steps at once. Arguments, weights, masks and results are its."""
+
+
+FAST_CELLS: dict[str, type[keras.layers.Layer]] = {"lstm": FastLSTM, "gru": FastGRU, "min_gru": FastMinGRU, "min_lstm": FastMinLSTM}

@@ -6,26 +6,26 @@ parallel scan. All sequences in here are time-major: [time, batch, features]. So
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
+Gates = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
-def _gates(projected: tf.Tensor, mask: tf.Tensor | None, bias: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """a and b of a minGRU, each [..., H], from its projected inputs [..., 2 * H]; masked steps leave the state alone."""
-    update, candidate = tf.split(projected + bias, 2, axis=-1)
-    update = tf.sigmoid(update)
-    candidate = tf.where(candidate >= 0, candidate + 0.5, tf.sigmoid(candidate))
-    keep, new = 1 - update, update * candidate
+
+def _masked(gates: Gates, projected: tf.Tensor, mask: tf.Tensor | None, bias: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """a and b, each [..., H], from the projected inputs [..., K * H]; masked steps leave the state alone."""
+    keep, new = gates(projected + bias)
     if mask is None:
         return keep, new
     return tf.where(mask[:, :, None], keep, 1.0), tf.where(mask[:, :, None], new, 0.0)
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _forward(projected: tf.Tensor, mask: tf.Tensor | None, bias: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _forward(gates: Gates, projected: tf.Tensor, mask: tf.Tensor | None, bias: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """One chunk: the states after each step [k, B, H], and the last."""
-    keep, new = _gates(projected, mask, bias)
+    keep, new = _masked(gates, projected, mask, bias)
     num_steps = tf.shape(projected)[0]
 
     def body(time: tf.Tensor, state: tf.Tensor, states: tf.TensorArray) -> tuple[Any, ...]:
@@ -39,12 +39,12 @@ def _forward(projected: tf.Tensor, mask: tf.Tensor | None, bias: tf.Tensor, stat
 
 @tf.function(jit_compile=True, autograph=False)
 def _backward(
-    projected: tf.Tensor, mask: tf.Tensor | None, bias: tf.Tensor, before: tf.Tensor, dstates: tf.Tensor, dstate: tf.Tensor
+    gates: Gates, projected: tf.Tensor, mask: tf.Tensor | None, bias: tf.Tensor, before: tf.Tensor, dstates: tf.Tensor, dstate: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """One chunk: gradients of the projected inputs [k, B, 2 * H] and of the state before the chunk. `before`: each step's."""
+    """One chunk: gradients of the projected inputs [k, B, K * H] and of the state before the chunk. `before`: each step's."""
     with tf.GradientTape() as tape:
         tape.watch(projected)
-        keep, new = _gates(projected, mask, bias)
+        keep, new = _masked(gates, projected, mask, bias)
     num_steps = tf.shape(projected)[0]
 
     def body(time: tf.Tensor, dstate: tf.Tensor, totals: tf.TensorArray) -> tuple[Any, ...]:
@@ -57,23 +57,24 @@ def _backward(
     return tape.gradient([keep, new], projected, output_gradients=[total * before, total]), dstate
 
 
-def run_min_gru(
-    inputs: tf.Tensor, mask: tf.Tensor | None, state: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
+def run_linear_recurrence(
+    gates: Gates, inputs: tf.Tensor, mask: tf.Tensor | None, state: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """A minGRU over time, with a gradient: h = (1 - z) * h + z * g(n), with z the sigmoid of the projection's first half.
+    """A minGRU or minLSTM over time, with a gradient.
 
     Args:
+      gates: a cell's: the projected inputs -> a and b.
       inputs: float32 [time, batch, features].
       mask: bool [time, batch], or None; where False, the state stays.
       state: float32 [batch, units].
-      kernel: float32 [features, 2 * units]: of z, of n.
-      bias: float32 [2 * units].
+      kernel: float32 [features, K * units].
+      bias: float32 [K * units].
 
     Returns:
       (states after each step float32 [time, batch, units], the last one [batch, units])
     """
     if tf.executing_eagerly():  # an eager tape would look into the loops
-        return _run_graph(inputs, mask, state, kernel, bias)
+        return _run_graph(gates, inputs, mask, state, kernel, bias)
     num_steps, batch_size, units = tf.shape(inputs)[0], inputs.shape[1], state.shape[1]
     chunk = 50 if units <= 128 else 10
     if inputs.shape[0]:  # a known length is cut evenly
@@ -85,20 +86,20 @@ def run_min_gru(
     num_parts = 2 if batch_size and batch_size % 2 == 0 else 1  # each on a core
     masks = [None] * num_parts if mask is None else tf.split(mask, num_parts, axis=1)
     parts = zip(tf.split(inputs, num_parts, axis=1), masks, tf.split(state, num_parts), strict=True)
-    outputs, final = zip(*(_scan(*part, kernel, bias, chunk=chunk) for part in parts), strict=True)
+    outputs, final = zip(*(_scan(gates, *part, kernel, bias, chunk=chunk) for part in parts), strict=True)
     return tf.concat(outputs, axis=1)[:num_steps], tf.concat(final, axis=0)
 
 
-_run_graph = tf.function(run_min_gru, autograph=False)
+_run_graph = tf.function(run_linear_recurrence, autograph=False)
 
 
 def _scan(
-    inputs: tf.Tensor, mask: tf.Tensor | None, state: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, *, chunk: int
+    gates: Gates, inputs: tf.Tensor, mask: tf.Tensor | None, state: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, *, chunk: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """All chunks of a part of the batch."""
-    num_chunks, shape = tf.shape(inputs)[0] // chunk, state.shape
-    projected = tf.reshape(tf.reshape(inputs, [-1, inputs.shape[2]]) @ kernel, [tf.shape(inputs)[0], -1, 2 * shape[1]])
-    projected = tf.ensure_shape(projected, [*inputs.shape[:2], 2 * shape[1]])
+    num_chunks, shape, width = tf.shape(inputs)[0] // chunk, state.shape, kernel.shape[1]
+    projected = tf.reshape(tf.reshape(inputs, [-1, inputs.shape[2]]) @ kernel, [tf.shape(inputs)[0], -1, width])
+    projected = tf.ensure_shape(projected, [*inputs.shape[:2], width])
 
     def piece(sequences: tf.Tensor | None, number: tf.Tensor) -> tf.Tensor | None:
         if sequences is None:
@@ -111,7 +112,7 @@ def _scan(
     @tf.custom_gradient
     def run(projected: tf.Tensor, bias: tf.Tensor, first: tf.Tensor) -> Any:
         def forward(number: tf.Tensor, state: tf.Tensor, states: tf.TensorArray) -> tuple[Any, ...]:
-            found, state = _forward(piece(projected, number), piece(mask, number), bias, state)
+            found, state = _forward(gates, piece(projected, number), piece(mask, number), bias, state)
             return number + 1, tf.ensure_shape(state, shape), states.write(number, found)
 
         _, last, states = tf.while_loop(lambda number, *_: number < num_chunks, forward, (0, first, array()))
@@ -123,7 +124,7 @@ def _scan(
 
             def backward(number: tf.Tensor, dstate: tf.Tensor, dprojected: tf.TensorArray) -> tuple[Any, ...]:
                 inputs = [piece(each, number) for each in (projected, mask)]
-                found, dstate = _backward(*inputs, bias, piece(before, number), piece(doutputs, number), dstate)
+                found, dstate = _backward(gates, *inputs, bias, piece(before, number), piece(doutputs, number), dstate)
                 return number - 1, tf.ensure_shape(dstate, shape), dprojected.write(number, found)
 
             _, dfirst, dprojected = tf.while_loop(lambda number, *_: number >= 0, backward, (num_chunks - 1, dlast, array()))

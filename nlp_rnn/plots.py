@@ -1,4 +1,4 @@
-"""Pictures: training curves, confusion matrix, word attributions."""
+"""Pictures: training curves, confusion matrix, word attributions, gradients over time, activations."""
 
 import io
 import math
@@ -13,6 +13,7 @@ from nlp_rnn import files
 matplotlib.use("agg")  # no screen needed
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 _BLUE, _ORANGE = "#1f5fa8", "#d9601a"
 
@@ -94,6 +95,51 @@ def plot_attributions(words: list[str], scores: list[float], path: Path, *, titl
             )  # fmt: skip
             column += len(word) + 1
             position += 1
+    _save(figure, path)
+
+
+def plot_gradients(norms: dict[str, np.ndarray], path: Path, *, title: str) -> None:
+    """Gradient norms by the distance in time, on a logarithmic scale: the first curve in colour, the others beside it."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    styles = [(_ORANGE, 2.2, "-"), (_BLUE, 1.2, ":"), (_BLUE, 1.2, "--"), (_BLUE, 1.2, "-")]
+    lowest = 1.0
+    for (name, values), (color, width, line) in zip(norms.items(), styles, strict=True):
+        shown = np.maximum(values, 1e-8)  # below, float32 knows nothing
+        lowest = min(lowest, float(shown.min()))
+        axes.plot(np.arange(len(values)), shown, label=name, color=color, linewidth=width, linestyle=line)
+    axes.set(xlabel="time steps back", ylabel="gradient norm, relative", yscale="log", ylim=(lowest / 2, None))
+    axes.set_title(title, fontsize=11)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def plot_activations(characters: list[str], values: np.ndarray, path: Path, *, title: str) -> None:
+    """A text, each character on a background coloured by one unit's activation: orange above zero, blue below."""
+    columns = 100
+    rows: list[list[int]] = [[]]
+    for place, character in enumerate(characters):
+        if len(rows[-1]) == columns:
+            rows.append([])
+        rows[-1].append(place)
+        if character == "\n":
+            rows.append([])
+    height = 0.45 + 0.22 * len(rows)  # inches: the title, then a line each
+    figure = Figure(figsize=(10, height))
+    figure.text(0.02, 1 - 0.3 / height, title, fontsize=10, weight="bold")
+    axes = figure.add_axes((0.02, 0.05 / height, 0.96, 0.22 * len(rows) / height))
+    axes.set(xlim=(0, columns), ylim=(len(rows), 0))
+    axes.axis("off")
+    largest = float(np.abs(values).max()) or 1.0
+    for row, places in enumerate(rows):
+        for column, place in enumerate(places):
+            share = float(values[place]) / largest
+            color = matplotlib.colors.to_rgba(_ORANGE if share > 0 else _BLUE, abs(share) * 0.8)
+            axes.add_patch(Rectangle((column, row), 1, 1, facecolor=color, edgecolor="none"))
+            if not characters[place].isspace():
+                axes.text(column + 0.5, row + 0.52, characters[place], family="monospace", fontsize=8, ha="center", va="center")
     _save(figure, path)
 
 

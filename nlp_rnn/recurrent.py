@@ -8,7 +8,7 @@ from nlp_rnn.cells import CELLS
 from nlp_rnn.config import ModelConfig
 
 # Units from which the fast layers are faster, in one direction and in both, where Keras's two loops use both cores too (RESULTS.md).
-_FAST_FROM_UNITS = {"lstm": (1, 64), "gru": (1, 64), "min_gru": (1, 1)}
+_FAST_FROM_UNITS = {"lstm": (1, 64), "gru": (1, 64), "min_gru": (1, 1), "min_lstm": (1, 1)}
 
 
 def build_recurrent_stack(config: ModelConfig, sequences: Any, mask: Any) -> Any:

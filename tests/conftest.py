@@ -118,3 +118,18 @@ def next_word_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = run_pipeline(*arguments, cwd=folder, task="next_word")
         assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def characters_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a text, lines.txt, a finished run of char_generation on it, runs/small, and its SavedModel."""
+    folder = tmp_path_factory.mktemp("characters")
+    (folder / "lines.txt").write_text("\n".join(make_lines(700, 3)) + "\n", encoding="utf-8")
+    settings = [
+        "data.source=documents", "data.train=lines.txt", "data.test_fraction=0.1", "model.units=40", "model.embedding_dim=16",
+        "model.dropout=0", "training.batch_size=8", "training.window=40", "training.epochs=5", "training.learning_rate=0.02",
+    ]  # fmt: skip
+    for arguments in (["train", "name=small", *settings], ["export", "--run", "runs/small"]):
+        done = run_pipeline(*arguments, cwd=folder, task="char_generation")
+        assert done.returncode == 0, done.stderr
+    return folder

@@ -38,7 +38,7 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
         [
             "command line: 'nonsense' is not of the form section.key=value, such as training.epochs=5",
             f"{path}: model.unit is not a setting; did you mean model.units?",
-            f"{path}: model.cell is 'lstmm', but must be one of 'simple_rnn', 'lstm', 'gru' or 'min_gru'; did you mean lstm?",
+            f"{path}: model.cell is 'lstmm', but must be one of 'simple_rnn', 'lstm', 'gru', 'min_gru' or 'min_lstm'; did you mean lstm?",
             f"{path}: training.epochs is True, but must be a valid integer",
             f"{path}: training.clip_norm is 'no', but must be a valid number",
             f"{path}: training.schedule is 'cosin', but must be one of 'constant', 'cosine' or 'one_cycle'; did you mean cosine?",

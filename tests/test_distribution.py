@@ -48,7 +48,7 @@ def trained():
     return json.loads(process.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "min_gru"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "min_lstm"])
 def test_fast_layers_and_fused_adam_train_alike_on_two_devices(cell, trained):
     (losses, weights), (mirrored_losses, mirrored_weights) = trained[cell]
     np.testing.assert_allclose(mirrored_losses, losses, rtol=1e-5)

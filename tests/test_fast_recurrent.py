@@ -7,13 +7,18 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn import fast_recurrent, recurrence
-from nlp_rnn.cells import MinGRU
+from nlp_rnn.cells import MinGRU, MinLSTM
 from nlp_rnn.config import load_config
-from nlp_rnn.fast_recurrent import FastGRU, FastLSTM, FastMinGRU
+from nlp_rnn.fast_recurrent import FastGRU, FastLSTM, FastMinGRU, FastMinLSTM
 from nlp_rnn.models import build_classifier
 from nlp_rnn.recurrent import WeightDrop, build_recurrent_layer
 
-PAIRS = {"lstm": (keras.layers.LSTM, FastLSTM), "gru": (keras.layers.GRU, FastGRU), "min_gru": (MinGRU, FastMinGRU)}
+PAIRS = {
+    "lstm": (keras.layers.LSTM, FastLSTM),
+    "gru": (keras.layers.GRU, FastGRU),
+    "min_gru": (MinGRU, FastMinGRU),
+    "min_lstm": (MinLSTM, FastMinLSTM),
+}
 CELLS = pytest.mark.parametrize("cell", list(PAIRS))
 GATED_CELLS = pytest.mark.parametrize("cell", ["lstm", "gru"])
 

@@ -82,7 +82,7 @@ def test_short_epochs_read_on_where_the_last_one_stopped(tmp_path):
 # --- the model -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru", "min_gru"])
+@pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru", "min_gru", "min_lstm"])
 @pytest.mark.parametrize("fast", ["auto", "off"])
 def test_a_text_in_chunks_costs_what_it_costs_in_one_piece(tmp_path, cell, fast):
     _, cache = make_cache(tmp_path, 4 * 25)
@@ -173,7 +173,13 @@ def test_evaluation_is_exact_whatever_training_computes(tmp_path, settings):
 
 
 def test_one_step_by_the_cells_is_a_step_of_the_layers():
-    for settings in ({}, {"cell": "gru", "weight_dropout": 0.3}, {"cell": "min_gru"}, {"cell": "simple_rnn", "layer_norm": True}):
+    for settings in (
+        {},
+        {"cell": "gru", "weight_dropout": 0.3},
+        {"cell": "min_gru"},
+        {"cell": "min_lstm"},
+        {"cell": "simple_rnn", "layer_norm": True},
+    ):
         model = make_model(embedding_dim=12, is_residual=True, **settings)
         ids = RNG.integers(4, VOCAB_SIZE, (3, 6)).astype(np.int32)
         expected, after = model.run(ids, model.zero_states(3))

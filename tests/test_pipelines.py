@@ -176,7 +176,7 @@ def test_mistakes_in_data_are_one_line_and_leave_nothing(tmp_path):
 def test_mistakes_in_settings_are_one_line_and_leave_nothing(tmp_path):
     assert mistake("train", "model.unit=3", cwd=tmp_path) == "command line: model.unit is not a setting; did you mean model.units?"
     assert mistake("train", "model.cell=lstmm", cwd=tmp_path).endswith(
-        "but must be one of 'simple_rnn', 'lstm', 'gru' or 'min_gru'; did you mean lstm?"
+        "but must be one of 'simple_rnn', 'lstm', 'gru', 'min_gru' or 'min_lstm'; did you mean lstm?"
     )
     assert mistake("train", "model.units=many", cwd=tmp_path) == "command line: model.units is 'many', but must be a valid integer"
     (tmp_path / "c.yaml").write_text("a: [\n")

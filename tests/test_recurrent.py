@@ -9,6 +9,7 @@ from nlp_rnn.config import load_config
 from nlp_rnn.models import build_classifier, build_classifier_encoder
 from nlp_rnn.recurrent import Flip, MaskedPooling, WeightDrop
 
+RNG = np.random.default_rng(0)
 IDS = np.array([[5, 6, 7, 8], [9, 10, 0, 0], [4, 0, 0, 0]], np.int32)
 
 
@@ -33,7 +34,7 @@ VARIANTS = [
             ("last,max,mean,attention", "model.weight_dropout=0.3", "model.num_layers=2"),
         ),
     )
-    if not (cell == "min_gru" and "model.weight_dropout=0.3" in extra)
+    if not (cell.startswith("min_") and "model.weight_dropout=0.3" in extra)
 ]
 
 
@@ -140,3 +141,23 @@ def test_half_precision_models_give_float32_logits():
         assert np.isfinite(model(IDS).numpy()).all()
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("cell", ["min_gru", "min_lstm"])
+def test_linear_cells_are_what_the_paper_says(cell):
+    def sigmoid(value):
+        return 1 / (1 + np.exp(-value))
+
+    layer = CELLS[cell](3)
+    inputs, state = RNG.normal(size=(2, 5)).astype(np.float32), RNG.normal(size=(2, 3)).astype(np.float32)
+    layer.cell(inputs, [state])  # builds it
+    layer.cell.bias.assign(RNG.normal(size=layer.cell.bias.shape))
+    found, _ = layer.cell(inputs, [state])
+    *gates, candidate = np.split(inputs @ layer.cell.kernel.numpy() + layer.cell.bias.numpy(), layer.cell.num_gates, axis=1)
+    candidate = np.where(candidate >= 0, candidate + 0.5, sigmoid(candidate))
+    if cell == "min_gru":
+        keep, update = 1 - sigmoid(gates[0]), sigmoid(gates[0])
+    else:
+        total = sigmoid(gates[0]) + sigmoid(gates[1])
+        keep, update = sigmoid(gates[0]) / total, sigmoid(gates[1]) / total
+    np.testing.assert_allclose(found, keep * state + update * candidate, atol=1e-6)

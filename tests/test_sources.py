@@ -237,3 +237,49 @@ def test_wikitext2_gives_every_line_in_order(tmp_path):
     assert [corpus.facts[split].num_examples for split in ("train", "validation", "test")] == [4, 4, 1]
     tokenizer = Tokenizer("word", splitter="whitespace", vocabulary=["a", "b"])
     assert tokenizer.tokenize(["a <unk> b"]).to_list() == [[4, UNK_ID, 5]]
+
+
+def test_documents_are_whole_files_and_folders_of_them(tmp_path):
+    texts = {
+        "a.py": "x = 1\n\n\ty\n",
+        "deep/b.py": "no end of line",
+        "deep/c.txt": "not this\n",
+        ".hidden/d.py": "nor this",
+        "empty.py": "",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    data = DataConfig(source="documents", train=str(tmp_path), patterns=("*.py",))
+    assert [example.text for example in SOURCES["documents"](data)["train"]()] == [texts["a.py"], texts["deep/b.py"]]
+    data = DataConfig(source="documents", train=str(tmp_path / "deep" / "c.txt"), patterns=("*.py",))
+    assert [example.text for example in SOURCES["documents"](data)["train"]()] == ["not this\n"]
+    (tmp_path / "program.py").write_bytes(b"\x7fELF\0\0")
+    with pytest.raises(ConfigError, match=r"program.py: holds NUL bytes, so it is no text; .* data.patterns"):
+        Corpus(DataConfig(source="documents", train=str(tmp_path)), 0).survey()
+
+
+@pytest.mark.parametrize("num_files", [1, 7])
+def test_contiguous_splits_are_the_text_in_order(tmp_path, num_files):
+    text = "".join(chr(97 + number % 26) for number in range(1001))
+    for number in range(num_files):
+        (tmp_path / f"{number}.txt").write_text(text[number * 1001 // num_files : (number + 1) * 1001 // num_files], encoding="utf-8")
+    data = DataConfig(source="documents", train=str(tmp_path), split="contiguous", validation_fraction=0.05, test_fraction=0.05)
+    corpus = Corpus(data, 0).survey()
+    parts = ["".join(example.text for example in corpus.examples(split)) for split in ("train", "validation", "test")]
+    assert "".join(parts) == text
+    assert [len(part) for part in parts] == [900, 50, 51]  # int(0.9 * 1001), int(0.95 * 1001) - 900
+
+
+@pytest.mark.real_data
+def test_tiny_shakespeare_is_cut_as_tfds_and_nanogpt_cut_it():
+    root = os.environ.get("NLP_RNN_DATA", "")
+    if not os.path.isdir(os.path.join(root, "tfds", "tiny_shakespeare")):
+        pytest.skip("NLP_RNN_DATA holds no tfds/tiny_shakespeare")
+    sizes = {}
+    for fractions in ((0.05, 0.05), (0.1, 0.0)):
+        validation, test = fractions
+        data = DataConfig(source="tiny_shakespeare", split="contiguous", validation_fraction=validation, test_fraction=test)
+        corpus = Corpus(data, 0).survey()
+        sizes[fractions] = [sum(len(example.text) for example in corpus.examples(split)) for split in ("train", "validation", "test")]
+    assert sizes == {(0.05, 0.05): [1_003_854, 55_770, 55_770], (0.1, 0.0): [1_003_854, 111_540, 0]}

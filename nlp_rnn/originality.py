@@ -1,0 +1,128 @@
+"""How much of a written text is copied, invented or repeated: so that a model that knows its training text by heart is seen."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+N_GRAMS = (5, 10, 20, 40)  # characters
+
+_LOOP = 20  # characters that make a repetition
+_CHUNK = 2**22  # ids of the training text in memory at a time
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+
+
+class TrainingText:
+    """A training text on disk, as ids of characters, in which passages are found; memory stays constant.
+
+    Args:
+      path: ids.bin of a `datasets.TokenCache`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def contains(self, ids: np.ndarray, length: int) -> np.ndarray:
+        """Which passages of `length` ids stand in the training text: bool, by the place where they begin in `ids`, int32 [time]."""
+        wanted, places = np.unique(_hashes(ids, length), return_inverse=True)
+        found = np.zeros(len(wanted), bool)
+        if len(wanted):
+            for chunk in self._chunks(length):
+                seen = _hashes(chunk, length)
+                slots = np.searchsorted(wanted, seen)
+                slots[slots == len(wanted)] = 0
+                found[slots[wanted[slots] == seen]] = True
+        return found[places]
+
+    def longest(self, ids: np.ndarray) -> tuple[int, int]:
+        """(start, length) of the longest passage of `ids` that stands in the training text."""
+        low, high, start = 0, len(ids), 0
+        while low < high:  # every part of a passage that stands there stands there too
+            middle = (low + high + 1) // 2
+            found = np.flatnonzero(self.contains(ids, middle))
+            if len(found):
+                low, start = middle, int(found[0])
+            else:
+                high = middle - 1
+        return start, low
+
+    def _chunks(self, length: int) -> Iterable[np.ndarray]:
+        """The text in pieces that overlap, so that every passage is within one."""
+        start = 0
+        with open(self._path, "rb") as file:
+            while True:
+                file.seek(4 * start)
+                chunk = np.fromfile(file, np.int32, _CHUNK + length - 1)
+                yield chunk
+                if len(chunk) < _CHUNK + length - 1:
+                    return
+                start += _CHUNK
+
+
+def _hashes(ids: np.ndarray, length: int) -> np.ndarray:
+    """uint64 of each passage of `length` ids; 64 bits, so that two passages of a text practically never share one."""
+    if len(ids) < length:
+        return np.zeros(0, np.uint64)
+    with np.errstate(over="ignore"):
+        powers = _BASE ** np.arange(len(ids), dtype=np.uint64)
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_spread(ids) * powers, dtype=np.uint64)])
+        # Modulo 2^64 the base, which is odd, has an inverse: passages hash alike wherever they begin.
+        inverse = np.uint64(pow(int(_BASE), -1, 2**64)) ** np.arange(len(ids) - length + 1, dtype=np.uint64)
+        return (sums[length:] - sums[: len(ids) - length + 1]) * inverse
+
+
+def _spread(ids: np.ndarray) -> np.ndarray:
+    """A number of 64 mixed bits for each id: powers of a base alone would make some small ids cancel out."""
+    with np.errstate(over="ignore"):
+        value = (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(0xD6E8FEB86659FD93)
+        value ^= value >> np.uint64(32)
+        return value * np.uint64(0xD6E8FEB86659FD93)
+
+
+def report(texts: Sequence[str], ids: Sequence[np.ndarray], train: TrainingText, known_words: frozenset[str]) -> dict[str, Any]:
+    """What of some texts is copied, invented, repeated.
+
+    Args:
+      texts, ids: the same texts as characters and as ids int32 [time].
+      known_words: lower case, of the training text; see `words_of`.
+
+    Returns:
+      num_characters; longest_copy (characters) and copied_passage; seen_5, seen_10, ...: the share of passages of so many
+      characters that stand in the training text; invented_words: the share of words that do not; repeated: the share of
+      passages of 20 characters that stand earlier in the same text.
+    """
+    # One text, with signs between that stand nowhere else: the training text is read a few times only.
+    joined = np.concatenate([part for number, row in enumerate(ids) for part in (row, [-number - 1])]).astype(np.int32)
+    start, longest = train.longest(joined)
+    row = int((joined[:start] < 0).sum())
+    begin = start - sum(len(before) + 1 for before in ids[:row])
+    hashes, is_whole = _hashes(joined, _LOOP), _is_whole(joined, _LOOP)
+    rows = np.cumsum(joined < 0)[: len(hashes)]
+    first = np.unique(np.stack([hashes, rows.astype(np.uint64)], axis=1), axis=0, return_index=True)[1]
+    is_repeated = np.ones(len(hashes), bool)
+    is_repeated[first] = False
+    words = [word for text in texts for word in words_of(text)]
+    return {
+        "num_characters": sum(len(row) for row in ids), "longest_copy": longest, "copied_passage": texts[row][begin : begin + longest],
+        **{f"seen_{size}": _mean(train.contains(joined, size)[_is_whole(joined, size)]) for size in N_GRAMS},
+        "invented_words": _mean(np.array([word not in known_words for word in words])),
+        "repeated": _mean(is_repeated[is_whole]),
+    }  # fmt: skip
+
+
+def words_of(text: str) -> list[str]:
+    """Runs of letters, with apostrophes within, in lower case."""
+    return [word.lower() for word in _WORD.findall(text)]
+
+
+def _is_whole(ids: np.ndarray, length: int) -> np.ndarray:
+    """Whether the passages of `length` ids are of one text: bool, by where they begin."""
+    signs = np.concatenate([[0], np.cumsum(ids < 0)])
+    return signs[length:] == signs[: max(len(ids) - length + 1, 0)]
+
+
+def _mean(found: np.ndarray) -> float:
+    return float(found.mean()) if len(found) else 0.0

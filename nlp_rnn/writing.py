@@ -1,0 +1,75 @@
+"""Asking an exported model of characters: whole texts, or as they are written."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+import numpy as np
+import tensorflow as tf
+
+from nlp_rnn.tokenizer import UNK_ID
+
+logger = logging.getLogger(__name__)
+
+_PIECE = 20  # characters at a time
+_SESSION = ("states", "log_probabilities", "last_seen", "recent", "length", "is_done")
+_DTYPES = {
+    "min_length": tf.int32, "max_length": tf.int32, "temperature": tf.float32, "top_k": tf.int32, "top_p": tf.float32,
+    "repetition_penalty": tf.float32, "seed": tf.int32,
+}  # fmt: skip
+
+
+def write(loaded: Any, prompts: list[bytes], settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """prompt, text and log_probability of each prompt.
+
+    Args:
+      loaded: what tf.saved_model.load gives.
+      settings: min_length, max_length, temperature, top_k, top_p, repetition_penalty, seed, and stop, a list.
+    """
+    found = loaded.generate(prompt=tf.constant(prompts, tf.string), **_tensors(settings, len(prompts)))
+    for prompt, text, score in zip(prompts, found["text"].numpy(), found["log_probability"].numpy(), strict=True):
+        yield {"prompt": prompt.decode("utf-8", "replace"), "text": text.decode("utf-8"), "log_probability": float(score)}
+
+
+def stream(loaded: Any, prompt: bytes, settings: dict[str, Any]) -> Iterator[str]:
+    """The text of `write`, a piece at a time, as it is written."""
+    tensors = _tensors(settings, 1)
+    session = loaded.begin(tf.constant([prompt]))
+    longest_stop = max((len(stop) for stop in settings["stop"]), default=1)
+    held = ""  # may be the beginning of a stop string
+    while not session["is_done"].numpy().all():
+        found = loaded.extend(**{name: session[name] for name in _SESSION}, count=tf.constant(_PIECE), **tensors)
+        held += found["text"].numpy()[0].decode("utf-8")
+        session = found
+        if session["is_done"].numpy().all():
+            stop = int(found["stop_length"].numpy()[0])
+            yield held[: len(held) - stop]
+            return
+        sure = max(len(held) - longest_stop + 1, 0)
+        yield held[:sure]
+        held = held[sure:]
+
+
+def stream_to(output: TextIO, loaded: Any, prompt: bytes, settings: dict[str, Any]) -> None:
+    """Prints prompt and text."""
+    output.write(prompt.decode("utf-8", "replace"))
+    for piece in stream(loaded, prompt, settings):
+        output.write(piece)
+        output.flush()
+    output.write("\n")
+
+
+def warn_of_unknown_characters(loaded: Any, prompts: list[bytes]) -> None:
+    """Logs which characters of the prompts the model does not know: they are skipped."""
+    found = {name: value.numpy() for name, value in loaded.tokenize(tf.constant(prompts, tf.string)).items()}
+    unknown = np.unique(found["tokens"][found["token_ids"] == UNK_ID])
+    if len(unknown):
+        shown = " ".join(repr(character.decode("utf-8")) for character in unknown[:10])
+        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+        logger.warning("the prompt holds characters that the model has not seen in training and skips: %s%s", shown, more)
+
+
+def _tensors(settings: dict[str, Any], rows: int) -> dict[str, tf.Tensor]:
+    stops = settings["stop"]
+    tensors = {name: tf.fill([rows], tf.constant(settings[name], dtype)) for name, dtype in _DTYPES.items()}
+    return tensors | {"stop": tf.constant([stops] * rows, tf.string, shape=[rows, len(stops)])}

@@ -1,0 +1,116 @@
+"""Character-level generation: a language model of any text's characters, which writes on from a prompt."""
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nlp_rnn import cli, language_training
+from nlp_rnn.config import Config, ConfigError
+from nlp_rnn.startup import import_tensorflow
+
+TASK = "char_generation"
+
+
+def train(config: Config) -> cli.Result:
+    """Trains, or goes on where the run directory stops, and measures the best weights on validation data."""
+    run, found = language_training.train_run(config)
+    nats = found.pop("cross_entropy")
+    text = f"validation: {nats:.4f} nats a character (best of {found['epochs']} epochs)\nrun: {run.path}\ncurves: {run.path}/curves.png"
+    return cli.Result({"run": str(run.path), **found, "validation_nats": nats}, text)
+
+
+def evaluate(options: Namespace) -> cli.Result:
+    """Scores a run, reports how original its texts are, and draws how far back its gradients reach."""
+    import_tensorflow()
+    from nlp_rnn import character_evaluation, runs
+
+    run = runs.load_run(Path(options.run), TASK)
+    config = cli.config_of(run.config, run.path / "config.yaml", options.settings)
+    facts = character_evaluation.evaluate_run(runs.Run(run.path, config), options.split, temperature=options.temperature, seed=options.seed)
+    return cli.Result(facts, f"{character_evaluation.describe(facts)}\n\ngradients: {run.path}/gradients.png")
+
+
+def export(options: Namespace) -> cli.Result:
+    """Writes the run's best weights as the next version under saved_models/char_generation."""
+    import_tensorflow()
+    from nlp_rnn import export, generation_export, language_evaluation, runs
+
+    run = runs.load_run(Path(options.run), TASK)
+    model, tokenizer = language_evaluation.load_language_model(run)
+    module = generation_export.GenerationModule(model, tokenizer, run.config)
+    names = {"serving_default": module.write} | {
+        name: getattr(module, name) for name in ("generate", "begin", "extend", "explain", "tokenize")
+    }
+    extras = generation_export.generation_extras(module, run.config, run.metrics)
+    path = export.export_module(module, Path(options.to) / TASK, names, extras)
+    return cli.Result({"model": str(path)}, f"{path}: load it with tf.saved_model.load; signatures {', '.join(names)}")
+
+
+def predict(options: Namespace) -> Iterator[cli.Result]:
+    """Writes on from each prompt; on a terminal, as it goes."""
+    loaded = _load(options)
+    from nlp_rnn import writing
+
+    if options.min_length > options.length:
+        raise ConfigError(f"--min-length is {options.min_length}, but --length is {options.length}; lower the one or raise the other")
+    settings = {
+        name: getattr(options, name) for name in ("min_length", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "stop")
+    } | {"max_length": options.length}
+    for prompts in cli.input_texts(options.text, batch_size=16):
+        writing.warn_of_unknown_characters(loaded, prompts)
+        if sys.stdout.isatty() and not options.json:
+            for prompt in prompts:
+                writing.stream_to(sys.stdout, loaded, prompt, settings)
+            continue
+        for facts in writing.write(loaded, prompts, settings):
+            yield cli.Result(facts, facts["prompt"] + facts["text"])
+
+
+def explain(options: Namespace) -> cli.Result:
+    """One unit's activation over a text: coloured on a terminal, numbers in a pipe, or a picture."""
+    loaded = _load(options)
+    import tensorflow as tf
+
+    from nlp_rnn import explain, inspection
+
+    found = {
+        name: value.numpy()[0] for name, value in loaded.explain(tf.constant([options.text[0].encode("utf-8", "surrogateescape")])).items()
+    }
+    characters, activations = [token.decode("utf-8") for token in found["tokens"]], found["activations"]
+    if not characters:
+        raise ConfigError("TEXT is empty; give a text to show a unit's activation over")
+    units = activations.shape[1]
+    if options.unit is not None and options.unit >= units:
+        raise ConfigError(f"--unit is {options.unit}, but the model has units 0 to {units - 1}")
+    unit = inspection.telling_unit(activations) if options.unit is None else options.unit
+    values = [float(value) for value in activations[:, unit]]
+    title = f"unit {unit} of {units}, from {min(values):+.2f} (blue) to {max(values):+.2f} (orange)"
+    if options.png:
+        from nlp_rnn.plots import plot_activations
+
+        plot_activations(characters, activations[:, unit], Path(options.png), title=title)
+    rows = "\n".join(f"{value:+.4f}\t{character!r}" for character, value in zip(characters, values, strict=True))
+    text = explain.activations_to_terminal(characters, values) if sys.stdout.isatty() else rows
+    return cli.Result({"unit": unit, "tokens": characters, "activations": values}, f"{title}\n{text}")
+
+
+def tokenizer(options: Namespace) -> Iterator[cli.Result]:
+    """The characters and ids of each text as the model reads them, and the text that the ids give back."""
+    loaded = _load(options)
+    from nlp_rnn import explain
+
+    for texts in cli.input_texts(options.text):
+        yield from (cli.Result(*explain.tokens_of(loaded, text, is_terminal=sys.stdout.isatty())) for text in texts)
+
+
+def _load(options: Namespace) -> Any:
+    import_tensorflow()
+    from nlp_rnn import export
+
+    return export.load_model(options.model, TASK).loaded
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(sys.modules[__name__]))
