@@ -245,4 +245,6 @@ def make_dataset(
     shape = [batch_size, None] if is_stepwise else [batch_size]
     signature = (tf.TensorSpec([batch_size, None], tf.int32), tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.float32))
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return dataset.apply(tf.data.experimental.assert_cardinality(num_batches)).prefetch(4)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # nothing here is to be tuned, and to stop the tuner takes up to 15 seconds an epoch
+    return dataset.apply(tf.data.experimental.assert_cardinality(num_batches)).prefetch(4).with_options(options)

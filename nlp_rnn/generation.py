@@ -1,16 +1,19 @@
 """Writing on from a prompt, in one loop in the graph with the state carried on. Source of the loop's sampling: `sampling`."""
 
+import functools
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from nlp_rnn import sampling as sampling_of
 from nlp_rnn.language_model import LanguageModel
-from nlp_rnn.sampling import IMPOSSIBLE, REPETITION_WINDOW, Sampling, choose
+from nlp_rnn.sampling import IMPOSSIBLE, REPETITION_WINDOW, Sampling
 from nlp_rnn.stepper import States, Stepper
 from nlp_rnn.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 MOST_STOP_LENGTH = 32  # of a stop string, in ids
 
+_BLOCK = 64  # steps whose random numbers are drawn at once
 _NEVER = -(2**30)  # the place of an id that has not been seen
 
 
@@ -43,12 +46,28 @@ class Limits(NamedTuple):
 
 class Written(NamedTuple):
     """ids: int32 [batch, time], PAD_ID behind the end, EOS_ID where the model ended the text; log_probability: float32 [batch],
-    their sum by the model alone, at temperature 1; stop_length: int32 [batch], the length of the stop string at the end, or 0."""
+    their sum by the model alone, at temperature 1, among the ids that can be written; stop_length: int32 [batch], the length of
+    the stop string at the end, or 0."""
 
     ids: tf.Tensor
     log_probability: tf.Tensor
     stop_length: tf.Tensor
     session: Session
+
+
+class _Progress(NamedTuple):
+    """Of `Generator.extend`: the time, and the parts of Session and Written so far."""
+
+    time: tf.Tensor
+    states: States
+    log_probabilities: tf.Tensor
+    last_seen: tf.Tensor
+    recent: tf.Tensor
+    length: tf.Tensor
+    is_done: tf.Tensor
+    ids: tf.TensorArray
+    total: tf.Tensor
+    stop_length: tf.Tensor
 
 
 class Generator(tf.Module):
@@ -60,9 +79,7 @@ class Generator(tf.Module):
 
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
-        self._stepper = Stepper(model)
-        self._is_writable = ~tf.reduce_any(tf.one_hot([PAD_ID, UNK_ID, BOS_ID], model.vocab_size, True, False), axis=0)
-        self._is_end = tf.one_hot(EOS_ID, model.vocab_size, True, False)
+        self._stepper = Stepper(model, never=(PAD_ID, UNK_ID, BOS_ID))
 
     def begin(self, prompts: tf.RaggedTensor) -> Session:
         """Ragged int32 [batch, (time)] -> the sessions behind the prompts. Every text begins behind EOS_ID, the end of another."""
@@ -75,38 +92,68 @@ class Generator(tf.Module):
         )  # fmt: skip
 
     def extend(self, session: Session, count: tf.Tensor, limits: Limits, sampling: Sampling) -> Written:
-        """Writes `count` more ids a row, int32 [], or fewer where texts end."""
+        """Writes `count` more ids a row, int32 [], or fewer where texts end. A session keeps its limits and sampling."""
         rows = tf.shape(session.length)[0]
         session = session._replace(is_done=session.is_done | (session.length >= limits.max_length))
+        is_plain = sampling_of.is_plain(sampling) & (tf.size(limits.stops) == 0)
 
-        def goes_on(time: tf.Tensor, session: Session, *_: object) -> tf.Tensor:
-            return (time == 0) | ((time < count) & ~tf.reduce_all(session.is_done))
+        def goes_on(progress: _Progress) -> tf.Tensor:
+            return (progress.time == 0) | ((progress.time < count) & ~tf.reduce_all(progress.is_done))
 
-        def body(
-            time: tf.Tensor, session: Session, states: States, ids: tf.TensorArray, total: tf.Tensor, stop_length: tf.Tensor
-        ) -> tuple[object, ...]:
-            may_end = session.length >= limits.min_length
-            is_allowed = self._is_writable & (may_end[:, None] | ~self._is_end)
-            scores = tf.where(is_allowed, session.log_probabilities, IMPOSSIBLE)
-            chosen = choose(scores, sampling, session.length, session.last_seen)
-            added = tf.gather(session.log_probabilities, chosen, batch_dims=1)
-            total += tf.where(session.is_done, 0.0, added)
-            is_written = ~session.is_done & (chosen != EOS_ID)
-            hidden, states = self._stepper.step(chosen, states)
-            is_chosen = tf.one_hot(chosen, self._stepper.vocab_size, True, False)
-            length = session.length + tf.cast(is_written, tf.int32)
-            recent = tf.where(is_written[:, None], tf.concat([session.recent[:, 1:], chosen[:, None]], axis=1), session.recent)
-            found = tf.where(is_written & (length >= limits.min_length), _stop_lengths(recent, limits.stops), 0)
-            after = Session(
-                session.states, self._stepper.predict(hidden), tf.where(is_chosen, session.length[:, None], session.last_seen), recent,
-                length, session.is_done | (chosen == EOS_ID) | (found > 0) | (length >= limits.max_length),
+        def body(progress: _Progress) -> tuple[_Progress]:
+            noise = sampling_of.gumbel_noise(sampling, progress.length, _BLOCK, self._stepper.vocab_size)
+            end = tf.minimum(progress.time + _BLOCK, count)
+            # Two loops: the plain one has half the operations.
+            write = [functools.partial(self._write_block, progress, end, noise, limits, sampling, is_plain=each) for each in (True, False)]
+            return (tf.cond(is_plain, *write),)
+
+        start = _Progress(
+            time=tf.constant(0), states=self._unpack(session.states), log_probabilities=session.log_probabilities,
+            last_seen=session.last_seen, recent=session.recent, length=session.length, is_done=session.is_done,
+            ids=tf.TensorArray(tf.int32, 1, dynamic_size=True, element_shape=[None]), total=tf.zeros([rows]),
+            stop_length=tf.zeros([rows], tf.int32),
+        )  # fmt: skip
+        (end,) = tf.while_loop(goes_on, body, (start,))
+        session = Session(_pack(end.states), end.log_probabilities, end.last_seen, end.recent, end.length, end.is_done)
+        return Written(tf.transpose(end.ids.stack()), end.total, end.stop_length, session)
+
+    def _write_block(
+        self, progress: _Progress, end: tf.Tensor, noise: tf.Tensor, limits: Limits, sampling: Sampling, *, is_plain: bool
+    ) -> _Progress:
+        """Writes up to the time `end`; `noise` begins at the present one."""
+        first, vocab_size, all_rows = progress.time, self._stepper.vocab_size, tf.range(tf.shape(progress.length)[0])
+        end_only = tf.one_hot(EOS_ID, vocab_size, IMPOSSIBLE, 0.0)
+
+        def goes_on(now: _Progress) -> tf.Tensor:
+            return (now.time == 0) | ((now.time < end) & ~tf.reduce_all(now.is_done))
+
+        def body(now: _Progress) -> tuple[_Progress]:
+            must_go_on = tf.cast(now.length < limits.min_length, tf.float32)
+            scores = now.log_probabilities + must_go_on[:, None] * end_only
+            restrict = functools.partial(sampling_of.restrict, positions=now.length, last_seen=now.last_seen)
+            scores = (sampling_of.heat if is_plain else restrict)(scores, sampling)
+            chosen = tf.argmax(scores + noise[now.time - first], axis=1, output_type=tf.int32)
+            added = tf.gather_nd(now.log_probabilities, tf.stack([all_rows, chosen], axis=1))
+            is_end = chosen == EOS_ID
+            is_written = ~(now.is_done | is_end)
+            length = now.length + tf.cast(is_written, tf.int32)
+            hidden, states = self._stepper.step(chosen, now.states)
+            after = now._replace(
+                time=now.time + 1, states=states, log_probabilities=self._stepper.predict(hidden), length=length,
+                is_done=now.is_done | is_end | (length >= limits.max_length), total=now.total + tf.where(now.is_done, 0.0, added),
+                ids=now.ids.write(now.time, tf.where(now.is_done, PAD_ID, chosen)),
             )  # fmt: skip
-            return time + 1, after, states, ids.write(time, tf.where(session.is_done, PAD_ID, chosen)), total, stop_length + found
+            if is_plain:
+                return (after,)
+            is_chosen = tf.one_hot(chosen, vocab_size, True, False)
+            recent = tf.where(is_written[:, None], tf.concat([now.recent[:, 1:], chosen[:, None]], axis=1), now.recent)
+            found = tf.where(is_written & (length >= limits.min_length), _stop_lengths(recent, limits.stops), 0)
+            last_seen = tf.where(is_chosen, now.length[:, None], now.last_seen)
+            stop_length = now.stop_length + found
+            return (after._replace(recent=recent, last_seen=last_seen, stop_length=stop_length, is_done=after.is_done | (found > 0)),)
 
-        ids = tf.TensorArray(tf.int32, 1, dynamic_size=True, element_shape=[None])
-        start = (0, session, self._unpack(session.states), ids, tf.zeros([rows]), tf.zeros([rows], tf.int32))
-        _, session, states, ids, total, stop_length = tf.while_loop(goes_on, body, start)
-        return Written(tf.transpose(ids.stack()), total, stop_length, session._replace(states=_pack(states)))
+        (progress,) = tf.while_loop(goes_on, body, (progress,))
+        return progress
 
     def activations(self, token_ids: tf.Tensor) -> tf.Tensor:
         """int32 [batch, time] -> float32 [batch, time, units], the states h of all layers behind each id."""

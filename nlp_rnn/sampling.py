@@ -29,31 +29,45 @@ class Sampling(NamedTuple):
     seed: tf.Tensor
 
 
-def choose(log_probabilities: tf.Tensor, sampling: Sampling, positions: tf.Tensor, last_seen: tf.Tensor) -> tf.Tensor:
-    """Draws an id a row.
+def is_plain(sampling: Sampling) -> tf.Tensor:
+    """Whether no row asks for more than a temperature: bool []."""
+    return ~tf.reduce_any((sampling.top_k > 0) | _is_nucleus(sampling) | (sampling.repetition_penalty > 1))
+
+
+def restrict(scores: tf.Tensor, sampling: Sampling, positions: tf.Tensor, last_seen: tf.Tensor) -> tf.Tensor:
+    """Scores by temperature, of which top-k, top-p and repetition penalty have taken or lowered some.
 
     Args:
-      log_probabilities: float32 [batch, vocabulary]; IMPOSSIBLE for ids that may not be taken.
-      positions: int32 [batch], the place in the text: the same seed and place give the same random numbers.
+      scores: float32 [batch, vocabulary], log-probabilities; IMPOSSIBLE for ids that may not be taken.
+      positions: int32 [batch], the place in the text.
       last_seen: int32 [batch, vocabulary], the place at which each id stood last.
-
-    Returns:
-      int32 [batch]. Of ids with equal scores the lowest is taken.
     """
     is_recent = positions[:, None] - last_seen <= REPETITION_WINDOW
     penalty = tf.math.log(tf.maximum(sampling.repetition_penalty, 1.0))
-    scores = log_probabilities - tf.where(is_recent, penalty[:, None], 0.0)
-    is_greedy = sampling.temperature <= 0
-    scores /= tf.where(is_greedy, 1.0, sampling.temperature)[:, None]
-    is_nucleus = (sampling.top_p > 0) & (sampling.top_p < 1)
-    scores = tf.cond(
-        tf.reduce_any((sampling.top_k > 0) | is_nucleus),
-        lambda: _keep_likeliest(scores, sampling.top_k, tf.where(is_nucleus, sampling.top_p, 2.0)),
-        lambda: scores,
-    )
-    # The largest of scores with Gumbel noise is a draw by their softmax.
-    noise = -tf.math.log(-tf.math.log(random_uniform(sampling.seed, positions, log_probabilities.shape[1])))
-    return tf.argmax(tf.where(is_greedy[:, None], scores, scores + noise), axis=1, output_type=tf.int32)
+    scores = heat(scores - tf.where(is_recent, penalty[:, None], 0.0), sampling)
+    return _keep_likeliest(scores, sampling.top_k, tf.where(_is_nucleus(sampling), sampling.top_p, 2.0))
+
+
+def heat(scores: tf.Tensor, sampling: Sampling) -> tf.Tensor:
+    """Scores float32 [batch, vocabulary] divided by the temperature; as they are where it is 0."""
+    return scores / tf.where(sampling.temperature > 0, sampling.temperature, 1.0)[:, None]
+
+
+def gumbel_noise(sampling: Sampling, positions: tf.Tensor, num_steps: int, size: int) -> tf.Tensor:
+    """float32 [num_steps, batch, size]: the id with the largest score and noise is a draw by the scores' softmax. 0 where the
+    temperature is 0.
+
+    Args:
+      positions: int32 [batch], the place of the first step in each text.
+    """
+    rows, places = tf.meshgrid(sampling.seed, tf.range(num_steps))
+    uniform = random_uniform(tf.reshape(rows, [-1]), tf.reshape(places + positions, [-1]), size)
+    noise = -tf.math.log(-tf.math.log(tf.reshape(uniform, [num_steps, -1, size])))
+    return tf.where(sampling.temperature[:, None] > 0, noise, 0.0)
+
+
+def _is_nucleus(sampling: Sampling) -> tf.Tensor:
+    return (sampling.top_p > 0) & (sampling.top_p < 1)
 
 
 def _keep_likeliest(scores: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor) -> tf.Tensor:
