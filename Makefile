@@ -8,12 +8,15 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 DEMO_CONFIG ?= configs/sentiment_demo.yaml
 NEXT_WORD_CONFIG ?= configs/next_word_demo.yaml
 NEXT_WORD_RUN = runs/$(basename $(notdir $(NEXT_WORD_CONFIG)))
+CHARACTERS_CONFIG ?= configs/char_generation_demo.yaml
+CHARACTERS_RUN = runs/$(basename $(notdir $(CHARACTERS_CONFIG)))
 DEMO_RUN = runs/$(basename $(notdir $(DEMO_CONFIG)))
 BENCH_PLOTS ?= runs/bench
 SENTIMENT = $(BIN)/python -m pipelines.sentiment
 NEXT_WORD = $(BIN)/python -m pipelines.next_word
+CHARACTERS = $(BIN)/python -m pipelines.char_generation
 
-.PHONY: demo demo-next-word test lint types unit slow bench bench-memory bench-console results clean
+.PHONY: demo demo-next-word demo-characters test lint types unit slow bench bench-memory bench-console results clean
 
 demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of real film reviews (minutes)
 	$(SENTIMENT) train --config $(DEMO_CONFIG)
@@ -37,6 +40,12 @@ demo-next-word: $(VENV)/demo.stamp  ## train, evaluate, export and ask a model o
 	@echo
 	@echo "now type: $(NEXT_WORD) console --model saved_models/next_word_litert"
 
+demo-characters: $(VENV)/demo.stamp  ## train, evaluate, export and let write a model of characters (minutes)
+	$(CHARACTERS) train --config $(CHARACTERS_CONFIG)
+	$(CHARACTERS) evaluate --run $(CHARACTERS_RUN) --split test
+	$(CHARACTERS) export --run $(CHARACTERS_RUN)
+	$(CHARACTERS) predict --model saved_models/char_generation "This film is " "I was "
+
 test: lint types unit  ## lint, types, tests
 
 lint: $(VENV)/dev.stamp
@@ -57,6 +66,7 @@ bench: $(VENV)/bench.stamp  ## layers, steps, epochs and tokenizer beside others
 	$(BIN)/python -m benchmarks.layers --plot $(BENCH_PLOTS)/layers.png
 	$(BIN)/python -m benchmarks.lm_step --plot $(BENCH_PLOTS)/lm_step.png
 	$(BIN)/python -m benchmarks.imdb_epoch --plot $(BENCH_PLOTS)/imdb_epoch.png
+	$(BIN)/python -m benchmarks.generation --plot $(BENCH_PLOTS)/generation.png
 	$(BIN)/python -m benchmarks.layer_memory
 	$(BIN)/python -m benchmarks.tokenizer --plot $(BENCH_PLOTS)/tokenizer.png
 

@@ -113,6 +113,7 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
     from prompt_toolkit.formatted_text import FormattedText
     from prompt_toolkit.key_binding import KeyBindings
     from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
+    from prompt_toolkit.utils import get_cwidth
 
     shown: list[Proposal] = []
 
@@ -129,17 +130,21 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
         """Shows the rest of the first proposal behind the cursor."""
 
         def apply_transformation(self, transformation: TransformationInput) -> Transformation:
-            is_last = transformation.lineno == transformation.document.line_count - 1
+            is_last = transformation.lineno == transformation.document.line_count - 1 and not get_app().is_done
             fragments = list(transformation.fragments)
             return Transformation([*fragments, ("class:auto-suggestion", shown[0].rest)] if shown and is_last else fragments)
 
     def bar() -> FormattedText:
+        count = f"{session.statistics.saved} keys saved"
+        room = get_app().output.get_size().columns - len(count) - 1
         parts: list[tuple[str, str]] = []
         for number, proposal in enumerate(shown, start=1):
-            parts += [("bold", f" {number} {proposal.word}"), ("", f" {100 * proposal.probability:.1f}% ")]
-        saved = session.statistics
-        text = f"  {saved.saved} keys saved"
-        return FormattedText([*parts, ("class:dim", text)])
+            name, share = f" {number} {proposal.word}", f" {100 * proposal.probability:.1f}% "
+            room -= get_cwidth(name) + len(share)
+            if room < 0:  # the count stays in sight
+                break
+            parts += [("bold", name), ("", share)]
+        return FormattedText([*parts, ("class:dim", f" {count}")])
 
     keys = KeyBindings()
 
