@@ -56,7 +56,7 @@ types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
 unit: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(VENV)/dev.stamp  ## the tests on real corpora that take minutes; needs NLP_RNN_DATA
 	$(BIN)/python -m pytest -m slow

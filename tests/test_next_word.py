@@ -273,26 +273,38 @@ def test_a_memory_of_another_model_is_refused(next_word_trained):
 # --- interruptions -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
-def test_a_training_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(next_word_trained, tmp_path, number):
+def place_of(checkpoint):
+    """(epochs, steps) done."""
+    if not checkpoint.exists():
+        return 0, 0
+    progress = load_progress(checkpoint)
+    return progress.epoch, progress.step
+
+
+def test_a_training_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(next_word_trained, tmp_path):
     settings = [
         "data.source=text", f"data.train={next_word_trained / 'train.txt'}", f"data.validation={next_word_trained / 'validation.txt'}",
         "data.remove_repeated=false", "model.units=8", "model.embedding_dim=8", "model.softmax=sampled", "model.num_sampled=8",
         "model.weight_dropout=0.2", "model.embedding_dropout=0.1", "model.word_dropout=0.1", "training.batch_size=2", "training.window=5",
         "training.epochs=2", "training.checkpoint_seconds=1", "training.ema_momentum=0.9", "training.activation_regularization=0.1",
     ]  # fmt: skip
-    for name in ("whole", "stopped"):
-        command = [sys.executable, "-m", "pipelines.next_word", "train", f"name={name}", *settings]
+
+    def train(name):
+        return run_pipeline("train", f"name={name}", *settings, cwd=tmp_path, task="next_word")
+
+    assert train("whole").returncode == 0
+    checkpoint, before = tmp_path / "runs" / "stopped" / "checkpoints" / "last.npz", (0, 0)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        command = [sys.executable, "-m", "pipelines.next_word", "train", "name=stopped", *settings]
         process = subprocess.Popen(command, cwd=tmp_path, env=pipeline_environment(tmp_path), stderr=subprocess.PIPE, text=True)
-        if name == "stopped":
-            checkpoint = tmp_path / "runs" / name / "checkpoints" / "last.npz"
-            end = time.monotonic() + 120
-            while not (checkpoint.exists() and load_progress(checkpoint).step) and time.monotonic() < end:
-                time.sleep(0.02)
-            process.send_signal(number)
+        end = time.monotonic() + 120
+        while (not (now := place_of(checkpoint))[1] or now <= before) and time.monotonic() < end:
+            time.sleep(0.02)
+        process.send_signal(number)
         process.communicate(timeout=200)
-    assert load_progress(checkpoint).step > 0
-    done = run_pipeline(*command[3:], cwd=tmp_path, task="next_word")
+        assert place_of(checkpoint)[1] > 0
+        before = place_of(checkpoint)
+    done = train("stopped")
     assert done.returncode == 0, done.stderr
     assert "resuming after epoch" in done.stderr
     whole, stopped = (tmp_path / "runs" / name for name in ("whole", "stopped"))
