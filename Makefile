@@ -31,7 +31,7 @@ demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of rea
 	@echo "confusion matrix: $(DEMO_RUN)/confusion_test.png"
 	@echo "model:            saved_models/sentiment (newest version; the second column above is the probability of 'pos')"
 
-demo-next-word: $(VENV)/demo.stamp  ## train, evaluate, export and ask a model of the next word (twenty minutes)
+demo-next-word: $(VENV)/demo.stamp  ## train, evaluate, export and ask a model of the next word (the longest of the demos)
 	$(NEXT_WORD) train --config $(NEXT_WORD_CONFIG)
 	$(NEXT_WORD) evaluate --run $(NEXT_WORD_RUN) --split test --baseline
 	$(NEXT_WORD) export --run $(NEXT_WORD_RUN)

@@ -109,7 +109,7 @@ def _passages(corpus: Corpus, split: str) -> tuple[list[str], list[str]]:
 def _write(module: GenerationModule, prompts: list[str], temperature: float, seed: int) -> list[str]:
     settings = {"min_length": _TEXT_LENGTH, "max_length": _TEXT_LENGTH, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     found = [
-        writing.write(module, [prompt.encode("utf-8")], settings | {"repetition_penalty": 1.0, "seed": seed + number, "stop": []})
+        writing.write(module, [prompt.encode("utf-8")], settings | {"repetition_penalty": 1.0, "seed": (seed + number) % 2**31, "stop": []})
         for number, prompt in enumerate(prompts)
     ]
     return [facts["text"] for rows in found for facts in rows]

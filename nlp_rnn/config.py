@@ -407,6 +407,8 @@ def _check_language_model(config: Config, refuse: Callable[[str, str], None]) ->
         refuse("model.tie_embeddings", f"{found}; use false")
     if config.task == "next_word" and config.tokenizer.level == "char":
         refuse("tokenizer.level", "tokenizer.level is char, but next_word proposes words; use word or subword")
+    if config.task == "char_generation" and model.softmax == "adaptive":
+        refuse("model.softmax", "model.softmax is adaptive, which is for vocabularies of 10,000 and more; for characters use full")
     if config.task == "char_generation" and config.tokenizer.level != "char":
         refuse("tokenizer.level", f"tokenizer.level is {config.tokenizer.level}, but char_generation writes characters; use char")
     if config.tokenizer.case == "markers":

@@ -408,12 +408,13 @@ def _folder_examples(path: Path) -> Iterator[Example]:
 
 
 def _document_examples(path: Path, data: DataConfig) -> Iterator[Example]:
-    names = [path] if path.is_file() else sorted(entry for entry in path.rglob("*") if entry.is_file())
-    for file in names:
-        below = file.relative_to(path)
-        is_hidden = any(part.startswith(".") for part in below.parts)
-        if file != path and (is_hidden or not any(fnmatch.fnmatch(file.name, pattern) for pattern in data.patterns)):
-            continue
+    files = [path] if path.is_file() else [file for file in sorted(path.rglob("*")) if _is_document(file, path, data.patterns)]
+    if not files:
+        raise ConfigError(
+            f"data.patterns is {list(data.patterns)}, but no file below {path} has such a name (hidden ones are left out); "
+            'give patterns such as ["*.txt"], or another folder'
+        )
+    for file in files:
         text = "".join(line for _, line in decoded_lines(file))
         if "\0" in text:
             raise ConfigError(
@@ -421,6 +422,11 @@ def _document_examples(path: Path, data: DataConfig) -> Iterator[Example]:
             )
         if text:
             yield Example(text, "")
+
+
+def _is_document(file: Path, folder: Path, patterns: tuple[str, ...]) -> bool:
+    is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.is_file() and not is_hidden and any(fnmatch.fnmatch(file.name, pattern) for pattern in patterns)
 
 
 def _tfds_rows(data: DataConfig, name: str, instead: str) -> Callable[[str], Iterable[dict[str, Any]]]:

@@ -1,7 +1,7 @@
 """One time step of a language model for generation: the same result as `LanguageModel.advance`, in less time.
 
 The first layer's product with the embedding is a table, looked up by id. Products are computed gate by gate: for one text TensorFlow
-then keeps both cores busy, and is twice as fast as with one product for all gates (RESULTS.md). Plain TensorFlow, so that
+then keeps both cores busy (figures: RESULTS.md). Plain TensorFlow, so that
 exported models need no XLA.
 """
 

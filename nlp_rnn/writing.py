@@ -70,6 +70,6 @@ def warn_of_unknown_characters(loaded: Any, prompts: list[bytes]) -> None:
 
 
 def _tensors(settings: dict[str, Any], rows: int) -> dict[str, tf.Tensor]:
-    stops = settings["stop"]
+    stops = [stop.encode("utf-8", "surrogateescape") for stop in settings["stop"]]
     tensors = {name: tf.fill([rows], tf.constant(settings[name], dtype)) for name, dtype in _DTYPES.items()}
     return tensors | {"stop": tf.constant([stops] * rows, tf.string, shape=[rows, len(stops)])}

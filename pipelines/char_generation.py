@@ -51,10 +51,15 @@ def export(options: Namespace) -> cli.Result:
 def predict(options: Namespace) -> Iterator[cli.Result]:
     """Writes on from each prompt; on a terminal, as it goes."""
     loaded = _load(options)
-    from nlp_rnn import writing
+    from nlp_rnn import generation, writing
 
     if options.min_length > options.length:
         raise ConfigError(f"--min-length is {options.min_length}, but --length is {options.length}; lower the one or raise the other")
+    for stop in options.stop:
+        if len(stop) > generation.MOST_STOP_LENGTH:
+            raise ConfigError(
+                f"--stop is {stop!r}, of {len(stop)} characters, but {generation.MOST_STOP_LENGTH} at most are compared; shorten it"
+            )
     settings = {
         name: getattr(options, name) for name in ("min_length", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "stop")
     } | {"max_length": options.length}

@@ -101,6 +101,7 @@ def test_explain_colours_a_unit(characters_trained):
         (("--top-p", "1.1"), "--top-p: is '1.1', but"),
         (("--temperature", "nan"), "--temperature: is 'nan', but"),
         (("--length", "0"), "--length: is '0', but must be a whole number from 1 to 1,000,000"),
+        (("--stop", "x" * 33), "of 33 characters, but 32 at most are compared"),
         (("--length", "9", "--min-length", "10"), "--min-length is 10, but --length is 9; lower the one or raise the other"),
     ],
 )
@@ -114,6 +115,10 @@ def test_options_that_cannot_be(characters_trained, arguments, message):
         (("explain", *SAVED, ""), "TEXT is empty"),
         (("explain", *SAVED, "The", "--unit", "40"), "--unit is 40, but the model has units 0 to 39"),
         (("train", "tokenizer.level=word", "data.source=documents", "data.train=lines.txt"), "but char_generation writes characters"),
+        (
+            ("train", "model.softmax=adaptive", "model.cutoffs=[20]", "data.source=documents", "data.train=lines.txt"),
+            "for characters use full",
+        ),
         (("train", "name=bad", "data.source=documents", "data.train=one.txt"), "data.train has no examples"),
         (("train", "name=bad", "data.source=documents", "data.train=few.txt"), "too few for training.batch_size 64 rows of one window"),
         (("evaluate", "--run", "runs/small", "--split", "test", "data.test_fraction=0"), "test"),

@@ -254,6 +254,9 @@ def test_documents_are_whole_files_and_folders_of_them(tmp_path):
     assert [example.text for example in SOURCES["documents"](data)["train"]()] == [texts["a.py"], texts["deep/b.py"]]
     data = DataConfig(source="documents", train=str(tmp_path / "deep" / "c.txt"), patterns=("*.py",))
     assert [example.text for example in SOURCES["documents"](data)["train"]()] == ["not this\n"]
+    data = DataConfig(source="documents", train=str(tmp_path), patterns=("*.tex",))
+    with pytest.raises(ConfigError, match=r"data.patterns is \['\*.tex'\], but no file below .* has such a name"):
+        list(SOURCES["documents"](data)["train"]())
     (tmp_path / "program.py").write_bytes(b"\x7fELF\0\0")
     with pytest.raises(ConfigError, match=r"program.py: holds NUL bytes, so it is no text; .* data.patterns"):
         Corpus(DataConfig(source="documents", train=str(tmp_path)), 0).survey()
