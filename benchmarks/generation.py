@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import timing
-from nlp_rnn.config import load_config
+from nlp_rnn.config_file import load_config
 from nlp_rnn.generation_export import GenerationModule
 from nlp_rnn.language_model import LanguageModel
 from nlp_rnn.models import build_language_model

@@ -19,8 +19,8 @@ import tensorflow as tf
 import tensorflow_text
 
 from benchmarks import timing
-from nlp_rnn.config import load_config
-from nlp_rnn.sources import Corpus
+from nlp_rnn.config_file import load_config
+from nlp_rnn.corpus import Corpus
 from nlp_rnn.tokenizer import Tokenizer
 
 SENTENCE = (

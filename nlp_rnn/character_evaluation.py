@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from nlp_rnn import datasets, inspection, originality, plots, writing
+from nlp_rnn.corpus import Corpus
 from nlp_rnn.evaluation import corpus_with
 from nlp_rnn.generation_export import GenerationModule
 from nlp_rnn.keyboard import PerplexityMeter
 from nlp_rnn.language_evaluation import load_language_model, score_text
 from nlp_rnn.runs import Run
-from nlp_rnn.sources import Corpus
 from nlp_rnn.tokenizer import EOS_ID
 
 _NUM_TEXTS, _TEXT_LENGTH, _PROMPT_LENGTH = 16, 1000, 100  # of the originality report; lengths in characters

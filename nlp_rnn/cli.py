@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NoReturn
 
-from nlp_rnn.config import Config, ConfigError, load_config
+from nlp_rnn.config import Config, ConfigError
+from nlp_rnn.config_file import load_config
 
 logger = logging.getLogger(__name__)
 

@@ -21,9 +21,10 @@ import tensorflow as tf
 
 from nlp_rnn import files
 from nlp_rnn.config import DataConfig, TokenizerConfig
+from nlp_rnn.corpus import Corpus
 from nlp_rnn.progress import track
-from nlp_rnn.sources import Corpus
-from nlp_rnn.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer, build_tokenizer, encode, never_empty
+from nlp_rnn.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer, encode, never_empty
+from nlp_rnn.tokenizer_builder import build_tokenizer
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from nlp_rnn import datasets, models, plots, training
 from nlp_rnn.baselines import Nbsvm
 from nlp_rnn.checkpoints import load_checkpoint
 from nlp_rnn.config import Config, ConfigError
+from nlp_rnn.corpus import Corpus, label_names, load_corpus
 from nlp_rnn.metrics import classification_metrics, most_confident_errors
 from nlp_rnn.runs import Run
-from nlp_rnn.sources import Corpus, label_names, load_corpus
 from nlp_rnn.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)

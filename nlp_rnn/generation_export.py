@@ -1,13 +1,11 @@
 """SavedModels that write: a prompt in, the text that follows it out."""
 
-import json
 from typing import Any
 
-import keras
 import tensorflow as tf
 
-from nlp_rnn import __version__
-from nlp_rnn.config import Config, to_yaml
+from nlp_rnn import export
+from nlp_rnn.config import Config
 from nlp_rnn.generation import MOST_STOP_LENGTH, Generator, Limits, Session
 from nlp_rnn.language_model import LanguageModel
 from nlp_rnn.sampling import Sampling
@@ -94,23 +92,17 @@ class GenerationModule(tf.Module):
         """string [batch] -> the state behind each prompt, to be handed to `extend`; see `generation.Session`."""
         return self._generator.begin(self._ids(prompt))._asdict()
 
-    @tf.function(input_signature=[_rows(tf.string, "text")], autograph=False)
+    @tf.function(input_signature=[export.TEXT], autograph=False)
     def explain(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """string [batch] -> tokens string [batch, time], padded with "", activations float32 [batch, time, units]: the states of
         all layers' units, one layer after the other, behind each character."""
         ids = self._tokenizer.tokenize(text)
         return {"tokens": self._tokenizer.pieces(text).to_tensor(""), "activations": self._generator.activations(ids.to_tensor(PAD_ID))}
 
-    @tf.function(input_signature=[_rows(tf.string, "text")], autograph=False)
+    @tf.function(input_signature=[export.TEXT], autograph=False)
     def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string [batch] -> tokens string [batch, time], padded with "", token_ids int32 [batch, time], padded with 0,
-        text string [batch]: the ids as text again."""
-        ids = self._tokenizer.tokenize(text)
-        return {
-            "tokens": self._tokenizer.pieces(text).to_tensor(""),
-            "token_ids": ids.to_tensor(PAD_ID),
-            "text": self._tokenizer.detokenize(ids),
-        }
+        """string [batch] -> see `export.tokenized`."""
+        return export.tokenized(self._tokenizer, self._tokenizer.pieces(text), self._tokenizer.tokenize(text))
 
     def _extend(
         self, states: tf.Tensor, log_probabilities: tf.Tensor, last_seen: tf.Tensor, recent: tf.Tensor, length: tf.Tensor,
@@ -148,35 +140,21 @@ class GenerationModule(tf.Module):
 
 def generation_extras(module: GenerationModule, config: Config, metrics: dict[str, Any]) -> dict[str, str]:
     """The texts of assets.extra/."""
-    return {
-        "config.yaml": to_yaml(config),
-        "metrics.json": json.dumps(metrics, indent=2) + "\n",
-        "vocabulary": module._tokenizer.vocabulary_text(),
-        "MODEL_CARD.md": _model_card(config, metrics, module.num_parameters, module._tokenizer.vocab_size),
-    }
-
-
-def _model_card(config: Config, metrics: dict[str, Any], num_parameters: int, vocab_size: int) -> str:
-    scores = "".join(
+    rows = [
         f"| {split} | {found['num_characters']:,} | {found['nats_per_character']:.4f} | {found['bits_per_character']:.4f} |"
-        f" {100 * found['accuracy']:.2f} % |\n"
+        f" {100 * found['accuracy']:.2f} % |"
         for split, found in metrics.items()
         if split in ("validation", "test")
+    ]
+    longest = config.data.max_length
+    card = export.card(
+        config,
+        f"{config.model.cell} language model of {module.num_parameters:,} parameters over {module._tokenizer.vocab_size:,} characters",
+        [
+            f"Input: UTF-8 text, of which the last {longest} characters are read; characters that the model does not know are skipped",
+            "Output: text like the training data; see the originality report for how much of it is copied",
+        ],
+        ["| split | characters | nats a character | bits a character | accuracy |", *rows],
+        "Figures hold for text like the training data. What the model writes is invented.",
     )
-    return f"""# {config.task}: {config.name}
-
-A {config.model.cell} language model of {num_parameters:,} parameters over {vocab_size:,} characters, \
-trained by nlp-rnn {__version__} on TensorFlow {tf.__version__}, Keras {keras.__version__}.
-
-- Training data: source `{config.data.source}`, seed {config.seed}
-- Input: UTF-8 text, of which the last {config.data.max_length} characters are read; characters that the model does not know are skipped
-- Output: text like the training data; see the originality report for how much of it is copied
-
-## Measured
-
-| split | characters | nats a character | bits a character | accuracy |
-|---|---|---|---|---|
-{scores}
-The weights were chosen on the validation split. Figures hold for text like the training data. What the model writes is
-invented. Settings: `config.yaml`; all figures: `metrics.json`.
-"""
+    return export.extras(config, module._tokenizer, metrics, card)

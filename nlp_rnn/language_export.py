@@ -1,20 +1,16 @@
 """SavedModels of language models: a text in, its next words or the completions of the word begun out."""
 
-import json
 from typing import Any
 
-import keras
 import tensorflow as tf
 
-from nlp_rnn import __version__
-from nlp_rnn.config import Config, to_yaml
+from nlp_rnn import export
+from nlp_rnn.config import Config
 from nlp_rnn.language_model import LanguageModel
 from nlp_rnn.proposals import IMPOSSIBLE, SubwordProposals, WordProposals
 from nlp_rnn.tokenizer import EOS_ID, PAD_ID, Tokenizer, truncate
 
 NUM_WORDS = 5  # of serving_default
-
-_TEXT = tf.TensorSpec([None], tf.string, name="text")
 
 
 class NextWordModule(tf.Module):
@@ -35,14 +31,14 @@ class NextWordModule(tf.Module):
             self._step, input_signature=[tf.TensorSpec([None], tf.int32, name="token_ids"), tf.TensorSpec([None, size], name="states")]
         )
 
-    @tf.function(input_signature=[_TEXT])
+    @tf.function(input_signature=[export.TEXT])
     def complete(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """string [batch] -> words string [batch, 5], probabilities float32 [batch, 5]: as `suggest`, without profanity."""
         rows = tf.shape(text)[0]
         return self.suggest(text, tf.fill([rows], NUM_WORDS), tf.zeros([rows], tf.bool))
 
     @tf.function(
-        input_signature=[_TEXT, tf.TensorSpec([None], tf.int32, name="count"), tf.TensorSpec([None], tf.bool, name="allow_profanity")]
+        input_signature=[export.TEXT, tf.TensorSpec([None], tf.int32, name="count"), tf.TensorSpec([None], tf.bool, name="allow_profanity")]
     )
     def suggest(self, text: tf.Tensor, count: tf.Tensor, allow_profanity: tf.Tensor) -> dict[str, tf.Tensor]:
         """The next words after a text that ends in white space or a sign, else the completions of the word it ends with.
@@ -65,16 +61,10 @@ class NextWordModule(tf.Module):
         is_there = (scores > IMPOSSIBLE / 2) & (tf.range(most) < count[:, None])
         return {"words": tf.where(is_there, words, ""), "probabilities": tf.where(is_there, tf.exp(scores), 0.0)}
 
-    @tf.function(input_signature=[_TEXT])
+    @tf.function(input_signature=[export.TEXT])
     def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string [batch] -> tokens string [batch, time], padded with "", token_ids int32 [batch, time], padded with 0,
-        text string [batch]: the ids as text again."""
-        ids = self._tokenizer.tokenize(text)
-        return {
-            "tokens": self._tokenizer.pieces(text).to_tensor(""),
-            "token_ids": ids.to_tensor(PAD_ID),
-            "text": self._tokenizer.detokenize(ids),
-        }
+        """string [batch] -> see `export.tokenized`."""
+        return export.tokenized(self._tokenizer, self._tokenizer.pieces(text), self._tokenizer.tokenize(text))
 
     def _step(self, token_ids: tf.Tensor, states: tf.Tensor) -> dict[str, tf.Tensor]:
         """int32 [batch], states float32 [batch, size] -> log_probabilities float32 [batch, vocabulary] of the next id, hidden
@@ -100,38 +90,24 @@ class NextWordModule(tf.Module):
 
 def language_extras(module: NextWordModule, config: Config, metrics: dict[str, Any]) -> dict[str, str]:
     """The texts of assets.extra/."""
-    return {
-        "config.yaml": to_yaml(config),
-        "metrics.json": json.dumps(metrics, indent=2) + "\n",
-        "vocabulary": module._tokenizer.vocabulary_text(),
-        "MODEL_CARD.md": _model_card(config, metrics, module._model.count_params(), module._tokenizer.vocab_size),
-    }
-
-
-def _model_card(config: Config, metrics: dict[str, Any], num_parameters: int, vocab_size: int) -> str:
-    scores = "".join(
+    rows = [
         f"| {split} | {found['num_tokens']:,} | {found['perplexity']:.2f} | {_percent(found, 'recall_at_1')} |"
-        f" {_percent(found, 'recall_at_3')} | {_percent(found, 'keystroke_savings')} |\n"
+        f" {_percent(found, 'recall_at_3')} | {_percent(found, 'keystroke_savings')} |"
         for split, found in metrics.items()
         if split in ("validation", "test")
+    ]
+    parameters, words = module._model.count_params(), module._tokenizer.vocab_size
+    card = export.card(
+        config,
+        f"{config.model.cell} language model of {parameters:,} parameters over {words:,} words",
+        [
+            f"Input: UTF-8 text, of which the last {config.data.max_length} tokens are read",
+            "Never proposed: unknown words, symbols and, unless asked for, a list of English profanity",
+        ],
+        ["| split | tokens | perplexity | top-1 recall | top-3 recall | keystrokes saved |", *rows],
+        "Figures hold for text like the training data. The model proposes what such texts say, true or not.",
     )
-    return f"""# {config.task}: {config.name}
-
-A {config.model.cell} language model of {num_parameters:,} parameters over {vocab_size:,} words, \
-trained by nlp-rnn {__version__} on TensorFlow {tf.__version__}, Keras {keras.__version__}.
-
-- Training data: source `{config.data.source}`, seed {config.seed}
-- Input: UTF-8 text, of which the last {config.data.max_length} tokens are read
-- Never proposed: unknown words, symbols and, unless asked for, a list of English profanity
-
-## Measured
-
-| split | tokens | perplexity | top-1 recall | top-3 recall | keystrokes saved |
-|---|---|---|---|---|---|
-{scores}
-The weights were chosen on the validation split. Figures hold for text like the training data. The model proposes what such
-texts say, true or not. Settings: `config.yaml`; all figures: `metrics.json`.
-"""
+    return export.extras(config, module._tokenizer, metrics, card)
 
 
 def _percent(found: dict[str, Any], name: str) -> str:

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from nlp_rnn import runs, sources
+from nlp_rnn import runs
 from nlp_rnn.config import Config
+from nlp_rnn.corpus import load_corpus
 from nlp_rnn.startup import import_tensorflow
 
 
@@ -14,10 +15,10 @@ def train_run(config: Config) -> tuple[runs.Run, dict[str, Any]]:
       the run, and seconds, epochs, best_epoch, seed and cross_entropy, the best one on validation data in nats a token.
 
     Raises:
-      ConfigError: see `sources.load_corpus`, `streams.check_length`, `training.train_language_model`.
+      ConfigError: see `corpus.load_corpus`, `streams.check_length`, `training.train_language_model`.
     """
     run = runs.find_run(config)
-    corpus = sources.load_corpus(config.data, config.seed)  # mistakes show before TensorFlow is imported
+    corpus = load_corpus(config.data, config.seed)  # mistakes show before TensorFlow is imported
 
     import_tensorflow()
     from nlp_rnn import datasets, models, plots, streams, training

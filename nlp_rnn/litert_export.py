@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from nlp_rnn import files
-from nlp_rnn.config import Config, ConfigError, to_yaml
+from nlp_rnn.config import Config, ConfigError
+from nlp_rnn.config_file import to_yaml
 from nlp_rnn.export import next_version
 from nlp_rnn.language_model import LanguageModel
 from nlp_rnn.neural_cache import CacheSettings

@@ -25,6 +25,8 @@ _WORD = regex.compile(
 _INVISIBLE = regex.compile(r"[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]+")
 _SPACE = regex.compile(r"[\s\p{Z}\p{Cc}]+")
 _HTML_BREAK = regex.compile(r"(?i)<br\s*/?>")
+# Capitals of Unicode 14 and later, which Python makes small, but TensorFlow 2.21 does not know.
+_NEW_CAPITALS = regex.compile(r"([\u1c89\u2c2f\ua7c0\ua7cb\ua7cc\ua7d0\ua7d6\ua7d8\ua7da\ua7dc\U00010570-\U00010595\U00010d50-\U00010d65])")
 
 
 def split_whitespace(text: str) -> list[str]:
@@ -47,7 +49,11 @@ def split_text(text: str, *, splitter: str, lowercase: bool, html_breaks: bool) 
     if html_breaks:
         text = _HTML_BREAK.sub(" ", text)
     text = _SPACE.sub(" ", text).strip(" ")
-    return SPLITTERS[splitter](text.lower() if lowercase else text)
+    return SPLITTERS[splitter](_to_lower(text) if lowercase else text)
+
+
+def _to_lower(text: str) -> str:
+    return "".join(part if number % 2 else part.lower() for number, part in enumerate(_NEW_CAPITALS.split(text)))
 
 
 class Step(NamedTuple):

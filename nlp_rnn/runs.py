@@ -12,7 +12,8 @@ from typing import Any
 import filelock
 
 from nlp_rnn import files
-from nlp_rnn.config import Config, ConfigError, differences, load_config, to_yaml
+from nlp_rnn.config import Config, ConfigError
+from nlp_rnn.config_file import differences, load_config, to_yaml
 
 
 @dataclass(frozen=True)

@@ -314,3 +314,28 @@ def _first_fit(is_free: np.ndarray, start: int, offsets: np.ndarray) -> tuple[in
         if fits.any():
             return start + _BLOCK * (number > 4), int(bases[fits.argmax()])
     raise AssertionError
+
+
+def unknown_to_unk(pieces: tf.RaggedTensor, vocab_size: int, *, unk_id: int) -> tf.RaggedTensor:
+    """Ragged int32 [batch, (time)] of `Segmenter`: ids from `vocab_size` on, in a row, become one `unk_id`."""
+    flat, rows = pieces.flat_values, pieces.value_rowids()
+    is_unknown = flat >= vocab_size
+    goes_on = tf.concat([[False], is_unknown[1:] & is_unknown[:-1] & (rows[1:] == rows[:-1])], axis=0)
+    return tf.ragged.boolean_mask(pieces.with_flat_values(tf.where(is_unknown, unk_id, flat)), pieces.with_flat_values(~goes_on))
+
+
+def unknown_to_bytes(pieces: tf.RaggedTensor, vocab_size: int, *, first_byte_id: int) -> tf.RaggedTensor:
+    """Ragged int32 [batch, (time)] of `Segmenter`: ids from `vocab_size` on, which are code points, become their UTF-8 bytes."""
+    flat = pieces.flat_values
+    is_unknown = flat >= vocab_size
+    points = tf.where(is_unknown, flat - vocab_size, 0)
+    lengths = 1 + sum(tf.cast(points >= limit, tf.int32) for limit in (0x80, 0x800, 0x10000))
+    owners = tf.repeat(tf.range(tf.size(flat)), lengths)
+    point, length = tf.gather(points, owners), tf.gather(lengths, owners)
+    place = tf.range(tf.size(owners)) - tf.gather(tf.cumsum(lengths, exclusive=True), owners)
+    # UTF-8: the first byte says how many there are; every byte carries six bits of the code point, the first fewer.
+    bits = tf.bitwise.right_shift(point, 6 * (length - 1 - place))
+    lead = tf.gather(tf.constant([0, 0, 0xC0, 0xE0, 0xF0]), length)
+    byte = tf.where(place == 0, lead + bits, 0x80 + tf.bitwise.bitwise_and(bits, 0x3F))
+    ids = tf.where(tf.gather(is_unknown, owners), first_byte_id + byte, tf.gather(flat, owners))
+    return tf.RaggedTensor.from_value_rowids(ids, tf.gather(pieces.value_rowids(), owners), nrows=pieces.nrows(), validate=False)

@@ -18,9 +18,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nlp_rnn import subwords
-from nlp_rnn.config import ConfigError, TokenizerConfig
-from nlp_rnn.files import read_lines
+from nlp_rnn import segmentation, subwords
+from nlp_rnn.config import ConfigError
+from nlp_rnn.letter_case import apply_case, mark_case
 from nlp_rnn.normalization import normalize, valid_utf8
 from nlp_rnn.segmentation import Segmenter
 from nlp_rnn.subwords import BYTE_PIECES, WORD_START
@@ -76,18 +76,18 @@ class Tokenizer(keras.layers.Layer):
         self.level, self.case, self.nfkc, self.html_breaks = level, case, nfkc, html_breaks
         self.splitter, self.oov_buckets = splitter, oov_buckets
         self.reserved = self._normalized_symbols(reserved)
-        self._stand_ins = [chr(_FIRST_STAND_IN + number) for number in range(len(self._own_symbols()))]
+        self._stand_ins = [chr(_FIRST_STAND_IN + number) for number in range(len(self.own_symbols()))]
         self.supports_jit = False  # XLA has no strings
         self.vocabulary: list[str] | None = None
         self.scores: list[float] | None = None
         if vocabulary is not None:
-            self._set_vocabulary(list(vocabulary), None if scores is None else list(scores))
+            self.set_vocabulary(list(vocabulary), None if scores is None else list(scores))
         self.built = True
 
     @property
     def vocab_size(self) -> int:
         """Number of ids, special ones and hash buckets included."""
-        return self._num_fixed() + len(self._known_vocabulary()) + self.oov_buckets
+        return self._num_fixed() + len(self.known_vocabulary()) + self.oov_buckets
 
     # --- text -> ids -----------------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class Tokenizer(keras.layers.Layer):
         An unknown word or character is UNK_ID or an id of a hash bucket. At level subword the characters of an unknown
         one are bytes; where an imported vocabulary has no bytes, unknown characters in a row are one UNK_ID.
         """
-        self._known_vocabulary()
+        self.known_vocabulary()
         if self.level != "subword":
             return tf.ragged.map_flat_values(self._look_up, self._split(texts))
         words = self._split(texts)
@@ -112,7 +112,7 @@ class Tokenizer(keras.layers.Layer):
           temperature: 1 draws by the vocabulary's own probabilities; near 0 the best segmentation is certain.
           seed: int32 [2].
         """
-        self._known_vocabulary()
+        self.known_vocabulary()
         words = self._split(texts)
         pieces = self._segmenter.sample(tf.strings.join([WORD_START, words.flat_values]), temperature=temperature, seed=seed)
         return tf.RaggedTensor.from_row_splits(self._resolve_unknown(pieces), words.row_splits, validate=False).merge_dims(1, 2)
@@ -151,7 +151,7 @@ class Tokenizer(keras.layers.Layer):
         Raises:
           tf.errors.InvalidArgumentError: if an id is not of the vocabulary.
         """
-        self._known_vocabulary()
+        self.known_vocabulary()
         ids = token_ids
         if not isinstance(ids, tf.RaggedTensor):
             ids = tf.RaggedTensor.from_tensor(tf.convert_to_tensor(ids, tf.int32))
@@ -161,7 +161,7 @@ class Tokenizer(keras.layers.Layer):
         ids = tf.ragged.boolean_mask(ids, ids.with_flat_values((flat == UNK_ID) | (flat >= len(SPECIAL_PIECES))))
         pieces = tf.ragged.map_flat_values(lambda values: tf.gather(self._texts_by_id, values), ids)
         if self.case == "markers":
-            pieces = _apply_case(ids, pieces)
+            pieces = apply_case(ids, pieces)
         if self.level == "word":
             return SPLITTERS[self.splitter][1](tf.strings.reduce_join(pieces, axis=-1, separator=" "))
         text = tf.strings.reduce_join(pieces, axis=-1)
@@ -188,8 +188,8 @@ class Tokenizer(keras.layers.Layer):
         """
         counts = {piece: count for piece, count in self._count(texts).items() if not self._is_special(piece)}
         if self.level == "subword" and counts:
-            own = len(self._own_symbols())
-            self._set_vocabulary(*subwords.train(counts, vocab_size=vocab_size, special_pieces=SPECIAL_PIECES, num_reserved=own))
+            own = len(self.own_symbols())
+            self.set_vocabulary(*subwords.train(counts, vocab_size=vocab_size, special_pieces=SPECIAL_PIECES, num_reserved=own))
             return
         kept = sorted((-count, piece) for piece, count in counts.items() if count >= min_count)
         if not kept:
@@ -197,11 +197,11 @@ class Tokenizer(keras.layers.Layer):
                 f"tokenizer.min_count is {min_count}, but no piece of the training texts is seen so often (or they are empty): "
                 "lower it or give more text"
             )
-        self._set_vocabulary([piece for _, piece in kept[: max(vocab_size - self._num_fixed() - self.oov_buckets, 1)]])
+        self.set_vocabulary([piece for _, piece in kept[: max(vocab_size - self._num_fixed() - self.oov_buckets, 1)]])
 
     def texts(self) -> list[str]:
         """The text that each id stands for; "" for those without one, U+FFFD for unknown words and lone bytes."""
-        self._known_vocabulary()
+        self.known_vocabulary()
         return [text.decode("utf-8", "replace") for text in self._texts_by_id.numpy()]
 
     def settings(self) -> dict[str, Any]:
@@ -223,7 +223,7 @@ class Tokenizer(keras.layers.Layer):
         if self.scores is not None:
             subwords.write_model(
                 folder / "sentencepiece.model", special_pieces=SPECIAL_PIECES, reserved=self.reserved,
-                pieces=self._known_vocabulary(), scores=self.scores,
+                pieces=self.known_vocabulary(), scores=self.scores,
             )  # fmt: skip
 
     @classmethod
@@ -234,37 +234,37 @@ class Tokenizer(keras.layers.Layer):
         lines = (folder / "vocabulary.txt").read_bytes().decode("utf-8").split("\n")[tokenizer._num_fixed() : -1]
         if tokenizer.level == "subword":
             pairs = [line.rsplit("\t", 1) for line in lines]
-            tokenizer._set_vocabulary([_unescape(piece) for piece, _ in pairs], [float(score) for _, score in pairs])
+            tokenizer.set_vocabulary([unescape(piece) for piece, _ in pairs], [float(score) for _, score in pairs])
         else:
-            tokenizer._set_vocabulary([_unescape(line) for line in lines])
+            tokenizer.set_vocabulary([unescape(line) for line in lines])
         return tokenizer
 
     def vocabulary_text(self) -> str:
         """All pieces by id, special ones first, one a line, `\\n` and `\\\\` escaped; behind subwords a tab and their score."""
-        fixed, vocabulary = [*SPECIAL_PIECES, *self._own_symbols()], self._known_vocabulary()
+        fixed, vocabulary = [*SPECIAL_PIECES, *self.own_symbols()], self.known_vocabulary()
         if self.scores is None:
-            return "".join(_escape(piece) + "\n" for piece in (*fixed, *vocabulary))
+            return "".join(escape(piece) + "\n" for piece in (*fixed, *vocabulary))
         scores = [0.0] * len(fixed) + self.scores
-        return "".join(f"{_escape(piece)}\t{score!r}\n" for piece, score in zip((*fixed, *vocabulary), scores, strict=True))
+        return "".join(f"{escape(piece)}\t{score!r}\n" for piece, score in zip((*fixed, *vocabulary), scores, strict=True))
 
     # --- within ----------------------------------------------------------------------------------------------------
 
-    def _own_symbols(self) -> tuple[str, ...]:
+    def own_symbols(self) -> tuple[str, ...]:
         return (*(CASE_MARKERS if self.case == "markers" else ()), *self.reserved)
 
     def _num_fixed(self) -> int:
-        return len(SPECIAL_PIECES) + len(self._own_symbols())
+        return len(SPECIAL_PIECES) + len(self.own_symbols())
 
-    def _known_vocabulary(self) -> list[str]:
+    def known_vocabulary(self) -> list[str]:
         if self.vocabulary is None:
             raise ValueError("the Tokenizer has no vocabulary yet; call adapt(texts, vocab_size=...) first")
         return self.vocabulary
 
     def _is_special(self, piece: str) -> bool:
-        return piece in (*SPECIAL_PIECES, *self._own_symbols()) or UNKNOWN_TEXT in piece or any(each in piece for each in self._stand_ins)
+        return piece in (*SPECIAL_PIECES, *self.own_symbols()) or UNKNOWN_TEXT in piece or any(each in piece for each in self._stand_ins)
 
-    def _set_vocabulary(self, vocabulary: list[str], scores: list[float] | None = None) -> None:
-        taken = {*SPECIAL_PIECES, *self._own_symbols()}
+    def set_vocabulary(self, vocabulary: list[str], scores: list[float] | None = None) -> None:
+        taken = {*SPECIAL_PIECES, *self.own_symbols()}
         for piece in vocabulary:
             if piece in taken:
                 raise ValueError(f"vocabulary holds {piece!r} twice or as a special piece; give each piece once")
@@ -272,7 +272,7 @@ class Tokenizer(keras.layers.Layer):
         if (self.level == "subword") != (scores is not None) or (scores is not None and len(scores) != len(vocabulary)):
             raise ValueError("scores must be given for each piece of a subword vocabulary, and for no other")
         self.vocabulary, self.scores = vocabulary, scores
-        own, markers = self._own_symbols(), len(CASE_MARKERS) if self.case == "markers" else 0
+        own, markers = self.own_symbols(), len(CASE_MARKERS) if self.case == "markers" else 0
         texts = [b"", UNKNOWN_TEXT, b"", b"", *[b""] * markers, *own[markers:], *vocabulary, *[UNKNOWN_TEXT] * self.oov_buckets]
         if scores is not None:
             num_bytes = 256 if vocabulary[:256] == list(BYTE_PIECES) else 0
@@ -308,7 +308,7 @@ class Tokenizer(keras.layers.Layer):
         """Normalised texts in which stand-ins are where reserved symbols were."""
         text = self.normalize(texts)
         space = " " if self.level == "word" else ""
-        stand_ins = self._stand_ins[len(self._own_symbols()) - len(self.reserved) :]
+        stand_ins = self._stand_ins[len(self.own_symbols()) - len(self.reserved) :]
         for symbol, stand_in in sorted(zip(self.reserved, stand_ins, strict=True), key=lambda pair: -len(pair[0])):
             text = tf.strings.regex_replace(text, re.escape(symbol), f"{space}{stand_in}{space}")
         return text
@@ -324,7 +324,7 @@ class Tokenizer(keras.layers.Layer):
         return tuple(found)
 
     def _reveal(self, texts: tf.Tensor) -> tf.Tensor:
-        for symbol, stand_in in zip(self._own_symbols(), self._stand_ins, strict=True):
+        for symbol, stand_in in zip(self.own_symbols(), self._stand_ins, strict=True):
             texts = tf.strings.regex_replace(texts, stand_in, symbol.replace("\\", r"\\"))
         return texts
 
@@ -336,7 +336,7 @@ class Tokenizer(keras.layers.Layer):
         if self.level == "subword":
             return tf.strings.split(text)
         words = SPLITTERS[self.splitter][0](text)
-        return _mark_case(words, *self._stand_ins[:2]) if self.case == "markers" else words
+        return mark_case(words, *self._stand_ins[:2]) if self.case == "markers" else words
 
     def _look_up(self, pieces: tf.Tensor) -> tf.Tensor:
         ids = self._ids.lookup(pieces)
@@ -348,33 +348,12 @@ class Tokenizer(keras.layers.Layer):
     def _resolve_unknown(self, pieces: tf.RaggedTensor) -> tf.RaggedTensor:
         """Unknown characters, `vocab_size + code point`, to their UTF-8 bytes; without byte pieces, each run to one UNK_ID."""
         resolve = (
-            _unknown_to_unk if self._first_byte_id is None else functools.partial(_unknown_to_bytes, first_byte_id=self._first_byte_id)
+            functools.partial(segmentation.unknown_to_unk, unk_id=UNK_ID)
+            if self._first_byte_id is None
+            else functools.partial(segmentation.unknown_to_bytes, first_byte_id=self._first_byte_id)
         )
         is_any = tf.reduce_any(pieces.flat_values >= self.vocab_size)
         return tf.cond(is_any, lambda: resolve(pieces, self.vocab_size), lambda: pieces)
-
-
-def _unknown_to_unk(pieces: tf.RaggedTensor, vocab_size: int) -> tf.RaggedTensor:
-    flat, rows = pieces.flat_values, pieces.value_rowids()
-    is_unknown = flat >= vocab_size
-    goes_on = tf.concat([[False], is_unknown[1:] & is_unknown[:-1] & (rows[1:] == rows[:-1])], axis=0)
-    return tf.ragged.boolean_mask(pieces.with_flat_values(tf.where(is_unknown, UNK_ID, flat)), pieces.with_flat_values(~goes_on))
-
-
-def _unknown_to_bytes(pieces: tf.RaggedTensor, vocab_size: int, *, first_byte_id: int) -> tf.RaggedTensor:
-    flat = pieces.flat_values
-    is_unknown = flat >= vocab_size
-    points = tf.where(is_unknown, flat - vocab_size, 0)
-    lengths = 1 + sum(tf.cast(points >= limit, tf.int32) for limit in (0x80, 0x800, 0x10000))
-    owners = tf.repeat(tf.range(tf.size(flat)), lengths)
-    point, length = tf.gather(points, owners), tf.gather(lengths, owners)
-    place = tf.range(tf.size(owners)) - tf.gather(tf.cumsum(lengths, exclusive=True), owners)
-    # UTF-8: the first byte says how many there are; every byte carries six bits of the code point, the first fewer.
-    bits = tf.bitwise.right_shift(point, 6 * (length - 1 - place))
-    lead = tf.gather(tf.constant([0, 0, 0xC0, 0xE0, 0xF0]), length)
-    byte = tf.where(place == 0, lead + bits, 0x80 + tf.bitwise.bitwise_and(bits, 0x3F))
-    ids = tf.where(tf.gather(is_unknown, owners), first_byte_id + byte, tf.gather(flat, owners))
-    return tf.RaggedTensor.from_value_rowids(ids, tf.gather(pieces.value_rowids(), owners), nrows=pieces.nrows(), validate=False)
 
 
 def encode(
@@ -424,87 +403,6 @@ def truncate(token_ids: tf.RaggedTensor, max_length: int, keep: str) -> tf.Ragge
     return tf.ragged.boolean_mask(token_ids, token_ids.with_flat_values(is_kept))
 
 
-def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
-    """The tokenizer of the config: trained on training texts, or with the vocabulary of the user's file.
-
-    Raises:
-      ConfigError: if the texts or the file do not give a vocabulary.
-    """
-    tokenizer = untrained_tokenizer(config)
-    if not config.vocabulary:
-        tokenizer.adapt(texts, vocab_size=config.vocab_size, min_count=config.min_count)
-    elif config.level == "subword":
-        tokenizer._set_vocabulary(*subwords.read_model(Path(config.vocabulary), reserved=tokenizer.reserved))
-    else:
-        tokenizer._set_vocabulary(_read_vocabulary(Path(config.vocabulary), tokenizer))
-    capital = next((piece for piece in tokenizer._known_vocabulary() if piece != piece.lower() and piece not in BYTE_PIECES), "")
-    if capital and config.vocabulary and config.case != "keep":
-        raise ConfigError(
-            f"tokenizer.vocabulary is {config.vocabulary}, which holds capitals, such as {capital!r}, but tokenizer.case is {config.case}: "
-            "they would never be found; set tokenizer.case=keep"
-        )
-    return tokenizer
-
-
-def untrained_tokenizer(config: TokenizerConfig) -> Tokenizer:
-    """The tokenizer of the config, without a vocabulary: it can `normalize`, and give `pieces` of words and characters."""
-    return Tokenizer(
-        config.level, case=config.case, nfkc=config.nfkc, html_breaks=config.html_breaks, splitter=config.splitter,
-        oov_buckets=config.oov_buckets, reserved=config.reserved,
-    )  # fmt: skip
-
-
-def _read_vocabulary(path: Path, tokenizer: Tokenizer) -> list[str]:
-    """The pieces of a user's file, one a line."""
-    lines: dict[str, int] = dict.fromkeys((*SPECIAL_PIECES, *tokenizer._own_symbols()), 0)
-    num_fixed = len(lines)
-    if not path.is_file():
-        raise ConfigError(f"tokenizer.vocabulary is {path}, but there is no such file; give a text file with a piece a line")
-    for number, line in read_lines(path):
-        piece, mistake = _unescape(line), ""
-        if piece in lines:
-            mistake = f"repeats {piece!r} of line {lines[piece]}" if lines[piece] else f"holds {piece!r}, which every vocabulary has"
-        elif not piece:
-            mistake = "is empty"
-        elif tokenizer.level == "char" and len(piece) > 1:
-            mistake = f"is {piece!r}, but tokenizer.level is char"
-        elif re.search("[\U0010f7f0-\U0010ffff]", piece):
-            mistake = f"is {piece!r}, of a range that the tokenizer uses itself"
-        if mistake:
-            raise ConfigError(f"tokenizer.vocabulary is {path}, whose line {number} {mistake}; mend or remove that line")
-        lines[piece] = number
-    if len(lines) == num_fixed:
-        raise ConfigError(f"tokenizer.vocabulary is {path}, which is empty; give a piece a line")
-    return list(lines)[num_fixed:]
-
-
-# --- case ----------------------------------------------------------------------------------------------------------
-
-
-def _mark_case(words: tf.RaggedTensor, title: str, upper: str) -> tf.RaggedTensor:
-    """Words to lower case, `title` before those with one capital, the first letter, and `upper` before those in capitals."""
-    flat = words.flat_values
-    is_upper = tf.strings.regex_full_match(flat, r"\p{Lu}[\p{Lu}\pM\pN'’]+|['’]\p{Lu}+")
-    is_marked = is_upper | tf.strings.regex_full_match(flat, r"\p{Lu}[^\p{Lu}]*")
-    owners = tf.repeat(tf.range(tf.size(flat)), 1 + tf.cast(is_marked, tf.int32))
-    is_marker = tf.concat([owners[1:] == owners[:-1], [False]], axis=0)[: tf.size(owners)]
-    markers = tf.where(tf.gather(is_upper, owners), upper, title)
-    marked = tf.where(is_marker, markers, tf.gather(tf.strings.lower(flat, encoding="utf-8"), owners))
-    return tf.RaggedTensor.from_value_rowids(marked, tf.gather(words.value_rowids(), owners), nrows=words.nrows(), validate=False)
-
-
-def _apply_case(ids: tf.RaggedTensor, pieces: tf.RaggedTensor) -> tf.RaggedTensor:
-    """Gives the words behind case markers their case, and takes the markers out."""
-    flat, rows = ids.flat_values, ids.value_rowids()
-    words = pieces.flat_values
-    title, upper = (tf.concat([[False], (flat[:-1] == marker) & (rows[1:] == rows[:-1])], axis=0)[: tf.size(flat)] for marker in (4, 5))
-    capitals = tf.strings.upper(words, encoding="utf-8")
-    titled = tf.strings.join([tf.strings.substr(capitals, 0, 1, unit="UTF8_CHAR"), tf.strings.regex_replace(words, "^.", "")])
-    words = tf.where(upper, capitals, tf.where(title, titled, words))
-    is_word = (flat < len(SPECIAL_PIECES)) | (flat >= len(SPECIAL_PIECES) + len(CASE_MARKERS))
-    return tf.ragged.boolean_mask(pieces.with_flat_values(words), ids.with_flat_values(is_word))
-
-
 # --- checks and files ----------------------------------------------------------------------------------------------
 
 
@@ -525,9 +423,9 @@ def _check_arguments(level: str, case: str, splitter: str, oov_buckets: int, res
         taken.add(symbol)
 
 
-def _escape(piece: str) -> str:
+def escape(piece: str) -> str:
     return piece.replace("\\", "\\\\").replace("\n", "\\n")
 
 
-def _unescape(line: str) -> str:
+def unescape(line: str) -> str:
     return re.sub(r"\\([\\n])", lambda found: "\n" if found[1] == "n" else "\\", line)

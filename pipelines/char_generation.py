@@ -4,9 +4,8 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from nlp_rnn import cli, language_training
+from nlp_rnn import cli, language_training, verbs
 from nlp_rnn.config import Config, ConfigError
 from nlp_rnn.startup import import_tensorflow
 
@@ -50,7 +49,7 @@ def export(options: Namespace) -> cli.Result:
 
 def predict(options: Namespace) -> Iterator[cli.Result]:
     """Writes on from each prompt; on a terminal, as it goes."""
-    loaded = _load(options)
+    loaded = verbs.exported_model(options, TASK)
     from nlp_rnn import generation, writing
 
     if options.min_length > options.length:
@@ -75,7 +74,7 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
 
 def explain(options: Namespace) -> cli.Result:
     """One unit's activation over a text: coloured on a terminal, numbers in a pipe, or a picture."""
-    loaded = _load(options)
+    loaded = verbs.exported_model(options, TASK)
     import tensorflow as tf
 
     from nlp_rnn import explain, inspection
@@ -102,19 +101,8 @@ def explain(options: Namespace) -> cli.Result:
 
 
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:
-    """The characters and ids of each text as the model reads them, and the text that the ids give back."""
-    loaded = _load(options)
-    from nlp_rnn import explain
-
-    for texts in cli.input_texts(options.text):
-        yield from (cli.Result(*explain.tokens_of(loaded, text, is_terminal=sys.stdout.isatty())) for text in texts)
-
-
-def _load(options: Namespace) -> Any:
-    import_tensorflow()
-    from nlp_rnn import export
-
-    return export.load_model(options.model, TASK).loaded
+    """The pieces and ids of each text as the model reads them, and the text that the ids give back."""
+    return verbs.show_tokens(options, TASK)
 
 
 if __name__ == "__main__":

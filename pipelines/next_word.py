@@ -6,8 +6,9 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from nlp_rnn import cli, language_training
-from nlp_rnn.config import Config, ConfigError, load_config
+from nlp_rnn import cli, language_training, verbs
+from nlp_rnn.config import Config, ConfigError
+from nlp_rnn.config_file import load_config
 from nlp_rnn.startup import import_tensorflow
 
 TASK = "next_word"
@@ -63,12 +64,9 @@ def export(options: Namespace) -> cli.Result:
 
 def predict(options: Namespace) -> Iterator[cli.Result]:
     """The likeliest next words after each text, or the completions of the word it ends with."""
-    import_tensorflow()
+    loaded = verbs.exported_model(options, TASK)
     import tensorflow as tf
 
-    from nlp_rnn import export
-
-    loaded = export.load_model(options.model, TASK).loaded
     for texts in cli.input_texts(options.text):
         count, allowed = tf.fill([len(texts)], options.count), tf.fill([len(texts)], options.profanity)
         answer = {name: value.numpy() for name, value in loaded.suggest(tf.constant(texts, tf.string), count, allowed).items()}
@@ -80,12 +78,7 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
 
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:
     """The pieces and ids of each text as the model reads them, and the text that the ids give back."""
-    import_tensorflow()
-    from nlp_rnn import explain, export
-
-    loaded = export.load_model(options.model, TASK).loaded
-    for texts in cli.input_texts(options.text):
-        yield from (cli.Result(*explain.tokens_of(loaded, text, is_terminal=sys.stdout.isatty())) for text in texts)
+    return verbs.show_tokens(options, TASK)
 
 
 def console(options: Namespace) -> Iterator[cli.Result]:

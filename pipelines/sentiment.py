@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nlp_rnn import cli
+from nlp_rnn import cli, verbs
 from nlp_rnn.config import Config
 from nlp_rnn.startup import import_tensorflow
 
@@ -15,11 +15,12 @@ TASK = "sentiment"
 
 def train(config: Config) -> cli.Result:
     """Trains, or goes on where the run directory stops, and measures the best weights on validation data."""
-    from nlp_rnn import runs, sources
+    from nlp_rnn import runs
+    from nlp_rnn.corpus import label_names, load_corpus
 
     run = runs.find_run(config)
-    corpus = sources.load_corpus(config.data, config.seed)
-    labels = sources.label_names(corpus)
+    corpus = load_corpus(config.data, config.seed)
+    labels = label_names(corpus)
 
     import_tensorflow()
     from nlp_rnn import checkpoints, datasets, metrics, models, plots, training
@@ -67,19 +68,19 @@ def evaluate(options: Namespace) -> cli.Result:
 def export(options: Namespace) -> cli.Result:
     """Writes the run's best weights as the next version under saved_models/sentiment."""
     import_tensorflow()
-    from nlp_rnn import evaluation, export, runs
+    from nlp_rnn import classifier_export, evaluation, runs
 
     run = runs.load_run(Path(options.run), TASK)
     model, tokenizer = evaluation.load_classifier(run)
-    module = export.ClassifierModule(model, tokenizer, run.config, run.labels)
-    extras = export.classifier_extras(module, run.config, run.labels, run.metrics)
-    path = export.export_classifier(module, Path(options.to) / TASK, extras)
+    module = classifier_export.ClassifierModule(model, tokenizer, run.config, run.labels)
+    extras = classifier_export.classifier_extras(module, run.config, run.labels, run.metrics)
+    path = classifier_export.export_classifier(module, Path(options.to) / TASK, extras)
     return cli.Result({"model": str(path)}, f"{path}: load it with tf.saved_model.load; signatures serving_default, explain, tokenize")
 
 
 def predict(options: Namespace) -> Iterator[cli.Result]:
     """A label and the probability that `serving_default` gives, for each text."""
-    loaded = _load(options)
+    loaded = verbs.exported_model(options, TASK)
     for texts in cli.input_texts(options.text):
         answer = {name: value.numpy() for name, value in loaded.classify(_strings(texts)).items()}
         for text, label, probability in zip(texts, answer["label"], answer["probability"], strict=True):
@@ -90,10 +91,10 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
 
 def explain(options: Namespace) -> cli.Result:
     """Which words spoke for the answer: coloured on a terminal, numbers in a pipe, or a page or picture."""
-    import_tensorflow()
+    loaded = verbs.exported_model(options, TASK)
     from nlp_rnn import explain
 
-    found = explain.attribute(_load(options), options.text[0])
+    found = explain.attribute(loaded, options.text[0])
     if options.html:
         explain.write_html(found, Path(options.html))
     if options.png:
@@ -104,18 +105,7 @@ def explain(options: Namespace) -> cli.Result:
 
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:
     """The pieces and ids of each text as the model reads them, and the text that the ids give back."""
-    loaded = _load(options)
-    from nlp_rnn import explain
-
-    for texts in cli.input_texts(options.text):
-        yield from (cli.Result(*explain.tokens_of(loaded, text, is_terminal=sys.stdout.isatty())) for text in texts)
-
-
-def _load(options: Namespace) -> Any:
-    import_tensorflow()
-    from nlp_rnn import export
-
-    return export.load_model(options.model, TASK).loaded
+    return verbs.show_tokens(options, TASK)
 
 
 def _strings(texts: list[bytes]) -> Any:

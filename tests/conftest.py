@@ -1,16 +1,24 @@
 """What the tests share: small corpora, and commands run as a user runs them."""
 
+import contextlib
 import csv
+import importlib
+import io
 import os
 import random
 import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+from nlp_rnn import cli
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 ROOT = Path(__file__).parent.parent
+hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("same")
 
 GOOD = ["good", "great", "lovely", "warm", "funny"]
 BAD = ["bad", "awful", "dull", "cold", "boring"]
@@ -52,24 +60,54 @@ SMALL = [
 
 
 def run_pipeline(
-    *arguments: object, cwd: Path, task: str = "sentiment", text: str | None = None, timeout: float = 300, **environment: str
+    *arguments: object, cwd: Path, task: str = "sentiment", text: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m pipelines.TASK ...` in a new process, cache and runs below `cwd`; `text` is its standard input."""
-    return subprocess.run(
-        [sys.executable, "-m", f"pipelines.{task}", *map(str, arguments)],
-        cwd=cwd,
-        input=text,
-        env=pipeline_environment(cwd) | environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    """What `python -m pipelines.TASK ...` does, in this process, which has TensorFlow already; cache and runs lie below `cwd`.
+
+    Args:
+      text: standard input.
+    """
+    out, errors = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        patch.chdir(cwd)
+        for name, value in (pipeline_environment(cwd) | environment).items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode("utf-8", "surrogateescape"))))
+        status = cli.main(importlib.import_module(f"pipelines.{task}"), [str(argument) for argument in arguments])
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), errors.getvalue())
+
+
+def spawn_pipeline(*arguments: object, cwd: Path, task: str = "sentiment") -> subprocess.CompletedProcess[str]:
+    """As `run_pipeline`, but in a new process."""
+    command = [sys.executable, "-m", f"pipelines.{task}", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=pipeline_environment(cwd), capture_output=True, text=True, timeout=300, check=False)
 
 
 def pipeline_environment(cwd: Path) -> dict[str, str]:
-    """The environment of such a process."""
+    """The environment of a process that runs a pipeline."""
     return os.environ | {"NLP_RNN_CACHE": str(cwd / "cache"), "PYTHONPATH": str(ROOT)}
+
+
+def ask(*arguments: object, cwd: Path, task: str = "sentiment", text: str = "") -> str:
+    """The standard output of a command that succeeds."""
+    done = run_pipeline(*arguments, cwd=cwd, task=task, text=text)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refused(*arguments: object, cwd: Path, task: str = "sentiment", text: str = "", **environment: str) -> str:
+    """The standard error of a command that must fail for the user's mistake; it leaves no trace in cwd but the cache."""
+    before = _files_below(cwd)
+    done = run_pipeline(*arguments, cwd=cwd, task=task, text=text, **environment)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert _files_below(cwd) == before
+    return done.stderr.rstrip()
+
+
+def _files_below(folder: Path) -> list[str]:
+    return sorted(str(path) for path in folder.rglob("*") if "cache" not in path.parts)
 
 
 @pytest.fixture(scope="session")
@@ -78,8 +116,7 @@ def trained(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     settings = [*SMALL, "training.epochs=6", "data.source=csv", f"data.train={reviews}", "data.test_fraction=0.2"]
     for arguments in (["train", "name=small", *settings], ["export", "--run", "runs/small"]):
-        done = run_pipeline(*arguments, cwd=folder)
-        assert done.returncode == 0, done.stderr
+        ask(*arguments, cwd=folder)
     return folder
 
 
@@ -115,8 +152,7 @@ def next_word_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["export", "--run", "runs/small"],
         ["export", "--run", "runs/small", "--format", "litert"],
     ):
-        done = run_pipeline(*arguments, cwd=folder, task="next_word")
-        assert done.returncode == 0, done.stderr
+        ask(*arguments, cwd=folder, task="next_word")
     return folder
 
 
@@ -130,6 +166,5 @@ def characters_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model.dropout=0", "training.batch_size=8", "training.window=40", "training.epochs=5", "training.learning_rate=0.02",
     ]  # fmt: skip
     for arguments in (["train", "name=small", *settings], ["export", "--run", "runs/small"]):
-        done = run_pipeline(*arguments, cwd=folder, task="char_generation")
-        assert done.returncode == 0, done.stderr
+        ask(*arguments, cwd=folder, task="char_generation")
     return folder

@@ -1,5 +1,6 @@
 """Character-generation commands as a user runs them: from a text to texts like it."""
 
+import functools
 import json
 import math
 import re
@@ -11,25 +12,15 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn import character_evaluation, explain, inspection
-from nlp_rnn.config import load_config
+from nlp_rnn.config_file import load_config
 from nlp_rnn.models import build_language_model
+from tests import conftest
 from tests.conftest import pipeline_environment, run_pipeline
 
 SAVED = ("--model", "saved_models/char_generation")
 
 
-def ask(*arguments, cwd, **options):
-    done = run_pipeline(*arguments, cwd=cwd, task="char_generation", **options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def refused(*arguments, cwd, **options):
-    done = run_pipeline(*arguments, cwd=cwd, task="char_generation", **options)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) <= 2
-    return done.stderr
+ask, refused = (functools.partial(command, task="char_generation") for command in (conftest.ask, conftest.refused))
 
 
 def test_evaluate_scores_every_character_and_tells_copies(characters_trained):

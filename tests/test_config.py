@@ -5,7 +5,8 @@ import typing
 import pytest
 
 from nlp_rnn import config as config_module
-from nlp_rnn.config import ALL_SETTINGS, TASK_DEFAULTS, ConfigError, differences, load_config, to_yaml
+from nlp_rnn.config import TASK_DEFAULTS, ConfigError
+from nlp_rnn.config_file import ALL_SETTINGS, differences, load_config, to_yaml
 from nlp_rnn.sources import SOURCES
 
 

@@ -4,7 +4,8 @@ import sys
 import numpy as np
 import pytest
 
-from nlp_rnn.config import load_config
+from nlp_rnn.config_file import load_config
+from nlp_rnn.corpus import load_corpus
 from nlp_rnn.datasets import (
     TokenCache,
     classification_batch,
@@ -16,7 +17,6 @@ from nlp_rnn.datasets import (
     prepare_tokenizer,
     write_cache,
 )
-from nlp_rnn.sources import load_corpus
 from nlp_rnn.tokenizer import Tokenizer, encode
 from tests.conftest import ROOT, write_csv
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nlp_rnn import datasets, evaluation, export
-from nlp_rnn.config import ConfigError, load_config
+from nlp_rnn import classifier_export, datasets, evaluation, export
+from nlp_rnn.config import ConfigError
+from nlp_rnn.config_file import load_config
+from nlp_rnn.corpus import Corpus
 from nlp_rnn.runs import load_run
-from nlp_rnn.sources import Corpus
 from nlp_rnn.training import predict_probabilities
 
 TEXTS = [
@@ -104,7 +105,7 @@ def test_telling_words_carry_the_attribution(loaded):
 
 def test_log_odds_of_three_classes_worked_out_by_hand():
     logits = tf.math.log(tf.constant([[0.5, 0.3, 0.2]]))
-    np.testing.assert_allclose(export.log_odds(logits, tf.constant([1], tf.int64)).numpy(), [np.log(0.3 / 0.7)], rtol=1e-5)
+    np.testing.assert_allclose(classifier_export.log_odds(logits, tf.constant([1], tf.int64)).numpy(), [np.log(0.3 / 0.7)], rtol=1e-5)
 
 
 def test_the_graph_holds_core_operations_only_and_the_extras_are_there(trained):

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from nlp_rnn import fast_recurrent, recurrence
 from nlp_rnn.cells import MinGRU, MinLSTM
-from nlp_rnn.config import load_config
+from nlp_rnn.config_file import load_config
 from nlp_rnn.fast_recurrent import FastGRU, FastLSTM, FastMinGRU, FastMinLSTM
 from nlp_rnn.models import build_classifier
 from nlp_rnn.recurrent import WeightDrop, build_recurrent_layer

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn import export
-from nlp_rnn.config import load_config
+from nlp_rnn.config_file import load_config
 from nlp_rnn.generation_export import GenerationModule, generation_extras
 from nlp_rnn.models import build_language_model
 from nlp_rnn.sampling import IMPOSSIBLE, REPETITION_WINDOW, Sampling, gumbel_noise, heat, is_plain, random_uniform, restrict

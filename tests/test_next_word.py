@@ -1,6 +1,7 @@
 """Next-word commands as a user runs them: from a text to words proposed."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -18,20 +19,10 @@ import tensorflow as tf
 from nlp_rnn.checkpoints import load_progress
 from nlp_rnn.config import ConfigError
 from nlp_rnn.ondevice import OnDeviceModel
-from tests.conftest import ROOT, pipeline_environment, run_pipeline
+from tests import conftest
+from tests.conftest import ROOT, pipeline_environment, run_pipeline, spawn_pipeline
 
-
-def ask(*arguments, cwd, **options):
-    done = run_pipeline(*arguments, cwd=cwd, task="next_word", **options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def refused(*arguments, cwd, **options):
-    done = run_pipeline(*arguments, cwd=cwd, task="next_word", **options)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
+ask, refused = (functools.partial(command, task="next_word") for command in (conftest.ask, conftest.refused))
 
 
 SAVED = ("--model", "saved_models/next_word")
@@ -290,7 +281,7 @@ def test_a_training_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(next_word_
     ]  # fmt: skip
 
     def train(name):
-        return run_pipeline("train", f"name={name}", *settings, cwd=tmp_path, task="next_word")
+        return spawn_pipeline("train", f"name={name}", *settings, cwd=tmp_path, task="next_word")
 
     assert train("whole").returncode == 0
     checkpoint, before = tmp_path / "runs" / "stopped" / "checkpoints" / "last.npz", (0, 0)

@@ -38,7 +38,7 @@ def test_normalisation_worked_out_by_hand(text, options, expected):
     assert normalized(text, **options) == expected
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(st.binary(max_size=12) | st.text(max_size=6).map(str.encode), max_size=3))
 def test_invalid_utf8_becomes_replacement_characters(texts):
     found = valid_utf8(tf.constant(texts, tf.string)).numpy()
@@ -72,7 +72,7 @@ def test_marks_in_any_order_have_pythons_normal_form():
     assert [each.decode() for each in nfkc(texts).numpy()] == [unicodedata.normalize("NFKC", text) for text in texts]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(st.text(max_size=30), max_size=4))
 def test_any_texts_have_pythons_normal_form(texts):
     assert [each.decode() for each in nfkc(tf.constant(texts, tf.string)).numpy()] == [

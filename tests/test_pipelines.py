@@ -10,13 +10,8 @@ import sys
 import pytest
 
 from nlp_rnn import __version__
-from tests.conftest import BAD, GOOD, SMALL, make_review, pipeline_environment, run_pipeline, write_csv
-
-
-def ask(*arguments, cwd, **options):
-    done = run_pipeline(*arguments, cwd=cwd, **options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+from pipelines.__main__ import TASKS
+from tests.conftest import BAD, GOOD, ROOT, SMALL, ask, make_review, pipeline_environment, refused, run_pipeline, write_csv
 
 
 def test_train_writes_everything_a_run_needs(trained):
@@ -126,6 +121,10 @@ def test_exports_are_numbered_and_the_newest_is_used(trained, tmp_path):
     assert f"trained by nlp-rnn {__version__}" in card
 
 
+def test_the_installed_command_knows_every_task():
+    assert {path.stem for path in (ROOT / "pipelines").glob("[a-z]*.py")} == set(TASKS)
+
+
 def test_help_lists_the_verbs():
     done = subprocess.run([sys.executable, "-m", "pipelines", "sentiment"], capture_output=True, text=True, check=True)
     assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")] == [
@@ -141,15 +140,9 @@ def test_help_lists_the_verbs():
 # --- mistakes ------------------------------------------------------------------------------------------------------
 
 
-def mistake(*arguments, cwd, **environment):
-    """Runs a command that must fail for the user's mistake; its last line on stderr. Leaves no trace in cwd but the cache."""
-    before = sorted(str(path) for path in cwd.rglob("*") if "cache" not in path.parts)
-    done = run_pipeline(*arguments, cwd=cwd, **environment)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-    assert sorted(str(path) for path in cwd.rglob("*") if "cache" not in path.parts) == before
-    return done.stderr.rstrip().split("\n")[-1]
+def mistake(*arguments, cwd):
+    """The last line of what a refused command says."""
+    return refused(*arguments, cwd=cwd).split("\n")[-1]
 
 
 def train_on(data, *settings):

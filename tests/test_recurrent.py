@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nlp_rnn.cells import CELLS
-from nlp_rnn.config import load_config
+from nlp_rnn.config_file import load_config
 from nlp_rnn.models import build_classifier, build_classifier_encoder
 from nlp_rnn.recurrent import Flip, MaskedPooling, WeightDrop
 

@@ -46,7 +46,7 @@ def test_all_short_words_have_their_best_segmentation():
     assert segment(words).to_list() == [best(word) for word in words]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.text(st.sampled_from("abc日本x"), max_size=9), max_size=5))
 def test_any_words_have_their_best_segmentation(words):
     assert segment(tf.constant(words, tf.string)).to_list() == [best(word) for word in words]

@@ -5,9 +5,11 @@ from collections import Counter
 
 import pytest
 
-from nlp_rnn.config import ConfigError, DataConfig, load_config
+from nlp_rnn.config import ConfigError, DataConfig
+from nlp_rnn.config_file import load_config
+from nlp_rnn.corpus import Corpus, label_names
 from nlp_rnn.files import read_lines
-from nlp_rnn.sources import SOURCES, Corpus, Example, label_names
+from nlp_rnn.sources import SOURCES, Example
 from nlp_rnn.tokenizer import UNK_ID, Tokenizer
 from tests.conftest import write_csv
 

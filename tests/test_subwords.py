@@ -11,11 +11,13 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlp_rnn.config import ConfigError, load_config
+from nlp_rnn.config import ConfigError
+from nlp_rnn.config_file import load_config
+from nlp_rnn.corpus import Corpus
 from nlp_rnn.datasets import TokenCache, make_resampler, write_cache
-from nlp_rnn.sources import Corpus
 from nlp_rnn.subwords import BYTE_PIECES, read_model, write_model
-from nlp_rnn.tokenizer import BOS_ID, EOS_ID, SPECIAL_PIECES, UNK_ID, Tokenizer, build_tokenizer, encode
+from nlp_rnn.tokenizer import BOS_ID, EOS_ID, SPECIAL_PIECES, UNK_ID, Tokenizer, encode
+from nlp_rnn.tokenizer_builder import build_tokenizer
 from nlp_rnn.training import BatchStream
 
 STRINGS = [tf.TensorSpec([None], tf.string)]
@@ -94,7 +96,7 @@ def test_reviews_have_the_librarys_ids(functions, library, reviews):
     compare(functions, library, tf.constant(reviews[2000:]))
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(st.lists(st.text(max_size=30) | st.text(st.sampled_from("the movie,!. was\u2581é日<0x41>\x00"), max_size=30), max_size=4))
 def test_any_texts_have_the_librarys_ids(functions, library, texts):
     compare(functions, library, tf.constant(texts, tf.string))

@@ -8,9 +8,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlp_rnn.config import ConfigError, load_config
+from nlp_rnn.config import ConfigError
+from nlp_rnn.config_file import load_config
 from nlp_rnn.subwords import BYTE_PIECES
-from nlp_rnn.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer, build_tokenizer, encode, truncate
+from nlp_rnn.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer, encode, truncate
+from nlp_rnn.tokenizer_builder import build_tokenizer
 
 TEXTS = ["The film was good, very good!", 'He didn\'t say "no".', "well-known (3.5/10)"]
 
@@ -106,7 +108,7 @@ def test_unadapted_and_mistaken_tokenizers_say_so():
         Tokenizer("word").adapt(["each once"], vocab_size=10, min_count=2)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.text(max_size=40))
 def test_characters_come_back_exactly(text):
     tokenizer = make("char", [text, "x"], case="keep")
@@ -117,7 +119,7 @@ def test_characters_come_back_exactly(text):
 WORDS = st.sampled_from(["good", "film", "it's", "don't", ",", ".", "(", ")", "!", "3.5", "7/10", "$", "-", "日本", "naïve", "we’ll", "%"])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(WORDS, max_size=12), st.sampled_from([" ", "", "  "]))
 def test_tokenizing_a_detokenized_text_gives_the_same_ids(words, separator):
     tokenizer = make(texts=["good film it's don't , . ( ) ! 3.5 7/10 $ - 日本 naïve we’ll % 3 5 7 10 goodfilm"])
@@ -126,7 +128,7 @@ def test_tokenizing_a_detokenized_text_gives_the_same_ids(words, separator):
         assert tokenizer.tokenize(tokenizer.detokenize(ids)).to_list() == ids.to_list()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=4))
 def test_any_text_has_ids_and_neighbours_do_not_matter(texts):
     tokenizer = make()

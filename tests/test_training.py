@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from nlp_rnn.checkpoints import Progress, load_checkpoint, load_progress, save_checkpoint
-from nlp_rnn.config import ConfigError, load_config
+from nlp_rnn.config import ConfigError
+from nlp_rnn.config_file import load_config
 from nlp_rnn.optimizers import WarmUpSchedule, build_optimizer
-from tests.conftest import SMALL, pipeline_environment, run_pipeline
+from tests.conftest import SMALL, pipeline_environment, run_pipeline, spawn_pipeline
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ SETTINGS = [
 @pytest.fixture(scope="module")
 def uninterrupted(reviews, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    done = run_pipeline("train", "name=a", *SETTINGS, f"data.train={reviews}", cwd=folder)
+    done = spawn_pipeline("train", "name=a", *SETTINGS, f"data.train={reviews}", cwd=folder)
     assert done.returncode == 0, done.stderr
     return outcome(folder / "runs" / "a")
 
@@ -110,7 +111,7 @@ def test_a_run_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(reviews, tmp_pa
         assert process.returncode == 130
         assert f"stopped in epoch {stopped.epoch + 1} after step {stopped.step} of" in errors
         assert errors.rstrip().endswith("everything is saved: run the same command again to go on")
-    done = run_pipeline(*command[3:], cwd=tmp_path)
+    done = spawn_pipeline(*command[3:], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"resuming after epoch {stopped.epoch}, step {stopped.step}" in done.stderr
     assert outcome(tmp_path / "runs" / "a") == uninterrupted
@@ -128,14 +129,14 @@ def test_a_run_killed_between_epochs_ends_as_an_uninterrupted_one(reviews, tmp_p
     process.kill()
     process.communicate()
     assert (load_progress(checkpoint).epoch, load_progress(checkpoint).step) == (1, 0)
-    done = run_pipeline(*arguments, cwd=tmp_path)
+    done = spawn_pipeline(*arguments, cwd=tmp_path)
     assert "resuming after epoch 1, step 0" in done.stderr
     assert outcome(tmp_path / "runs" / "a") == uninterrupted
 
 
 def test_the_same_seed_gives_the_same_run_and_another_does_not(reviews, tmp_path, uninterrupted):
-    assert run_pipeline("train", "name=a", *SETTINGS, f"data.train={reviews}", cwd=tmp_path).returncode == 0
-    assert run_pipeline("train", "name=b", "seed=2", *SETTINGS, f"data.train={reviews}", cwd=tmp_path).returncode == 0
+    assert spawn_pipeline("train", "name=a", *SETTINGS, f"data.train={reviews}", cwd=tmp_path).returncode == 0
+    assert spawn_pipeline("train", "name=b", "seed=2", *SETTINGS, f"data.train={reviews}", cwd=tmp_path).returncode == 0
     assert outcome(tmp_path / "runs" / "a") == uninterrupted
     assert outcome(tmp_path / "runs" / "b")[0] != uninterrupted[0]
 

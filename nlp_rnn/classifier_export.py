@@ -1,0 +1,129 @@
+"""SavedModels of classifiers: a text in, its label out, and which words spoke for it."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from nlp_rnn import export
+from nlp_rnn.config import Config
+from nlp_rnn.tokenizer import PAD_ID, Tokenizer, encode, truncate
+
+_EXPLAIN_STEPS = 32
+
+
+class ClassifierModule(tf.Module):
+    """What an exported classifier holds: text in, labels out.
+
+    Args:
+      model: from `build_classifier`, with its weights.
+      labels: class names.
+    """
+
+    def __init__(self, model: keras.Model, tokenizer: Tokenizer, config: Config, labels: list[str]) -> None:
+        super().__init__()
+        self._model, self._tokenizer, self._data = model, tokenizer, config.data
+        _make_portable(model.get_layer("encoder").layers)
+        self._embedding, self._encoder = model.get_layer("embedding"), model.get_layer("encoder")
+        self._labels = tf.constant(labels)
+
+    @tf.function(input_signature=[export.TEXT])
+    def classify(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """string [batch] -> probability float32 [batch] (of the positive class, the second of two; of the label where
+        there are more), label string [batch], probabilities float32 [batch, classes]."""
+        probabilities = tf.nn.softmax(self._model(self._token_ids(text).to_tensor(PAD_ID), training=False))
+        winner = tf.argmax(probabilities, axis=1)
+        probability = probabilities[:, 1] if len(self._labels) == 2 else tf.reduce_max(probabilities, axis=1)
+        return {"probability": probability, "label": tf.gather(self._labels, winner), "probabilities": probabilities}
+
+    @tf.function(input_signature=[export.TEXT])
+    def explain(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """string [batch] -> tokens string [batch, time], padded with "", attributions float32 [batch, time].
+
+        Integrated gradients of the positive class's (of two; else the predicted class's) log-odds along the straight
+        path from zero embeddings: a row's attributions add up to log-odds minus log-odds of the empty path start, up
+        to the error of 32 midpoint steps. Source: Sundararajan et al. 2017, equation 3.
+        """
+        ids = self._token_ids(text)
+        token_ids = ids.to_tensor(PAD_ID)  # [batch, time]
+        mask = token_ids != PAD_ID
+        vectors = self._embedding(token_ids)
+        winner = tf.argmax(self._encoder([vectors, mask], training=False), axis=1)
+        target = tf.ones_like(winner) if len(self._labels) == 2 else winner
+        attributions = tf.map_fn(self._attribute, (vectors, mask, target), fn_output_signature=tf.TensorSpec([None], tf.float32))
+        return {"tokens": export.tokenized(self._tokenizer, self._pieces(text), ids)["tokens"], "attributions": attributions}
+
+    @tf.function(input_signature=[export.TEXT])
+    def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """string [batch] -> see `export.tokenized`."""
+        return export.tokenized(self._tokenizer, self._pieces(text), self._token_ids(text))
+
+    def _token_ids(self, text: tf.Tensor) -> tf.RaggedTensor:
+        return encode(self._tokenizer, text, self._data.max_length, self._data.keep)
+
+    def _pieces(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """The pieces as they stand in the text (unknown ones too)."""
+        return truncate(self._tokenizer.pieces(text), self._data.max_length, self._data.keep)
+
+    def _attribute(self, row: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        """One text: all points of its path as one batch."""
+        vectors, mask, target = row  # [time, embedding_dim], [time], []
+        shares = (tf.range(_EXPLAIN_STEPS, dtype=vectors.dtype) + 0.5) / _EXPLAIN_STEPS
+        points = shares[:, None, None] * vectors  # [steps, time, embedding_dim]
+        with tf.GradientTape() as tape:
+            tape.watch(points)
+            logits = self._encoder([points, tf.repeat(mask[None], _EXPLAIN_STEPS, axis=0)], training=False)
+            odds = log_odds(logits, tf.repeat(target, _EXPLAIN_STEPS))
+        return tf.reduce_sum(vectors * tf.reduce_mean(tape.gradient(odds, points), axis=0), axis=-1)
+
+
+def _make_portable(layers: Iterable[keras.layers.Layer]) -> None:
+    """Keeps recurrent layers from cuDNN's op, where there is a GPU, and from XLA: the export would not load elsewhere."""
+    for layer in layers:
+        recurrent = getattr(layer, "layer", layer)  # what WeightDrop wraps
+        if hasattr(recurrent, "use_cudnn"):
+            recurrent.use_cudnn = False
+        if hasattr(recurrent, "is_portable"):
+            recurrent.is_portable = True
+
+
+def log_odds(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """float [batch, classes], int64 [batch] -> log p / (1 - p) of one class a row, float [batch]."""
+    chosen = tf.one_hot(classes, tf.shape(logits)[1], on_value=True, off_value=False)
+    others = tf.where(chosen, tf.constant(-np.inf, logits.dtype), logits)
+    return tf.gather(logits, classes, batch_dims=1) - tf.reduce_logsumexp(others, axis=1)
+
+
+def export_classifier(module: ClassifierModule, folder: Path, extras: dict[str, str]) -> Path:
+    """Writes the SavedModel as the next version under `folder`; see `export.export_module`."""
+    signatures = {"serving_default": module.classify, "explain": module.explain, "tokenize": module.tokenize}
+    return export.export_module(module, folder, signatures, extras)
+
+
+def classifier_extras(module: ClassifierModule, config: Config, labels: list[str], metrics: dict[str, Any]) -> dict[str, str]:
+    """The texts of assets.extra/."""
+    direction = "bidirectional " if config.model.is_bidirectional else ""
+    rows = [
+        f"| {split} | {found['num_examples']:,} | {100 * found['accuracy']:.2f} % | {found['f1']:.4f} | {found['cross_entropy']:.4f} |"
+        f" {found['expected_calibration_error']:.4f} |"
+        for split, found in metrics.items()
+        if split in ("validation", "test")
+    ]
+    kept = {"start": "the start", "end": "the end", "both": "the first and the last half of that length"}[config.data.keep]
+    card = export.card(
+        config,
+        f"{direction}{config.model.cell} text classifier of {module._model.count_params():,} parameters",
+        [
+            f"Labels: {', '.join(labels)}",
+            f"Input: UTF-8 text; of a text longer than {config.data.max_length} tokens, {kept} is read",
+            f"Tokenizer: {config.tokenizer.level} level; see `vocabulary`",
+        ],
+        ["| split | examples | accuracy | F1 | cross-entropy | calibration error |", *rows],
+        "Figures hold for text like the training data; on other domains or languages measure first.",
+    )
+    names = json.dumps(labels, ensure_ascii=False) + "\n"
+    return export.extras(config, module._tokenizer, metrics, card) | {"labels.json": names}

@@ -1,0 +1,97 @@
+"""Rules between settings: what types alone do not tell."""
+
+import re
+from collections.abc import Callable
+
+from nlp_rnn.config import FILE_SOURCES, Config, TokenizerConfig
+
+
+def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
+    """The mistakes of a config, each with the key of the setting to change.
+
+    Args:
+      task: the task of the command that asks, if it has one.
+    """
+    data, model, training = config.data, config.model, config.training
+    mistakes: list[tuple[str, str]] = []
+
+    def refuse(key: str, text: str) -> None:
+        mistakes.append((key, text))
+
+    if task is not None and config.task != task:
+        refuse("task", f"task is {config.task!r}, but this command is {task}; run python -m pipelines.{config.task} instead")
+    if data.source in FILE_SOURCES and not data.train:
+        refuse("data.train", f"data.train is empty, but data.source {data.source} reads files; set data.train=PATH")
+    if data.source not in FILE_SOURCES and (data.train or data.validation or data.test):
+        allowed = ", ".join(FILE_SOURCES)
+        refuse("data.source", f"data.source is {data.source!r}, which reads no files of yours; set data.source to one of {allowed}")
+    if data.validation_fraction + data.test_fraction >= 1:
+        total = data.validation_fraction + data.test_fraction
+        refuse("data.test_fraction", f"data.validation_fraction and data.test_fraction add up to {total:g}; leave something to train on")
+    if not data.validation and not data.validation_fraction:
+        refuse("data.validation_fraction", "data.validation_fraction is 0 and data.validation empty; models are chosen on it: set one")
+    if not model.pooling or len(set(model.pooling)) != len(model.pooling):
+        refuse("model.pooling", f"model.pooling is {list(model.pooling)}, but must name some of last, max, mean, attention, each once")
+    for key in ("recurrent_dropout", "weight_dropout"):
+        if model.cell.startswith("min_") and getattr(model, key):
+            found = f"model.{key} is {getattr(model, key)}, but the gates of model.cell {model.cell} do not look at the state"
+            refuse(f"model.{key}", f"{found}; set model.{key}=0")
+    if training.weight_decay and training.optimizer != "adamw":
+        found = f"training.weight_decay is {training.weight_decay}, but training.optimizer is {training.optimizer}"
+        refuse("training.weight_decay", f"{found}; only the optimizer adamw decays weights")
+    if config.task != "sentiment":
+        _check_language_model(config, refuse)
+    if not re.fullmatch(r"[\w.-]*", config.name) or config.name in (".", ".."):
+        refuse("name", f"name is {config.name!r}, but names a folder: use letters, digits, '.', '-' and '_'")
+    _check_tokenizer(config.tokenizer, refuse)
+    return mistakes
+
+
+def _check_language_model(config: Config, refuse: Callable[[str, str], None]) -> None:
+    model, training = config.model, config.training
+    if model.is_bidirectional:
+        refuse("model.is_bidirectional", "model.is_bidirectional is true, but a language model may not see what it predicts; use false")
+    if model.softmax == "adaptive" and (not model.cutoffs or list(model.cutoffs) != sorted(set(model.cutoffs))):
+        refuse("model.cutoffs", f"model.cutoffs is {list(model.cutoffs)}, but model.softmax adaptive needs rising numbers of words there")
+    if model.softmax == "adaptive" and model.tie_embeddings:
+        found = "model.tie_embeddings is true, but the clusters of model.softmax adaptive have fewer features than the embedding"
+        refuse("model.tie_embeddings", f"{found}; use false")
+    if config.task == "next_word" and config.tokenizer.level == "char":
+        refuse("tokenizer.level", "tokenizer.level is char, but next_word proposes words; use word or subword")
+    if config.task == "char_generation" and model.softmax == "adaptive":
+        refuse("model.softmax", "model.softmax is adaptive, which is for vocabularies of 10,000 and more; for characters use full")
+    if config.task == "char_generation" and config.tokenizer.level != "char":
+        refuse("tokenizer.level", f"tokenizer.level is {config.tokenizer.level}, but char_generation writes characters; use char")
+    if config.tokenizer.case == "markers":
+        refuse("tokenizer.case", "tokenizer.case is markers, of which a language model would propose one by one; use lower or keep")
+    if training.monitor == "val_accuracy":
+        refuse("training.monitor", "training.monitor is val_accuracy, but language models are chosen by val_cross_entropy")
+
+
+_BUILT_IN_SYMBOLS = re.compile(r"</?s>|<(?:pad|unk|title|upper)>|<0x[0-9A-F]{2}>")
+
+
+def _check_tokenizer(tokenizer: TokenizerConfig, refuse: Callable[[str, str], None]) -> None:
+    level = tokenizer.level
+    for key, levels, off in (("splitter", "word", "unicode"), ("oov_buckets", "word", 0), ("sampling", "subword", 0)):
+        value = getattr(tokenizer, key)
+        if level != levels and value != off:
+            refuse(f"tokenizer.{key}", f"tokenizer.{key} is {value}, but is for tokenizer.level={levels} (it is {level}); use {off}")
+    if level != "word" and tokenizer.case == "markers":
+        refuse("tokenizer.case", f"tokenizer.case is markers, but is for tokenizer.level=word (it is {level}); use lower or keep")
+    if level == "subword" and tokenizer.vocab_size <= 260 and not tokenizer.vocabulary:
+        found = f"tokenizer.vocab_size is {tokenizer.vocab_size}"
+        refuse("tokenizer.vocab_size", f"{found}, but special pieces and bytes alone are 260; use 1000 or more")
+    if not tokenizer.vocabulary and tokenizer.oov_buckets + len(tokenizer.reserved) + 8 > tokenizer.vocab_size:
+        refuse(
+            "tokenizer.vocab_size", f"tokenizer.vocab_size is {tokenizer.vocab_size}, all of it special pieces and hash buckets; raise it"
+        )
+    for symbol in tokenizer.reserved:
+        if (
+            tokenizer.reserved.count(symbol) > 1
+            or not re.fullmatch(r"[^\s\u2581\ufffd\ud800-\udfff\U0010f7f0-\U0010ffff]+", symbol)
+            or _BUILT_IN_SYMBOLS.fullmatch(symbol)
+        ):
+            found = f"tokenizer.reserved holds {symbol!r}"
+            refuse("tokenizer.reserved", f"{found}; give symbols without white space, each once, other than the built-in ones")
+            break
