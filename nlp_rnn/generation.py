@@ -80,6 +80,7 @@ class Generator(tf.Module):
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
         self._stepper = Stepper(model, never=(PAD_ID, UNK_ID, BOS_ID))
+        self._end_only = tf.one_hot(EOS_ID, model.vocab_size, IMPOSSIBLE, 0.0)
 
     def begin(self, prompts: tf.RaggedTensor) -> Session:
         """Ragged int32 [batch, (time)] -> the sessions behind the prompts. Every text begins behind EOS_ID, the end of another."""
@@ -101,7 +102,9 @@ class Generator(tf.Module):
             return (progress.time == 0) | ((progress.time < count) & ~tf.reduce_all(progress.is_done))
 
         def body(progress: _Progress) -> tuple[_Progress]:
-            noise = sampling_of.gumbel_noise(sampling, progress.length, _BLOCK, self._stepper.vocab_size)
+            noise = sampling_of.scaled_noise(sampling, progress.length, _BLOCK, self._stepper.vocab_size)
+            lengths = progress.length + tf.range(_BLOCK)[:, None]  # where a row has not ended
+            noise += tf.where(lengths < limits.min_length, 1.0, 0.0)[:, :, None] * self._end_only
             end = tf.minimum(progress.time + _BLOCK, count)
             # Two loops: the plain one has half the operations.
             write = [functools.partial(self._write_block, progress, end, noise, limits, sampling, is_plain=each) for each in (True, False)]
@@ -122,16 +125,15 @@ class Generator(tf.Module):
     ) -> _Progress:
         """Writes up to the time `end`; `noise` begins at the present one."""
         first, vocab_size, all_rows = progress.time, self._stepper.vocab_size, tf.range(tf.shape(progress.length)[0])
-        end_only = tf.one_hot(EOS_ID, vocab_size, IMPOSSIBLE, 0.0)
 
         def goes_on(now: _Progress) -> tf.Tensor:
             return (now.time == 0) | ((now.time < end) & ~tf.reduce_all(now.is_done))
 
         def body(now: _Progress) -> tuple[_Progress]:
-            must_go_on = tf.cast(now.length < limits.min_length, tf.float32)
-            scores = now.log_probabilities + must_go_on[:, None] * end_only
-            restrict = functools.partial(sampling_of.restrict, positions=now.length, last_seen=now.last_seen)
-            scores = (sampling_of.heat if is_plain else restrict)(scores, sampling)
+            scores = now.log_probabilities
+            if not is_plain:  # ranks must not count an end that is not allowed
+                must_go_on = tf.cast(now.length < limits.min_length, tf.float32)
+                scores = sampling_of.restrict(scores + must_go_on[:, None] * self._end_only, sampling, now.length, now.last_seen)
             chosen = tf.argmax(scores + noise[now.time - first], axis=1, output_type=tf.int32)
             added = tf.gather_nd(now.log_probabilities, tf.stack([all_rows, chosen], axis=1))
             is_end = chosen == EOS_ID

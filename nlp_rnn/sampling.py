@@ -35,7 +35,7 @@ def is_plain(sampling: Sampling) -> tf.Tensor:
 
 
 def restrict(scores: tf.Tensor, sampling: Sampling, positions: tf.Tensor, last_seen: tf.Tensor) -> tf.Tensor:
-    """Scores by temperature, of which top-k, top-p and repetition penalty have taken or lowered some.
+    """Scores of which top-k, top-p (both of the probabilities at the temperature) and repetition penalty have taken or lowered some.
 
     Args:
       scores: float32 [batch, vocabulary], log-probabilities; IMPOSSIBLE for ids that may not be taken.
@@ -44,18 +44,15 @@ def restrict(scores: tf.Tensor, sampling: Sampling, positions: tf.Tensor, last_s
     """
     is_recent = positions[:, None] - last_seen <= REPETITION_WINDOW
     penalty = tf.math.log(tf.maximum(sampling.repetition_penalty, 1.0))
-    scores = heat(scores - tf.where(is_recent, penalty[:, None], 0.0), sampling)
-    return _keep_likeliest(scores, sampling.top_k, tf.where(_is_nucleus(sampling), sampling.top_p, 2.0))
+    scores -= tf.where(is_recent, penalty[:, None], 0.0)
+    heated = scores / tf.where(sampling.temperature > 0, sampling.temperature, 1.0)[:, None]
+    is_kept = _are_likeliest(heated, sampling.top_k, tf.where(_is_nucleus(sampling), sampling.top_p, 2.0))
+    return tf.where(is_kept, scores, IMPOSSIBLE)
 
 
-def heat(scores: tf.Tensor, sampling: Sampling) -> tf.Tensor:
-    """Scores float32 [batch, vocabulary] divided by the temperature; as they are where it is 0."""
-    return scores / tf.where(sampling.temperature > 0, sampling.temperature, 1.0)[:, None]
-
-
-def gumbel_noise(sampling: Sampling, positions: tf.Tensor, num_steps: int, size: int) -> tf.Tensor:
-    """float32 [num_steps, batch, size]: the id with the largest score and noise is a draw by the scores' softmax. 0 where the
-    temperature is 0.
+def scaled_noise(sampling: Sampling, positions: tf.Tensor, num_steps: int, size: int) -> tf.Tensor:
+    """float32 [num_steps, batch, size], Gumbel noise times the temperature: the id with the largest sum of log-probability and
+    noise is a draw at that temperature.
 
     Args:
       positions: int32 [batch], the place of the first step in each text.
@@ -63,15 +60,16 @@ def gumbel_noise(sampling: Sampling, positions: tf.Tensor, num_steps: int, size:
     rows, places = tf.meshgrid(sampling.seed, tf.range(num_steps))
     uniform = random_uniform(tf.reshape(rows, [-1]), tf.reshape(places + positions, [-1]), size)
     noise = -tf.math.log(-tf.math.log(tf.reshape(uniform, [num_steps, -1, size])))
-    return tf.where(sampling.temperature[:, None] > 0, noise, 0.0)
+    return tf.maximum(sampling.temperature, 0.0)[:, None] * noise
 
 
 def _is_nucleus(sampling: Sampling) -> tf.Tensor:
     return (sampling.top_p > 0) & (sampling.top_p < 1)
 
 
-def _keep_likeliest(scores: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor) -> tf.Tensor:
-    """Scores in which ids beyond the k likeliest, and then beyond the probability p, are IMPOSSIBLE; equals of the last one kept stay."""
+def _are_likeliest(scores: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor) -> tf.Tensor:
+    """bool [batch, vocabulary]: whether an id is among the k likeliest, and of these within the probability p; equals of the last
+    one are."""
     ranked = tf.sort(scores, axis=1, direction="DESCENDING")
     ranks = tf.range(tf.shape(scores)[1])[None]
     is_kept = (ranks < top_k[:, None]) | (top_k[:, None] <= 0)
@@ -79,7 +77,7 @@ def _keep_likeliest(scores: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor) -> tf
     shares = tf.exp(kept - tf.reduce_logsumexp(kept, axis=1, keepdims=True))
     is_kept &= tf.cumsum(shares, axis=1, exclusive=True) < top_p[:, None]
     lowest = tf.reduce_min(tf.where(is_kept, ranked, scores.dtype.max), axis=1, keepdims=True)
-    return tf.where(scores >= lowest, scores, IMPOSSIBLE)
+    return scores >= lowest
 
 
 def random_uniform(seeds: tf.Tensor, positions: tf.Tensor, size: int) -> tf.Tensor:

@@ -41,7 +41,7 @@ class Stepper(tf.Module):
             kernel, bias = (tf.convert_to_tensor(model.embedding.embeddings) @ kernel + bias, None) if not number else (kernel, bias)
             num_gates = cell.kernel.shape[1] // self.sizes[number][0]
             weights = (kernel, bias, getattr(cell, "recurrent_kernel", None), recurrent_bias)
-            self._layers.append([_by_gate(weight, num_gates if number or place else 1) for place, weight in enumerate(weights)])
+            self._layers.append([_by_gate(weight, num_gates) for weight in weights])
         self._head = tf.Variable(tf.transpose(model.head.kernel), trainable=False)
         bias = model.head.bias.numpy()
         bias[list(never)] = _IMPOSSIBLE
@@ -57,10 +57,7 @@ class Stepper(tf.Module):
         for number, (kernel, bias, recurrent_kernel, recurrent_bias) in enumerate(self._layers):
             inputs = vectors
             recurrent = _products(states[number][0], recurrent_kernel, recurrent_bias)
-            if inputs is None:
-                projected = tf.split(tf.gather(kernel[0], token_ids), kernel[0].shape[1] // self.sizes[0][0], axis=1)
-            else:
-                projected = _products(inputs, kernel, bias)
+            projected = [tf.gather(table, token_ids) for table in kernel] if inputs is None else _products(inputs, kernel, bias)
             after = self._advance(projected, recurrent, states[number])
             found.append(after)
             vectors = after[0]

@@ -7,7 +7,7 @@ from nlp_rnn import export
 from nlp_rnn.config_file import load_config
 from nlp_rnn.generation_export import GenerationModule, generation_extras
 from nlp_rnn.models import build_language_model
-from nlp_rnn.sampling import IMPOSSIBLE, REPETITION_WINDOW, Sampling, gumbel_noise, heat, is_plain, random_uniform, restrict
+from nlp_rnn.sampling import IMPOSSIBLE, REPETITION_WINDOW, Sampling, is_plain, random_uniform, restrict, scaled_noise
 from nlp_rnn.stepper import Stepper
 from nlp_rnn.tokenizer import EOS_ID, Tokenizer
 
@@ -162,8 +162,8 @@ def draw(probabilities, count=20_000, last_seen=None, position=0, **settings):
         name: tf.fill([count], tf.constant(value, tf.int32 if name == "top_k" else tf.float32)) for name, value in whole.items()
     })  # fmt: skip
     positions = tf.fill([count], position)
-    scores = heat(scores, sampling) if is_plain(sampling) else restrict(scores, sampling, positions, seen)
-    ids = tf.argmax(scores + gumbel_noise(sampling, positions, 3, len(probabilities))[1], axis=1)
+    scores = scores if is_plain(sampling) else restrict(scores, sampling, positions, seen)
+    ids = tf.argmax(scores + scaled_noise(sampling, positions, 3, len(probabilities))[1], axis=1)
     return np.bincount(ids, minlength=len(probabilities)) / count
 
 
@@ -199,14 +199,14 @@ def test_impossible_ids_are_never_drawn():
     assert draw([1e-30, 1, 1e-30], count=1000, temperature=5.0, top_k=3, top_p=0.99)[1] == 1
     sampling = Sampling(*(tf.fill([50], value) for value in (5.0, 3, 0.99, 1.0, 7)))
     scores = restrict(tf.constant([[IMPOSSIBLE, 0.0, IMPOSSIBLE]] * 50), sampling, tf.zeros([50], tf.int32), tf.fill([50, 3], -999))
-    assert set((scores + gumbel_noise(sampling, tf.range(50), 1, 3)[0]).numpy().argmax(axis=1)) == {1}
+    assert set((scores + scaled_noise(sampling, tf.range(50), 1, 3)[0]).numpy().argmax(axis=1)) == {1}
 
 
 def test_noise_of_a_place_does_not_depend_on_where_a_block_begins():
     sampling = Sampling(*(tf.constant(value) for value in ([1.0, 2.0], [0, 0], [1.0, 1.0], [1.0, 1.0], [5, 6])))
-    whole = gumbel_noise(sampling, tf.constant([0, 10]), 8, 4).numpy()
-    np.testing.assert_array_equal(whole[3:], gumbel_noise(sampling, tf.constant([3, 13]), 5, 4))
-    np.testing.assert_array_equal(whole[:, 1:], gumbel_noise(Sampling(*(each[1:] for each in sampling)), tf.constant([10]), 8, 4))
+    whole = scaled_noise(sampling, tf.constant([0, 10]), 8, 4).numpy()
+    np.testing.assert_array_equal(whole[3:], scaled_noise(sampling, tf.constant([3, 13]), 5, 4))
+    np.testing.assert_array_equal(whole[:, 1:], scaled_noise(Sampling(*(each[1:] for each in sampling)), tf.constant([10]), 8, 4))
 
 
 def test_random_numbers_are_even_and_independent():
