@@ -11,12 +11,15 @@ NEXT_WORD_RUN = runs/$(basename $(notdir $(NEXT_WORD_CONFIG)))
 CHARACTERS_CONFIG ?= configs/char_generation_demo.yaml
 CHARACTERS_RUN = runs/$(basename $(notdir $(CHARACTERS_CONFIG)))
 DEMO_RUN = runs/$(basename $(notdir $(DEMO_CONFIG)))
+TRANSLATION_CONFIG ?= configs/translation_demo.yaml
+TRANSLATION_RUN = runs/$(basename $(notdir $(TRANSLATION_CONFIG)))
 BENCH_PLOTS ?= runs/bench
 SENTIMENT = $(BIN)/python -m pipelines.sentiment
 NEXT_WORD = $(BIN)/python -m pipelines.next_word
 CHARACTERS = $(BIN)/python -m pipelines.char_generation
+TRANSLATION = $(BIN)/python -m pipelines.translation
 
-.PHONY: demo demo-next-word demo-characters test lint types unit slow bench bench-memory bench-console results clean
+.PHONY: demo demo-next-word demo-characters demo-translation test lint types unit slow bench bench-memory bench-console results clean
 
 demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of real film reviews (minutes)
 	$(SENTIMENT) train --config $(DEMO_CONFIG)
@@ -45,6 +48,12 @@ demo-characters: $(VENV)/demo.stamp  ## train, evaluate, export and let write a 
 	$(CHARACTERS) evaluate --run $(CHARACTERS_RUN) --split test
 	$(CHARACTERS) export --run $(CHARACTERS_RUN)
 	$(CHARACTERS) predict --model saved_models/char_generation "This film is " "I was "
+
+demo-translation: $(VENV)/demo.stamp  ## train, evaluate, export and ask a translator of dates, numbers and money (minutes)
+	$(TRANSLATION) train --config $(TRANSLATION_CONFIG)
+	$(TRANSLATION) evaluate --run $(TRANSLATION_RUN) --split test
+	$(TRANSLATION) export --run $(TRANSLATION_RUN)
+	$(TRANSLATION) predict --model saved_models/translation_en_fr "Saturday, November 21, 2026" "1,234.50 euros" "ninety-one thousand and two"
 
 test: lint types unit  ## lint, types, tests
 
@@ -82,7 +91,7 @@ results: $(VENV)/dev.stamp  ## the figures of RESULTS.md; needs NLP_RNN_DATA (ab
 
 $(VENV)/demo.stamp: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) '.[demo,console]'
+	$(INSTALL) '.[demo,console,translation]'
 	touch $@
 
 $(VENV)/dev.stamp: setup.cfg pyproject.toml constraints.txt

@@ -1,7 +1,6 @@
 """SavedModels of classifiers: a text in, its label out, and which words spoke for it."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ class ClassifierModule(tf.Module):
     def __init__(self, model: keras.Model, tokenizer: Tokenizer, config: Config, labels: list[str]) -> None:
         super().__init__()
         self._model, self._tokenizer, self._data = model, tokenizer, config.data
-        _make_portable(model.get_layer("encoder").layers)
+        export.make_portable(model.get_layer("encoder").layers)
         self._embedding, self._encoder = model.get_layer("embedding"), model.get_layer("encoder")
         self._labels = tf.constant(labels)
 
@@ -79,16 +78,6 @@ class ClassifierModule(tf.Module):
             logits = self._encoder([points, tf.repeat(mask[None], _EXPLAIN_STEPS, axis=0)], training=False)
             odds = log_odds(logits, tf.repeat(target, _EXPLAIN_STEPS))
         return tf.reduce_sum(vectors * tf.reduce_mean(tape.gradient(odds, points), axis=0), axis=-1)
-
-
-def _make_portable(layers: Iterable[keras.layers.Layer]) -> None:
-    """Keeps recurrent layers from cuDNN's op, where there is a GPU, and from XLA: the export would not load elsewhere."""
-    for layer in layers:
-        recurrent = getattr(layer, "layer", layer)  # what WeightDrop wraps
-        if hasattr(recurrent, "use_cudnn"):
-            recurrent.use_cudnn = False
-        if hasattr(recurrent, "is_portable"):
-            recurrent.is_portable = True
 
 
 def log_odds(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:

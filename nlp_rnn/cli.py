@@ -54,7 +54,7 @@ def main(pipeline: ModuleType, arguments: list[str] | None = None) -> int:
     """Runs `python -m pipelines.<task> VERB ...`.
 
     Args:
-      pipeline: a module with TASK and a function for each verb it has.
+      pipeline: a module with TASK, a function for each verb it has, and add_options(parser, verb) where it has options of its own.
       arguments: without the program's name; None for this process's.
 
     Returns:
@@ -94,7 +94,10 @@ def _run(pipeline: ModuleType, arguments: list[str]) -> None:
     verb = arguments[0]
     if verb not in verbs:
         raise ConfigError(f"{program}: {verb!r} is not a verb; choose one of {', '.join(verbs)}")
-    options = _parser(f"{program} {verb}", verb, verbs[verb], pipeline.TASK).parse_intermixed_args(arguments[1:])
+    parser = _parser(f"{program} {verb}", verb, verbs[verb], pipeline.TASK)
+    if hasattr(pipeline, "add_options"):
+        pipeline.add_options(parser, verb)
+    options = parser.parse_intermixed_args(arguments[1:])
     _set_up_logging()
     config = load_config(options.config, options.settings, task=pipeline.TASK) if verb == "train" else None
     result = getattr(pipeline, verb)(config or options)
@@ -122,10 +125,12 @@ def _parser(program: str, verb: str, text: str, task: str) -> argparse.ArgumentP
         parser.add_argument("--config", metavar="FILE", help="YAML file of settings; without it, the defaults")
     if verb in ("evaluate", "export"):
         source = parser.add_mutually_exclusive_group(required=True)
-        source.add_argument("--run", metavar="DIR", help="run directory that train wrote")
+        several: dict[str, Any] = {"action": "append"} if task == "translation" else {}
+        also = "; given again, runs that vote" if several else ""
+        source.add_argument("--run", metavar="DIR", help=f"run directory that train wrote{also}", **several)
         if verb == "evaluate":
             parser.add_argument("--split", choices=("validation", "test"), default="validation")
-        if verb == "evaluate" and task != "char_generation":
+        if verb == "evaluate" and task in ("sentiment", "next_word"):
             example = "LiteRT export, such as saved_models/next_word_litert" if task == "next_word" else f"saved_models/{task}"
             source.add_argument("--model", metavar="DIR", help=f"exported model: {example}")
             parser.add_argument("--baseline", action="store_true", help="train and score the baseline beside it")
@@ -144,10 +149,8 @@ def _parser(program: str, verb: str, text: str, task: str) -> argparse.ArgumentP
     if verb in ("predict", "console") and task == "next_word":
         parser.add_argument("--count", type=_positive, default=5, metavar="N", help="words to propose (default: %(default)s)")
         parser.add_argument("--profanity", action="store_true", help="propose profanity too")
-    if task == "char_generation":
-        _add_generation_options(parser, verb)
     if verb == "explain":
-        if task == "sentiment":
+        if task in ("sentiment", "translation"):
             parser.add_argument("--html", metavar="FILE", help="write a page")
         parser.add_argument("--png", metavar="FILE", help="write a picture")
     if verb == "export":
@@ -162,36 +165,19 @@ def _parser(program: str, verb: str, text: str, task: str) -> argparse.ArgumentP
     return parser
 
 
-def _add_generation_options(parser: _Parser, verb: str) -> None:
-    def between(kind: type[int] | type[float], low: float, high: float, what: str) -> Callable[[str], float]:
-        def read(text: str) -> float:
-            try:
-                value = kind(text)
-            except ValueError:
-                value = math.nan
-            if not low <= value <= high:
-                raise argparse.ArgumentTypeError(f"is {text!r}, but must be {what}")
-            return value
+def between(kind: type[int] | type[float], low: float, high: float, what: str) -> Callable[[str], float]:
+    """A reader of an option's text as a number in a range; `what` says the range."""
 
-        return read
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"is {text!r}, but must be {what}")
+        return value
 
-    temperature = between(float, 0, 100, "a number from 0 (always the likeliest character) to 100")
-    length = between(int, 1, 1_000_000, "a whole number from 1 to 1,000,000")
-    if verb in ("predict", "evaluate"):
-        parser.add_argument("--temperature", type=temperature, default=0.8, metavar="T", help="of the draw (default: %(default)s)")
-        parser.add_argument("--seed", type=between(int, 0, 2**31 - 1, "a whole number from 0"), default=1, metavar="N", help="of the draw")
-    if verb == "predict":
-        parser.add_argument("--length", type=length, default=200, metavar="N", help="characters at most (default: %(default)s)")
-        parser.add_argument("--min-length", type=length, default=1, metavar="N", help="characters at least (default: %(default)s)")
-        parser.add_argument("--top-k", type=length, default=0, metavar="K", help="draw among the K likeliest characters")
-        top_p = between(float, 1e-9, 1, "a number above 0, 1 at most")
-        parser.add_argument("--top-p", type=top_p, default=1.0, metavar="P", help="draw among the likeliest that make up P")
-        penalty = between(float, 1, 100, "a number from 1 to 100")
-        parser.add_argument("--repetition-penalty", type=penalty, default=1.0, metavar="R", help="divide recent characters' probabilities")
-        parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; can be repeated")
-    if verb == "explain":
-        number = between(int, 0, 2**31, "a whole number from 0")
-        parser.add_argument("--unit", type=number, metavar="N", help="which unit (default: the most telling one)")
+    return read
 
 
 def _set_up_logging() -> None:

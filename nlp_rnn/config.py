@@ -17,11 +17,15 @@ NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False
 Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Switch = Annotated[bool, Field(strict=True)]
 
-Task = Literal["sentiment", "next_word", "char_generation"]
-SourceName = Literal["imdb", "movie_reviews", "wikitext2", "tiny_shakespeare", "csv", "tsv", "jsonl", "folders", "text", "documents"]
+Task = Literal["sentiment", "next_word", "char_generation", "translation"]
+SourceName = Literal[
+    "imdb", "movie_reviews", "wikitext2", "tiny_shakespeare", "csv", "tsv", "jsonl", "folders", "text", "documents",
+    "multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx",
+]  # fmt: skip
 CellName = Literal["simple_rnn", "lstm", "gru", "min_gru", "min_lstm"]
 PoolingName = Literal["last", "max", "mean", "attention"]
 SoftmaxName = Literal["full", "sampled", "adaptive"]
+AttentionName = Literal["dot", "general", "additive"]
 
 _section = with_config(ConfigDict(extra="forbid"))
 
@@ -34,13 +38,19 @@ class DataConfig:
     source: SourceName = "imdb"
     # Folder of prepared data sets (TFDS below it, or below its folder tfds); empty: the environment's NLP_RNN_DATA.
     dir: str = ""
-    # The user's own files, for the sources csv, tsv, jsonl, text (a file, or one with .gz), folders (a folder) and
-    # documents (either).
+    # The user's own files, for the sources csv, tsv, jsonl, text, tmx (a file, or one with .gz), folders (a folder), documents
+    # (either) and aligned (what stands before .en and .de of two files whose lines belong together).
     train: str = ""
     validation: str = ""
     test: str = ""
     text_column: str = "text"
-    label_column: str = "label"  # empty: labels are not read
+    label_column: str = "label"  # empty: labels are not read; of translation, the column of the target
+    # Of translation: from which language to which, as BCP 47 tags.
+    source_language: str = "en"
+    target_language: str = "de"
+    # Of translation: pairs of which one side has more than so many times the characters of the other (and ten more) are left out.
+    length_ratio: Annotated[float, Field(strict=True, ge=1, allow_inf_nan=False)] = 6.0
+    num_pairs: PositiveInt = 20000  # that the source cldr writes
     patterns: tuple[str, ...] = ("*",)  # names of the files that the source documents reads from a folder, such as ["*.py"]
     # How splits that were not given are taken from train. "hash": by a seeded hash of the text, so that equal texts
     # stay together. "blocks": runs of `block_size` rows, for files where related rows stand next to each other.
@@ -106,6 +116,11 @@ class ModelConfig:
     tie_embeddings: Switch = True
     softmax: SoftmaxName = "full"  # in training; evaluation is exact. sampled, adaptive: for vocabularies of 10,000 and more
     num_sampled: PositiveInt = 4096  # of softmax sampled: words drawn a batch
+    # Of translation: how the decoder looks at the source, with how many heads, and whether it reads at each step what it saw at
+    # the one before (input feeding; its time steps are then computed one by one).
+    attention: AttentionName = "general"
+    num_heads: PositiveInt = 1
+    input_feeding: Switch = False
     cutoffs: tuple[PositiveInt, ...] = ()  # of softmax adaptive: where the clusters of rarer words begin, such as [2000, 10000]
 
 
@@ -132,6 +147,10 @@ class TrainingConfig:
     # Weights of the mean square of the last layer's outputs, and of their change from step to step (Merity et al. 2017).
     activation_regularization: NonNegativeFloat = 0.0
     temporal_regularization: NonNegativeFloat = 0.0
+    # Of translation: the share of the target that is spread over all pieces; the share of the decoder's inputs that are its own
+    # predictions.
+    label_smoothing: Fraction = 0.0
+    scheduled_sampling: Fraction = 0.0
     monitor: Literal["val_accuracy", "val_cross_entropy"] = "val_cross_entropy"
     patience: NonNegativeInt = 3  # epochs without improvement before training stops; 0: never
     checkpoint_seconds: PositiveInt = 120  # also saved at the end of every epoch
@@ -172,6 +191,13 @@ TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
         "tokenizer": {"level": "char", "case": "keep"},
         "model": {"is_bidirectional": False, "tie_embeddings": False},
     },
+    "translation": {
+        "data": {"source": "cldr", "text_column": "source", "label_column": "target", "max_length": 100, "keep": "start"},
+        "tokenizer": {"level": "subword", "case": "keep", "html_breaks": False, "vocab_size": 8000},
+        "model": {"cell": "lstm", "units": 256},
+        "training": {"label_smoothing": 0.1},
+    },
 }
 
-FILE_SOURCES = ("csv", "tsv", "jsonl", "folders", "text", "documents")  # those that read data.train
+PAIR_SOURCES = ("multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx")  # of translation alone
+FILE_SOURCES = ("csv", "tsv", "jsonl", "folders", "text", "documents", "aligned", "tmx")  # those that read data.train

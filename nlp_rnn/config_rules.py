@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from nlp_rnn.config import FILE_SOURCES, Config, TokenizerConfig
+from nlp_rnn.config import FILE_SOURCES, PAIR_SOURCES, Config, TokenizerConfig
 
 
 def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
@@ -39,7 +39,11 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
     if training.weight_decay and training.optimizer != "adamw":
         found = f"training.weight_decay is {training.weight_decay}, but training.optimizer is {training.optimizer}"
         refuse("training.weight_decay", f"{found}; only the optimizer adamw decays weights")
-    if config.task != "sentiment":
+    if config.task == "translation":
+        _check_translation(config, refuse)
+    elif data.source in PAIR_SOURCES:
+        refuse("data.source", f"data.source is {data.source}, which holds pairs for the task translation; use another source")
+    if config.task in ("next_word", "char_generation"):
         _check_language_model(config, refuse)
     if not re.fullmatch(r"[\w.-]*", config.name) or config.name in (".", ".."):
         refuse("name", f"name is {config.name!r}, but names a folder: use letters, digits, '.', '-' and '_'")
@@ -66,6 +70,28 @@ def _check_language_model(config: Config, refuse: Callable[[str, str], None]) ->
         refuse("tokenizer.case", "tokenizer.case is markers, of which a language model would propose one by one; use lower or keep")
     if training.monitor == "val_accuracy":
         refuse("training.monitor", "training.monitor is val_accuracy, but language models are chosen by val_cross_entropy")
+
+
+def _check_translation(config: Config, refuse: Callable[[str, str], None]) -> None:
+    data, model = config.data, config.model
+    if data.source not in (*PAIR_SOURCES, "csv", "tsv", "jsonl"):
+        allowed = ", ".join((*PAIR_SOURCES, "csv", "tsv", "jsonl"))
+        refuse("data.source", f"data.source is {data.source}, which has no pairs for the task translation; use one of {allowed}")
+    if data.split == "contiguous":
+        refuse("data.split", "data.split is contiguous, which would cut sentences; use hash or blocks")
+    if data.source_language == data.target_language:
+        refuse("data.target_language", f"data.target_language is {data.target_language}, as is data.source_language; give two languages")
+    if model.units % (2 * model.num_heads):
+        refuse("model.units", f"model.units is {model.units}, but must be a multiple of {2 * model.num_heads}: both directions, each head")
+    if model.softmax == "adaptive":
+        refuse("model.softmax", "model.softmax is adaptive, which is for language models; use full or sampled")
+    if model.softmax == "sampled" and config.training.label_smoothing:
+        found = f"training.label_smoothing is {config.training.label_smoothing}, which needs all words, but model.softmax is sampled"
+        refuse("training.label_smoothing", f"{found}; use 0, or model.softmax=full")
+    if model.weight_dropout and model.input_feeding:
+        refuse("model.weight_dropout", f"model.weight_dropout is {model.weight_dropout}, but model.input_feeding is true; use 0")
+    if model.cell.startswith("min_") and model.input_feeding:
+        refuse("model.input_feeding", f"model.input_feeding is true, but model.cell {model.cell} is for steps computed at once; use false")
 
 
 _BUILT_IN_SYMBOLS = re.compile(r"</?s>|<(?:pad|unk|title|upper)>|<0x[0-9A-F]{2}>")

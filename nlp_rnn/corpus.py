@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from nlp_rnn.config import ConfigError, DataConfig
+from nlp_rnn.pair_sources import PAIR_SOURCES, why_unfit
 from nlp_rnn.sources import SOURCES, SPLIT_NAMES, Example
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class SplitFacts:
-    """What one pass over a split found. `digest` is of its texts and labels, in order."""
+    """What one pass over a split found. `labels` are not counted in pairs; `digest` is of texts and labels, in order."""
 
     num_examples: int = 0
     labels: Counter[str] = field(default_factory=Counter)
@@ -31,14 +32,20 @@ class Corpus:
 
     A text that is in two splits stays in the one that judges: test before validation before train (data.remove_repeated).
 
+    Args:
+      is_parallel: whether the examples are pairs of a sentence and its translation; those that are unfit are then left out
+        of train.
+
     Attributes:
       facts: SplitFacts of each split, after `survey`.
       num_removed: how many examples each split lost because a judging split holds the same text.
+      num_unfit: how many pairs train lost, by the reason.
     """
 
-    def __init__(self, data: DataConfig, seed: int) -> None:
-        self._data, self._seed = data, seed
-        self._given = SOURCES[data.source](data)
+    def __init__(self, data: DataConfig, seed: int, *, is_parallel: bool = False) -> None:
+        self._data, self._seed, self.is_parallel = data, seed, is_parallel
+        self._given = (SOURCES | PAIR_SOURCES)[data.source](data)
+        self.num_unfit: Counter[str] = Counter()
         self._judged: dict[str, set[bytes]] = {"validation": set(), "test": set()}
         self.facts: dict[str, SplitFacts] = {}
         self.num_removed: Counter[str] = Counter()
@@ -54,7 +61,8 @@ class Corpus:
             judged = self._judged.get(name)
             for example, key in self._unique(name):
                 facts.num_examples += 1
-                facts.labels[example.label] += 1
+                if not self.is_parallel:
+                    facts.labels[example.label] += 1
                 digest.update(f"{example.text}\0{example.label}\0".encode("utf-8", "surrogatepass"))
                 if judged is not None:
                     judged.add(key)
@@ -82,7 +90,11 @@ class Corpus:
         above = {"train": ("validation", "test"), "validation": ("test",), "test": ()}[split]
         if count:
             self.num_removed[split] = 0
+            self.num_unfit.clear()
         for example in self._assigned(split):
+            if self.is_parallel and split == "train" and (reason := why_unfit(example, self._data.length_ratio)):
+                self.num_unfit[reason] += count
+                continue
             key = _text_key(example.text)
             if self._data.remove_repeated and any(key in self._judged[name] for name in above):
                 self.num_removed[split] += count
@@ -129,12 +141,14 @@ class Corpus:
         return (_unit_hash(f"{self._seed}".encode()) + (row // self._data.block_size) * 0.6180339887498949) % 1.0
 
 
-def load_corpus(data: DataConfig, seed: int) -> Corpus:
+def load_corpus(data: DataConfig, seed: int, *, is_parallel: bool = False) -> Corpus:
     """The surveyed corpus of the settings; logs what it holds and what was removed."""
-    corpus = Corpus(data, seed).survey()
+    corpus = Corpus(data, seed, is_parallel=is_parallel).survey()
     counts = ", ".join(f"{name} {corpus.facts[name].num_examples:,}" for name in SPLIT_NAMES if corpus.has(name))
     removed = ", ".join(f"{count:,} from {name}" for name, count in corpus.num_removed.items() if count)
     logger.info("corpus %s: %s examples%s", data.source, counts, f"; removed as repeated in a judging split: {removed}" if removed else "")
+    if corpus.num_unfit:
+        logger.info("left out of train: %s", ", ".join(f"{count:,} pairs {reason}" for reason, count in corpus.num_unfit.items()))
     return corpus
 
 

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +23,7 @@ from nlp_rnn import files
 from nlp_rnn.config import DataConfig, TokenizerConfig
 from nlp_rnn.corpus import Corpus
 from nlp_rnn.progress import track
+from nlp_rnn.sources import Example
 from nlp_rnn.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer, encode, never_empty
 from nlp_rnn.tokenizer_builder import build_tokenizer
 
@@ -85,15 +86,16 @@ def write_cache(path: Path, examples: Iterable[tuple[str, int]], encode_texts: C
 
 
 def prepare_tokenizer(corpus: Corpus, data: DataConfig, config: TokenizerConfig) -> Tokenizer:
-    """The tokenizer of a surveyed corpus, trained on its train split only; or found on disk."""
+    """The tokenizer of a surveyed corpus, trained on its train split only, on both sides of pairs; or found on disk."""
     given = _file_digest(Path(config.vocabulary)) if config.vocabulary else ""
-    key = _key(train=corpus.facts["train"].digest, tokenizer=dataclasses.asdict(config), vocabulary=given)
+    sides = 1 + corpus.is_parallel
+    key = _key(train=corpus.facts["train"].digest, tokenizer=dataclasses.asdict(config), vocabulary=given, sides=sides)
     folder = cache_folder(data) / f"tokenizer-{key}"
     if not folder.exists():
         logger.info("tokenizer: %s", f"reading {config.vocabulary}" if given else "training it on the train split")
         with _unless_another_was_first(folder) as temporary:
             examples = track(corpus.examples("train"), "training the tokenizer", corpus.facts["train"].num_examples)
-            build_tokenizer(config, (example.text for example in examples)).save(temporary)
+            build_tokenizer(config, (text for example in examples for text in example[:sides])).save(temporary)
     return Tokenizer.load(folder)
 
 
@@ -109,22 +111,27 @@ def prepare_split(corpus: Corpus, split: str, data: DataConfig, tokenizer: Token
     def encode_texts(texts: tf.Tensor) -> tf.RaggedTensor:
         return encode(tokenizer, texts, data.max_length, data.keep)
 
-    return _prepare_ids(corpus, split, data, tokenizer, how, encode_texts, lambda label: label_ids[label])
+    return _prepare_ids(corpus, split, data, tokenizer, how, encode_texts, lambda example: (example.text, label_ids[example.label]))
 
 
-def prepare_stream(corpus: Corpus, split: str, data: DataConfig, tokenizer: Tokenizer) -> TokenCache:
-    """The token ids of one split for a language model: whole texts, each ended by EOS_ID. Computed once, then found on disk."""
+def prepare_stream(corpus: Corpus, split: str, data: DataConfig, tokenizer: Tokenizer, *, side: str = "text") -> TokenCache:
+    """The token ids of one split's whole texts, each ended by EOS_ID. Computed once, then found on disk.
+
+    Args:
+      side: "text", or "label": of pairs the target sentence.
+    """
 
     def encode_texts(texts: tf.Tensor) -> tf.RaggedTensor:
         ids = tokenizer.tokenize(texts)
         return tf.concat([ids, tf.fill([ids.nrows(), 1], EOS_ID)], axis=1)
 
-    return _prepare_ids(corpus, split, data, tokenizer, {"ends": EOS_ID}, encode_texts, lambda _: 0)
+    how: dict[str, object] = {"ends": EOS_ID} | ({"side": side} if side != "text" else {})
+    return _prepare_ids(corpus, split, data, tokenizer, how, encode_texts, lambda example: (getattr(example, side), 0))
 
 
 def _prepare_ids(
     corpus: Corpus, split: str, data: DataConfig, tokenizer: Tokenizer, how: dict[str, object],
-    encode_texts: Callable[[tf.Tensor], tf.RaggedTensor], label_id: Callable[[str], int],
+    encode_texts: Callable[[tf.Tensor], tf.RaggedTensor], read: Callable[[Example], tuple[str, int]],
 ) -> TokenCache:  # fmt: skip
     vocabulary = hashlib.blake2b(tokenizer.vocabulary_text().encode(), digest_size=16).hexdigest()
     key = _key(texts=corpus.facts[split].digest, vocabulary=vocabulary, tokenizer=tokenizer.settings(), **how)
@@ -133,7 +140,7 @@ def _prepare_ids(
         logger.info("token ids: computing those of the %s split, into %s", split, folder)
         with _unless_another_was_first(folder) as temporary:
             examples = track(corpus.examples(split), f"tokenizing {split}", corpus.facts[split].num_examples)
-            write_cache(temporary, ((example.text, label_id(example.label)) for example in examples), encode_texts)
+            write_cache(temporary, map(read, examples), encode_texts)
     return TokenCache.load(folder)
 
 
@@ -233,18 +240,29 @@ def make_resampler(tokenizer: Tokenizer, temperature: float, seed: int) -> Resam
     return lambda token_ids, epoch, step: sample(token_ids, np.array([(seed * 1009 + epoch) % 2**31, step], np.int32)).numpy()
 
 
-def make_dataset(
-    batches: Callable[[], Iterator[Batch]], num_batches: int, batch_size: int, *, is_stepwise: bool = False
-) -> tf.data.Dataset:
-    """A prefetching tf.data set over a function that yields (token_ids, targets, sample_weight) anew for each epoch.
+def make_dataset(batches: Callable[[], Iterator[Batch]], num_batches: int, batch_size: int) -> tf.data.Dataset:
+    """A prefetching tf.data set over a function that yields (token_ids, a target a row, sample_weight) anew for each epoch.
 
     Every batch has `batch_size` rows, which the graph is told: the fast recurrent layers halve them.
+    """
+    targets = (tf.TensorSpec([batch_size], tf.int32), tf.TensorSpec([batch_size], tf.float32))
+    return _dataset(batches, num_batches, (tf.TensorSpec([batch_size, None], tf.int32), *targets))
+
+
+def make_stepwise_dataset(
+    batches: Callable[[], Iterator[Any]], num_batches: int, batch_size: int, *, num_inputs: int = 1
+) -> tf.data.Dataset:
+    """As `make_dataset`, with a target and a weight at each time step.
 
     Args:
-      is_stepwise: whether there is a target at each time step, instead of one a row.
+      num_inputs: 2 where the first of a batch is a pair of token_ids.
     """
-    shape = [batch_size, None] if is_stepwise else [batch_size]
-    signature = (tf.TensorSpec([batch_size, None], tf.int32), tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.float32))
+    steps = tf.TensorSpec([batch_size, None], tf.int32)
+    inputs = (steps,) * num_inputs if num_inputs > 1 else steps
+    return _dataset(batches, num_batches, (inputs, steps, tf.TensorSpec([batch_size, None], tf.float32)))
+
+
+def _dataset(batches: Callable[[], Iterator[Any]], num_batches: int, signature: Any) -> tf.data.Dataset:
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     options = tf.data.Options()
     options.autotune.enabled = False  # nothing here is to be tuned, and to stop the tuner takes up to 15 seconds an epoch

@@ -112,7 +112,7 @@ def describe(found: Evaluation) -> str:
 
 def corpus_with(config: Config, split: str) -> Corpus:
     """The surveyed corpus, which must have the split."""
-    corpus = load_corpus(config.data, config.seed)
+    corpus = load_corpus(config.data, config.seed, is_parallel=config.task == "translation")
     if not corpus.has(split):
         raise ConfigError(
             f"--split is {split}, but data.source {config.data.source} has no such split here; set data.{split} or data.{split}_fraction"

@@ -7,6 +7,7 @@ and a model card. `import tensorflow` is all a server needs.
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,16 @@ from nlp_rnn.config_file import load_config, to_yaml
 from nlp_rnn.tokenizer import PAD_ID, Tokenizer
 
 TEXT = tf.TensorSpec([None], tf.string, name="text")
+
+
+def make_portable(layers: Iterable[keras.layers.Layer]) -> None:
+    """Keeps recurrent layers from cuDNN's op, where there is a GPU, and from XLA: the export would not load elsewhere."""
+    for layer in layers:
+        recurrent = getattr(layer, "layer", layer)  # what WeightDrop wraps
+        if hasattr(recurrent, "use_cudnn"):
+            recurrent.use_cudnn = False
+        if hasattr(recurrent, "is_portable"):
+            recurrent.is_portable = True
 
 
 def export_module(module: tf.Module, folder: Path, signatures: dict[str, Any], extras: dict[str, str]) -> Path:

@@ -15,8 +15,9 @@ _ROWS = 256  # at a time, where their number is not known when the graph is buil
 
 
 def softmax_cross_entropy(
-    hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, *, is_training: bool
-) -> tf.Tensor:
+    hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, *, is_training: bool,
+    label_smoothing: float = 0.0,
+) -> tf.Tensor:  # fmt: skip
     """The weighted sum of cross-entropies, in nats; exact.
 
     Args:
@@ -26,6 +27,7 @@ def softmax_cross_entropy(
       targets: int32 [rows], below the vocabulary's size.
       weights: float32 [rows]; no gradient flows into them.
       is_training: whether the gradients of hidden, kernel and bias are computed with the sum.
+      label_smoothing: the share of each target that is spread over the whole vocabulary.
 
     Returns:
       float32 scalar
@@ -44,7 +46,7 @@ def softmax_cross_entropy(
 
         def body(number: tf.Tensor, total: tf.Tensor, dkernel: tf.Tensor, dbias: tf.Tensor, dhidden: tf.TensorArray) -> tuple[Any, ...]:
             some, *facts = (tf.ensure_shape(x[number * chunk : (number + 1) * chunk], [chunk, *x.shape[1:]]) for x in inputs)
-            loss, dlogits = _loss_and_gradient(tf.matmul(some, kernel, transpose_b=True), bias, *facts)
+            loss, dlogits = _loss_and_gradient(tf.matmul(some, kernel, transpose_b=True), bias, *facts, label_smoothing)
             if is_training:
                 dkernel += tf.matmul(dlogits, some, transpose_a=True)
                 dbias += (tf.ones([1, chunk]) @ dlogits)[0]
@@ -65,13 +67,21 @@ def softmax_cross_entropy(
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _loss_and_gradient(logits: tf.Tensor, bias: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _loss_and_gradient(
+    logits: tf.Tensor, bias: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, label_smoothing: float
+) -> tuple[tf.Tensor, tf.Tensor]:
     logits += bias
     highest = tf.reduce_max(logits, axis=1, keepdims=True)
     powers = tf.exp(logits - highest)
     total = tf.reduce_sum(powers, axis=1, keepdims=True)
-    losses = tf.math.log(total[:, 0]) + highest[:, 0] - tf.gather(logits, targets, batch_dims=1)
-    return tf.reduce_sum(losses * weights), (powers / total - tf.one_hot(targets, logits.shape[1])) * weights[:, None]
+    kept = 1 - label_smoothing
+    wanted = kept * tf.gather(logits, targets, batch_dims=1)
+    spread = 0.0
+    if label_smoothing:
+        wanted += label_smoothing * tf.reduce_mean(logits, axis=1)
+        spread = label_smoothing / logits.shape[1]
+    losses = tf.math.log(total[:, 0]) + highest[:, 0] - wanted
+    return tf.reduce_sum(losses * weights), (powers / total - kept * tf.one_hot(targets, logits.shape[1]) - spread) * weights[:, None]
 
 
 def adaptive_cross_entropy(

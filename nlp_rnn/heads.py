@@ -89,13 +89,14 @@ class SoftmaxHead(keras.layers.Layer):
     def compute_output_shape(self, hidden_shape: Any) -> Any:
         return (*hidden_shape[:-1], self.vocab_size)
 
-    def loss(self, hidden: Any, targets: Any, weights: Any, training: bool = False) -> Any:
+    def loss(self, hidden: Any, targets: Any, weights: Any, training: bool = False, label_smoothing: float = 0.0) -> Any:
         """The weighted sum of cross-entropies in nats: exact, but for a sampled softmax in training.
 
         Args:
           hidden: float32 [rows, features].
           targets: int32 [rows].
           weights: float32 [rows]; 0 leaves a row out.
+          label_smoothing: the share of each target that is spread over all words; of a full softmax only.
         """
         ops = keras.ops
         if self.softmax == "sampled" and training:
@@ -103,8 +104,9 @@ class SoftmaxHead(keras.layers.Layer):
         if keras.backend.backend() != "tensorflow":
             if self.softmax == "adaptive":
                 raise NotImplementedError("an adaptive softmax is trained on Keras's backend tensorflow only; use full or sampled")
-            losses = ops.take_along_axis(self(hidden), targets[:, None], axis=1)[:, 0]
-            return -ops.sum(losses * weights)
+            found = self(hidden)
+            losses = (1 - label_smoothing) * ops.take_along_axis(found, targets[:, None], axis=1)[:, 0]
+            return -ops.sum((losses + label_smoothing * ops.mean(found, axis=1)) * weights)
         from nlp_rnn import fast_softmax
 
         tensors = ops.convert_to_tensor
@@ -112,7 +114,7 @@ class SoftmaxHead(keras.layers.Layer):
         if self.softmax == "adaptive":
             tails = [tuple(tensors(weight) for weight in tail) for tail in self.tails]
             return fast_softmax.adaptive_cross_entropy(hidden, head, tails, targets, weights, is_training=training)
-        return fast_softmax.softmax_cross_entropy(hidden, *head, targets, weights, is_training=training)
+        return fast_softmax.softmax_cross_entropy(hidden, *head, targets, weights, is_training=training, label_smoothing=label_smoothing)
 
     def _sampled_loss(self, hidden: Any, targets: Any, weights: Any) -> Any:
         ops = keras.ops

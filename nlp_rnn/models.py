@@ -7,6 +7,7 @@ import keras
 from nlp_rnn.config import ModelConfig, TrainingConfig
 from nlp_rnn.language_model import LanguageModel
 from nlp_rnn.recurrent import MaskedPooling, build_recurrent_stack
+from nlp_rnn.translator import Translator
 
 _PAD_ID = 0  # tokenizer.PAD_ID; models do not import TensorFlow
 
@@ -57,6 +58,12 @@ def build_language_model(config: ModelConfig, *, vocab_size: int, training: Trai
         config, vocab_size=vocab_size, batch_size=training.batch_size, window=training.window,
         activation_regularization=training.activation_regularization, temporal_regularization=training.temporal_regularization,
     )  # fmt: skip
+
+
+def build_translator(config: ModelConfig, *, vocab_size: int, training: TrainingConfig | None = None) -> Translator:
+    """A `Translator`, to be trained as `training` says."""
+    options = {} if training is None else {"label_smoothing": training.label_smoothing, "scheduled_sampling": training.scheduled_sampling}
+    return Translator(config, vocab_size=vocab_size, **options)
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")

@@ -1,5 +1,6 @@
 """How much of a written text is copied, invented or repeated: so that a model that knows its training text by heart is seen."""
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ N_GRAMS = (5, 10, 20, 40)  # characters
 
 _LOOP = 20  # characters that make a repetition
 _CHUNK = 2**22  # ids of the training text in memory at a time
+_FILTER_BITS = 22
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
@@ -30,8 +32,11 @@ class TrainingText:
         wanted, places = np.unique(_hashes(ids, length), return_inverse=True)
         found = np.zeros(len(wanted), bool)
         if len(wanted):
+            begins = np.zeros(2**_FILTER_BITS, bool)  # most passages are seen here to be none of those wanted
+            begins[wanted >> np.uint64(64 - _FILTER_BITS)] = True
             for chunk in self._chunks(length):
                 seen = _hashes(chunk, length)
+                seen = seen[begins[seen >> np.uint64(64 - _FILTER_BITS)]]
                 slots = np.searchsorted(wanted, seen)
                 slots[slots == len(wanted)] = 0
                 found[slots[wanted[slots] == seen]] = True
@@ -39,7 +44,9 @@ class TrainingText:
 
     def longest(self, ids: np.ndarray) -> tuple[int, int]:
         """(start, length) of the longest passage of `ids` that stands in the training text."""
-        low, high, start = 0, len(ids), 0
+        low, high, start = 0, min(len(ids), 32), 0
+        while high < len(ids) and self.contains(ids, high).any():
+            high = min(2 * high, len(ids))
         while low < high:  # every part of a passage that stands there stands there too
             middle = (low + high + 1) // 2
             found = np.flatnonzero(self.contains(ids, middle))
@@ -67,11 +74,19 @@ def _hashes(ids: np.ndarray, length: int) -> np.ndarray:
     if len(ids) < length:
         return np.zeros(0, np.uint64)
     with np.errstate(over="ignore"):
-        powers = _BASE ** np.arange(len(ids), dtype=np.uint64)
+        powers = _powers(int(_BASE))[: len(ids)]
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_spread(ids) * powers, dtype=np.uint64)])
         # Modulo 2^64 the base, which is odd, has an inverse: passages hash alike wherever they begin.
-        inverse = np.uint64(pow(int(_BASE), -1, 2**64)) ** np.arange(len(ids) - length + 1, dtype=np.uint64)
-        return (sums[length:] - sums[: len(ids) - length + 1]) * inverse
+        inverse = _powers(pow(int(_BASE), -1, 2**64))
+        return (sums[length:] - sums[: len(ids) - length + 1]) * inverse[: len(ids) - length + 1]
+
+
+@functools.cache
+def _powers(base: int) -> np.ndarray:
+    """uint64: base to the power of 0, 1 and so on, modulo 2^64, as many as a chunk needs."""
+    factors = np.full(2 * _CHUNK, base, np.uint64)
+    factors[0] = 1
+    return np.cumprod(factors, dtype=np.uint64)
 
 
 def _spread(ids: np.ndarray) -> np.ndarray:

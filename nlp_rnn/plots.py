@@ -143,6 +143,22 @@ def plot_activations(characters: list[str], values: np.ndarray, path: Path, *, t
     _save(figure, path)
 
 
+def plot_attention(source: list[str], target: list[str], weights: list[list[float]], path: Path) -> None:
+    """A row for each target piece, a column for each source piece; the darker, the larger the share."""
+    figure = Figure(figsize=(1.6 + 0.34 * len(source), 1.4 + 0.27 * len(target)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(np.array(weights), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(source)), [piece.replace("\u2581", " ") for piece in source], rotation=60, ha="left", rotation_mode="anchor")
+    axes.set_yticks(range(len(target)), [piece.replace("\u2581", " ") for piece in target])
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.set_xticks(np.arange(len(source)) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(target)) - 0.5, minor=True)
+    axes.grid(which="minor", color="#dddddd", linewidth=0.5)
+    axes.tick_params(which="minor", length=0)
+    _save(figure, path)
+
+
 def _wrap(words: list[str], width: int) -> list[list[str]]:
     lines: list[list[str]] = [[]]
     used = 0

@@ -41,7 +41,7 @@ csv.field_size_limit(2**31 - 1)
 
 def _load_imdb(data: DataConfig) -> Splits:
     """IMDB Large Movie Review Dataset (Maas et al. 2011) through TFDS; labels neg, pos, and "" in `unsupervised`."""
-    rows = _tfds_rows(data, "imdb_reviews/plain_text", "data.source=movie_reviews")
+    rows = tfds_rows(data, "imdb_reviews/plain_text", "data.source=movie_reviews")
     names = {0: "neg", 1: "pos", -1: ""}
 
     def stream(split: str) -> Callable[[], Iterator[Example]]:
@@ -56,7 +56,7 @@ def _load_tiny_shakespeare(data: DataConfig) -> Splits:
     data.split=contiguous cuts it as TFDS does where data.validation_fraction and data.test_fraction are 0.05, and as nanoGPT
     does where they are 0.1 and 0.
     """
-    rows = _tfds_rows(data, "tiny_shakespeare", "data.source=documents with data.train=FILE")
+    rows = tfds_rows(data, "tiny_shakespeare", "data.source=documents with data.train=FILE")
 
     def read() -> Iterator[Example]:
         yield Example("".join(row["text"].decode("utf-8") for split in SPLIT_NAMES for row in rows(split)), "")
@@ -71,7 +71,7 @@ def _load_movie_reviews(data: DataConfig) -> Splits:
     runs follows the order of the films: negative reviews of films that have positive ones too, negative reviews of
     other films, positive reviews. They are merged in step here.
     """
-    _require_package("movie_reviews", "demo", "data.source is movie_reviews")
+    require_package("movie_reviews", "demo", "data.source is movie_reviews")
     # Importing the package would load it through pandas.
     path = Path(str(importlib.metadata.distribution("movie-reviews").locate_file("movie_reviews/data/combined_movie_reviews.csv")))
 
@@ -266,13 +266,13 @@ def _is_document(file: Path, folder: Path, patterns: tuple[str, ...]) -> bool:
     return file.is_file() and not is_hidden and any(fnmatch.fnmatch(file.name, pattern) for pattern in patterns)
 
 
-def _tfds_rows(data: DataConfig, name: str, instead: str) -> Callable[[str], Iterable[dict[str, Any]]]:
+def tfds_rows(data: DataConfig, name: str, instead: str) -> Callable[[str], Iterable[dict[str, Any]]]:
     """A function split -> the records of a TFDS data set that is prepared below data.dir, or downloaded.
 
     Args:
       instead: settings that do without.
     """
-    _require_package("tensorflow_datasets", "tfds", f"data.source is {data.source}")
+    require_package("tensorflow_datasets", "tfds", f"data.source is {data.source}")
     import_tensorflow()
     import tensorflow_datasets as tfds
 
@@ -304,6 +304,6 @@ def _tfds_dir(data: DataConfig, name: str) -> str | None:
     return str(root if (root / name).is_dir() else root / "tfds")
 
 
-def _require_package(module: str, extra: str, why: str) -> None:
+def require_package(module: str, extra: str, why: str) -> None:
     if importlib.util.find_spec(module) is None:
         raise ConfigError(f"{why}, which needs the package {module}; install it: pip install 'nlp-rnn[{extra}]'")

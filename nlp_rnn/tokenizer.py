@@ -141,12 +141,15 @@ class Tokenizer(keras.layers.Layer):
 
     # --- ids -> text -----------------------------------------------------------------------------------------------
 
-    def detokenize(self, token_ids: Any) -> tf.Tensor:
+    def detokenize(self, token_ids: Any, *, unknown: Any = None) -> tf.Tensor:
         """int32 [batch, time] (or ragged) -> string [batch], with natural spacing.
 
         PAD, BOS and EOS are left out and UNK becomes U+FFFD. Characters and subwords come back exactly. Words come
         back with punctuation attached as English does it; with the splitter "unicode", tokenising the result gives the
         same ids, except around unknown pieces and lone quotation marks.
+
+        Args:
+          unknown: string [batch, time], beside ids without a ragged row: what UNK_ID becomes there, if not "".
 
         Raises:
           tf.errors.InvalidArgumentError: if an id is not of the vocabulary.
@@ -158,8 +161,11 @@ class Tokenizer(keras.layers.Layer):
         flat = tf.cast(ids.flat_values, tf.int32)
         tf.debugging.assert_less(flat, self.vocab_size, f"token ids must be less than the vocabulary size, {self.vocab_size}")
         tf.debugging.assert_non_negative(flat, "token ids must not be negative")
-        ids = tf.ragged.boolean_mask(ids, ids.with_flat_values((flat == UNK_ID) | (flat >= len(SPECIAL_PIECES))))
-        pieces = tf.ragged.map_flat_values(lambda values: tf.gather(self._texts_by_id, values), ids)
+        pieces = tf.gather(self._texts_by_id, flat)
+        if unknown is not None:
+            pieces = tf.where((flat == UNK_ID) & (tf.reshape(unknown, [-1]) != ""), tf.reshape(unknown, [-1]), pieces)
+        is_text = ids.with_flat_values((flat == UNK_ID) | (flat >= len(SPECIAL_PIECES)))
+        pieces, ids = (tf.ragged.boolean_mask(each, is_text) for each in (ids.with_flat_values(pieces), ids))
         if self.case == "markers":
             pieces = apply_case(ids, pieces)
         if self.level == "word":

@@ -1,9 +1,10 @@
 """Compile, fit, resume, predict."""
 
+import functools
 import importlib.util
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -17,6 +18,7 @@ from nlp_rnn.datasets import (
     TokenCache,
     classification_batch,
     make_dataset,
+    make_stepwise_dataset,
     padding_waste,
     plan_batches,
     plan_ordered_batches,
@@ -24,8 +26,10 @@ from nlp_rnn.datasets import (
 from nlp_rnn.keeper import RunKeeper
 from nlp_rnn.language_model import LanguageModel
 from nlp_rnn.optimizers import build_optimizer
+from nlp_rnn.pairs import PairCache, PairStream, make_pair_evaluation
 from nlp_rnn.runs import Run
 from nlp_rnn.streams import TokenStream, WindowStream, unknown_share
+from nlp_rnn.translator import Translator
 
 logger = logging.getLogger(__name__)
 
@@ -112,19 +116,39 @@ def train_language_model(model: LanguageModel, run: Run, train: TokenCache, vali
         "%d steps in the first epoch, %d rows, windows of about %d tokens, %s parameters",
         stream.steps_per_epoch, config.batch_size, config.window, f"{num_parameters:,}",
     )  # fmt: skip
-    return _train(model, run, stream, _language_evaluation(validation, config), is_stepwise=True)
+    return _train(model, run, stream, _language_evaluation(validation, config), make_stepwise_dataset, has_drawn_epochs=True)
+
+
+def train_translator(model: Translator, run: Run, train: PairCache, validation: PairCache, resample: Resampler | None = None) -> Progress:
+    """As `train_classifier`, on pairs."""
+    config = run.config.training
+    stream = PairStream(train, config, run.config.seed, resample)
+    model.compile(build_optimizer(config, config.epochs * stream.steps_per_epoch), jit_compile=False)
+    logger.info(
+        "training on %s pairs, %s target tokens, %d steps an epoch, batch %d, vocabulary %s, %s parameters",
+        f"{len(train.rows):,}", f"{train.num_tokens:,}", stream.steps_per_epoch, config.batch_size, f"{model.vocab_size:,}",
+        f"{model.count_params():,}",
+    )  # fmt: skip
+    make = functools.partial(make_stepwise_dataset, num_inputs=2)
+    return _train(model, run, stream, make_pair_evaluation(validation, config.batch_size), make)
 
 
 def _language_evaluation(cache: TokenCache, config: TrainingConfig) -> tf.data.Dataset:
     text = TokenStream(cache, config.batch_size, drop_remainder=False)
     plan = text.windows(config.window)
-    return make_dataset(lambda: (text.read(*place) for place in plan), len(plan), config.batch_size, is_stepwise=True)
+    return make_stepwise_dataset(lambda: (text.read(*place) for place in plan), len(plan), config.batch_size)
 
 
 def _train(
-    model: keras.Model, run: Run, stream: BatchStream | WindowStream, evaluation: tf.data.Dataset, *, is_stepwise: bool = False
-) -> Progress:
-    """Fits a compiled model."""
+    model: keras.Model, run: Run, stream: BatchStream | WindowStream | PairStream, evaluation: tf.data.Dataset,
+    make: Callable[..., tf.data.Dataset] = make_dataset, *, has_drawn_epochs: bool = False,
+) -> Progress:  # fmt: skip
+    """Fits a compiled model.
+
+    Args:
+      make: a function (batches, number of them, batch size) -> data set.
+      has_drawn_epochs: whether each epoch has a length of its own.
+    """
     config = run.config.training
     progress = load_progress(run.last_checkpoint)
     keeper = RunKeeper(run, stream, progress)
@@ -143,10 +167,9 @@ def _train(
         while not progress.is_finished:
             if run.last_checkpoint.exists():  # also after a first fit, which leaves averages where the weights were
                 keeper.restore(model)
-            # A broken-off epoch is shorter than the others, drawn windows make each its own length, and fit wants all of
-            # one call to be of one length.
-            epochs = progress.epoch + 1 if progress.step or is_stepwise else config.epochs
-            dataset = make_dataset(stream, stream.steps_per_epoch - progress.step, config.batch_size, is_stepwise=is_stepwise)
+            # A broken-off epoch is shorter than the others, and fit wants all of one call to be of one length.
+            epochs = progress.epoch + 1 if progress.step or has_drawn_epochs else config.epochs
+            dataset = make(stream, stream.steps_per_epoch - progress.step, config.batch_size)
             model.fit(
                 dataset, validation_data=evaluation, initial_epoch=progress.epoch, epochs=epochs,
                 callbacks=callbacks, shuffle=False, verbose=0,

@@ -6,7 +6,7 @@ import sys
 from nlp_rnn import cli
 from nlp_rnn.config import ConfigError
 
-TASKS = ("sentiment", "next_word", "char_generation")
+TASKS = ("sentiment", "next_word", "char_generation", "translation")
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """Character-level generation: a language model of any text's characters, which writes on from a prompt."""
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +103,28 @@ def explain(options: Namespace) -> cli.Result:
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:
     """The pieces and ids of each text as the model reads them, and the text that the ids give back."""
     return verbs.show_tokens(options, TASK)
+
+
+def add_options(parser: ArgumentParser, verb: str) -> None:
+    """The options of generation."""
+    if verb in ("predict", "evaluate"):
+        temperature = cli.between(float, 0, 100, "a number from 0 (always the likeliest character) to 100")
+        parser.add_argument("--temperature", type=temperature, default=0.8, metavar="T", help="of the draw (default: %(default)s)")
+        seed = cli.between(int, 0, 2**31 - 1, "a whole number from 0")
+        parser.add_argument("--seed", type=seed, default=1, metavar="N", help="of the draw")
+    if verb == "predict":
+        length = cli.between(int, 1, 1_000_000, "a whole number from 1 to 1,000,000")
+        parser.add_argument("--length", type=length, default=200, metavar="N", help="characters at most (default: %(default)s)")
+        parser.add_argument("--min-length", type=length, default=1, metavar="N", help="characters at least (default: %(default)s)")
+        parser.add_argument("--top-k", type=length, default=0, metavar="K", help="draw among the K likeliest characters")
+        top_p = cli.between(float, 1e-9, 1, "a number above 0, 1 at most")
+        parser.add_argument("--top-p", type=top_p, default=1.0, metavar="P", help="draw among the likeliest that make up P")
+        penalty = cli.between(float, 1, 100, "a number from 1 to 100")
+        parser.add_argument("--repetition-penalty", type=penalty, default=1.0, metavar="R", help="divide recent characters' probabilities")
+        parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; can be repeated")
+    if verb == "explain":
+        number = cli.between(int, 0, 2**31, "a whole number from 0")
+        parser.add_argument("--unit", type=number, metavar="N", help="which unit (default: the most telling one)")
 
 
 if __name__ == "__main__":

@@ -168,3 +168,41 @@ def characters_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for arguments in (["train", "name=small", *settings], ["export", "--run", "runs/small"]):
         ask(*arguments, cwd=folder, task="char_generation")
     return folder
+
+
+GERMAN = {
+    "the": "der", "an": "ein", "old": "alte", "young": "junge", "king": "König", "cook": "Koch", "child": "Kind", "sees": "sieht",
+    "hears": "hört", "likes": "mag", "green": "grüne", "long": "lange", "garden": "Garten", "river": "Fluss", "song": "Lied",
+    "today": "heute", "often": "oft", "never": "nie",
+}  # fmt: skip
+
+
+def make_pairs(count: int, seed: int) -> list[tuple[str, str]]:
+    """Distinct sentences and their translations, word for word, but with the last word first."""
+    generator, found = random.Random(seed), {}
+    while len(found) < count:
+        person = [generator.choice(words) for words in (("the", "an"), ("old", "young"), ("king", "cook", "child"))]
+        thing = [generator.choice(words) for words in (("the", "an"), ("green", "long"), ("garden", "river", "song"))]
+        words = [*person, generator.choice(("sees", "hears", "likes")), *thing, generator.choice(("today", "often", "never"))]
+        found[" ".join(words)] = " ".join(GERMAN[word] for word in [words[-1], *words[:-1]])
+    return list(found.items())
+
+
+@pytest.fixture(scope="session")
+def translation_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pairs, train.en and so on, finished runs of translation, runs/small and runs/other, and the first one's export."""
+    folder = tmp_path_factory.mktemp("translation")
+    rows = make_pairs(560, 1)
+    for name, part in (("train", rows[:480]), ("validation", rows[480:520]), ("test", rows[520:])):
+        for place, language in enumerate(("en", "de")):
+            (folder / f"{name}.{language}").write_text("".join(f"{row[place]}\n" for row in part), encoding="utf-8")
+    settings = [
+        "data.source=aligned", *(f"data.{name}={name}" for name in ("train", "validation", "test")), "tokenizer.level=word",
+        "tokenizer.vocab_size=100", "tokenizer.min_count=1", "model.cell=gru", "model.units=32", "model.embedding_dim=64",
+        "model.attention=additive",
+        "model.dropout=0", "training.batch_size=16", "training.epochs=12", "training.learning_rate=0.01", "training.label_smoothing=0",
+    ]  # fmt: skip
+    ask("train", "name=small", *settings, cwd=folder, task="translation")
+    ask("train", "name=other", "seed=2", "model.num_layers=2", *settings, cwd=folder, task="translation")
+    ask("export", "--run", "runs/small", cwd=folder, task="translation")
+    return folder

@@ -7,6 +7,7 @@ import pytest
 from nlp_rnn import config as config_module
 from nlp_rnn.config import TASK_DEFAULTS, ConfigError
 from nlp_rnn.config_file import ALL_SETTINGS, differences, load_config, to_yaml
+from nlp_rnn.pair_sources import PAIR_SOURCES
 from nlp_rnn.sources import SOURCES
 
 
@@ -121,7 +122,7 @@ def test_differences_name_settings_but_not_places():
 def test_sources_and_cells_equal_their_literals():
     from nlp_rnn.cells import CELLS
 
-    assert set(typing.get_args(config_module.SourceName)) == set(SOURCES)
+    assert set(typing.get_args(config_module.SourceName)) == {*SOURCES, *PAIR_SOURCES}
     assert set(typing.get_args(config_module.CellName)) == set(CELLS)
 
 

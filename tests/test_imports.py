@@ -16,7 +16,8 @@ ALLOWED = {
     "config_file": {"config", "config_rules"},
     "files": {"config"},
     "sources": {"config", "files", "startup"},
-    "corpus": {"config", "sources"},
+    "pair_sources": {"config", "files", "sources"},
+    "corpus": {"config", "pair_sources", "sources"},
     "normalization": set(),
     "words": set(),
     "segmentation": set(),
@@ -35,7 +36,27 @@ ALLOWED = {
     "heads": {"config", "fast_softmax"},
     "checkpoints": {"config", "files"},
     "language_model": {"config", "heads", "recurrent"},
-    "models": {"config", "language_model", "recurrent"},
+    "attention": {"config"},
+    "translator": {"attention", "config", "heads", "recurrent"},
+    "models": {"config", "language_model", "recurrent", "translator"},
+    "pairs": {"config", "corpus", "datasets", "tokenizer"},
+    "beam_search": {"tokenizer"},
+    "translation_metrics": {"config"},
+    "translation_export": {"beam_search", "config", "export", "tokenizer", "translator"},
+    "translation_evaluation": {
+        "checkpoints",
+        "config",
+        "evaluation",
+        "files",
+        "models",
+        "progress",
+        "runs",
+        "tokenizer",
+        "translation_export",
+        "translation_metrics",
+        "translator",
+    },
+    "attention_map": {"files"},
     "plots": {"files"},
     "keyboard": set(),
     "kneser_ney": set(),
@@ -88,10 +109,10 @@ ALLOWED = {
     "language_training": {"config", "corpus", "datasets", "models", "plots", "runs", "startup", "streams", "training"},
     "explain": {"files", "plots", "tokenizer"},
     "runs": {"config", "config_file", "files"},
-    "datasets": {"config", "corpus", "files", "progress", "tokenizer", "tokenizer_builder"},
+    "datasets": {"config", "corpus", "files", "progress", "sources", "tokenizer", "tokenizer_builder"},
     "streams": {"config", "datasets", "tokenizer"},
     "keeper": {"checkpoints", "config", "files", "progress", "runs"},
-    "training": {"checkpoints", "config", "datasets", "keeper", "language_model", "optimizers", "runs", "streams"},
+    "training": {"checkpoints", "config", "datasets", "keeper", "language_model", "optimizers", "pairs", "runs", "streams", "translator"},
     "export": {"__init__", "config", "config_file", "files", "tokenizer"},
     "classifier_export": {"config", "export", "tokenizer"},
     "evaluation": {
@@ -112,7 +133,7 @@ ALLOWED = {
 }
 PACKAGE = Path(__file__).parent.parent / "nlp_rnn"
 # Keras on any backend: no TensorFlow call.
-BACKEND_NEUTRAL = ("cells", "heads", "recurrent", "language_model", "models", "optimizers", "checkpoints")
+BACKEND_NEUTRAL = ("attention", "cells", "heads", "recurrent", "language_model", "translator", "models", "optimizers", "checkpoints")
 
 
 def imported(path: Path) -> set[str]:

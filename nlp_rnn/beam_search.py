@@ -1,0 +1,178 @@
+"""Beam search in the graph, for any model that gives log-probabilities step by step. A beam of one is greedy search."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from nlp_rnn.tokenizer import BOS_ID, EOS_ID, PAD_ID
+
+IMPOSSIBLE = -1e9  # added to a log-probability
+
+# (ids int32 [rows], states) -> (log-probabilities float32 [rows, vocabulary], states, source weights float32 [rows, source])
+Step = Callable[[tf.Tensor, Any], tuple[tf.Tensor, Any, tf.Tensor]]
+
+
+class Search(NamedTuple):
+    """What is looked for; of each sentence, where not said otherwise.
+
+    Attributes:
+      beam_size: int32 []; hypotheses that are followed, and found.
+      min_length, max_length: int32 [batch], in ids without EOS_ID; hypotheses are ended at the longest length.
+      length_penalty: float32 [batch]; a log-probability is divided by ((5 + length) / 6) ** it. Source: Wu et al. 2016,
+        equation 14, as is the coverage penalty. 0: not divided.
+      coverage_penalty: float32 [batch]; added is it times the sum, over the source's steps, of the logarithm of what
+        attention they got, 1 at most. 0: nothing.
+      no_repeat: int32 []; no n-gram of so many ids comes twice; 0: allowed.
+      prefix: int32 [batch, any], right-padded with PAD_ID: how every hypothesis begins.
+      never: ids that are never written.
+    """
+
+    beam_size: tf.Tensor
+    min_length: tf.Tensor
+    max_length: tf.Tensor
+    length_penalty: tf.Tensor
+    coverage_penalty: tf.Tensor
+    no_repeat: tf.Tensor
+    prefix: tf.Tensor
+    never: tuple[int, ...] = (PAD_ID, BOS_ID)
+
+
+class Found(NamedTuple):
+    """The hypotheses of each sentence, the best first.
+
+    ids: int32 [batch, beam, time], without EOS_ID, right-padded with PAD_ID. scores: float32 [batch, beam]; IMPOSSIBLE or
+    less where there are fewer. log_probabilities: float32 [batch, beam], of the ids and of EOS_ID behind them, in nats.
+    """
+
+    ids: tf.Tensor
+    scores: tf.Tensor
+    log_probabilities: tf.Tensor
+
+
+class _Beam(NamedTuple):
+    """Between two steps. Hypotheses under way: ids [batch, beam, longest], log_probabilities [batch, beam], states [batch * beam,
+    ...], coverage [batch, beam, source], and runs [batch, beam, longest]: of how many ids what stands before a place
+    agrees with the hypothesis's end. Finished ones: as in `Found`."""
+
+    time: tf.Tensor
+    ids: tf.Tensor
+    log_probabilities: tf.Tensor
+    states: Any
+    coverage: tf.Tensor
+    runs: tf.Tensor
+    finished: Found
+
+
+def beam_search(step: Step, states: Any, source_mask: tf.Tensor, search: Search) -> Found:
+    """Looks for the likeliest texts.
+
+    A hypothesis that ends is finished if it is among the `beam_size` best then; a sentence's search ends with as many
+    finished hypotheses. What is found for a sentence does not depend on the others of the batch.
+
+    Args:
+      step: one step of the model.
+      states: of the sentences before the first step, a nest of tensors [batch, ...].
+      source_mask: bool [batch, source].
+    """
+    size = search.beam_size
+    batch, longest = tf.shape(source_mask)[0], tf.reduce_max(search.max_length) + 1
+    nowhere = tf.fill([batch, size], IMPOSSIBLE * 2)
+    empty = tf.zeros([batch, size, longest], tf.int32)
+    first = tf.concat([tf.zeros([batch, 1]), nowhere[:, 1:]], axis=1)
+    start = _Beam(
+        time=tf.constant(0), ids=empty, log_probabilities=first, states=tf.nest.map_structure(lambda x: tf.repeat(x, size, axis=0), states),
+        coverage=tf.zeros([batch, size, tf.shape(source_mask)[1]]), runs=empty, finished=Found(empty, nowhere, nowhere),
+    )  # fmt: skip
+
+    def goes_on(beam: _Beam) -> tf.Tensor:
+        return (beam.time < longest) & tf.reduce_any(beam.log_probabilities[:, 0] > IMPOSSIBLE)
+
+    (end,) = tf.while_loop(goes_on, lambda beam: (_advance(beam, step, source_mask, search),), (start,), parallel_iterations=1)
+    return end.finished
+
+
+def _advance(beam: _Beam, step: Step, source_mask: tf.Tensor, search: Search) -> _Beam:
+    batch, size, longest = (tf.shape(beam.ids)[axis] for axis in range(3))
+    last = tf.where(beam.time == 0, BOS_ID, beam.ids[:, :, tf.maximum(beam.time - 1, 0)])
+    log_probabilities, states, weights = step(tf.reshape(last, [-1]), beam.states)
+    vocab_size = log_probabilities.shape[-1]
+    scores = tf.reshape(log_probabilities, [batch, size, vocab_size]) + _forbidden(beam.time, search, vocab_size)[:, None]
+    scores = tf.cond(search.no_repeat > 0, lambda: scores + _repetitions(beam, search.no_repeat, vocab_size), lambda: scores)
+    coverage = beam.coverage + tf.reshape(weights, tf.shape(beam.coverage))
+
+    # Of a beam, at most `size` ids go on and one ends: its best size + 1 are enough; of all, the best 2 * size.
+    each = tf.math.top_k(scores, tf.minimum(size + 1, vocab_size))
+    totals = tf.reshape(beam.log_probabilities[:, :, None] + each.values, [batch, -1])
+    best = tf.math.top_k(totals, tf.minimum(2 * size, tf.shape(totals)[1]))
+    ids = tf.gather(tf.reshape(each.indices, [batch, -1]), best.indices, batch_dims=1)
+    parents = best.indices // tf.shape(each.values)[2]
+    is_end = ids == EOS_ID
+
+    def of_parents(tensor: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        return tf.gather(tensor, places, batch_dims=1)
+
+    # What ends now.
+    is_good = is_end & (tf.range(tf.shape(ids)[1]) < size) & (best.values > IMPOSSIBLE)
+    finished = _finish(beam, of_parents(beam.ids, parents), best.values, of_parents(coverage, parents), is_good, source_mask, search)
+    is_done = tf.reduce_all(finished.scores > IMPOSSIBLE, axis=1)
+
+    # What goes on.
+    alive = tf.math.top_k(tf.where(is_end, IMPOSSIBLE * 2, best.values), size)
+    parents, ids = of_parents(parents, alive.indices), of_parents(ids, alive.indices)
+    rows = tf.reshape(parents + tf.range(batch)[:, None] * size, [-1])
+    written = tf.where(tf.range(longest) == beam.time, ids[:, :, None], of_parents(beam.ids, parents))
+    runs = of_parents(beam.runs, parents)
+    return _Beam(
+        time=beam.time + 1, ids=written, log_probabilities=tf.where(is_done[:, None], IMPOSSIBLE * 2, alive.values),
+        states=tf.nest.map_structure(lambda x: tf.gather(x, rows), states), coverage=of_parents(coverage, parents),
+        runs=_longer_runs(runs, written, ids, beam.time), finished=finished,
+    )  # fmt: skip
+
+
+def _forbidden(time: tf.Tensor, search: Search, vocab_size: int) -> tf.Tensor:
+    """float32 [batch, vocabulary] to add: IMPOSSIBLE for what may not be written at this time."""
+    never = sum(tf.one_hot(each, vocab_size) for each in search.never)[None]
+    is_end = tf.one_hot(EOS_ID, vocab_size)[None]
+    must_go_on, must_end = (tf.cast(each, tf.float32)[:, None] for each in (time < search.min_length, time >= search.max_length))
+    banned = never + must_go_on * is_end + must_end * (1 - is_end)
+    given = tf.pad(search.prefix, [[0, 0], [0, 1]])[:, tf.minimum(time, tf.shape(search.prefix)[1])]
+    is_given = tf.cast((given != PAD_ID) & (time < search.max_length), tf.float32)[:, None]
+    return IMPOSSIBLE * ((1 - is_given) * tf.minimum(banned, 1.0) + is_given * (1 - tf.one_hot(given, vocab_size)))
+
+
+def _longer_runs(runs: tf.Tensor, written: tf.Tensor, ids: tf.Tensor, time: tf.Tensor) -> tf.Tensor:
+    """The runs behind one more id: that of place j grows by one from place j - 1 where its id is the one just written."""
+    is_same = (written == ids[:, :, None]) & (tf.range(tf.shape(written)[2]) < time)
+    grown = tf.where(is_same, runs + 1, 0)
+    return tf.pad(grown, [[0, 0], [0, 0], [1, 0]])[:, :, :-1]
+
+
+def _repetitions(beam: _Beam, no_repeat: tf.Tensor, vocab_size: int) -> tf.Tensor:
+    """float32 [batch, beam, vocabulary] to add: IMPOSSIBLE for ids that would make an n-gram come again."""
+    batch, size, longest = (tf.shape(beam.ids)[axis] for axis in range(3))
+    is_banned = (beam.runs >= no_repeat - 1) & (tf.range(longest) < beam.time)
+    rows = tf.repeat(tf.range(batch * size), longest)
+    places = tf.stack([rows, tf.reshape(beam.ids, [-1])], axis=1)
+    banned = tf.scatter_nd(places, tf.cast(tf.reshape(is_banned, [-1]), tf.float32), [batch * size, vocab_size])
+    return IMPOSSIBLE * tf.reshape(tf.minimum(banned, 1.0), [batch, size, vocab_size])
+
+
+def _finish(
+    beam: _Beam,
+    ids: tf.Tensor,
+    log_probabilities: tf.Tensor,
+    coverage: tf.Tensor,
+    is_good: tf.Tensor,
+    source_mask: tf.Tensor,
+    search: Search,
+) -> Found:
+    """The best of the finished hypotheses and those that end now."""
+    length = tf.cast(beam.time + 1, tf.float32)  # with EOS_ID
+    divisor = ((5 + length) / 6) ** search.length_penalty[:, None]
+    seen = tf.where(source_mask[:, None], tf.math.log(tf.clip_by_value(coverage, 1e-6, 1.0)), 0.0)
+    scores = log_probabilities / divisor + search.coverage_penalty[:, None] * tf.reduce_sum(seen, axis=2)
+    new = Found(ids, tf.where(is_good, scores, IMPOSSIBLE * 2), log_probabilities)
+    merged = Found(*(tf.concat(pair, axis=1) for pair in zip(beam.finished, new, strict=True)))
+    best = tf.math.top_k(merged.scores, tf.shape(beam.ids)[1])
+    return Found(*(tf.gather(each, best.indices, batch_dims=1) for each in merged))

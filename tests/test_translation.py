@@ -1,0 +1,216 @@
+"""Translation commands as a user runs them: from pairs of sentences to translations."""
+
+import functools
+import json
+import os
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nlp_rnn import attention_map
+from nlp_rnn.config_file import load_config
+from nlp_rnn.datasets import TokenCache
+from nlp_rnn.pairs import PairCache, PairStream, pair_batch
+from nlp_rnn.translation_evaluation import search_settings
+from nlp_rnn.translation_metrics import corpus_scores
+from tests import conftest
+
+ask, refused = (functools.partial(command, task="translation") for command in (conftest.ask, conftest.refused))
+SAVED = ("--model", "saved_models/translation_en_de")
+BAD = ("train", "name=bad", "data.source=aligned")
+SENTENCES = ["the old king sees an green garden today", "an young child hears the long song never", "the"]
+
+
+@pytest.fixture(scope="module")
+def loaded(translation_trained):
+    return tf.saved_model.load(str(translation_trained / "saved_models" / "translation_en_de" / "1"))
+
+
+def translate(loaded, sentences, beam_size=4, length_penalty=0.0, **settings):
+    found = loaded.translate(tf.constant(sentences), **search_settings(len(sentences), beam_size, length_penalty, **settings))
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def test_evaluate_scores_unseen_sentences(translation_trained):
+    found = json.loads(ask("evaluate", "--json", "--run", "runs/small", "--split", "test", cwd=translation_trained))
+    metrics = found["metrics"]
+    assert metrics["num_sentences"] == 40
+    assert metrics["bleu"] > 90
+    assert metrics["exact_match"] > 0.8
+    assert metrics["accuracy"] > 0.95
+    assert metrics["bleu_signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    assert [row["words"] for row in found["by_length"]] == ["6-10"]
+    lines = (translation_trained / "runs" / "small" / "translations_test.txt").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 40
+    assert json.loads((translation_trained / "runs" / "small" / "metrics.json").read_text())["test"] == metrics
+    text = ask("evaluate", "--run", "runs/small", "--beam-size", "1", cwd=translation_trained)
+    assert "validation: 40 sentences; beam 1, length penalty 1" in text
+
+
+def test_several_runs_vote(translation_trained):
+    runs = ("--run", "runs/small", "--run", "runs/other")
+    found = json.loads(ask("evaluate", "--json", *runs, "--split", "test", cwd=translation_trained))["metrics"]
+    alone = json.loads(ask("evaluate", "--json", "--run", "runs/small", "--split", "test", cwd=translation_trained))["metrics"]
+    assert found["perplexity"] != alone["perplexity"]
+    assert found["bleu"] > 90
+    ask("export", *runs, "--to", "both", cwd=translation_trained)
+    assert ask("predict", "--model", "both/translation_en_de", SENTENCES[0], cwd=translation_trained).strip()
+
+
+def test_an_export_needs_tensorflow_alone(translation_trained):
+    code = r"""
+import sys, tensorflow as tf
+assert not any(name.split(".")[0] == "nlp_rnn" for name in sys.modules)
+model = tf.saved_model.load("saved_models/translation_en_de/1")
+assert {"serving_default", "translate", "explain", "tokenize"} == set(model.signatures)
+answer = model.signatures["serving_default"](text=tf.constant(["the old king sees an green garden today", "", b"\xff", "x " * 10_000]))
+print(answer["translation"].numpy()[0].decode(), answer["score"].shape)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=translation_trained, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "heute der alte König sieht ein grüne Garten (4,)"
+
+
+def test_log_probabilities_are_those_of_the_sentence_read_again(loaded):
+    for settings in ({}, {"beam_size": 1}, {"length_penalty": 1.0, "coverage_penalty": 0.3}):
+        found = translate(loaded, SENTENCES, **settings)
+        for row, sentence in enumerate(SENTENCES):
+            for place, text in enumerate(found["translations"][row]):
+                if found["scores"][row, place] > -1e9 and text and "\ufffd" not in text.decode():
+                    again = loaded.explain(tf.constant([sentence]), tf.constant([text]))["log_probabilities"].numpy().sum()
+                    assert again == pytest.approx(found["log_probabilities"][row, place], abs=1e-4)
+
+
+def test_a_sentence_does_not_depend_on_its_batch(loaded):
+    together = translate(loaded, [*SENTENCES, "the old " * 40], length_penalty=1.0)
+    for row, sentence in enumerate(SENTENCES):
+        alone = translate(loaded, [sentence], length_penalty=1.0)
+        assert list(alone["translations"][0]) == list(together["translations"][row])
+        np.testing.assert_allclose(alone["scores"][0], together["scores"][row], atol=1e-4)
+
+
+def test_words_that_nobody_knows_are_copied_from_where_the_decoder_looked(loaded):
+    (found,) = translate(loaded, ["the old Zaphod sees the long river often"], beam_size=1)["translations"]
+    assert "zaphod" in found[0].decode().lower() or "\ufffd" not in found[0].decode()
+
+
+def test_predict_answers_arguments_and_pipes(translation_trained):
+    assert ask("predict", *SAVED, SENTENCES[0], cwd=translation_trained) == "heute der alte König sieht ein grüne Garten\n"
+    lines = ask("predict", "--json", *SAVED, "--n-best", "3", cwd=translation_trained, text=f"{SENTENCES[1]}\n\n").splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [each["text"] for each in found] == [SENTENCES[1], ""]
+    assert found[0]["translations"][0]["translation"] == "nie ein junge Kind hört der lange Lied"
+    scores = [each["score"] for each in found[0]["translations"]]
+    assert scores == sorted(scores, reverse=True)
+    assert len(scores) == 3
+    shown = ask("predict", *SAVED, "--prefix", "oft", "--max-length", "4", "--min-length", "4", SENTENCES[0], cwd=translation_trained)
+    assert shown.startswith("oft ")
+    assert len(shown.split()) == 4
+
+
+def test_explain_shows_what_was_looked_at(translation_trained, tmp_path):
+    pictures = ("--html", tmp_path / "a.html", "--png", tmp_path / "a.png")
+    found = json.loads(ask("explain", "--json", *SAVED, SENTENCES[0], *pictures, cwd=translation_trained))
+    assert found["source"] == [*SENTENCES[0].split(), "</s>"]
+    assert found["target"] == [*["heute", "der", "alte", "König", "sieht", "ein", "grüne", "Garten"], "</s>"]
+    np.testing.assert_allclose(np.sum(found["weights"], axis=1), 1, atol=1e-4)
+    assert "König" in (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert (tmp_path / "a.png").stat().st_size > 5000
+    plain = ask("explain", *SAVED, SENTENCES[0], "--translation", "oft der König", cwd=translation_trained).splitlines()
+    assert [line.split("\t")[0] for line in plain] == ["oft", "der", "König", "</s>"]
+    shown = json.loads(ask("tokenizer", "--json", *SAVED, "the Zaphod", cwd=translation_trained))
+    assert shown["ids"][1] == 1
+
+
+def test_the_map_in_the_terminal():
+    found = attention_map.AttentionMap(["a", "\u2581bc"], ["x", "yz"], [[1.0, 0.0], [0.25, 0.75]], [-0.1, -0.2])
+    assert attention_map.to_terminal(found).splitlines() == [" x |██  |", "yz |░░▓▓|", "    a", "      b", "      c"]
+    assert attention_map.to_plain(found).splitlines() == ["x\ta\t1.0000\t-0.1000", "yz\t\u2581bc\t0.7500\t-0.2000"]
+
+
+# --- mistakes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("predict", *SAVED, "text", "--beam-size", "0"), "--beam-size: is '0', but must be a whole number from 1 (greedy) to 100"),
+        (("predict", *SAVED, "text", "--length-penalty", "-1"), "--length-penalty: is '-1', but must be a number from 0 to 10"),
+        (("predict", "--model", "saved_models/none", "text"), "holds no exported model"),
+        ((*BAD, "data.train=uneven"), "lines with the same number must belong together"),
+        (
+            ("train", "name=bad", "data.source=aligned", "data.train=train", "data.max_length=1", "tokenizer.level=word"),
+            "every pair of data.train is longer",
+        ),
+        (("evaluate", "--run", "runs/small", "--run", "runs/none"), "runs/none is not a run directory"),
+        (("evaluate", "--run", "runs/small", "data.test=missing", "--split", "test"), "there is no file missing.en"),
+    ],
+)
+def test_mistakes_are_one_line(translation_trained, arguments, message):
+    (translation_trained / "uneven.en").write_text("a\nb\n", encoding="utf-8")
+    (translation_trained / "uneven.de").write_text("a\n", encoding="utf-8")
+    assert message in refused(*arguments, cwd=translation_trained).splitlines()[-1]
+
+
+def test_models_of_other_tasks_and_runs_that_cannot_vote_are_refused(translation_trained, trained):
+    assert "this command is translation" in refused("predict", "--model", trained / "saved_models" / "sentiment", "x", cwd=trained)
+    settings = ("data.source=aligned", "data.train=train", "data.source_language=de", "data.target_language=en", "training.epochs=1")
+    ask("train", "name=back", *settings, "tokenizer.level=char", "model.units=8", cwd=translation_trained)
+    found = refused("export", "--run", "runs/small", "--run", "runs/back", cwd=translation_trained)
+    assert found.splitlines()[-1] == "--run runs/back is from de to en; runs that vote share languages"
+
+
+# --- parts ---------------------------------------------------------------------------------------------------------
+
+
+def test_batches_begin_and_end_sentences():
+    source, target = np.array([[5, 3, 0]]), np.array([[6, 7, 3, 0]])
+    (same, inputs), outputs, weights = pair_batch(source, target)
+    np.testing.assert_array_equal(same, source)
+    np.testing.assert_array_equal(inputs, [[2, 6, 7, 0]])
+    np.testing.assert_array_equal(outputs, target)
+    np.testing.assert_array_equal(weights, [[1, 1, 1, 0]])
+
+
+def test_bleu_is_nltks():
+    from nltk.translate.bleu_score import corpus_bleu
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+    generator, words = random.Random(0), ["the", "cat", ",", "a", "dog", ".", "runs", "(far)", "away", '"now"', "it's", "3.5"]
+    references = [" ".join(generator.choices(words, k=generator.randint(8, 20))) for _ in range(60)]
+    hypotheses = [" ".join(word for word in text.split() if generator.random() < 0.9) for text in references]
+    found = corpus_scores(hypotheses, references)
+    split = Tokenizer13a()
+    expected = corpus_bleu([[split(text).split()] for text in references], [split(text).split() for text in hypotheses])
+    assert found["bleu"] == pytest.approx(100 * expected, abs=1e-6)
+    assert corpus_scores(references, references)["exact_match"] == 1
+
+
+def make_cache(folder, rows):
+    folder.mkdir()
+    np.concatenate(rows).astype(np.int32).tofile(folder / "ids.bin")
+    return TokenCache(folder, np.cumsum([0, *map(len, rows)]), np.zeros(len(rows), np.int32))
+
+
+def test_resampled_batches_keep_their_sentences(tmp_path):
+    training = load_config(None, ["training.batch_size=2"], task="translation").training
+    sides = (make_cache(tmp_path / "source", [[5, 6, 3], [3]]), make_cache(tmp_path / "target", [[4, 3], [5, 6, 7, 3]]))
+
+    def resample(ids, epoch, step):
+        drawn = np.repeat(ids, 2, axis=1)  # every piece twice
+        drawn = np.take_along_axis(drawn, np.argsort(drawn == 0, axis=1, kind="stable"), axis=1)
+        drawn[(drawn == 0).all(axis=1), 0] = 1  # what `make_resampler` gives for an empty text
+        return drawn
+
+    stream = PairStream(PairCache(*sides, np.arange(2)), training, seed=1, resample=resample)
+    (((source, inputs), outputs, weights),) = list(stream())
+    rows = {tuple(row[row != 0]): tuple(out[out != 0]) for row, out in zip(source, outputs, strict=True)}
+    assert rows == {(5, 5, 6, 6, 3): (4, 4, 3), (3,): (5, 5, 6, 6, 7, 7, 3)}
+    np.testing.assert_array_equal(weights, outputs != 0)
+    assert (inputs[:, 0] == 2).all()
