@@ -37,7 +37,7 @@ class Attention(keras.layers.Layer):
 
     def keys(self, memory: Any) -> Any:
         """float [batch, source, width] -> what queries are compared with, float [batch, source, size]; once a sentence."""
-        return memory if self.kind == "dot" else memory @ self.memory_kernel
+        return memory if self.kind == "dot" else memory @ keras.ops.cast(self.memory_kernel, memory.dtype)
 
     def call(self, queries: Any, keys: Any, memory: Any, mask: Any) -> tuple[Any, Any]:
         """Compares all queries with all keys.

@@ -76,7 +76,7 @@ def beam_search(step: Step, states: Any, source_mask: tf.Tensor, search: Search)
       source_mask: bool [batch, source].
     """
     size = search.beam_size
-    batch, longest = tf.shape(source_mask)[0], tf.reduce_max(search.max_length) + 1
+    batch, longest = tf.shape(source_mask)[0], tf.maximum(tf.reduce_max(search.max_length), 0) + 1
     nowhere = tf.fill([batch, size], IMPOSSIBLE * 2)
     empty = tf.zeros([batch, size, longest], tf.int32)
     first = tf.concat([tf.zeros([batch, 1]), nowhere[:, 1:]], axis=1)
@@ -97,8 +97,12 @@ def _advance(beam: _Beam, step: Step, source_mask: tf.Tensor, search: Search) ->
     last = tf.where(beam.time == 0, BOS_ID, beam.ids[:, :, tf.maximum(beam.time - 1, 0)])
     log_probabilities, states, weights = step(tf.reshape(last, [-1]), beam.states)
     vocab_size = log_probabilities.shape[-1]
-    scores = tf.reshape(log_probabilities, [batch, size, vocab_size]) + _forbidden(beam.time, search, vocab_size)[:, None]
-    scores = tf.cond(search.no_repeat > 0, lambda: scores + _repetitions(beam, search.no_repeat, vocab_size), lambda: scores)
+    scores = tf.reshape(log_probabilities, [batch, size, vocab_size])
+    given = tf.pad(search.prefix, [[0, 0], [0, 1]])[:, tf.minimum(beam.time, tf.shape(search.prefix)[1])]
+    given = tf.where(beam.time < search.max_length, given, PAD_ID)
+    is_free = tf.cast(given == PAD_ID, tf.float32)[:, None, None]
+    scores = tf.cond(search.no_repeat > 0, lambda: scores + is_free * _repetitions(beam, search.no_repeat, vocab_size), lambda: scores)
+    scores += _forbidden(beam.time, given, search, vocab_size)[:, None]
     coverage = beam.coverage + tf.reshape(weights, tf.shape(beam.coverage))
 
     # Of a beam, at most `size` ids go on and one ends: its best size + 1 are enough; of all, the best 2 * size.
@@ -114,7 +118,9 @@ def _advance(beam: _Beam, step: Step, source_mask: tf.Tensor, search: Search) ->
 
     # What ends now.
     is_good = is_end & (tf.range(tf.shape(ids)[1]) < size) & (best.values > IMPOSSIBLE)
-    finished = _finish(beam, of_parents(beam.ids, parents), best.values, of_parents(coverage, parents), is_good, source_mask, search)
+    scores = _scores(best.values, of_parents(coverage, parents), beam.time, source_mask, search)
+    new = Found(of_parents(beam.ids, parents), tf.where(is_good, scores, IMPOSSIBLE * 2), best.values)
+    finished = _best(beam.finished, new, size)
     is_done = tf.reduce_all(finished.scores > IMPOSSIBLE, axis=1)
 
     # What goes on.
@@ -130,14 +136,13 @@ def _advance(beam: _Beam, step: Step, source_mask: tf.Tensor, search: Search) ->
     )  # fmt: skip
 
 
-def _forbidden(time: tf.Tensor, search: Search, vocab_size: int) -> tf.Tensor:
-    """float32 [batch, vocabulary] to add: IMPOSSIBLE for what may not be written at this time."""
+def _forbidden(time: tf.Tensor, given: tf.Tensor, search: Search, vocab_size: int) -> tf.Tensor:
+    """float32 [batch, vocabulary] to add: IMPOSSIBLE for what may not be written at this time; given: int32 [batch], the prefix's."""
     never = sum(tf.one_hot(each, vocab_size) for each in search.never)[None]
     is_end = tf.one_hot(EOS_ID, vocab_size)[None]
     must_go_on, must_end = (tf.cast(each, tf.float32)[:, None] for each in (time < search.min_length, time >= search.max_length))
     banned = never + must_go_on * is_end + must_end * (1 - is_end)
-    given = tf.pad(search.prefix, [[0, 0], [0, 1]])[:, tf.minimum(time, tf.shape(search.prefix)[1])]
-    is_given = tf.cast((given != PAD_ID) & (time < search.max_length), tf.float32)[:, None]
+    is_given = tf.cast(given != PAD_ID, tf.float32)[:, None]
     return IMPOSSIBLE * ((1 - is_given) * tf.minimum(banned, 1.0) + is_given * (1 - tf.one_hot(given, vocab_size)))
 
 
@@ -158,21 +163,16 @@ def _repetitions(beam: _Beam, no_repeat: tf.Tensor, vocab_size: int) -> tf.Tenso
     return IMPOSSIBLE * tf.reshape(tf.minimum(banned, 1.0), [batch, size, vocab_size])
 
 
-def _finish(
-    beam: _Beam,
-    ids: tf.Tensor,
-    log_probabilities: tf.Tensor,
-    coverage: tf.Tensor,
-    is_good: tf.Tensor,
-    source_mask: tf.Tensor,
-    search: Search,
-) -> Found:
-    """The best of the finished hypotheses and those that end now."""
-    length = tf.cast(beam.time + 1, tf.float32)  # with EOS_ID
+def _scores(log_probabilities: tf.Tensor, coverage: tf.Tensor, time: tf.Tensor, source_mask: tf.Tensor, search: Search) -> tf.Tensor:
+    """float32 [batch, any]: what hypotheses are judged by that end at this time, of coverage [batch, any, source]."""
+    length = tf.cast(time + 1, tf.float32)  # with EOS_ID
     divisor = ((5 + length) / 6) ** search.length_penalty[:, None]
     seen = tf.where(source_mask[:, None], tf.math.log(tf.clip_by_value(coverage, 1e-6, 1.0)), 0.0)
-    scores = log_probabilities / divisor + search.coverage_penalty[:, None] * tf.reduce_sum(seen, axis=2)
-    new = Found(ids, tf.where(is_good, scores, IMPOSSIBLE * 2), log_probabilities)
-    merged = Found(*(tf.concat(pair, axis=1) for pair in zip(beam.finished, new, strict=True)))
-    best = tf.math.top_k(merged.scores, tf.shape(beam.ids)[1])
-    return Found(*(tf.gather(each, best.indices, batch_dims=1) for each in merged))
+    return log_probabilities / divisor + search.coverage_penalty[:, None] * tf.reduce_sum(seen, axis=2)
+
+
+def _best(first: Found, second: Found, count: tf.Tensor) -> Found:
+    """The hypotheses with the highest scores."""
+    merged = Found(*(tf.concat(pair, axis=1) for pair in zip(first, second, strict=True)))
+    places = tf.math.top_k(merged.scores, count).indices
+    return Found(*(tf.gather(each, places, batch_dims=1) for each in merged))

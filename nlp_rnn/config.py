@@ -199,5 +199,6 @@ TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
+SEARCH_DEFAULTS = {"beam_size": 5, "length_penalty": 1.0}  # of translation
 PAIR_SOURCES = ("multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx")  # of translation alone
 FILE_SOURCES = ("csv", "tsv", "jsonl", "folders", "text", "documents", "aligned", "tmx")  # those that read data.train

@@ -81,15 +81,28 @@ def _check_translation(config: Config, refuse: Callable[[str, str], None]) -> No
         refuse("data.split", "data.split is contiguous, which would cut sentences; use hash or blocks")
     if data.source_language == data.target_language:
         refuse("data.target_language", f"data.target_language is {data.target_language}, as is data.source_language; give two languages")
-    if model.units % (2 * model.num_heads):
-        refuse("model.units", f"model.units is {model.units}, but must be a multiple of {2 * model.num_heads}: both directions, each head")
+    if data.keep != "start":
+        refuse("data.keep", f"data.keep is {data.keep}, but of a long sentence its start is translated; use start")
+    if not data.label_column:
+        refuse("data.label_column", "data.label_column is empty, but names the column of the translations; set it")
+    if data.source == "tatoeba" and data.split != "hash":
+        refuse("data.split", f"data.split is {data.split}, but one sentence has several translations in tatoeba; use hash")
+    parts = model.num_heads * (2 if model.is_bidirectional else 1)
+    if model.units % parts:
+        refuse("model.units", f"model.units is {model.units}, but must be a multiple of {parts}: model.num_heads, of each direction")
+    if config.tokenizer.oov_buckets or config.tokenizer.case == "markers":
+        found = "tokenizer.oov_buckets and tokenizer.case=markers have ids for words that cannot be written again"
+        refuse("tokenizer.oov_buckets" if config.tokenizer.oov_buckets else "tokenizer.case", f"{found}; use 0 and keep or lower")
+    if config.training.monitor == "val_accuracy":
+        refuse("training.monitor", "training.monitor is val_accuracy, but translators are chosen by val_cross_entropy")
     if model.softmax == "adaptive":
         refuse("model.softmax", "model.softmax is adaptive, which is for language models; use full or sampled")
     if model.softmax == "sampled" and config.training.label_smoothing:
         found = f"training.label_smoothing is {config.training.label_smoothing}, which needs all words, but model.softmax is sampled"
         refuse("training.label_smoothing", f"{found}; use 0, or model.softmax=full")
-    if model.weight_dropout and model.input_feeding:
-        refuse("model.weight_dropout", f"model.weight_dropout is {model.weight_dropout}, but model.input_feeding is true; use 0")
+    for key in ("weight_dropout", "recurrent_dropout"):
+        if getattr(model, key) and model.input_feeding:
+            refuse(f"model.{key}", f"model.{key} is {getattr(model, key)}, but model.input_feeding is true; use 0")
     if model.cell.startswith("min_") and model.input_feeding:
         refuse("model.input_feeding", f"model.input_feeding is true, but model.cell {model.cell} is for steps computed at once; use false")
 

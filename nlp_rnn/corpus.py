@@ -71,11 +71,20 @@ class Corpus:
         for name in ("train", "validation"):
             if not self.facts[name].num_examples:
                 place = getattr(self._data, name) or self._data.train or "as packaged"
+                if name == "train" and self.num_unfit:
+                    raise ConfigError(
+                        f"data.train has no pairs that are fit ({self.describe_unfit()}); check data.text_column, "
+                        "data.label_column and the languages"
+                    )
                 raise ConfigError(
                     f"data.{name} has no examples (data.source {self._data.source}, {place}): the corpus is empty or too small "
                     "to split; give more text, or a larger share with data.validation_fraction"
                 )
         return self
+
+    def describe_unfit(self) -> str:
+        """How many pairs train lost, by the reason."""
+        return ", ".join(f"{count:,} pairs {reason}" for reason, count in self.num_unfit.items())
 
     def examples(self, split: str) -> Iterator[Example]:
         """Streams a split from its start, in a fixed order; `survey` comes first."""
@@ -84,6 +93,10 @@ class Corpus:
     def has(self, split: str) -> bool:
         """Whether the split has examples."""
         return bool(self.facts.get(split) and self.facts[split].num_examples)
+
+    def is_drawn(self, split: str) -> bool:
+        """Whether the split was taken from train by the seed, instead of given."""
+        return split not in self._given
 
     def _unique(self, split: str, *, count: bool = True) -> Iterator[tuple[Example, bytes]]:
         """Examples whose text is in no split that judges this one, with the text's key."""
@@ -148,7 +161,7 @@ def load_corpus(data: DataConfig, seed: int, *, is_parallel: bool = False) -> Co
     removed = ", ".join(f"{count:,} from {name}" for name, count in corpus.num_removed.items() if count)
     logger.info("corpus %s: %s examples%s", data.source, counts, f"; removed as repeated in a judging split: {removed}" if removed else "")
     if corpus.num_unfit:
-        logger.info("left out of train: %s", ", ".join(f"{count:,} pairs {reason}" for reason, count in corpus.num_unfit.items()))
+        logger.info("left out of train: %s", corpus.describe_unfit())
     return corpus
 
 

@@ -31,9 +31,10 @@ class _Fast:
     def inner_loop(self, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
         layer: Any = self
         mask = mask[0] if isinstance(mask, list | tuple) else mask
-        reason = self._why_not(sequences, mask)
+        reason = "" if self.is_portable else self._why_not(sequences, mask)
         if reason:
             _log_once(f"{layer.name}: Keras's own loop runs, since {reason}")
+        if reason or self.is_portable:
             return super().inner_loop(sequences, initial_state, mask, training)  # type: ignore[misc]
         sequences = tf.transpose(sequences, [1, 0, 2])
         mask = None if mask is None else tf.transpose(mask)
@@ -52,7 +53,6 @@ class _Fast:
         """Why the stock layer has to run; empty where ours can."""
         layer: Any = self
         reasons = {
-            "it is exported": layer.is_portable,
             "there is a GPU": bool(tf.config.list_physical_devices("GPU")),
             f"it computes in {layer.compute_dtype}": layer.compute_dtype != "float32",
             "it is unrolled": layer.unroll,

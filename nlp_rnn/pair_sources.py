@@ -6,6 +6,7 @@ sentence, its label the target sentence.
 
 import datetime
 import functools
+import gzip
 import logging
 import os
 import random
@@ -21,7 +22,10 @@ from nlp_rnn.sources import SPLIT_NAMES, Example, Splits, require_package, tfds_
 logger = logging.getLogger(__name__)
 
 _TATOEBA = {"es": "spa", "fr": "fra", "de": "deu"}
-_TED = ("az", "aztr", "be", "beru", "es", "fr", "gl", "glpt", "he", "it", "pt", "ru", "tr")
+_TED = (
+    ("az", "en"), ("az_tr", "en"), ("be", "en"), ("be_ru", "en"), ("es", "pt"), ("fr", "pt"), ("gl", "en"), ("gl_pt", "en"), ("he", "pt"),
+    ("it", "pt"), ("pt", "en"), ("ru", "en"), ("ru", "pt"), ("tr", "en"),
+)  # fmt: skip
 _XML_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
@@ -56,17 +60,16 @@ def _tatoeba_pairs(path: Path, *, is_from_english: bool) -> Iterator[Example]:
 
 
 def _load_ted_hrlr(data: DataConfig) -> Splits:
-    """TED talks (Qi et al. 2018) through TFDS, to or from en."""
+    """TED talks (Qi et al. 2018) through TFDS; see _TED for the pairs, in either direction."""
     languages = (data.source_language, data.target_language)
-    _require_languages(data, (*_TED, "en"))
-    if "en" not in languages:
-        raise ConfigError(f"data.source is ted_hrlr, from or to en only, but the languages are {' and '.join(languages)}; use en for one")
-    other = next(tag for tag in languages if tag != "en")
-    rows = tfds_rows(data, f"ted_hrlr_translate/{other.replace('-', '_')}_to_en", "data.source=cldr")
-    columns = [tag.replace("-", "_") for tag in languages]
+    found = next((pair for pair in _TED if set(pair) == set(languages)), None)
+    if found is None:
+        known = ", ".join(" and ".join(pair) for pair in _TED)
+        raise ConfigError(f"data.source is ted_hrlr, which does not have {' and '.join(languages)}; give one of the pairs {known}")
+    rows = tfds_rows(data, f"ted_hrlr_translate/{found[0].replace('_', '')}_to_{found[1]}", "data.source=cldr")
 
     def stream(split: str) -> Callable[[], Iterator[Example]]:
-        return lambda: (Example(*(row[column].decode("utf-8") for column in columns)) for row in rows(split))
+        return lambda: (Example(*(row[column].decode("utf-8") for column in languages)) for row in rows(split))
 
     return {split: stream(split) for split in SPLIT_NAMES}
 
@@ -128,30 +131,47 @@ def _tmx_units(path: Path, data: DataConfig) -> Iterator[Example]:
     languages: set[str] = set()
     found = 0
     try:
-        for _, unit in ElementTree.iterparse(path):  # noqa: S314 - expat refuses entities that grow, and loads nothing
-            if unit.tag != "tu":
-                continue
+        for unit in _elements(path, "tu"):
             segments: dict[str, str] = {}
-            for variant in unit.iter("tuv"):
+            for variant in unit.iterfind("{*}tuv"):
                 tag = (variant.get(_XML_LANGUAGE) or variant.get("lang") or "").lower()
                 languages.add(tag)
-                segment = variant.find("seg")
-                text = " ".join("".join(segment.itertext()).split()) if segment is not None else ""
+                segment = variant.find("{*}seg")
+                text = "" if segment is None else " ".join(_text(segment).split())
                 segments.setdefault(tag, text)
                 segments.setdefault(tag.split("-")[0], text)
-            unit.clear()
             pair = [segments.get(tag.lower()) for tag in (data.source_language, data.target_language)]
             if pair[0] is not None and pair[1] is not None:
                 found += 1
                 yield Example(pair[0], pair[1])
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, gzip.BadGzipFile, EOFError) as error:
         raise ConfigError(f"{path}: not readable as TMX ({error}); mend the file or export it again") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
     if not found:
         shown = ", ".join(sorted(languages)) or "none"
         raise ConfigError(
             f"{path}: no unit has both {data.source_language} and {data.target_language} (its languages: {shown}); "
             "change data.source_language and data.target_language"
         )
+
+
+def _elements(path: Path, name: str) -> Iterator[ElementTree.Element]:
+    """The elements of a name, in any namespace; memory stays constant."""
+    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        # Expat refuses entities that grow, and loads nothing.
+        events = ElementTree.iterparse(file, events=("start", "end"))  # noqa: S314
+        _, root = next(events)
+        for event, element in events:
+            if event == "end" and element.tag.rpartition("}")[2] == name:
+                yield element
+                root.clear()
+
+
+def _text(element: ElementTree.Element) -> str:
+    """An element's text without the codes of other programs, which stand in elements of their own; <hi> holds text."""
+    inner = "".join((_text(child) if child.tag.rpartition("}")[2] == "hi" else "") + (child.tail or "") for child in element)
+    return (element.text or "") + inner
 
 
 def _prepared(name: str, data: DataConfig) -> Path:

@@ -15,7 +15,7 @@ from nlp_rnn.progress import track
 from nlp_rnn.runs import Run
 from nlp_rnn.tokenizer import Tokenizer
 from nlp_rnn.translation_export import TranslationModule
-from nlp_rnn.translation_metrics import best_and_worst, corpus_scores, scores_by_length
+from nlp_rnn.translation_metrics import best_and_worst, corpus_scores, require_sacrebleu, scores_by_length
 from nlp_rnn.translator import Translator
 
 logger = logging.getLogger(__name__)
@@ -53,16 +53,23 @@ def evaluate_runs(runs: list[Run], split: str, *, beam_size: int, length_penalty
     Returns:
       split, metrics, by_length, best and worst.
     """
+    require_sacrebleu()  # before minutes of work
     config = runs[0].config
     corpus = corpus_with(config, split)
+    seeds = {run.config.seed for run in runs}
+    if len(seeds) > 1 and corpus.is_drawn(split):
+        raise ConfigError(
+            f"--run: the runs have the seeds {', '.join(map(str, sorted(seeds)))}, which draw different splits: one has trained on what "
+            "another is judged by; give the splits as files, or train them with one seed"
+        )
     module = load_module(runs)
     pairs = list(corpus.examples(split))
     sources, references = [pair.text for pair in pairs], [pair.label for pair in pairs]
     hypotheses = translate_all(module, sources, beam_size=beam_size, length_penalty=length_penalty)
-    metrics = corpus_scores(hypotheses, references) | _teacher_forced(module, sources, references)
-    metrics |= {"num_sentences": len(pairs), "beam_size": beam_size, "length_penalty": length_penalty}
     with files.atomic_file(runs[0].path / f"translations_{split}.txt") as temporary:
         temporary.write_text("".join(f"{hypothesis}\n" for hypothesis in hypotheses), encoding="utf-8", newline="\n")
+    metrics = corpus_scores(hypotheses, references) | _teacher_forced(module, sources, references)
+    metrics |= {"num_sentences": len(pairs), "beam_size": beam_size, "length_penalty": length_penalty}
     if len(runs) == 1:
         runs[0].write_metrics(**{split: metrics})
     facts = {"split": split, "metrics": metrics, "by_length": scores_by_length(sources, hypotheses, references)}

@@ -6,12 +6,10 @@ import tensorflow as tf
 
 from nlp_rnn import export
 from nlp_rnn.beam_search import IMPOSSIBLE, Found, Search, beam_search
-from nlp_rnn.config import Config
+from nlp_rnn.config import SEARCH_DEFAULTS, Config
 from nlp_rnn.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from nlp_rnn.translator import Translator
 
-# What `serving_default` searches with.
-DEFAULTS = {"beam_size": 5, "length_penalty": 1.0, "coverage_penalty": 0.0}
 MOST_BEAMS = 100
 _LENGTH = (2, 10)  # a translation has at most so many times the source's pieces, and so many more
 
@@ -40,15 +38,18 @@ class TranslationModule(tf.Module):
         self._models, self._tokenizer, self._config = models, tokenizer, config
         for model in models:
             export.make_portable([*model.forward_layers, *model.backward_layers, *model.decoder_layers])
+        self.num_models = len(models)
         self.num_parameters = sum(model.count_params() for model in models)
 
     @tf.function(input_signature=[export.TEXT])
     def translate_best(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """string [batch] -> translation string [batch], score float32 [batch]: the first that `translate` finds with a beam of 5."""
         rows = tf.shape(text)[0]
-        penalties = [tf.fill([rows], DEFAULTS[name]) for name in ("length_penalty", "coverage_penalty")]
-        zeros = tf.zeros([rows], tf.int32)
-        found = self.translate(text, tf.constant(DEFAULTS["beam_size"]), *penalties, zeros, zeros, tf.constant(0), tf.fill([rows], ""))
+        penalty, zeros = tf.fill([rows], SEARCH_DEFAULTS["length_penalty"]), tf.zeros([rows], tf.int32)
+        found = self.translate(
+            text, tf.constant(int(SEARCH_DEFAULTS["beam_size"])), penalty, tf.zeros([rows]), zeros, zeros, tf.constant(0),
+            tf.fill([rows], ""),
+        )  # fmt: skip
         return {"translation": found["translations"][:, 0], "score": found["scores"][:, 0]}
 
     @tf.function(input_signature=[export.TEXT, *_SETTINGS])
@@ -62,9 +63,10 @@ class TranslationModule(tf.Module):
           text: string [batch]; of a long one, the first data.max_length pieces are read.
           beam_size: int32 [], 1 to 100; 1: greedy.
           length_penalty, coverage_penalty: float32 [batch]; see `beam_search.Search`.
-          min_length, max_length: int32 [batch], in pieces; max_length 0: twice the source's and ten more.
+          min_length, max_length: int32 [batch], in pieces; max_length 0: twice the source's, the prefix's and ten more. A source
+            without pieces has the translation "".
           no_repeat_ngram: int32 []; no n-gram of so many pieces comes twice; 0: allowed.
-          prefix: string [batch]; what the translation begins with; "": anything.
+          prefix: string [batch]; what the translation begins with; "": anything. Its unknown words are replaced as all others.
 
         Returns:
           translations string [batch, beam_size], scores float32 [batch, beam_size], log_probabilities float32 [batch, beam_size],
@@ -72,14 +74,15 @@ class TranslationModule(tf.Module):
         """
         source = self._source(text)
         forced = self._tokenizer.tokenize(prefix)
-        usual = _LENGTH[0] * tf.cast(source.row_lengths(), tf.int32) + _LENGTH[1] + tf.cast(forced.row_lengths(), tf.int32)
-        longest = tf.where(max_length > 0, max_length, usual)
+        num_pieces = tf.cast(source.row_lengths(), tf.int32) - 1  # without the end
+        usual = _LENGTH[0] * num_pieces + _LENGTH[1] + tf.cast(forced.row_lengths(), tf.int32)
+        longest = tf.where(num_pieces == 0, 0, tf.where(max_length > 0, max_length, usual))
         search = Search(
             beam_size=tf.clip_by_value(beam_size, 1, MOST_BEAMS), min_length=tf.minimum(min_length, longest), max_length=longest,
             length_penalty=length_penalty, coverage_penalty=coverage_penalty, no_repeat=no_repeat_ngram,
             prefix=forced.to_tensor(PAD_ID), never=(PAD_ID, BOS_ID) if self._tokenizer.level == "word" else (PAD_ID, BOS_ID, UNK_ID),
         )  # fmt: skip
-        found = self._search(source.to_tensor(PAD_ID), search)
+        found = self._search(self._padded(source), search)
         is_there = found.scores > IMPOSSIBLE
         flat = tf.reshape(found.ids, [-1, tf.shape(found.ids)[2]])
         texts = self._texts(text, source, flat) if self._tokenizer.level == "word" else self._tokenizer.detokenize(flat)
@@ -100,8 +103,8 @@ class TranslationModule(tf.Module):
         best = tf.cond(tf.reduce_any(translation == ""), lambda: self.translate_best(text)["translation"], lambda: translation)
         target_text = tf.where(translation == "", best, translation)
         source, target = self._source(text), self._with_end(self._tokenizer.tokenize(target_text))
-        target_ids = target.to_tensor(PAD_ID)
-        scores, weights = self._score(source.to_tensor(PAD_ID), target_ids)
+        target_ids = self._padded(target)
+        scores, weights = self._score(self._padded(source), target_ids)
         log_probabilities = tf.where(target_ids != PAD_ID, tf.gather(scores, target_ids, batch_dims=2), 0.0)
         return {
             "source_tokens": self._pieces(text, source), "target_tokens": self._pieces(target_text, target),
@@ -112,8 +115,8 @@ class TranslationModule(tf.Module):
     def score(self, text: tf.Tensor, translation: tf.Tensor) -> dict[str, tf.Tensor]:
         """string [batch], string [batch] -> of all pieces of the translations and their ends, each given those before it: nats
         float32 [], num_tokens int32 [], and num_correct int32 [], how many were the likeliest ones."""
-        target_ids = self._with_end(self._tokenizer.tokenize(translation)).to_tensor(PAD_ID)
-        scores, _ = self._score(self._source(text).to_tensor(PAD_ID), target_ids)
+        target_ids = self._padded(self._with_end(self._tokenizer.tokenize(translation)))
+        scores, _ = self._score(self._padded(self._source(text)), target_ids)
         is_token = target_ids != PAD_ID
         is_best = is_token & (tf.argmax(scores, axis=2, output_type=tf.int32) == target_ids)
         nats = -tf.reduce_sum(tf.where(is_token, tf.gather(scores, target_ids, batch_dims=2), 0.0))
@@ -128,6 +131,11 @@ class TranslationModule(tf.Module):
     def _source(self, text: tf.Tensor) -> tf.RaggedTensor:
         ids = self._tokenizer.tokenize(text)
         return self._with_end(ids[:, : self._config.data.max_length])
+
+    def _padded(self, ids: tf.RaggedTensor) -> tf.Tensor:
+        """int32 [batch, time], a step or more, also where there is no row: Keras's layers want one."""
+        padded = ids.to_tensor(PAD_ID)
+        return tf.pad(padded, [[0, 0], [0, tf.cast(tf.shape(padded)[1] == 0, tf.int32)]])
 
     def _with_end(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
         return tf.concat([ids, tf.fill([ids.nrows(), 1], EOS_ID)], axis=1)
@@ -165,20 +173,22 @@ class TranslationModule(tf.Module):
     def _pieces(self, text: tf.Tensor, ids: tf.RaggedTensor) -> tf.Tensor:
         """The pieces as they stand in the text, and the end."""
         pieces = self._tokenizer.pieces(text)
-        pieces = tf.concat([pieces, tf.fill([pieces.nrows(), 1], "</s>")], axis=1)
-        limit = tf.cast(ids.row_lengths(), tf.int64)
-        is_kept = tf.ragged.range(pieces.row_lengths()).with_row_splits_dtype(tf.int64)
-        return tf.ragged.boolean_mask(pieces, is_kept < tf.expand_dims(limit, 1)).to_tensor("")
+        places = tf.ragged.range(pieces.row_lengths())
+        pieces = tf.ragged.boolean_mask(pieces, places < tf.expand_dims(ids.row_lengths() - 1, 1))
+        return tf.concat([pieces, tf.fill([pieces.nrows(), 1], "</s>")], axis=1).to_tensor("")
 
     def _texts(self, text: tf.Tensor, source: tf.RaggedTensor, ids: tf.Tensor) -> tf.Tensor:
         """Ids [batch * beam, target] as text; words that the vocabulary has not are those of the source that were looked at most.
         Source: Luong et al. 2015b."""
-        beams = tf.shape(ids)[0] // tf.shape(text)[0]
-        source_ids = tf.repeat(source.to_tensor(PAD_ID), beams, axis=0)
+        lengths = tf.reduce_sum(tf.cast(ids != PAD_ID, tf.int32), axis=1)
+        ids = ids[:, : tf.reduce_max(tf.concat([lengths, [1]], axis=0))]
+        beams = tf.shape(ids)[0] // tf.maximum(tf.shape(text)[0], 1)
+        source_ids = tf.repeat(self._padded(source), beams, axis=0)
         _, weights = self._score(source_ids, ids)
         is_word = tf.cast((source_ids != PAD_ID) & (source_ids != EOS_ID), tf.float32)
         words = tf.repeat(self._pieces(text, source), beams, axis=0)
         looked_at = tf.gather(words, tf.argmax(weights * is_word[:, None], axis=2), batch_dims=1)
+        looked_at = tf.where(tf.reduce_any(is_word > 0, axis=1, keepdims=True), looked_at, "")
         return self._tokenizer.detokenize(ids, unknown=looked_at)
 
 
@@ -190,19 +200,22 @@ def _mean_log(scores: list[tf.Tensor]) -> tf.Tensor:
 def translation_extras(module: TranslationModule, config: Config, metrics: dict[str, Any]) -> dict[str, str]:
     """The texts of assets.extra/."""
     rows = [
-        f"| {split} | {found['num_sentences']:,} | {found['bleu']:.2f} | {found['chrf']:.2f} | {found['perplexity']:.2f} |"
+        f"| {split} | {found['num_sentences']:,} | {found['beam_size']} | {found['bleu']:.2f} | {found['chrf']:.2f} |"
+        f" {found['perplexity']:.2f} |"
         for split, found in metrics.items()
         if split in ("validation", "test")
     ]
     data = config.data
+    number = f"{module.num_models} models that vote, " if module.num_models > 1 else ""
     card = export.card(
         config,
-        f"{config.model.cell} translator from {data.source_language} to {data.target_language}, of {module.num_parameters:,} parameters",
+        f"{config.model.cell} translator from {data.source_language} to {data.target_language}, {number}"
+        f"of {module.num_parameters:,} parameters",
         [
             f"Input: a sentence in {data.source_language}, UTF-8, of which the first {data.max_length} pieces are read",
             f"Tokenizer: {config.tokenizer.level} level, {module._tokenizer.vocab_size:,} pieces for both languages; see `vocabulary`",
         ],
-        ["| split | sentences | BLEU | chrF | perplexity of a piece |", *rows],
+        ["| split | sentences | beam | BLEU | chrF | perplexity of a piece |", *rows],
         "Figures hold for text like the training data. A fluent translation can be wrong: have someone read it who knows both languages.",
     )
     return export.extras(config, module._tokenizer, metrics, card)

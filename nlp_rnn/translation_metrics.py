@@ -18,7 +18,7 @@ def corpus_scores(hypotheses: list[str], references: list[str]) -> dict[str, Any
     Raises:
       ConfigError: if the package sacrebleu is missing.
     """
-    sacrebleu = _sacrebleu()
+    sacrebleu = require_sacrebleu()
     found: dict[str, Any] = {}
     metrics = {"bleu": sacrebleu.BLEU(), "lowercased_bleu": sacrebleu.BLEU(lowercase=True), "chrf": sacrebleu.CHRF()}
     for name, metric in metrics.items():
@@ -30,7 +30,7 @@ def corpus_scores(hypotheses: list[str], references: list[str]) -> dict[str, Any
 
 def scores_by_length(sources: list[str], hypotheses: list[str], references: list[str]) -> list[dict[str, Any]]:
     """BLEU of the sentences of like length: objects with words (such as "6-10"), num_sentences and bleu."""
-    bleu = _sacrebleu().BLEU()
+    bleu = require_sacrebleu().BLEU()
     found = []
     for low, high in zip((0, *_EDGES), (*_EDGES, None), strict=True):
         rows = [row for row, text in enumerate(sources) if len(text.split()) > low and (high is None or len(text.split()) <= high)]
@@ -43,7 +43,7 @@ def scores_by_length(sources: list[str], hypotheses: list[str], references: list
 
 def best_and_worst(sources: list[str], hypotheses: list[str], references: list[str]) -> dict[str, list[dict[str, Any]]]:
     """The sentences with the highest and the lowest chrF that are not equal to their reference, three each."""
-    chrf = _sacrebleu().CHRF()
+    chrf = require_sacrebleu().CHRF()
     rows = [
         {"source": source, "translation": hypothesis, "reference": reference, "chrf": chrf.sentence_score(hypothesis, [reference]).score}
         for source, hypothesis, reference in zip(sources, hypotheses, references, strict=True)
@@ -53,7 +53,12 @@ def best_and_worst(sources: list[str], hypotheses: list[str], references: list[s
     return {"worst": rows[:_NUM_SHOWN], "best": rows[::-1][:_NUM_SHOWN]}
 
 
-def _sacrebleu() -> Any:
+def require_sacrebleu() -> Any:
+    """The package.
+
+    Raises:
+      ConfigError: if it is missing.
+    """
     try:
         import sacrebleu
     except ImportError:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nlp_rnn import cli, verbs
-from nlp_rnn.config import Config
+from nlp_rnn.config import SEARCH_DEFAULTS, Config
 from nlp_rnn.startup import import_tensorflow
 
 TASK = "translation"
@@ -88,7 +88,8 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
                 if score > -1e9
             ]
             lines = [each["translation"] if options.n_best == 1 else f"{each['score']:.4f}\t{each['translation']}" for each in found]
-            yield cli.Result({"text": text.decode("utf-8", "replace"), "translations": found}, "\n".join(lines))
+            end = "\n" if options.n_best > 1 else ""  # a blank line between sentences
+            yield cli.Result({"text": text.decode("utf-8", "replace"), "translations": found}, "\n".join(lines) + end)
 
 
 def explain(options: Namespace) -> cli.Result:
@@ -114,21 +115,23 @@ def tokenizer(options: Namespace) -> Iterator[cli.Result]:
 
 def add_options(parser: ArgumentParser, verb: str) -> None:
     """The options of the search."""
+    add = parser.add_argument
     if verb in ("predict", "evaluate"):
+        default = SEARCH_DEFAULTS
         beam = cli.between(int, 1, 100, "a whole number from 1 (greedy) to 100")
-        parser.add_argument("--beam-size", type=beam, default=5, metavar="N", help="hypotheses that are followed (default: %(default)s)")
+        add("--beam-size", type=beam, default=default["beam_size"], metavar="N", help="hypotheses followed (default: %(default)s)")
         penalty = cli.between(float, 0, 10, "a number from 0 to 10")
-        parser.add_argument("--length-penalty", type=penalty, default=1.0, metavar="A", help="0: none (default: %(default)s)")
+        add("--length-penalty", type=penalty, default=default["length_penalty"], metavar="A", help="0: none (default: %(default)s)")
     if verb == "predict":
         length = cli.between(int, 0, 10_000, "a whole number from 0 to 10,000")
-        parser.add_argument("--n-best", type=beam, default=1, metavar="N", help="translations to show (default: %(default)s)")
-        parser.add_argument("--coverage-penalty", type=penalty, default=0.0, metavar="B", help="0: none (default: %(default)s)")
-        parser.add_argument("--min-length", type=length, default=0, metavar="N", help="pieces at least")
-        parser.add_argument("--max-length", type=length, default=0, metavar="N", help="pieces at most; 0: twice the source's and ten more")
-        parser.add_argument("--no-repeat-ngram", type=length, default=0, metavar="N", help="no N pieces in a row twice; 0: allowed")
-        parser.add_argument("--prefix", default="", metavar="TEXT", help="what the translation begins with")
+        add("--n-best", type=beam, default=1, metavar="N", help="translations to show (default: %(default)s)")
+        add("--coverage-penalty", type=penalty, default=0.0, metavar="B", help="0: none (default: %(default)s)")
+        add("--min-length", type=length, default=0, metavar="N", help="pieces at least")
+        add("--max-length", type=length, default=0, metavar="N", help="pieces at most; 0: twice the source's and ten more")
+        add("--no-repeat-ngram", type=length, default=0, metavar="N", help="no N pieces in a row twice; 0: allowed")
+        add("--prefix", default="", metavar="TEXT", help="what the translation begins with")
     if verb == "explain":
-        parser.add_argument("--translation", default="", metavar="TEXT", help="explain this one (default: the best found)")
+        add("--translation", default="", metavar="TEXT", help="explain this one (default: the best found)")
 
 
 if __name__ == "__main__":

@@ -117,6 +117,17 @@ def test_lengths_prefix_and_repetitions_are_kept():
                 assert len(grams) == len(set(grams))
 
 
+def test_a_prefix_may_repeat_itself():
+    (found,) = run([1], search_of(prefix=[[5, 5, 5]], max_length=[5], beam_size=3, no_repeat=1))
+    assert found
+    assert all(ids[:3] == (5, 5, 5) for ids, *_ in found)
+
+
+def test_a_prefix_longer_than_allowed_is_cut():
+    (found,) = run([1], search_of(prefix=[[5, 6, 5]], max_length=[2], beam_size=3))
+    assert [ids for ids, *_ in found] == [(5, 6)]
+
+
 def test_no_repeated_bigrams_leaves_all_texts_without_them():
     (found,) = run([3], search_of(beam_size=130, no_repeat=2))
     expected = [each for each in all_texts(3) if len(set(zip(each[0], each[0][1:], strict=False))) == max(len(each[0]) - 1, 0)]

@@ -1,7 +1,9 @@
+import gzip
 import os
 
 import pytest
 
+from nlp_rnn import pair_sources
 from nlp_rnn.config import ConfigError
 from nlp_rnn.config_file import load_config
 from nlp_rnn.corpus import Corpus, load_corpus
@@ -13,7 +15,7 @@ real_data = [pytest.mark.real_data, pytest.mark.skipif(not DATA, reason="needs t
 TMX = """<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE tmx SYSTEM "tmx14.dtd">
 <tmx version="1.4"><header/><body>
-<tu><tuv xml:lang="en-GB"><seg>Good <bpt i="1">b</bpt>morning</seg></tuv><tuv xml:lang="de"><seg>Guten
+<tu><tuv xml:lang="en-GB"><seg>Good <bpt i="1">&lt;b&gt;</bpt><hi>morn</hi>ing<ept i="1">x</ept></seg></tuv><tuv xml:lang="de"><seg>Guten
  Morgen</seg></tuv></tu>
 <tu><tuv xml:lang="en"><seg>Only English</seg></tuv></tu>
 <tu><tuv xml:lang="EN"><seg>Thanks</seg></tuv><tuv xml:lang="DE"><seg>Danke</seg></tuv><tuv xml:lang="fr"><seg>Merci</seg></tuv></tu>
@@ -58,10 +60,13 @@ def test_tmx(tmp_path):
     path = tmp_path / "memory.tmx"
     path.write_text(TMX, encoding="utf-8")
     settings = ("data.source=tmx", f"data.train={path}")
-    assert pairs("train", *settings) == [("Good bmorning", "Guten Morgen"), ("Thanks", "Danke")]
+    assert pairs("train", *settings) == [("Good morning", "Guten Morgen"), ("Thanks", "Danke")]
     with pytest.raises(ConfigError, match=r"no unit has both en and it \(its languages: de, en, en-gb, fr\)"):
         pairs("train", *settings, "data.target_language=it")
-    path.write_text(TMX[:300], encoding="utf-8")
+    with gzip.open(tmp_path / "memory.tmx.gz", "wt", encoding="utf-8") as file:
+        file.write(TMX.replace('<tmx version="1.4">', '<tmx version="1.4" xmlns="http://www.lisa.org/tmx14">'))
+    assert pairs("train", "data.source=tmx", f"data.train={tmp_path}/memory.tmx.gz")[1] == ("Thanks", "Danke")
+    path.write_text(TMX[:400], encoding="utf-8")
     with pytest.raises(ConfigError, match=r"memory.tmx: not readable as TMX"):
         pairs("train", *settings)
 
@@ -79,6 +84,29 @@ def test_cldr_writes_both_languages_the_same_each_time():
         pairs("train", "data.target_language=klingon")
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "name", "first"),
+    [
+        ("pt", "en", "pt_to_en", "olá"),
+        ("en", "pt", "pt_to_en", "hello"),
+        ("az_tr", "en", "aztr_to_en", "salam"),
+        ("pt", "ru", "ru_to_pt", "olá"),
+    ],
+)
+def test_ted_hrlr_reads_the_record_of_the_pair(source, target, name, first, monkeypatch):
+    words = {"pt": "olá", "en": "hello", "az_tr": "salam", "ru": "privet"}
+
+    def rows_of(data, asked, instead):
+        assert asked == f"ted_hrlr_translate/{name}"
+        return lambda split: [{language: word.encode() for language, word in words.items()}]
+
+    monkeypatch.setattr(pair_sources, "tfds_rows", rows_of)
+    ((text, label),) = pairs("test", "data.source=ted_hrlr", f"data.source_language={source}", f"data.target_language={target}")
+    assert (text, label) == (first, words[target])
+    with pytest.raises(ConfigError, match=r"ted_hrlr, which does not have fr and en; give one of the pairs az and en, "):
+        pairs("test", "data.source=ted_hrlr", "data.source_language=fr", "data.target_language=en")
+
+
 def test_unfit_pairs_are_counted_and_left_out_of_train(tmp_path, caplog):
     rows = [(f"source {i}", f"target {i}") for i in range(40)] + [("empty", ""), (" ", "empty"), ("short", "long " * 50)]
     write_lines(tmp_path, train_en=[row[0] for row in rows], train_de=[row[1] for row in rows], val_en=["v", ""], val_de=["V", "W"])
@@ -89,6 +117,13 @@ def test_unfit_pairs_are_counted_and_left_out_of_train(tmp_path, caplog):
     assert corpus.num_unfit == {"with an empty side": 2, "of too different lengths": 1}
     assert "left out of train: 2 pairs with an empty side, 1 pairs of too different lengths" in caplog.text
     assert not corpus.facts["train"].labels
+
+
+def test_pairs_without_targets_are_told(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"source": "a", "translation": "b"}\n' * 5, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"5 pairs with an empty side\); check data.text_column, data.label_column and the lang|target"):
+        load_corpus(settings_of("data.source=jsonl", f"data.train={path}"), 1, is_parallel=True)
 
 
 def test_all_translations_of_a_sentence_fall_into_one_split(tmp_path):
@@ -106,9 +141,15 @@ def test_all_translations_of_a_sentence_fall_into_one_split(tmp_path):
         (["data.source=imdb"], "data.source is imdb, which has no pairs for the task translation; use one of multi30k, tatoeba"),
         (["data.target_language=en"], "data.target_language is en, as is data.source_language; give two languages"),
         (["data.split=contiguous"], "data.split is contiguous, which would cut sentences; use hash or blocks"),
-        (["model.units=30", "model.num_heads=4"], "model.units is 30, but must be a multiple of 8: both directions, each head"),
+        (["model.units=30", "model.num_heads=4"], "model.units is 30, but must be a multiple of 8: model.num_heads, of each direction"),
         (["model.softmax=sampled"], "training.label_smoothing is 0.1, which needs all words, but model.softmax is sampled; use 0, or"),
         (["model.cell=min_gru", "model.input_feeding=true"], "model.input_feeding is true, but model.cell min_gru is for steps computed"),
+        (["data.keep=both"], "data.keep is both, but of a long sentence its start is translated; use start"),
+        (["data.label_column="], "data.label_column is empty, but names the column of the translations; set it"),
+        (["data.source=tatoeba", "data.split=blocks"], "but one sentence has several translations in tatoeba; use hash"),
+        (["training.monitor=val_accuracy"], "training.monitor is val_accuracy, but translators are chosen by val_cross_entropy"),
+        (["model.input_feeding=true", "model.recurrent_dropout=0.1"], "model.recurrent_dropout is 0.1, but model.input_feeding is true"),
+        (["tokenizer.level=word", "tokenizer.oov_buckets=5"], "have ids for words that cannot be written again; use 0 and keep or lower"),
         (["data.length_ratio=0.5"], "data.length_ratio is 0.5, but must be greater than or equal to 1"),
     ],
 )

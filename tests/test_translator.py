@@ -10,7 +10,7 @@ from nlp_rnn.models import build_translator
 
 SETTINGS = ["model.units=8", "model.embedding_dim=6", "model.dropout=0"]
 VARIANTS = [
-    ["model.cell=lstm", "model.num_layers=2"],
+    ["model.cell=lstm", "model.num_layers=2", "model.weight_dropout=0.2"],
     ["model.cell=gru", "model.attention=additive", "model.num_heads=2"],
     ["model.cell=gru", "model.num_layers=3", "model.is_residual=true", "model.layer_norm=true", "model.attention=dot"],
     ["model.cell=min_gru", "model.num_layers=2", "model.tie_embeddings=false"],
@@ -132,6 +132,19 @@ def test_it_learns_to_turn_a_sentence_round():
     for _ in range(200):
         last = model.train_on_batch((source, inputs), outputs, weights, return_dict=True)["loss"]
     assert last < 0.3 * first
+
+
+@pytest.mark.parametrize("attention", ["dot", "general", "additive"])
+def test_half_precision(attention):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = make_model([f"model.attention={attention}", "model.num_layers=2"])
+        source, target = make_pairs()
+        hidden, weights = model.decode(target, model.encode(source))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert hidden.dtype == "bfloat16"
+    np.testing.assert_allclose(np.sum(weights, axis=2), 1, atol=1e-2)
 
 
 def test_settings_that_cannot_be_are_told():
