@@ -11,6 +11,7 @@ from nlp_rnn import files, models
 from nlp_rnn.checkpoints import load_checkpoint
 from nlp_rnn.config import ConfigError
 from nlp_rnn.evaluation import corpus_with
+from nlp_rnn.export import ExportedModel
 from nlp_rnn.progress import track
 from nlp_rnn.runs import Run
 from nlp_rnn.tokenizer import Tokenizer
@@ -90,14 +91,26 @@ def translate_all(module: Any, sources: list[str], *, beam_size: int, length_pen
 
 def search_settings(
     rows: int, beam_size: int, length_penalty: float, *, coverage_penalty: float = 0.0, min_length: int = 0, max_length: int = 0,
-    no_repeat_ngram: int = 0, prefix: bytes = b"",
+    min_ratio: float = 0.0, max_ratio: float = 0.0, no_repeat_ngram: int = 0, prefix: bytes = b"",
 ) -> dict[str, tf.Tensor]:  # fmt: skip
     """The arguments of the signature `translate`, the same for all rows."""
     return {
         "beam_size": tf.constant(beam_size), "length_penalty": tf.fill([rows], length_penalty),
         "coverage_penalty": tf.fill([rows], coverage_penalty), "min_length": tf.fill([rows], min_length),
-        "max_length": tf.fill([rows], max_length), "no_repeat_ngram": tf.constant(no_repeat_ngram), "prefix": tf.fill([rows], prefix),
+        "max_length": tf.fill([rows], max_length), "min_ratio": tf.fill([rows], min_ratio), "max_ratio": tf.fill([rows], max_ratio),
+        "no_repeat_ngram": tf.constant(no_repeat_ngram), "prefix": tf.fill([rows], prefix),
     }  # fmt: skip
+
+
+def warn_of_long_texts(model: ExportedModel, texts: list[bytes]) -> None:
+    """Logs which texts are longer than the model reads."""
+    limit = model.config.data.max_length
+    for text in texts:
+        if len(text) > limit:  # a piece has a byte or more
+            count = int(tf.math.count_nonzero(model.loaded.tokenize(tf.constant([text]))["token_ids"]))
+            if count > limit:
+                shown = text.decode("utf-8", "replace")[:40]
+                logger.warning("%r... has %d pieces, of which the first %d are translated (data.max_length)", shown, count, limit)
 
 
 def _teacher_forced(module: TranslationModule, sources: list[str], references: list[str]) -> dict[str, float]:

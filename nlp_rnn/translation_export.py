@@ -20,8 +20,8 @@ def _rows(dtype: tf.DType, name: str) -> tf.TensorSpec:
 
 _SETTINGS = [
     tf.TensorSpec([], tf.int32, name="beam_size"), _rows(tf.float32, "length_penalty"), _rows(tf.float32, "coverage_penalty"),
-    _rows(tf.int32, "min_length"), _rows(tf.int32, "max_length"), tf.TensorSpec([], tf.int32, name="no_repeat_ngram"),
-    _rows(tf.string, "prefix"),
+    _rows(tf.int32, "min_length"), _rows(tf.int32, "max_length"), _rows(tf.float32, "min_ratio"), _rows(tf.float32, "max_ratio"),
+    tf.TensorSpec([], tf.int32, name="no_repeat_ngram"), _rows(tf.string, "prefix"),
 ]  # fmt: skip
 
 
@@ -46,16 +46,14 @@ class TranslationModule(tf.Module):
         """string [batch] -> translation string [batch], score float32 [batch]: the first that `translate` finds with a beam of 5."""
         rows = tf.shape(text)[0]
         penalty, zeros = tf.fill([rows], SEARCH_DEFAULTS["length_penalty"]), tf.zeros([rows], tf.int32)
-        found = self.translate(
-            text, tf.constant(int(SEARCH_DEFAULTS["beam_size"])), penalty, tf.zeros([rows]), zeros, zeros, tf.constant(0),
-            tf.fill([rows], ""),
-        )  # fmt: skip
+        none, beam_size = tf.zeros([rows]), tf.constant(int(SEARCH_DEFAULTS["beam_size"]))
+        found = self.translate(text, beam_size, penalty, none, zeros, zeros, none, none, tf.constant(0), tf.fill([rows], ""))
         return {"translation": found["translations"][:, 0], "score": found["scores"][:, 0]}
 
     @tf.function(input_signature=[export.TEXT, *_SETTINGS])
     def translate(
         self, text: tf.Tensor, beam_size: tf.Tensor, length_penalty: tf.Tensor, coverage_penalty: tf.Tensor, min_length: tf.Tensor,
-        max_length: tf.Tensor, no_repeat_ngram: tf.Tensor, prefix: tf.Tensor,
+        max_length: tf.Tensor, min_ratio: tf.Tensor, max_ratio: tf.Tensor, no_repeat_ngram: tf.Tensor, prefix: tf.Tensor,
     ) -> dict[str, tf.Tensor]:  # fmt: skip
         """The translations of each sentence, the best first. What is found does not depend on the others of the batch.
 
@@ -63,8 +61,9 @@ class TranslationModule(tf.Module):
           text: string [batch]; of a long one, the first data.max_length pieces are read.
           beam_size: int32 [], 1 to 100; 1: greedy.
           length_penalty, coverage_penalty: float32 [batch]; see `beam_search.Search`.
-          min_length, max_length: int32 [batch], in pieces; max_length 0: twice the source's, the prefix's and ten more. A source
-            without pieces has the translation "".
+          min_length, max_length: int32 [batch], in pieces. min_ratio, max_ratio: float32 [batch], the same in multiples of the
+            source's pieces. 0: no limit; without an upper one, twice the source's, the prefix's and ten more. A source without
+            pieces has the translation "".
           no_repeat_ngram: int32 []; no n-gram of so many pieces comes twice; 0: allowed.
           prefix: string [batch]; what the translation begins with; "": anything. Its unknown words are replaced as all others.
 
@@ -76,9 +75,13 @@ class TranslationModule(tf.Module):
         forced = self._tokenizer.tokenize(prefix)
         num_pieces = tf.cast(source.row_lengths(), tf.int32) - 1  # without the end
         usual = _LENGTH[0] * num_pieces + _LENGTH[1] + tf.cast(forced.row_lengths(), tf.int32)
-        longest = tf.where(num_pieces == 0, 0, tf.where(max_length > 0, max_length, usual))
+        shortest, ratio = (tf.cast(tf.math.ceil(each * tf.cast(num_pieces, tf.float32)), tf.int32) for each in (min_ratio, max_ratio))
+        limits = [tf.where(each > 0, each, tf.int32.max) for each in (max_length, ratio)]
+        longest = tf.where(max_ratio + tf.cast(max_length, tf.float32) > 0, tf.minimum(*limits), usual)
+        longest = tf.where(num_pieces == 0, 0, longest)
         search = Search(
-            beam_size=tf.clip_by_value(beam_size, 1, MOST_BEAMS), min_length=tf.minimum(min_length, longest), max_length=longest,
+            beam_size=tf.clip_by_value(beam_size, 1, MOST_BEAMS),
+            min_length=tf.minimum(tf.maximum(min_length, shortest), longest), max_length=longest,
             length_penalty=length_penalty, coverage_penalty=coverage_penalty, no_repeat=no_repeat_ngram,
             prefix=forced.to_tensor(PAD_ID), never=(PAD_ID, BOS_ID) if self._tokenizer.level == "word" else (PAD_ID, BOS_ID, UNK_ID),
         )  # fmt: skip

@@ -71,16 +71,20 @@ def export(options: Namespace) -> cli.Result:
 
 def predict(options: Namespace) -> Iterator[cli.Result]:
     """The translation of each sentence, or the best few."""
-    loaded = verbs.exported_model(options, TASK)
+    import_tensorflow()
     import tensorflow as tf
 
-    from nlp_rnn.translation_evaluation import search_settings
+    from nlp_rnn import export
+    from nlp_rnn.translation_evaluation import search_settings, warn_of_long_texts
 
-    names = ("coverage_penalty", "min_length", "max_length", "no_repeat_ngram")
+    model = export.load_model(options.model, TASK)
+
+    names = ("coverage_penalty", "min_length", "max_length", "min_ratio", "max_ratio", "no_repeat_ngram")
     chosen = {name: getattr(options, name) for name in names} | {"prefix": options.prefix.encode("utf-8", "surrogateescape")}
     for texts in cli.input_texts(options.text, batch_size=32):
+        warn_of_long_texts(model, texts)
         settings = search_settings(len(texts), max(options.beam_size, options.n_best), options.length_penalty, **chosen)
-        answer = {name: value.numpy() for name, value in loaded.translate(tf.constant(texts, tf.string), **settings).items()}
+        answer = {name: value.numpy() for name, value in model.loaded.translate(tf.constant(texts, tf.string), **settings).items()}
         for text, row, scores in zip(texts, answer["translations"], answer["scores"], strict=True):
             found = [
                 {"translation": translation.decode("utf-8"), "score": float(score)}
@@ -128,6 +132,8 @@ def add_options(parser: ArgumentParser, verb: str) -> None:
         add("--coverage-penalty", type=penalty, default=0.0, metavar="B", help="0: none (default: %(default)s)")
         add("--min-length", type=length, default=0, metavar="N", help="pieces at least")
         add("--max-length", type=length, default=0, metavar="N", help="pieces at most; 0: twice the source's and ten more")
+        add("--min-ratio", type=penalty, default=0.0, metavar="R", help="pieces at least, in multiples of the source's")
+        add("--max-ratio", type=penalty, default=0.0, metavar="R", help="pieces at most, in multiples of the source's")
         add("--no-repeat-ngram", type=length, default=0, metavar="N", help="no N pieces in a row twice; 0: allowed")
         add("--prefix", default="", metavar="TEXT", help="what the translation begins with")
     if verb == "explain":

@@ -47,6 +47,7 @@ ALLOWED = {
         "checkpoints",
         "config",
         "evaluation",
+        "export",
         "files",
         "models",
         "progress",

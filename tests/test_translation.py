@@ -107,6 +107,19 @@ def test_words_that_nobody_knows_are_copied_from_where_the_decoder_looked(transl
     assert found == ["dentrassi König the", "König zaphod", "\ufffd König", ""]
 
 
+def test_lengths_are_limited_by_number_and_by_the_source(loaded):
+    sentence = SENTENCES[0]  # of eight words, as its translation
+
+    def lengths(**settings):
+        return {len(text.split()) for text in translate(loaded, [sentence], beam_size=3, **settings)["translations"][0] if text}
+
+    assert lengths(max_length=3) <= {1, 2, 3}
+    assert lengths(max_ratio=0.5) <= {1, 2, 3, 4}
+    assert lengths(max_ratio=0.5, max_length=2) <= {1, 2}
+    assert lengths(min_ratio=1.5) <= set(range(12, 27))
+    assert lengths(min_length=12, max_length=5) == {5}
+
+
 def test_an_empty_sentence_has_an_empty_translation(loaded):
     found = translate(loaded, ["", "  ", SENTENCES[0]], beam_size=2, max_length=30)
     assert [row[0] for row in found["translations"][:2]] == [b"", b""]
@@ -143,6 +156,13 @@ def test_predict_answers_arguments_and_pipes(translation_trained):
     shown = ask("predict", *SAVED, "--prefix", "oft", "--max-length", "4", "--min-length", "4", SENTENCES[0], cwd=translation_trained)
     assert shown.startswith("oft ")
     assert len(shown.split()) == 4
+
+
+def test_sentences_longer_than_the_model_reads_are_named(translation_trained):
+    done = conftest.run_pipeline("predict", *SAVED, "the old king " * 40, SENTENCES[0], cwd=translation_trained, task="translation")
+    assert done.returncode == 0
+    assert "has 120 pieces, of which the first 100 are translated (data.max_length)" in done.stderr
+    assert done.stderr.count("pieces") == 1
 
 
 def test_explain_shows_what_was_looked_at(translation_trained, tmp_path):
