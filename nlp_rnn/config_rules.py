@@ -20,6 +20,7 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
 
     if task is not None and config.task != task:
         refuse("task", f"task is {config.task!r}, but this command is {task}; run python -m pipelines.{config.task} instead")
+        return mistakes  # the rules of another task would only confuse
     if data.source in FILE_SOURCES and not data.train:
         refuse("data.train", f"data.train is empty, but data.source {data.source} reads files; set data.train=PATH")
     if data.source not in FILE_SOURCES and (data.train or data.validation or data.test):

@@ -82,9 +82,12 @@ def test_the_step_is_that_of_the_layers(settings):
 def test_without_temperature_each_character_is_the_likeliest(made):
     module, model, tokenizer = made
     ids = [EOS_ID, *tokenizer.tokenize(["abc"]).values.numpy()]
-    total = 0.0
+    total, states = 0.0, model.zero_states(1)
+    for each in ids[:-1]:
+        _, states = model.advance(np.array([each]), states)
     for _ in range(30):
-        scores = np.array(model.head(model.run(np.array([ids], np.int32), model.zero_states(1))[0])[0, -1])
+        hidden, states = model.advance(np.array([ids[-1]]), states)
+        scores = np.array(model.head(hidden)[0])
         scores = np.where(np.arange(len(scores)) < EOS_ID, -np.inf, scores)
         ids.append(int(np.where(np.arange(len(scores)) == EOS_ID, -np.inf, scores).argmax()))
         total += float(scores[ids[-1]] - np.log(np.exp(scores).sum()))
