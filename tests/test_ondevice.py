@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from nlp_rnn import ondevice
 from nlp_rnn.neural_cache import SIZE, CacheSettings, ContinuousCache
-from nlp_rnn.ondevice import OnDeviceModel, Step, split_text
+from nlp_rnn.ondevice import split_text
 from nlp_rnn.tokenizer import Tokenizer
-from nlp_rnn.typing_session import TypingSession
 
 # --- the same words without TensorFlow -------------------------------------------------------------------------------
 
@@ -75,90 +74,3 @@ def test_cache_forgets_the_oldest_and_comes_back_from_its_file(tmp_path):
     np.testing.assert_array_equal(again.mix(own, np.ones(1)), expected)
     again.clear()
     assert not len(again)
-
-
-# --- typing --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def model(next_word_trained):
-    return OnDeviceModel(next_word_trained / "saved_models" / "next_word_litert", precision="float")
-
-
-def words(session, text):
-    return [proposal.word for proposal in session.propose(text)]
-
-
-def test_typing_key_by_key_proposes_what_the_whole_line_proposes(model):
-    line = "The cat likes the green garden . a dog sees"
-    session, calls = TypingSession(model), []
-    for end in range(len(line) + 1):
-        found = session.propose(line[:end])
-        fresh = TypingSession(model).propose(line[:end])
-        assert [each.word for each in found] == [each.word for each in fresh]
-        np.testing.assert_allclose([each.probability for each in found], [each.probability for each in fresh], atol=1e-4)
-        calls.append(found)
-    assert calls[-1][0].word == "sees"
-
-
-def test_corrections_are_read_from_where_they_stand(model):
-    session = TypingSession(model)
-    session.propose("the cat likes the green garden")
-    assert words(session, "the dog sees a ")[0] == "shiny"
-    assert words(session, "the dog sees a shiny kingdom . " * 100 + "a dog sees a ")[0] == "shiny"
-    assert words(session, "the cat likes the ")[0] == "green"
-
-
-def test_a_key_costs_one_step_however_long_the_text_is(model, monkeypatch):
-    session, count = TypingSession(model), []
-    monkeypatch.setattr(model, "step", lambda *a, real=model.step: count.append(1) or real(*a))
-    monkeypatch.setattr(model, "prefill", lambda ids, *a, real=model.prefill: count.append(len(ids)) or real(ids, *a))
-    text = "the cat likes the green garden . " * 40
-    session.propose(text)
-    for end in range(12):
-        count.clear()
-        session.propose(text + "a dog sees a"[:end])
-        assert sum(count) <= 1
-    count.clear()
-    session.propose("the cat likes the green garden . " * 30_000)  # a pasted book: its end is read
-    assert sum(count) <= 512
-
-
-def test_lines_carry_the_text_on_and_reset_ends_it(model):
-    session = TypingSession(model)
-    first = session.propose("")
-    session.finish_line("the cat likes the green garden .")
-    steps = [Step(*model.step(3, model.zero_states()))]
-    for token in [*model.ids(model.split("the cat likes the green garden .")), 3]:
-        steps.append(model.step(token, steps[-1].states))
-    np.testing.assert_allclose(session._start.states, steps[-1].states, atol=1e-5)
-    session.reset()
-    assert session.propose("") == first
-
-
-def test_accepting_counts_the_keys_saved(model):
-    session = TypingSession(model)
-    proposal = session.propose("the cat likes the gr")[0]
-    assert session.accept(proposal) == "een "
-    session.finish_line("the cat likes the green ")
-    assert (session.statistics.saved, session.statistics.characters, session.statistics.accepted) == (3, 24, 1)
-
-
-def test_learning_makes_what_was_typed_likelier(model):
-    plain, learning = TypingSession(model), TypingSession(model, adapts=True)
-    line = "nobody remembers a shiny kitchen ."
-    for session in (plain, learning):
-        for _ in range(5):
-            session.finish_line(line)
-    probability = [
-        {each.word: each.probability for each in session.propose("nobody remembers a shiny ki")}["kitchen"] for session in (plain, learning)
-    ]
-    assert probability[1] > probability[0]
-    assert len(plain.memory) == 0
-
-
-def test_profanity_is_proposed_on_request_only(model):
-    place = model.words.index("garden")
-    model.decent[place] = False
-    assert words(TypingSession(model), "the cat likes the green ga") == []
-    assert words(TypingSession(model, allows_profanity=True), "the cat likes the green ga") == ["garden"]
