@@ -86,6 +86,7 @@ class TokenizerConfig:
     splitter: Literal["unicode", "treebank", "whitespace"] = "unicode"
     oov_buckets: NonNegativeInt = 0  # ids that unknown words share by their hash, instead of the one of <unk>
     reserved: tuple[str, ...] = ()  # symbols with an id of their own that are never split, such as "<sep>"
+    split_digits: Switch = False  # of subwords: no piece holds more than one digit, so that numbers are read digit by digit
     # Temperature at which training draws other segmentations than the best (subword regularisation); 0: never. 5 to 10
     # is usual: sentencepiece's alpha 0.2 to 0.1.
     sampling: NonNegativeFloat = 0.0

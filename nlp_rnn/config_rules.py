@@ -113,7 +113,12 @@ _BUILT_IN_SYMBOLS = re.compile(r"</?s>|<(?:pad|unk|title|upper)>|<0x[0-9A-F]{2}>
 
 def _check_tokenizer(tokenizer: TokenizerConfig, refuse: Callable[[str, str], None]) -> None:
     level = tokenizer.level
-    for key, levels, off in (("splitter", "word", "unicode"), ("oov_buckets", "word", 0), ("sampling", "subword", 0)):
+    for key, levels, off in (
+        ("splitter", "word", "unicode"),
+        ("oov_buckets", "word", 0),
+        ("sampling", "subword", 0),
+        ("split_digits", "subword", False),
+    ):
         value = getattr(tokenizer, key)
         if level != levels and value != off:
             refuse(f"tokenizer.{key}", f"tokenizer.{key} is {value}, but is for tokenizer.level={levels} (it is {level}); use {off}")

@@ -6,16 +6,20 @@ are streamed: nothing but the keys of judging texts is held in memory.
 
 import functools
 import hashlib
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from nlp_rnn.config import ConfigError, DataConfig
+from nlp_rnn.languages import check_order
 from nlp_rnn.pair_sources import PAIR_SOURCES, why_unfit
 from nlp_rnn.sources import SOURCES, SPLIT_NAMES, Example
 
 logger = logging.getLogger(__name__)
+
+_NUM_PROBED = 500  # pairs of each split, for the order of the languages
 
 
 @dataclass
@@ -155,13 +159,20 @@ class Corpus:
 
 
 def load_corpus(data: DataConfig, seed: int, *, is_parallel: bool = False) -> Corpus:
-    """The surveyed corpus of the settings; logs what it holds and what was removed."""
+    """The surveyed corpus of the settings; logs what it holds and what was removed.
+
+    Raises:
+      ConfigError: see `Corpus.survey` and `languages.check_order`.
+    """
     corpus = Corpus(data, seed, is_parallel=is_parallel).survey()
     counts = ", ".join(f"{name} {corpus.facts[name].num_examples:,}" for name in SPLIT_NAMES if corpus.has(name))
     removed = ", ".join(f"{count:,} from {name}" for name, count in corpus.num_removed.items() if count)
     logger.info("corpus %s: %s examples%s", data.source, counts, f"; removed as repeated in a judging split: {removed}" if removed else "")
     if corpus.num_unfit:
         logger.info("left out of train: %s", corpus.describe_unfit())
+    for name in SPLIT_NAMES:
+        if is_parallel and corpus.has(name):
+            check_order(data, itertools.islice(corpus.examples(name), _NUM_PROBED))
     return corpus
 
 

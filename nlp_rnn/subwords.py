@@ -21,7 +21,7 @@ _NUM_THREADS = 4  # sums depend on it: the same on every machine
 
 
 def train(
-    word_counts: Mapping[str, int], *, vocab_size: int, special_pieces: Sequence[str], num_reserved: int = 0
+    word_counts: Mapping[str, int], *, vocab_size: int, special_pieces: Sequence[str], num_reserved: int = 0, split_digits: bool = False
 ) -> tuple[list[str], list[float]]:
     """Trains a unigram vocabulary with byte fallback.
 
@@ -29,6 +29,7 @@ def train(
       word_counts: how often each word of the normalised training texts is seen.
       vocab_size: number of pieces in all: special ones, reserved ones, 256 bytes and pieces of text.
       special_pieces: pad, unknown, beginning and end of a text.
+      split_digits: whether a piece that holds a digit holds nothing else.
 
     Returns:
       (the pieces that follow `special_pieces`: the bytes, then pieces of text; their scores in nats, 0 for bytes)
@@ -44,7 +45,8 @@ def train(
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=(f"{word}\t{count}" for word, count in sorted(word_counts.items())),
             input_format="tsv", model_writer=written, model_type="unigram", vocab_size=vocab_size - num_reserved, byte_fallback=True,
-            normalization_rule_name="identity", max_sentence_length=1 << 20, num_threads=_NUM_THREADS, minloglevel=2,
+            normalization_rule_name="identity", split_digits=split_digits, max_sentence_length=1 << 20, minloglevel=2,
+            num_threads=_NUM_THREADS,
             pad_id=0, unk_id=1, bos_id=2, eos_id=3, pad_piece=pad, unk_piece=unknown, bos_piece=begin, eos_piece=end,
         )  # fmt: skip
     except (RuntimeError, OSError) as error:

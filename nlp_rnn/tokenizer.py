@@ -178,7 +178,7 @@ class Tokenizer(keras.layers.Layer):
 
     # --- vocabulary ------------------------------------------------------------------------------------------------
 
-    def adapt(self, texts: Iterable[str], *, vocab_size: int, min_count: int = 1) -> None:
+    def adapt(self, texts: Iterable[str], *, vocab_size: int, min_count: int = 1, split_digits: bool = False) -> None:
         """Builds the vocabulary from training texts.
 
         Words and characters: the most frequent ones, ties in code-point order. Subwords: trained by the sentencepiece
@@ -188,6 +188,7 @@ class Tokenizer(keras.layers.Layer):
           texts: a stream of texts; read once, in constant memory.
           vocab_size: the largest number of ids, special ones and hash buckets included; of subwords, the exact one.
           min_count: words and characters seen less often are left out.
+          split_digits: whether each digit is a subword of its own.
 
         Raises:
           ConfigError: if no piece is left, or the texts do not support so many subwords.
@@ -195,7 +196,10 @@ class Tokenizer(keras.layers.Layer):
         counts = {piece: count for piece, count in self._count(texts).items() if not self._is_special(piece)}
         if self.level == "subword" and counts:
             own = len(self.own_symbols())
-            self.set_vocabulary(*subwords.train(counts, vocab_size=vocab_size, special_pieces=SPECIAL_PIECES, num_reserved=own))
+            found = subwords.train(
+                counts, vocab_size=vocab_size, special_pieces=SPECIAL_PIECES, num_reserved=own, split_digits=split_digits
+            )
+            self.set_vocabulary(*found)
             return
         kept = sorted((-count, piece) for piece, count in counts.items() if count >= min_count)
         if not kept:

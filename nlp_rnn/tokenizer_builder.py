@@ -19,7 +19,7 @@ def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     """
     tokenizer = untrained_tokenizer(config)
     if not config.vocabulary:
-        tokenizer.adapt(texts, vocab_size=config.vocab_size, min_count=config.min_count)
+        tokenizer.adapt(texts, vocab_size=config.vocab_size, min_count=config.min_count, split_digits=config.split_digits)
     elif config.level == "subword":
         tokenizer.set_vocabulary(*subwords.read_model(Path(config.vocabulary), reserved=tokenizer.reserved))
     else:

@@ -4,9 +4,10 @@ import os
 import pytest
 
 from nlp_rnn import pair_sources
-from nlp_rnn.config import ConfigError
+from nlp_rnn.config import ConfigError, DataConfig
 from nlp_rnn.config_file import load_config
 from nlp_rnn.corpus import Corpus, load_corpus
+from nlp_rnn.languages import check_order
 from nlp_rnn.pair_sources import PAIR_SOURCES
 
 DATA = os.environ.get("NLP_RNN_DATA", "")
@@ -117,6 +118,36 @@ def test_unfit_pairs_are_counted_and_left_out_of_train(tmp_path, caplog):
     assert corpus.num_unfit == {"with an empty side": 2, "of too different lengths": 1}
     assert "left out of train: 2 pairs with an empty side, 1 pairs of too different lengths" in caplog.text
     assert not corpus.facts["train"].labels
+
+
+EN_DE = [("the dog is not in the house", "der Hund ist nicht in dem Haus"), ("a man and the child", "ein Mann und das Kind")] * 20
+
+
+@pytest.mark.parametrize(
+    ("languages", "rows"),
+    [
+        (("en", "de"), EN_DE),
+        (("en-GB", "ru"), [("the house", "этот дом"), ("dogs", "собаки")] * 20),
+        (("ja", "zh"), [("これは本です", "这是一本书")] * 20),
+        (("en", "fr"), [("Tuesday, May 3", "mardi 3 mai")] * 40),  # too little to tell
+        (("de", "xx"), [(target, source) for source, target in EN_DE]),  # unknown to us
+    ],
+)
+def test_pairs_in_the_right_order_pass(languages, rows):
+    check_order(DataConfig(source_language=languages[0], target_language=languages[1]), rows)
+
+
+@pytest.mark.parametrize("rows", [EN_DE, [("the house of the man", "этот дом этого человека")] * 10])
+def test_pairs_in_the_wrong_order_are_refused(rows, tmp_path):
+    other = "de" if rows is EN_DE else "ru"
+    path = tmp_path / "pairs.tsv"
+    path.write_text("source\ttarget\n" + "".join(f"{i} {a}\t{i} {b}\n" for i, (a, b) in enumerate(rows)), encoding="utf-8")
+    settings = settings_of("data.source=tsv", f"data.train={path}", f"data.source_language={other}", "data.target_language=en")
+    message = (
+        f"data.source_language is {other} and data.target_language en, but the source sentences read like en and the targets like {other}"
+    )
+    with pytest.raises(ConfigError, match=message):
+        load_corpus(settings, 1, is_parallel=True)
 
 
 def test_pairs_without_targets_are_told(tmp_path):

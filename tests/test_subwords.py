@@ -177,6 +177,18 @@ def test_training_is_repeatable_and_reads_texts_once(reviews):
     assert len(made[0][0]) == 800 - len(SPECIAL_PIECES)
 
 
+def test_digits_are_subwords_of_their_own():
+    texts = [f"in {year} there were {year} cats" for year in range(1900, 1990)]
+    found = {}
+    for split_digits, vocab_size in ((False, 290), (True, 283)):
+        tokenizer = Tokenizer("subword")
+        tokenizer.adapt(texts, vocab_size=vocab_size, split_digits=split_digits)
+        found[split_digits] = {piece for piece in tokenizer.vocabulary if any(c.isdigit() for c in piece) and not piece.startswith("<0x")}
+        assert tokenizer.detokenize(tokenizer.tokenize(texts[:2])).numpy().tolist() == [text.encode() for text in texts[:2]]
+    assert max(map(len, found[False])) > 2
+    assert found[True] == set("0123456789")
+
+
 def test_reserved_symbols_are_whole_and_the_library_knows_them(tmp_path):
     tokenizer = Tokenizer("subword", reserved=["<sep>", "[2es]"])
     tokenizer.adapt(SENTENCES, vocab_size=287)
