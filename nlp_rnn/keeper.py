@@ -85,6 +85,8 @@ class RunKeeper(keras.callbacks.Callback):
         self.progress.step += 1
         if self._bar:
             self._bar.advance(f"cross-entropy {float(logs['cross_entropy']):.4f}")
+        if self.progress.step == self.stream.steps_per_epoch:
+            return  # the epoch's end saves and stops: from here there would be no step to go on with
         if self._signal is not None:
             self._save()
             self._close_bar()
@@ -120,6 +122,8 @@ class RunKeeper(keras.callbacks.Callback):
         if is_stale:
             logger.info("stopped early: %s has not improved for %d epochs", config.monitor, config.patience)
             self.model.stop_training = True
+        if self._signal is not None and not progress.is_finished:
+            raise Stopped(f"stopped after epoch {progress.epoch}; everything is saved: run the same command again to go on")
 
     def signals(self) -> Any:
         """A context in which Ctrl-C and SIGTERM end the training after the step under way."""

@@ -12,6 +12,7 @@ import pytest
 from nlp_rnn.checkpoints import Progress, load_checkpoint, load_progress, save_checkpoint
 from nlp_rnn.config import ConfigError
 from nlp_rnn.config_file import load_config
+from nlp_rnn.keeper import RunKeeper
 from nlp_rnn.optimizers import WarmUpSchedule, build_optimizer
 from tests.conftest import SMALL, pipeline_environment, run_pipeline, spawn_pipeline
 
@@ -132,6 +133,25 @@ def test_a_run_killed_between_epochs_ends_as_an_uninterrupted_one(reviews, tmp_p
     done = spawn_pipeline(*arguments, cwd=tmp_path)
     assert "resuming after epoch 1, step 0" in done.stderr
     assert outcome(tmp_path / "runs" / "a") == uninterrupted
+
+
+def test_a_run_stopped_at_the_last_step_of_an_epoch_ends_as_an_uninterrupted_one(reviews, tmp_path, monkeypatch):
+    arguments = [*SMALL, "data.source=csv", f"data.train={reviews}"]
+    usual = RunKeeper.on_train_batch_end
+
+    def told_to_stop(keeper, batch, logs=None):
+        if keeper.progress.step == keeper.stream.steps_per_epoch - 1:
+            keeper._signal = signal.SIGTERM
+        usual(keeper, batch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunKeeper, "on_train_batch_end", told_to_stop)
+        stopped = run_pipeline("train", "name=a", *arguments, cwd=tmp_path)
+    assert stopped.returncode == 130
+    assert "stopped after epoch 1; everything is saved: run the same command again to go on" in stopped.stderr
+    for name in "ab":
+        assert run_pipeline("train", f"name={name}", *arguments, cwd=tmp_path).returncode == 0
+    assert outcome(tmp_path / "runs" / "a") == outcome(tmp_path / "runs" / "b")
 
 
 def test_the_same_seed_gives_the_same_run_and_another_does_not(reviews, tmp_path, uninterrupted):
