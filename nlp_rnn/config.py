@@ -130,6 +130,9 @@ class ModelConfig:
 class TrainingConfig:
     """How the model is trained."""
 
+    # Run directory of an equal model whose best weights to start from, and whose vocabulary to take, such as one that was trained
+    # on more text; empty: from random weights.
+    start_from: str = ""
     batch_size: PositiveInt = 64
     epochs: PositiveInt = 10
     max_steps_per_epoch: NonNegativeInt = 0  # 0: the whole training set; language models read on in the next epoch

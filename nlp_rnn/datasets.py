@@ -85,8 +85,14 @@ def write_cache(path: Path, examples: Iterable[tuple[str, int]], encode_texts: C
     np.save(path / "labels.npy", np.concatenate([np.zeros(0, np.int32), *labels]))
 
 
-def prepare_tokenizer(corpus: Corpus, data: DataConfig, config: TokenizerConfig) -> Tokenizer:
-    """The tokenizer of a surveyed corpus, trained on its train split only, on both sides of pairs; or found on disk."""
+def prepare_tokenizer(corpus: Corpus, data: DataConfig, config: TokenizerConfig, start_from: str = "") -> Tokenizer:
+    """The tokenizer of a surveyed corpus, trained on its train split only, on both sides of pairs; or found on disk.
+
+    Args:
+      start_from: a run directory whose tokenizer to take instead.
+    """
+    if start_from:
+        return Tokenizer.load(Path(start_from) / "tokenizer")
     given = _file_digest(Path(config.vocabulary)) if config.vocabulary else ""
     sides = 1 + corpus.is_parallel
     key = _key(train=corpus.facts["train"].digest, tokenizer=dataclasses.asdict(config), vocabulary=given, sides=sides)

@@ -23,7 +23,7 @@ def train_run(config: Config) -> tuple[runs.Run, dict[str, Any]]:
     import_tensorflow()
     from nlp_rnn import datasets, models, plots, streams, training
 
-    tokenizer = datasets.prepare_tokenizer(corpus, config.data, config.tokenizer)
+    tokenizer = datasets.prepare_tokenizer(corpus, config.data, config.tokenizer, config.training.start_from)
     splits = {split: datasets.prepare_stream(corpus, split, config.data, tokenizer) for split in ("train", "validation")}
     streams.check_length(splits["train"], config.training)
     run = run or runs.create_run(config, [], tokenizer.save)

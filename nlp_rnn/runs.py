@@ -59,8 +59,10 @@ def find_run(config: Config) -> Run | None:
     """The run directory of the config, if there is one.
 
     Raises:
-      ConfigError: if the directory holds a run of another config, or its parent is not writable.
+      ConfigError: if the directory holds a run of another config, or its parent is not writable, or training.start_from cannot be
+        started from.
     """
+    _check_start(config)
     path = Path(config.runs_dir) / config.name
     if not path.exists():
         _check_writable(path.parent)
@@ -119,6 +121,20 @@ def locked(run: Run) -> Iterator[None]:
         logging.getLogger("nlp_rnn").removeHandler(handler)
         handler.close()
         lock.release()
+
+
+def _check_start(config: Config) -> None:
+    start = config.training.start_from
+    if not start:
+        return
+    run = load_run(Path(start), config.task)
+    if not run.best_checkpoint.exists():
+        raise ConfigError(f"training.start_from is {start}, which was not trained to its first validation; train it further")
+    changed = differences(Config(tokenizer=run.config.tokenizer), Config(tokenizer=config.tokenizer))
+    if changed := [each for each in changed if not each.startswith("tokenizer.sampling ")]:
+        raise ConfigError(
+            f"training.start_from is {start}, whose vocabulary is taken, but {changed[0]} there; use its tokenizer.* settings"
+        )
 
 
 def _check_writable(folder: Path) -> None:

@@ -5,12 +5,13 @@ import importlib.util
 import logging
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from nlp_rnn.checkpoints import Progress, load_progress
+from nlp_rnn.checkpoints import Progress, load_checkpoint, load_progress
 from nlp_rnn.config import ConfigError, HardwareConfig, TrainingConfig
 from nlp_rnn.datasets import (
     Batch,
@@ -23,7 +24,7 @@ from nlp_rnn.datasets import (
     plan_batches,
     plan_ordered_batches,
 )
-from nlp_rnn.keeper import RunKeeper
+from nlp_rnn.keeper import RunKeeper, kept_weights
 from nlp_rnn.language_model import LanguageModel
 from nlp_rnn.optimizers import build_optimizer
 from nlp_rnn.pairs import PairCache, PairStream, make_pair_evaluation
@@ -163,6 +164,9 @@ def _train(
         logger.info("%s is finished already: nothing to train", run.path)
     elif run.last_checkpoint.exists():
         logger.info("resuming after epoch %d, step %d", progress.epoch, progress.step)
+    elif config.start_from:
+        load_checkpoint(Path(config.start_from) / "checkpoints" / "best.npz", kept_weights(model))
+        logger.info("starting from the best weights of %s", config.start_from)
     with keeper.signals():
         while not progress.is_finished:
             if run.last_checkpoint.exists():  # also after a first fit, which leaves averages where the weights were

@@ -25,7 +25,7 @@ def train(config: Config) -> cli.Result:
     import_tensorflow()
     from nlp_rnn import checkpoints, datasets, metrics, models, plots, training
 
-    tokenizer = datasets.prepare_tokenizer(corpus, config.data, config.tokenizer)
+    tokenizer = datasets.prepare_tokenizer(corpus, config.data, config.tokenizer, config.training.start_from)
     label_ids = {label: number for number, label in enumerate(labels)}
     splits = {split: datasets.prepare_split(corpus, split, config.data, tokenizer, label_ids) for split in ("train", "validation")}
     run = run or runs.create_run(config, labels, tokenizer.save)

@@ -23,7 +23,7 @@ def train(config: Config) -> cli.Result:
     import_tensorflow()
     from nlp_rnn import datasets, models, pairs, plots, training
 
-    tokenizer = datasets.prepare_tokenizer(corpus, config.data, config.tokenizer)
+    tokenizer = datasets.prepare_tokenizer(corpus, config.data, config.tokenizer, config.training.start_from)
     splits = {split: pairs.prepare_pairs(corpus, split, config.data, tokenizer) for split in ("train", "validation")}
     run = run or runs.create_run(config, [], tokenizer.save)
     training.configure_hardware(config.hardware, config.seed)

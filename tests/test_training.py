@@ -14,7 +14,7 @@ from nlp_rnn.config import ConfigError
 from nlp_rnn.config_file import load_config
 from nlp_rnn.keeper import RunKeeper
 from nlp_rnn.optimizers import WarmUpSchedule, build_optimizer
-from tests.conftest import SMALL, pipeline_environment, run_pipeline, spawn_pipeline
+from tests.conftest import SMALL, pipeline_environment, refused, run_pipeline, spawn_pipeline
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,28 @@ def test_a_finished_run_is_not_trained_again(reviews, tmp_path):
     again = run_pipeline(*command, cwd=tmp_path)
     assert (again.returncode, again.stdout) == (0, first.stdout)
     assert os.stat(tmp_path / "runs" / "a" / "checkpoints" / "last.npz").st_mtime_ns == before
+
+
+def test_a_run_starts_from_another_ones_weights_and_vocabulary(trained, reviews, tmp_path):
+    start = trained / "runs" / "small"
+    arguments = [*SMALL, "data.source=csv", f"data.train={reviews}", "training.epochs=1", "training.learning_rate=1e-9"]
+    done = run_pipeline("train", "name=a", *arguments, f"training.start_from={start}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"starting from the best weights of {start}" in done.stderr
+    for file in ("tokenizer/vocabulary.txt", "labels.json"):
+        assert (tmp_path / "runs" / "a" / file).read_text() == (start / file).read_text()
+    with np.load(start / "checkpoints" / "best.npz") as before, np.load(tmp_path / "runs" / "a" / "checkpoints" / "best.npz") as after:
+        for name in before.files:
+            np.testing.assert_allclose(after[name], before[name], atol=1e-6)
+    for setting, message in [
+        ("training.start_from=nowhere", "nowhere is not a run directory"),
+        ("tokenizer.case=keep", f"training.start_from is {start}, whose vocabulary is taken, but tokenizer.case is 'keep' and was 'lower'"),
+    ]:
+        found = refused("train", "name=b", *arguments, f"training.start_from={start}", setting, cwd=tmp_path)
+        assert message in found
+    wide = run_pipeline("train", "name=c", *arguments, f"training.start_from={start}", "model.units=7", cwd=tmp_path)
+    assert wide.returncode == 2
+    assert "was written by another model or version" in wide.stderr
 
 
 def test_an_infinite_loss_stops_with_one_line_and_keeps_the_last_good_checkpoint(reviews, tmp_path):
