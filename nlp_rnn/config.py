@@ -116,7 +116,7 @@ class ModelConfig:
     # The output of a language model. Tied: its table is the embedding's, and the last layer has embedding_dim units.
     tie_embeddings: Switch = True
     softmax: SoftmaxName = "full"  # in training; evaluation is exact. sampled, adaptive: for vocabularies of 10,000 and more
-    num_sampled: PositiveInt = 4096  # of softmax sampled: words drawn a batch
+    num_sampled: PositiveInt = 4096  # of softmax sampled: words computed a batch, half of them the most frequent, half drawn
     # Of translation: how the decoder looks at the source, with how many heads, and whether it reads at each step what it saw at
     # the one before (input feeding; its time steps are then computed one by one).
     attention: AttentionName = "general"

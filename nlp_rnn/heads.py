@@ -14,8 +14,9 @@ class SoftmaxHead(keras.layers.Layer):
     """A softmax over the vocabulary, with the loss that it is trained by. Evaluation is exact for all three kinds.
 
     - full: all words, in training too.
-    - sampled: in training, the sum over the words other than the target is estimated, without bias, from `num_sampled` words
-      that a batch shares, drawn from a log-uniform distribution. Source: Bengio & Senécal 2008; Blanc & Rendle 2018, section 3.
+    - sampled: in training, the sum over the words other than the target is exact for the most frequent ones, and estimated,
+      without bias, from draws that a batch shares for the others, from a log-uniform distribution. Source: Bengio & Senécal
+      2008; Blanc & Rendle 2018, section 3.
     - adaptive: frequent words are computed directly, the others in clusters of fewer features that are computed where
       needed. Source: Grave et al. 2017.
     Sampled and adaptive need ids in the order of falling frequency, as `Tokenizer` gives them.
@@ -23,7 +24,7 @@ class SoftmaxHead(keras.layers.Layer):
     Args:
       vocab_size: number of ids.
       softmax: see above.
-      num_sampled: words drawn a batch, with replacement.
+      num_sampled: of a sampled softmax; half of them the most frequent words, half drawn anew for each batch, with replacement.
       cutoffs: where the clusters begin, rising, below vocab_size: [2000, 10000] makes three parts.
       embedding: a built Embedding layer whose table is the kernel (tied weights; not for adaptive). Source: Press & Wolf 2017.
     """
@@ -117,18 +118,25 @@ class SoftmaxHead(keras.layers.Layer):
         return fast_softmax.softmax_cross_entropy(hidden, *head, targets, weights, is_training=training, label_smoothing=label_smoothing)
 
     def _sampled_loss(self, hidden: Any, targets: Any, weights: Any) -> Any:
+        """The most frequent words exactly, the sum over the others from as many draws: most of the sum, and none of its noise."""
         ops = keras.ops
-        draws = keras.random.uniform((self.num_sampled,), seed=self.seed_generator)
-        sampled = ops.cast(ops.exp(draws * math.log(self.vocab_size + 1)), "int32") - 1
-        sampled = ops.clip(sampled, 0, self.vocab_size - 1)
+        num_exact = min(self.num_sampled // 2, self.vocab_size)
+        others, log_counts = self._draw(num_exact)
+        ids = ops.concatenate([ops.arange(num_exact, dtype="int32"), others])
         true_logits = ops.sum(hidden * ops.take(self.kernel, targets, axis=0), axis=1) + ops.take(self.bias, targets)
-        logits = hidden @ ops.transpose(ops.take(self.kernel, sampled, axis=0)) + ops.take(self.bias, sampled)
-        logits = ops.where(targets[:, None] == sampled[None], -1e9, logits - self._log_expected_count(sampled))
+        logits = hidden @ ops.transpose(ops.take(self.kernel, ids, axis=0)) + ops.take(self.bias, ids)
+        logits = logits - ops.concatenate([ops.zeros(num_exact), log_counts])
+        logits = ops.where(targets[:, None] == ids[None], -1e9, logits)
         logits = ops.concatenate([true_logits[:, None], logits], axis=1)
         return ops.sum((ops.logsumexp(logits, axis=1) - logits[:, 0]) * weights)
 
-    def _log_expected_count(self, ids: Any) -> Any:
-        """The logarithm of how often a batch's draws are expected to give an id."""
-        ids = keras.ops.cast(ids, "float32")
-        probability = keras.ops.log((ids + 2) / (ids + 1)) / math.log(self.vocab_size + 1)
-        return keras.ops.log(self.num_sampled * probability)
+    def _draw(self, first: int) -> tuple[Any, Any]:
+        """Ids from `first` on, log-uniform, with replacement, and the logarithm of how often each is expected among them."""
+        ops = keras.ops
+        num_draws = self.num_sampled - first if first < self.vocab_size else 0
+        span = math.log((self.vocab_size + 1) / (first + 1))
+        draws = keras.random.uniform((num_draws,), seed=self.seed_generator)
+        ids = ops.cast(ops.exp(draws * span + math.log(first + 1)), "int32") - 1
+        ids = ops.clip(ids, first, self.vocab_size - 1)
+        ranks = ops.cast(ids, "float32") + 1
+        return ids, ops.log(num_draws * ops.log((ranks + 1) / ranks) / span)
