@@ -19,7 +19,7 @@ NEXT_WORD = $(BIN)/python -m pipelines.next_word
 CHARACTERS = $(BIN)/python -m pipelines.char_generation
 TRANSLATION = $(BIN)/python -m pipelines.translation
 
-.PHONY: demo demo-next-word demo-characters demo-translation test lint types unit slow bench bench-memory bench-console results clean
+.PHONY: demo demo-next-word demo-characters demo-translation test lint types unit slow distribution bench bench-memory bench-scaling bench-console results clean
 
 demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of real film reviews (minutes)
 	$(SENTIMENT) train --config $(DEMO_CONFIG)
@@ -70,6 +70,9 @@ unit: $(VENV)/dev.stamp
 slow: $(VENV)/dev.stamp  ## the tests on real corpora that take minutes; needs NLP_RNN_DATA
 	$(BIN)/python -m pytest -m slow
 
+distribution: $(VENV)/dev.stamp  ## all tasks on devices, processes and JAX, beside one device: tables (about ten minutes)
+	$(BIN)/python -m pytest -m slow -s tests/test_distribution.py tests/test_jax.py
+
 bench: $(VENV)/bench.stamp  ## layers, steps, epochs and tokenizer beside others (ten minutes on a quiet machine)
 	mkdir -p $(BENCH_PLOTS)
 	$(BIN)/python -m benchmarks.layers --plot $(BENCH_PLOTS)/layers.png
@@ -81,6 +84,9 @@ bench: $(VENV)/bench.stamp  ## layers, steps, epochs and tokenizer beside others
 
 bench-memory: $(VENV)/demo.stamp  ## constant memory on a corpus of 2 GB (about half an hour)
 	$(BIN)/python -m benchmarks.streaming_memory
+
+bench-scaling: $(VENV)/demo.stamp  ## training on 1, 2 and 4 processes (five minutes on a quiet machine)
+	$(BIN)/python -m benchmarks.scaling
 
 bench-console: $(VENV)/demo.stamp  ## the latency of a key in the console; needs saved_models/next_word_litert
 	$(BIN)/python -m benchmarks.console

@@ -17,9 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import timing
+from nlp_rnn.batches import padding_waste, plan_batches
 from nlp_rnn.config_file import load_config
 from nlp_rnn.corpus import Corpus
-from nlp_rnn.datasets import padding_waste, plan_batches
 from nlp_rnn.fast_recurrent import FastLSTM
 from nlp_rnn.fused_adam import FusedAdam
 from nlp_rnn.tokenizer import encode

@@ -22,7 +22,8 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import timing
-from nlp_rnn import datasets, pairs
+from nlp_rnn import datasets
+from nlp_rnn.batches import Batches, pair_batch, pair_stream
 from nlp_rnn.beam_search import Search, beam_search
 from nlp_rnn.config_file import load_config
 from nlp_rnn.corpus import Corpus
@@ -78,7 +79,7 @@ def read(config: Any) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray, 
     """Batches of (source, target) ids, sources to translate, the size of the vocabulary."""
     corpus = Corpus(config.data, 1, is_parallel=True).survey()
     tokenizer = datasets.prepare_tokenizer(corpus, config.data, config.tokenizer)
-    stream = pairs.PairStream(pairs.prepare_pairs(corpus, "train", config.data, tokenizer), config.training, seed=1)
+    stream = pair_stream(datasets.prepare_pairs(corpus, "train", config.data, tokenizer), config.training, 1)
     found = []
     for (source, _), target, _ in stream():
         found.append((source, target))
@@ -90,7 +91,7 @@ def read(config: Any) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray, 
 def training(model: Any, config: Any, batches: list[tuple[np.ndarray, np.ndarray]]) -> Callable[[], Any]:
     """A step on each batch, as `fit` takes it."""
     model.compile(build_optimizer(config.training, 10_000), jit_compile=False)
-    dataset = datasets.make_stepwise_dataset(lambda: (pairs.pair_batch(*sides) for sides in batches), len(batches), BATCH, num_inputs=2)
+    dataset = datasets.make_dataset(Batches(lambda: (pair_batch(*sides) for sides in batches), len(batches)))
     return lambda: model.fit(dataset, verbose=0)
 
 

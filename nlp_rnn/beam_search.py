@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from nlp_rnn.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID
 
 IMPOSSIBLE = -1e9  # added to a log-probability
 

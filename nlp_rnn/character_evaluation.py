@@ -12,7 +12,7 @@ from nlp_rnn.generation_export import GenerationModule
 from nlp_rnn.keyboard import PerplexityMeter
 from nlp_rnn.language_evaluation import load_language_model, score_text
 from nlp_rnn.runs import Run
-from nlp_rnn.tokenizer import EOS_ID
+from nlp_rnn.special_ids import EOS_ID
 
 _NUM_TEXTS, _TEXT_LENGTH, _PROMPT_LENGTH = 16, 1000, 100  # of the originality report; lengths in characters
 

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from nlp_rnn import files
@@ -34,12 +33,21 @@ class Progress:
     seconds: float = 0.0
     is_finished: bool = False
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a step was made."""
+        return bool(self.epoch or self.step)
 
-def save_checkpoint(path: Path, variables: list[Any], progress: Progress | None = None) -> None:
-    """Writes variables in order, with their paths, to an .npz file, whole or not at all."""
-    arrays = {f"{number}:{variable.path}": keras.ops.convert_to_numpy(variable.value) for number, variable in enumerate(variables)}
+
+def checkpoint_arrays(variables: list[Any]) -> dict[str, np.ndarray]:
+    """The values of variables by number and path, in order; what replicas count apart, such as metrics, is added up."""
+    return {f"{number}:{variable.path}": variable.numpy() for number, variable in enumerate(variables)}
+
+
+def save_checkpoint(path: Path, arrays: dict[str, np.ndarray], progress: Progress | None = None) -> None:
+    """Writes what `checkpoint_arrays` found to an .npz file, whole or not at all."""
     if progress is not None:
-        arrays["progress"] = np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)
+        arrays = arrays | {"progress": np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)}
     with files.atomic_file(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 

@@ -33,6 +33,7 @@ class Result:
 
 
 VERBS = {
+    "prepare": "compute a run's token ids, all that train then needs: no texts, and on JAX no TensorFlow",
     "train": "train a model, or go on with the unfinished run of the same config",
     "evaluate": "score a run or an exported model on a split",
     "export": "write a run's model as a SavedModel",
@@ -63,10 +64,11 @@ def main(pipeline: ModuleType, arguments: list[str] | None = None) -> int:
     return guarded(lambda: _run(pipeline, sys.argv[1:] if arguments is None else arguments))
 
 
-def guarded(command: Callable[[], None]) -> int:
-    """Runs a command and turns its errors into messages and an exit status."""
+def guarded(command: Callable[[], int | None]) -> int:
+    """Runs a command and turns its errors into messages and an exit status; a command may return one of its own."""
+    status = None
     try:
-        command()
+        status = command()
         sys.stdout.flush()
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -82,7 +84,7 @@ def guarded(command: Callable[[], None]) -> int:
         return 130
     except SystemExit as error:  # --help
         return error.code if isinstance(error.code, int) else 0
-    return 0
+    return status or 0
 
 
 def _run(pipeline: ModuleType, arguments: list[str]) -> None:
@@ -99,7 +101,7 @@ def _run(pipeline: ModuleType, arguments: list[str]) -> None:
         pipeline.add_options(parser, verb)
     options = parser.parse_intermixed_args(arguments[1:])
     _set_up_logging()
-    config = load_config(options.config, options.settings, task=pipeline.TASK) if verb == "train" else None
+    config = load_config(options.config, options.settings, task=pipeline.TASK) if verb in ("prepare", "train") else None
     result = getattr(pipeline, verb)(config or options)
     if isinstance(result, Result):
         print(json.dumps(result.facts, ensure_ascii=False) if options.json else result.text)
@@ -121,7 +123,7 @@ def _positive(text: str) -> int:
 
 def _parser(program: str, verb: str, text: str, task: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=program, description=text, allow_abbrev=False)
-    if verb == "train":
+    if verb in ("prepare", "train"):
         parser.add_argument("--config", metavar="FILE", help="YAML file of settings; without it, the defaults")
     if verb in ("evaluate", "export"):
         source = parser.add_mutually_exclusive_group(required=True)
@@ -159,7 +161,7 @@ def _parser(program: str, verb: str, text: str, task: str) -> argparse.ArgumentP
                 "--format", choices=("savedmodel", "litert"), default="savedmodel", help="litert: for telephones, the console"
             )
         parser.add_argument("--to", metavar="DIR", default="saved_models", help="folder of all exported models (default: %(default)s)")
-    if verb in ("train", "evaluate"):
+    if verb in ("prepare", "train", "evaluate"):
         parser.add_argument("settings", metavar="section.key=value", nargs="*", help="settings that override the config's")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser

@@ -143,6 +143,11 @@ class TrainingConfig:
     warmup_fraction: Fraction = 0.1  # of all steps
     weight_decay: NonNegativeFloat = 0.0  # adamw only
     clip_norm: NonNegativeFloat = 1.0  # global norm of the gradient; 0: not clipped
+    # Parts in which each batch is computed, one after the other: less memory, the same result.
+    gradient_accumulation: PositiveInt = 1
+    # Of classifiers and translators: batches are padded to a number of time steps that is a multiple of it; 0: as few as there can
+    # be, or on JAX, which compiles each length anew, multiples of 32. On TPUs all have the length of data.max_length.
+    pad_to_multiple_of: NonNegativeInt = 0
     ema_momentum: Fraction = 0.0  # evaluate, keep and export the moving average of the weights; 0: the weights
     # Of language models: time steps of back-propagation (the state is carried on from window to window), and whether
     # each window's length is drawn around it (Merity et al. 2018, section 4.1), so that the cuts move.
@@ -164,8 +169,13 @@ class TrainingConfig:
 @_section
 @dataclass(frozen=True)
 class HardwareConfig:
-    """What the model runs on."""
+    """What the model is trained on."""
 
+    # auto: what TF_CONFIG or TPU_NAME name, else all GPUs, else the processor. cpu, gpu: one device. mirrored: several of one
+    # machine. multi_worker: the machines that TF_CONFIG names, with all their GPUs. tpu: what TPU_NAME names.
+    strategy: Literal["auto", "cpu", "gpu", "mirrored", "multi_worker", "tpu"] = "auto"
+    num_replicas: NonNegativeInt = 0  # of mirrored: how many GPUs, 0: all; without a GPU, parts of the processor, to try it out
+    connect_seconds: PositiveInt = 300  # of multi_worker: how long to wait for the other machines at the start
     mixed_precision: Literal["off", "float16", "bfloat16"] = "off"
     is_deterministic: Switch = True  # TensorFlow's deterministic kernels: the same seed gives the same weights
 
@@ -205,4 +215,5 @@ TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
 
 SEARCH_DEFAULTS = {"beam_size": 5, "length_penalty": 1.0}  # of translation
 PAIR_SOURCES = ("multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx")  # of translation alone
+TFDS_SOURCES = ("imdb", "tiny_shakespeare", "ted_hrlr")  # those that TensorFlow reads
 FILE_SOURCES = ("csv", "tsv", "jsonl", "folders", "text", "documents", "aligned", "tmx")  # those that read data.train

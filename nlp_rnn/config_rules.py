@@ -40,6 +40,9 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
     if training.weight_decay and training.optimizer != "adamw":
         found = f"training.weight_decay is {training.weight_decay}, but training.optimizer is {training.optimizer}"
         refuse("training.weight_decay", f"{found}; only the optimizer adamw decays weights")
+    if config.hardware.num_replicas and config.hardware.strategy != "mirrored":
+        found = f"hardware.num_replicas is {config.hardware.num_replicas}, but hardware.strategy is {config.hardware.strategy}"
+        refuse("hardware.num_replicas", f"{found}; only mirrored asks for a number: use 0, or hardware.strategy=mirrored")
     if config.task == "translation":
         _check_translation(config, refuse)
     elif data.source in PAIR_SOURCES:

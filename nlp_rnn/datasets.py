@@ -1,7 +1,7 @@
-"""Examples -> cached token ids -> padded batches.
+"""Examples -> cached token ids, and batches -> tf.data.
 
-Texts are tokenised once; their ids lie on disk, keyed by a digest of texts and tokenizer, and are read row by row,
-so that a corpus may be larger than RAM. Batches hold texts of like length: on IMDB, padding falls from 74 % to 2 %.
+Texts are tokenised once; their ids lie on disk, keyed by a digest of texts and tokenizer, and are read row by row
+(`batches`), so that a corpus may be larger than RAM.
 """
 
 import contextlib
@@ -12,63 +12,27 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from nlp_rnn import files
-from nlp_rnn.config import DataConfig, TokenizerConfig
-from nlp_rnn.corpus import Corpus
+from nlp_rnn.batches import Batches, PairCache, Resampler, TokenCache
+from nlp_rnn.config import Config, ConfigError, DataConfig, TokenizerConfig
+from nlp_rnn.corpus import Corpus, label_names
+from nlp_rnn.inputs import Inputs
 from nlp_rnn.progress import track
 from nlp_rnn.sources import Example
-from nlp_rnn.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer, encode, never_empty
+from nlp_rnn.special_ids import EOS_ID, PAD_ID, UNK_ID
+from nlp_rnn.streams import check_length
+from nlp_rnn.tokenizer import Tokenizer, encode, never_empty
 from nlp_rnn.tokenizer_builder import build_tokenizer
 
 logger = logging.getLogger(__name__)
 
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
-Resampler = Callable[[np.ndarray, int, int], np.ndarray]
-
-_POOL_BATCHES = 100  # so many batches are sorted by length at a time
 _FORMAT = 3  # of the cache
-
-
-@dataclass(frozen=True)
-class TokenCache:
-    """Token ids and labels of one split, on disk.
-
-    Attributes:
-      path: folder with ids.bin (int32, one text after the other), offsets.npy and labels.npy.
-      offsets: int64 [examples + 1]; text n is ids[offsets[n]:offsets[n + 1]].
-      labels: int32 [examples].
-    """
-
-    path: Path
-    offsets: np.ndarray
-    labels: np.ndarray
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """int64 [examples], in tokens."""
-        return np.diff(self.offsets)
-
-    @classmethod
-    def load(cls, path: Path) -> "TokenCache":
-        """Reads what `write_cache` wrote."""
-        return cls(path, np.load(path / "offsets.npy"), np.load(path / "labels.npy"))
-
-    def rows(self, indices: Iterable[int]) -> list[np.ndarray]:
-        """The ids of some texts, each int32 [time]; read, not mapped, since mapped pages would count as memory."""
-        with open(self.path / "ids.bin", "rb") as file:
-            return [self._row(file, index) for index in indices]
-
-    def _row(self, file: BinaryIO, index: int) -> np.ndarray:
-        start, end = int(self.offsets[index]), int(self.offsets[index + 1])
-        file.seek(4 * start)
-        return np.frombuffer(file.read(4 * (end - start)), np.int32)
 
 
 def write_cache(path: Path, examples: Iterable[tuple[str, int]], encode_texts: Callable[[tf.Tensor], tf.RaggedTensor]) -> None:
@@ -83,6 +47,31 @@ def write_cache(path: Path, examples: Iterable[tuple[str, int]], encode_texts: C
             labels.append(np.array([label for _, label in chunk], np.int32))
     np.save(path / "offsets.npy", np.concatenate([[0], *lengths]).cumsum(dtype=np.int64))
     np.save(path / "labels.npy", np.concatenate([np.zeros(0, np.int32), *labels]))
+
+
+def prepare_inputs(corpus: Corpus, config: Config) -> tuple[Inputs, Tokenizer]:
+    """What the config's model is trained on; computed once, then found on disk.
+
+    Raises:
+      ConfigError: see `corpus.label_names`, `prepare_pairs`, `streams.check_length`.
+    """
+    data, seed, sampling = config.data, config.seed, config.tokenizer.sampling
+    tokenizer = prepare_tokenizer(corpus, data, config.tokenizer, config.training.start_from)
+    labels = label_names(corpus) if config.task == "sentiment" else []
+    numbers = {label: number for number, label in enumerate(labels)}
+    caches: list[Any] = []
+    for split in ("train", "validation"):
+        if config.task == "sentiment":
+            caches.append(prepare_split(corpus, split, data, tokenizer, numbers))
+        elif config.task == "translation":
+            caches.append(prepare_pairs(corpus, split, data, tokenizer))
+        else:
+            caches.append(prepare_stream(corpus, split, data, tokenizer))
+            check_length(caches[0], config.training)
+    digests = {f"the text of data.{split}": corpus.facts[split].digest for split in ("train", "validation")}
+    digests["the vocabulary"] = hashlib.blake2b(tokenizer.vocabulary_text().encode(), digest_size=16).hexdigest()
+    resample = make_resampler(tokenizer, sampling, seed) if sampling else None
+    return Inputs(caches[0], caches[1], tokenizer.vocab_size, labels, digests, resample), tokenizer
 
 
 def prepare_tokenizer(corpus: Corpus, data: DataConfig, config: TokenizerConfig, start_from: str = "") -> Tokenizer:
@@ -135,6 +124,21 @@ def prepare_stream(corpus: Corpus, split: str, data: DataConfig, tokenizer: Toke
     return _prepare_ids(corpus, split, data, tokenizer, how, encode_texts, lambda example: (getattr(example, side), 0))
 
 
+def prepare_pairs(corpus: Corpus, split: str, data: DataConfig, tokenizer: Tokenizer) -> PairCache:
+    """The token ids of one split; computed once, then found on disk. Pairs longer than data.max_length are left out.
+
+    Raises:
+      ConfigError: if none is left.
+    """
+    sides = [prepare_stream(corpus, split, data, tokenizer, side=side) for side in ("text", "label")]
+    is_short = (sides[0].lengths - 1 <= data.max_length) & (sides[1].lengths - 1 <= data.max_length)
+    if not is_short.any():
+        raise ConfigError(f"data.max_length is {data.max_length} tokens, but every pair of data.{split} is longer; raise it")
+    if not is_short.all():
+        logger.info("left out of %s: %s pairs longer than data.max_length, %d tokens", split, f"{(~is_short).sum():,}", data.max_length)
+    return PairCache(sides[0], sides[1], np.flatnonzero(is_short))
+
+
 def _prepare_ids(
     corpus: Corpus, split: str, data: DataConfig, tokenizer: Tokenizer, how: dict[str, object],
     encode_texts: Callable[[tf.Tensor], tf.RaggedTensor], read: Callable[[Example], tuple[str, int]],
@@ -170,61 +174,7 @@ def _key(**facts: object) -> str:
     return hashlib.blake2b(json.dumps([_FORMAT, facts], sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
-# --- batches -------------------------------------------------------------------------------------------------------
-
-
-def plan_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
-    """Shuffles examples into batches of like length; each example is in exactly one.
-
-    All examples are shuffled, pools of 100 batches sorted by length and cut, and the batches shuffled again.
-
-    Args:
-      lengths: int64 [examples], in tokens.
-      batch_size: examples a batch; the last one may hold fewer.
-      seed, epoch: the order depends on these two only.
-
-    Returns:
-      int64 arrays of example numbers.
-    """
-    generator = np.random.default_rng([seed, epoch])
-    order = generator.permutation(len(lengths))
-    pool_size = batch_size * _POOL_BATCHES
-    batches = []
-    for start in range(0, len(order), pool_size):
-        pool = order[start : start + pool_size]
-        pool = pool[np.argsort(lengths[pool], kind="stable")]
-        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
-    generator.shuffle(batches)
-    return batches
-
-
-def plan_ordered_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Batches for evaluation: all examples, from the shortest to the longest."""
-    order = np.argsort(lengths, kind="stable")
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-
-
-def padding_waste(lengths: np.ndarray, batches: list[np.ndarray]) -> float:
-    """The share of padded positions in the batches, 0-1."""
-    padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
-    return 1 - sum(int(lengths[batch].sum()) for batch in batches) / padded
-
-
-def classification_batch(cache: TokenCache, indices: np.ndarray, batch_size: int) -> Batch:
-    """Reads one batch; missing rows are filled up with UNK_ID at weight 0, so that every batch has the same size.
-
-    Returns:
-      (token_ids int32 [batch_size, time] right-padded with PAD_ID, labels int32 [batch_size],
-      sample_weight float32 [batch_size]).
-    """
-    rows = cache.rows(indices)
-    token_ids = np.full((batch_size, max(len(row) for row in rows)), PAD_ID, np.int32)
-    for place, row in enumerate(rows):
-        token_ids[place, : len(row)] = row
-    token_ids[len(rows) :, 0] = UNK_ID  # cuDNN takes no row of padding only
-    labels, weights = np.zeros(batch_size, np.int32), np.zeros(batch_size, np.float32)
-    labels[: len(rows)], weights[: len(rows)] = cache.labels[indices], 1
-    return token_ids, labels, weights
+# --- tf.data -------------------------------------------------------------------------------------------------------
 
 
 def make_resampler(tokenizer: Tokenizer, temperature: float, seed: int) -> Resampler:
@@ -246,30 +196,21 @@ def make_resampler(tokenizer: Tokenizer, temperature: float, seed: int) -> Resam
     return lambda token_ids, epoch, step: sample(token_ids, np.array([(seed * 1009 + epoch) % 2**31, step], np.int32)).numpy()
 
 
-def make_dataset(batches: Callable[[], Iterator[Batch]], num_batches: int, batch_size: int) -> tf.data.Dataset:
-    """A prefetching tf.data set over a function that yields (token_ids, a target a row, sample_weight) anew for each epoch.
+def make_dataset(batches: Batches, *, is_fixed: bool = False) -> tf.data.Dataset:
+    """A prefetching tf.data set of some batches.
 
-    Every batch has `batch_size` rows, which the graph is told: the fast recurrent layers halve them.
-    """
-    targets = (tf.TensorSpec([batch_size], tf.int32), tf.TensorSpec([batch_size], tf.float32))
-    return _dataset(batches, num_batches, (tf.TensorSpec([batch_size, None], tf.int32), *targets))
-
-
-def make_stepwise_dataset(
-    batches: Callable[[], Iterator[Any]], num_batches: int, batch_size: int, *, num_inputs: int = 1
-) -> tf.data.Dataset:
-    """As `make_dataset`, with a target and a weight at each time step.
+    The graph is told the number of rows, which is that of the first batch: the fast recurrent layers halve them.
 
     Args:
-      num_inputs: 2 where the first of a batch is a pair of token_ids.
+      is_fixed: whether the time steps are those of the first batch too, which the graph is told then.
     """
-    steps = tf.TensorSpec([batch_size, None], tf.int32)
-    inputs = (steps,) * num_inputs if num_inputs > 1 else steps
-    return _dataset(batches, num_batches, (inputs, steps, tf.TensorSpec([batch_size, None], tf.float32)))
 
+    def spec(array: np.ndarray) -> tf.TensorSpec:
+        return tf.TensorSpec(array.shape if is_fixed else [len(array)] + [None] * (array.ndim - 1), array.dtype)
 
-def _dataset(batches: Callable[[], Iterator[Any]], num_batches: int, signature: Any) -> tf.data.Dataset:
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    signature = tf.nest.map_structure(spec, next(batches.read()))
+    dataset = tf.data.Dataset.from_generator(batches.read, output_signature=signature)
     options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
     options.autotune.enabled = False  # nothing here is to be tuned, and to stop the tuner takes up to 15 seconds an epoch
-    return dataset.apply(tf.data.experimental.assert_cardinality(num_batches)).prefetch(4).with_options(options)
+    return dataset.apply(tf.data.experimental.assert_cardinality(batches.count)).prefetch(4).with_options(options)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from nlp_rnn import files
-from nlp_rnn.tokenizer import UNK_ID
+from nlp_rnn.special_ids import UNK_ID
 
 _ORANGE, _BLUE = (217, 96, 26), (31, 95, 168)
 _WORD_START = "\u2581"

@@ -18,7 +18,8 @@ import tensorflow as tf
 from nlp_rnn import __version__, files
 from nlp_rnn.config import Config, ConfigError
 from nlp_rnn.config_file import load_config, to_yaml
-from nlp_rnn.tokenizer import PAD_ID, Tokenizer
+from nlp_rnn.special_ids import PAD_ID
+from nlp_rnn.tokenizer import Tokenizer
 
 TEXT = tf.TensorSpec([None], tf.string, name="text")
 

@@ -54,6 +54,7 @@ class _Fast:
         layer: Any = self
         reasons = {
             "there is a GPU": bool(tf.config.list_physical_devices("GPU")),
+            "there is a TPU": bool(tf.config.list_logical_devices("TPU")),
             f"it computes in {layer.compute_dtype}": layer.compute_dtype != "float32",
             "it is unrolled": layer.unroll,
             "zero_output_for_mask is on": layer.zero_output_for_mask,

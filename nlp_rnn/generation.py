@@ -8,8 +8,8 @@ import tensorflow as tf
 from nlp_rnn import sampling as sampling_of
 from nlp_rnn.language_model import LanguageModel
 from nlp_rnn.sampling import IMPOSSIBLE, REPETITION_WINDOW, Sampling
+from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nlp_rnn.stepper import States, Stepper
-from nlp_rnn.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 MOST_STOP_LENGTH = 32  # of a stop string, in ids
 

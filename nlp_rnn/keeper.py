@@ -13,39 +13,31 @@ import keras
 import numpy as np
 
 from nlp_rnn import files
-from nlp_rnn.checkpoints import Progress, load_checkpoint, save_checkpoint
+from nlp_rnn.checkpoints import Progress, checkpoint_arrays, load_checkpoint, save_checkpoint
 from nlp_rnn.config import ConfigError
+from nlp_rnn.distribution import Placement, Stopped
 from nlp_rnn.progress import Bar
 from nlp_rnn.runs import Run
 
 logger = logging.getLogger(__name__)
 
+_STEPS_BETWEEN_QUESTIONS = 4  # of workers, whether one was told to stop
+
 
 class Stream(Protocol):
-    """The part of the training batches that the keeper moves: where they start.
-
-    Attributes:
-      epoch, first_step: of the next batches.
-    """
-
-    epoch: int
-    first_step: int
+    """What the keeper needs to know of the training batches."""
 
     @property
     def steps_per_epoch(self) -> int:
         """Of the current epoch."""
 
 
-class Stopped(KeyboardInterrupt):
-    """The user stopped the training; its state is saved."""
-
-
 class RunKeeper(keras.callbacks.Callback):
     """Keeps the run directory true: checkpoints, history, best weights, early stopping, progress bar, interruptions."""
 
-    def __init__(self, run: Run, stream: Stream, progress: Progress) -> None:
+    def __init__(self, run: Run, stream: Stream, progress: Progress, placement: Placement) -> None:
         super().__init__()
-        self.run, self.stream, self.progress = run, stream, progress
+        self.run, self.stream, self.progress, self.placement = run, stream, progress, placement
         self.averages = keras.callbacks.SwapEMAWeights()
         self._signal: int | None = None
         self._metrics_to_restore: list[np.ndarray] | None = None
@@ -57,15 +49,13 @@ class RunKeeper(keras.callbacks.Callback):
         """Loads the last checkpoint into a built and compiled model."""
         load_checkpoint(self.run.last_checkpoint, training_variables(model))
         if self.progress.step:  # fit resets the metrics before its first batch: their state waits until then
-            self._metrics_to_restore = [keras.ops.convert_to_numpy(variable) for variable in _metric_variables(model)]
-        self.stream.epoch, self.stream.first_step = self.progress.epoch, self.progress.step
+            self._metrics_to_restore = list(checkpoint_arrays(_metric_variables(model)).values())
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._last_save = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch_start = time.monotonic()
-        self.stream.epoch = epoch
         if hasattr(self.model, "reset_states") and not self.progress.step:
             self.model.reset_states("training")
         if self._metrics_to_restore is not None:
@@ -87,23 +77,37 @@ class RunKeeper(keras.callbacks.Callback):
             self._bar.advance(f"cross-entropy {float(logs['cross_entropy']):.4f}")
         if self.progress.step == self.stream.steps_per_epoch:
             return  # the epoch's end saves and stops: from here there would be no step to go on with
-        if self._signal is not None:
+        stops, saves = self._wishes()
+        if stops:
             self._save()
             self._close_bar()
             raise Stopped(
                 f"stopped in epoch {self.progress.epoch + 1} after step {self.progress.step} of {self.stream.steps_per_epoch}; "
                 "everything is saved: run the same command again to go on"
             )
-        if time.monotonic() - self._last_save > self.run.config.training.checkpoint_seconds:
+        if saves:
             self._save()
+
+    def _wishes(self, *, asks: bool = False) -> tuple[bool, bool]:
+        """Whether any worker was told to stop, and whether the chief thinks it time to save: all workers do it after one step.
+
+        Args:
+          asks: whether workers ask each other whatever the step; else every few steps.
+        """
+        if self.placement.num_workers > 1 and not asks and self.progress.step % _STEPS_BETWEEN_QUESTIONS:
+            return False, False
+        is_due = time.monotonic() - self._last_save > self.run.config.training.checkpoint_seconds
+        stops, saves = self.placement.sum_over_workers(int(self._signal is not None), int(is_due and self.placement.is_chief))
+        return bool(stops), bool(saves)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._close_bar()
         progress, config = self.progress, self.run.config.training
+        self._sync()
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}, "learning_rate": rate}
         progress.history.append(row)
-        progress.epoch, progress.step, self.stream.first_step = epoch + 1, 0, 0
+        progress.epoch, progress.step = epoch + 1, 0
         value = row[config.monitor]
         sign = 1 if config.monitor == "val_accuracy" else -1
         progress.wait += 1
@@ -113,7 +117,8 @@ class RunKeeper(keras.callbacks.Callback):
         is_stale = bool(config.patience) and progress.wait >= config.patience
         progress.is_finished = epoch + 1 == config.epochs or is_stale
         self._save()
-        _write_history(self.run.path / "history.csv", progress.history)
+        if self.placement.is_chief:
+            _write_history(self.run.path / "history.csv", progress.history)
         logger.info(
             "epoch %d: cross-entropy %.4f%s; validation %.4f%s; %.0f s%s",
             epoch + 1, row["cross_entropy"], _share(row, "accuracy"), row["val_cross_entropy"], _share(row, "val_accuracy"),
@@ -121,8 +126,7 @@ class RunKeeper(keras.callbacks.Callback):
         )  # fmt: skip
         if is_stale:
             logger.info("stopped early: %s has not improved for %d epochs", config.monitor, config.patience)
-            self.model.stop_training = True
-        if self._signal is not None and not progress.is_finished:
+        if self._wishes(asks=True)[0] and not progress.is_finished:
             raise Stopped(f"stopped after epoch {progress.epoch}; everything is saved: run the same command again to go on")
 
     def signals(self) -> Any:
@@ -143,20 +147,32 @@ class RunKeeper(keras.callbacks.Callback):
             "and train under another name=..."
         )
 
+    def _sync(self) -> None:
+        """Brings the model's variables up to date: on JAX, `fit` keeps their values elsewhere meanwhile."""
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()
+
     def _save(self) -> None:
+        self._sync()
         if not all(np.isfinite(weight.numpy()).all() for weight in self.model.trainable_variables):
             raise self._diverged("the weights became infinite")  # after a loss that was finite still
         self.progress.seconds = self._seconds_before + time.monotonic() - self._session_start
-        save_checkpoint(self.run.last_checkpoint, training_variables(self.model), self.progress)
+        self._write(self.run.last_checkpoint, training_variables(self.model), self.progress)
         self._last_save = time.monotonic()
 
     def _save_best(self) -> None:
         has_averages = bool(self.run.config.training.ema_momentum)
         if has_averages:  # the validated weights were the averages
             self.averages.on_test_begin()
-        save_checkpoint(self.run.best_checkpoint, kept_weights(self.model))
+        self._write(self.run.best_checkpoint, kept_weights(self.model))
         if has_averages:
             self.averages.on_test_end()
+
+    def _write(self, path: Path, variables: list[Any], progress: Progress | None = None) -> None:
+        arrays = checkpoint_arrays(variables)  # by all workers: metrics are summed over them
+        if self.placement.is_chief:
+            save_checkpoint(path, arrays, progress)
+        self.placement.wait_for_all()
 
     def _close_bar(self) -> None:
         if self._bar:

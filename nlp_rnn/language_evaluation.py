@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from nlp_rnn import datasets, models
+from nlp_rnn.batches import TokenCache
 from nlp_rnn.checkpoints import load_checkpoint
 from nlp_rnn.config import Config
-from nlp_rnn.datasets import TokenCache
 from nlp_rnn.evaluation import corpus_with
 from nlp_rnn.keyboard import KeyboardMeter, PerplexityMeter
 from nlp_rnn.kneser_ney import KneserNey
@@ -22,8 +22,9 @@ from nlp_rnn.neural_cache import CacheSettings, ContinuousCache
 from nlp_rnn.ondevice import OnDeviceModel
 from nlp_rnn.progress import track
 from nlp_rnn.runs import Run
+from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID
 from nlp_rnn.streams import TokenStream
-from nlp_rnn.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
+from nlp_rnn.tokenizer import Tokenizer
 from nlp_rnn.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from nlp_rnn import replicas
 from nlp_rnn.config import ModelConfig
 from nlp_rnn.heads import SoftmaxHead
 from nlp_rnn.recurrent import WordDropout, build_recurrent_layer
@@ -64,6 +65,11 @@ class LanguageModel(keras.Model):
 
         Padding at a row's end leaves the hidden vectors before it as they are; the states are those behind the padding.
         """
+        hidden, _, found = self._run(token_ids, states, training)
+        return hidden, found
+
+    def _run(self, token_ids: Any, states: States, training: bool) -> tuple[Any, Any, States]:
+        """As `run`, with the hidden vectors before their dropout in the middle."""
         sequences = self.word_dropout(token_ids, self.embedding(token_ids), training=training)
         found = []
         for number, layer in enumerate(self.recurrent):
@@ -75,10 +81,7 @@ class LanguageModel(keras.Model):
             norm = self.norms[number]
             if norm is not None:
                 sequences = norm(sequences)
-        hidden = self.dropouts[-1](sequences, training=training)
-        if training:
-            self._regularize(hidden, sequences)
-        return hidden, found
+        return self.dropouts[-1](sequences, training=training), sequences, found
 
     def advance(self, token_ids: Any, states: States) -> tuple[Any, States]:
         """One step of `run`, by the cells alone: int32 [batch] -> hidden float [batch, features] and the states behind it."""
@@ -131,7 +134,7 @@ class LanguageModel(keras.Model):
         """Starts the texts of "training" or "evaluation" anew."""
         for variables in self._carried[phase]:
             for variable in variables:
-                variable.assign(keras.ops.zeros_like(variable))
+                variable.assign(keras.ops.zeros(variable.shape))
 
     @property
     def kept_weights(self) -> list[keras.Variable]:
@@ -139,42 +142,42 @@ class LanguageModel(keras.Model):
         carried = {id(variable) for phase in self._carried.values() for variables in phase for variable in variables}
         return [weight for weight in self.weights if id(weight) not in carried]
 
-    def call(self, token_ids: Any, training: bool = False) -> Any:
-        """int32 [batch, time] -> hidden float [batch, time, features], from the carried states on."""
+    def call(self, token_ids: Any, training: bool = False) -> tuple[Any, Any]:
+        """int32 [batch, time] -> hidden float [batch, time, features], after and before dropout, from the carried states on."""
         carried = self._carried["training" if training else "evaluation"]
-        states = [[keras.ops.cast(variable, self.compute_dtype) for variable in variables] for variables in carried]
-        hidden, found = self.run(token_ids, states, training=training)
+        states = [[keras.ops.cast(replicas.own_rows(variable), self.compute_dtype) for variable in variables] for variables in carried]
+        hidden, sequences, found = self._run(token_ids, states, training)
         for variables, values in zip(carried, found, strict=True):
             for variable, value in zip(variables, values, strict=True):
-                variable.assign(keras.ops.stop_gradient(value))
-        return hidden
+                value = keras.ops.cast(keras.ops.stop_gradient(value), "float32")
+                variable.assign(replicas.with_own_rows(variable, value))
+        return hidden, sequences
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
-        """Mean cross-entropy in nats of the tokens whose weight is not 0, and the regularisers.
+        """Mean cross-entropy in nats of the tokens whose weight is not 0, and the regularisers; of several replicas, each one's share.
 
         Args:
-          y: int32 [batch, time], the next ids. y_pred: hidden vectors. sample_weight: float [batch, time].
+          y: int32 [batch, time], the next ids. y_pred: hidden vectors, as `call` gives them. sample_weight: float [batch, time].
         """
         ops = keras.ops
-        hidden = ops.cast(ops.reshape(y_pred, (-1, y_pred.shape[-1])), "float32")
+        hidden = ops.cast(ops.reshape(y_pred[0], (-1, y_pred[0].shape[-1])), "float32")
         weights = ops.reshape(sample_weight, (-1,))
         total, count = self.head.loss(hidden, ops.reshape(y, (-1,)), weights, training=training), ops.sum(weights)
-        mean = total / ops.maximum(count, 1.0)
-        self.cross_entropy.update_state(mean, sample_weight=count)
+        self.cross_entropy.update_state(total / ops.maximum(count, 1.0), sample_weight=count)
+        mean = total / ops.maximum(replicas.batch_weight(weights), 1.0)
         if not training:
             return mean
-        share = ops.cast(ops.shape(y)[1], "float32") / self.window if self.window else 1.0
-        return sum(self.losses, mean * share)
+        length = ops.cast(ops.shape(y)[1], "float32") / self.window if self.window else 1.0
+        return mean * length + replicas.share() * self._regularizers(hidden, y_pred[1])
 
-    def _regularize(self, hidden: Any, sequences: Any) -> None:
-        ops = keras.ops
+    def _regularizers(self, hidden: Any, sequences: Any) -> Any:
+        ops, found = keras.ops, 0.0
         if self.activation_regularization:
-            self.add_loss(self.activation_regularization * ops.mean(ops.square(ops.cast(hidden, "float32"))))
+            found += self.activation_regularization * ops.mean(ops.square(hidden))
         if self.temporal_regularization:
             change = ops.cast(sequences[:, 1:] - sequences[:, :-1], "float32")
-            self.add_loss(
-                self.temporal_regularization * ops.sum(ops.square(change)) / ops.cast(ops.maximum(ops.size(change), 1), "float32")
-            )
+            found += self.temporal_regularization * ops.sum(ops.square(change)) / ops.cast(ops.maximum(ops.size(change), 1), "float32")
+        return found
 
     def _sizes(self) -> list[list[int]]:
         """The sizes of each layer's states."""

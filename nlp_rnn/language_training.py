@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from nlp_rnn import runs
+from nlp_rnn import runs, session
 from nlp_rnn.config import Config
-from nlp_rnn.corpus import load_corpus
-from nlp_rnn.startup import import_tensorflow
 
 
 def train_run(config: Config) -> tuple[runs.Run, dict[str, Any]]:
@@ -15,23 +13,18 @@ def train_run(config: Config) -> tuple[runs.Run, dict[str, Any]]:
       the run, and seconds, epochs, best_epoch, seed and cross_entropy, the best one on validation data in nats a token.
 
     Raises:
-      ConfigError: see `corpus.load_corpus`, `streams.check_length`, `training.train_language_model`.
+      ConfigError: see `session.opened`, `training.train_language_model`.
     """
-    run = runs.find_run(config)
-    corpus = load_corpus(config.data, config.seed)  # mistakes show before TensorFlow is imported
+    with session.opened(config) as found:
+        from nlp_rnn import models, plots, training
 
-    import_tensorflow()
-    from nlp_rnn import datasets, models, plots, streams, training
-
-    tokenizer = datasets.prepare_tokenizer(corpus, config.data, config.tokenizer, config.training.start_from)
-    splits = {split: datasets.prepare_stream(corpus, split, config.data, tokenizer) for split in ("train", "validation")}
-    streams.check_length(splits["train"], config.training)
-    run = run or runs.create_run(config, [], tokenizer.save)
-    training.configure_hardware(config.hardware, config.seed)
-    model = models.build_language_model(config.model, vocab_size=tokenizer.vocab_size, training=config.training)
-    with runs.locked(run):
-        progress = training.train_language_model(model, run, splits["train"], splits["validation"])
+        placement, run, inputs = found.placement, found.run, found.inputs
+        training.configure_hardware(config.hardware, config.seed)
+        with placement.scope():
+            model = models.build_language_model(config.model, vocab_size=inputs.vocab_size, training=config.training)
+        progress = training.train_language_model(model, run, inputs, placement)
+    summary = {"seconds": round(progress.seconds, 1), "epochs": progress.epoch, "best_epoch": progress.best_epoch, "seed": config.seed}
+    if placement.is_chief:
         plots.plot_curves(progress.history, run.path / "curves.png", title=f"{config.name}: {config.model.cell}")
-        summary = {"seconds": round(progress.seconds, 1), "epochs": progress.epoch, "best_epoch": progress.best_epoch, "seed": config.seed}
         run.write_metrics(training=summary)
     return run, summary | {"cross_entropy": progress.best if progress.best is not None else float("nan")}

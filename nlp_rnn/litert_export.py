@@ -17,7 +17,8 @@ from nlp_rnn.export import next_version
 from nlp_rnn.language_model import LanguageModel
 from nlp_rnn.neural_cache import CacheSettings
 from nlp_rnn.ondevice import PRECISIONS, SETTINGS_FILE, SPLITTERS, OnDeviceModel
-from nlp_rnn.tokenizer import EOS_ID, Tokenizer
+from nlp_rnn.special_ids import EOS_ID
+from nlp_rnn.tokenizer import Tokenizer
 from nlp_rnn.vocabulary import Vocabulary
 
 _PARITY = 1e-3  # of the float file's log-probabilities to the model's

@@ -1,9 +1,10 @@
-"""The suite's models: plain functional Keras, from token ids to logits."""
+"""The suite's models, from token ids to logits."""
 
 from typing import Any
 
 import keras
 
+from nlp_rnn import replicas
 from nlp_rnn.config import ModelConfig, TrainingConfig
 from nlp_rnn.language_model import LanguageModel
 from nlp_rnn.recurrent import MaskedPooling, build_recurrent_stack
@@ -12,7 +13,30 @@ from nlp_rnn.translator import Translator
 _PAD_ID = 0  # tokenizer.PAD_ID; models do not import TensorFlow
 
 
-def build_classifier(config: ModelConfig, *, vocab_size: int, num_classes: int) -> keras.Model:
+@keras.saving.register_keras_serializable("nlp_rnn")
+class Classifier(keras.Model):
+    """A functional model [batch, time] -> logits [batch, classes], with its loss and metrics.
+
+    Targets: int32 [batch]. Sample weights: float [batch], 0 for rows that fill up a batch.
+    """
+
+    # The arguments of Keras's functional models, by which `load_model` knows it as one.
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(inputs, outputs, name=name, **kwargs)
+        self.accuracy = keras.metrics.Mean(name="accuracy")
+        self.cross_entropy = keras.metrics.Mean(name="cross_entropy")  # nats an example
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
+        """Mean cross-entropy in nats of the examples whose weight is not 0; of several replicas, each one's share."""
+        ops = keras.ops
+        weights = ops.ones(ops.shape(y)[:1]) if sample_weight is None else sample_weight
+        losses = ops.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
+        self.accuracy.update_state(ops.cast(ops.argmax(y_pred, axis=-1), y.dtype) == y, sample_weight=weights)
+        self.cross_entropy.update_state(losses, sample_weight=weights)
+        return ops.sum(losses * weights) / ops.maximum(replicas.batch_weight(weights), 1.0)
+
+
+def build_classifier(config: ModelConfig, *, vocab_size: int, num_classes: int) -> Classifier:
     """Embedding, recurrent stack, pooling, linear output.
 
     Args:
@@ -28,7 +52,7 @@ def build_classifier(config: ModelConfig, *, vocab_size: int, num_classes: int) 
     mask = NotPadding(name="mask")(token_ids)
     vectors = keras.layers.Embedding(vocab_size, config.embedding_dim, name="embedding")(token_ids)
     logits = build_classifier_encoder(config, num_classes=num_classes)([vectors, mask])
-    return keras.Model(token_ids, logits, name="classifier")
+    return Classifier(token_ids, logits, name="classifier")
 
 
 def build_classifier_encoder(config: ModelConfig, *, num_classes: int) -> keras.Model:

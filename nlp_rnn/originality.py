@@ -21,7 +21,7 @@ class TrainingText:
     """A training text on disk, as ids of characters, in which passages are found; memory stays constant.
 
     Args:
-      path: ids.bin of a `datasets.TokenCache`.
+      path: ids.bin of a `batches.TokenCache`.
     """
 
     def __init__(self, path: Path) -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from nlp_rnn.language_model import LanguageModel
+from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.subwords import WORD_START
-from nlp_rnn.tokenizer import EOS_ID, Tokenizer
+from nlp_rnn.tokenizer import Tokenizer
 from nlp_rnn.vocabulary import PROFANE_WORDS, Vocabulary
 
 MOST_WORDS = 100  # that can be asked for

@@ -105,9 +105,14 @@ class WeightDrop(keras.layers.Wrapper):
             return self.layer(sequences, **options)
         kernel = self.layer.cell.recurrent_kernel
         dropped = keras.random.dropout(kernel, self.rate, seed=self.seed_generator)
-        # Within the scope the layer reads `dropped` wherever it asks for its kernel, on every backend.
-        with keras.StatelessScope(state_mapping=[(kernel, dropped)]):
-            return self.layer(sequences, **options)
+        # Within the scope the layer reads `dropped` wherever it asks for its kernel, on every backend. JAX, which keeps variables in
+        # such a scope itself, must be told the others; and what they were set to, as the seeds of dropout are, behind it.
+        values = [(each, dropped if each is kernel else keras.ops.convert_to_tensor(each)) for each in self.layer.variables]
+        with keras.StatelessScope(state_mapping=values) as scope:
+            outputs = self.layer(sequences, **options)
+        for variable in self.layer.non_trainable_variables:
+            variable.assign(scope.get_current_value(variable))
+        return outputs
 
     def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
         return self.layer.compute_output_shape(sequences_shape)

@@ -21,7 +21,8 @@ class Run:
     """A run on disk.
 
     Attributes:
-      path: the folder; holds config.yaml, labels.json, tokenizer/, checkpoints/, history.csv, metrics.json, log.txt.
+      path: the folder; holds config.yaml, labels.json, tokenizer/, checkpoints/, history.csv, metrics.json, log.txt, and ids/ if
+        the run was prepared.
       config: resolved.
     """
 
@@ -37,6 +38,11 @@ class Run:
     def best_checkpoint(self) -> Path:
         """The weights that did best on validation data."""
         return self.path / "checkpoints" / "best.npz"
+
+    @property
+    def ids(self) -> Path:
+        """The token ids that the verb prepare left, if it did."""
+        return self.path / "ids"
 
     @property
     def labels(self) -> list[str]:
@@ -100,12 +106,18 @@ def create_run(config: Config, labels: list[str], save_tokenizer: Callable[[Path
 
 
 @contextlib.contextmanager
-def locked(run: Run) -> Iterator[None]:
+def locked(run: Run, *, is_chief: bool = True) -> Iterator[None]:
     """Keeps other processes from training in the run directory; a killed process leaves no lock. Logs to log.txt meanwhile.
+
+    Args:
+      is_chief: whether this process writes; the others of its cluster only read.
 
     Raises:
       ConfigError: if another process holds it.
     """
+    if not is_chief:
+        yield
+        return
     lock = filelock.FileLock(run.path / ".lock")
     with files.disk_errors(run.path):
         try:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from nlp_rnn.batches import Batch, TokenCache
 from nlp_rnn.config import ConfigError, TrainingConfig
-from nlp_rnn.datasets import Batch, TokenCache
-from nlp_rnn.tokenizer import EOS_ID, PAD_ID, UNK_ID
+from nlp_rnn.special_ids import EOS_ID, PAD_ID, UNK_ID
 
 _STEP = 5  # drawn window lengths are multiples of it, as are the chunks that the fast layers compute
 _MOST_UNKNOWN = 0.8  # of the tokens: there is next to nothing to learn
@@ -26,34 +26,37 @@ class TokenStream:
       cache: from `datasets.prepare_stream`.
       drop_remainder: whether the last ids, fewer than `batch_size`, are left out (training); else the last row is
         filled up at weight 0.
+      rows: which of the rows to read; None: all.
     """
 
-    def __init__(self, cache: TokenCache, batch_size: int, *, drop_remainder: bool) -> None:
+    def __init__(self, cache: TokenCache, batch_size: int, *, drop_remainder: bool, rows: slice | None = None) -> None:
+        self._rows = np.arange(batch_size)[rows or slice(None)]
         self._path, self.num_tokens, self.batch_size = cache.path / "ids.bin", int(cache.offsets[-1]), batch_size
         self.row_length = self.num_tokens // batch_size if drop_remainder else -(-self.num_tokens // batch_size)
 
     def read(self, start: int, length: int) -> Batch:
-        """Positions start to start + length of all rows.
+        """Positions start to start + length of the rows.
 
         Returns:
-          (token_ids int32 [batch_size, length], the ids that follow them int32 [batch_size, length], weights float32
-          [batch_size, length]: 0 behind the last id).
+          (token_ids int32 [rows, length], the ids that follow them int32 [rows, length], weights float32 [rows, length]: 0
+          behind the row's last id).
         """
-        token_ids = np.full((self.batch_size, length + 1), PAD_ID, np.int32)
+        token_ids = np.full((len(self._rows), length + 1), PAD_ID, np.int32)
         with open(self._path, "rb") as file:
-            for row in range(self.batch_size):
+            for place, row in enumerate(self._rows.tolist()):
                 first = row * self.row_length + start  # the place of the first target; its input stands before it
-                found = max(0, min(length, self.num_tokens - first))
+                found = max(0, min(length, self.row_length - start, self.num_tokens - first))
                 file.seek(4 * max(first - 1, 0))
                 read = np.frombuffer(file.read(4 * (found + (first > 0))), np.int32) if found else np.zeros(0, np.int32)
                 ids = read if first else np.concatenate([[EOS_ID], read]).astype(np.int32)
-                token_ids[row, : len(ids)] = ids
-        places = np.arange(self.batch_size)[:, None] * self.row_length + start + np.arange(length)
-        return token_ids[:, :-1], token_ids[:, 1:], (places < self.num_tokens).astype(np.float32)
+                token_ids[place, : len(ids)] = ids
+        steps = start + np.arange(length)
+        is_own = (steps < self.row_length) & (self._rows[:, None] * self.row_length + steps < self.num_tokens)
+        return token_ids[:, :-1], token_ids[:, 1:], is_own.astype(np.float32)
 
-    def windows(self, length: int) -> list[tuple[int, int]]:
-        """(start, length) of windows of equal length; the last one may be shorter."""
-        return [(start, min(length, self.row_length - start)) for start in range(0, self.row_length, length)]
+    def windows(self, length: int, *, is_fixed: bool = False) -> list[tuple[int, int]]:
+        """(start, length) of windows of equal length; the last one is shorter, unless `is_fixed`, and then goes beyond the rows' end."""
+        return [(start, length if is_fixed else min(length, self.row_length - start)) for start in range(0, self.row_length, length)]
 
 
 def check_length(cache: TokenCache, config: TrainingConfig) -> None:
@@ -90,10 +93,12 @@ class WindowStream:
 
     Args:
       max_steps: of an epoch, which then reads on where the one before stopped; 0: an epoch is the whole text.
+      is_fixed: see `TokenStream.windows`.
     """
 
-    def __init__(self, stream: TokenStream, *, window: int, is_random: bool, seed: int, max_steps: int = 0) -> None:
+    def __init__(self, stream: TokenStream, *, window: int, is_random: bool, seed: int, max_steps: int = 0, is_fixed: bool = False) -> None:
         self._stream, self._window, self._is_random, self._seed, self._max_steps = stream, window, is_random, seed, max_steps
+        self._is_fixed = is_fixed
         self.epoch = self.first_step = 0
 
     @property
@@ -107,7 +112,7 @@ class WindowStream:
 
     def plan(self, epoch: int) -> list[tuple[int, int]]:
         """(start, length) of an epoch's windows."""
-        whole = self._draw(epoch) if self._is_random else self._stream.windows(self._window)
+        whole = self._draw(epoch) if self._is_random else self._stream.windows(self._window, is_fixed=self._is_fixed)
         if not self._max_steps:
             return whole
         first = epoch * self._max_steps % len(whole)

@@ -23,13 +23,12 @@ from nlp_rnn.config import ConfigError
 from nlp_rnn.letter_case import apply_case, mark_case
 from nlp_rnn.normalization import normalize, valid_utf8
 from nlp_rnn.segmentation import Segmenter
+from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, SPECIAL_PIECES, UNK_ID
 from nlp_rnn.subwords import BYTE_PIECES, WORD_START
 from nlp_rnn.words import SPLITTERS
 
 logger = logging.getLogger(__name__)
 
-PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
-SPECIAL_PIECES = ("<pad>", "<unk>", "<s>", "</s>")
 CASE_MARKERS = ("<title>", "<upper>")  # ids 4 and 5 where case is "markers"
 UNKNOWN_TEXT = "\ufffd"  # what an unknown piece looks like in text
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from nlp_rnn import subwords
 from nlp_rnn.config import ConfigError, TokenizerConfig
 from nlp_rnn.files import read_lines
+from nlp_rnn.special_ids import SPECIAL_PIECES
 from nlp_rnn.subwords import BYTE_PIECES
-from nlp_rnn.tokenizer import SPECIAL_PIECES, Tokenizer, unescape
+from nlp_rnn.tokenizer import Tokenizer, unescape
 
 
 def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:

@@ -1,44 +1,52 @@
 """Compile, fit, resume, predict."""
 
-import functools
 import importlib.util
 import logging
 import math
-from collections.abc import Callable, Iterator
+import time
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from nlp_rnn.checkpoints import Progress, load_checkpoint, load_progress
-from nlp_rnn.config import ConfigError, HardwareConfig, TrainingConfig
-from nlp_rnn.datasets import (
-    Batch,
-    Resampler,
+from nlp_rnn.batches import (
+    Batches,
+    BatchStream,
+    PairCache,
     TokenCache,
     classification_batch,
-    make_dataset,
-    make_stepwise_dataset,
+    classification_stream,
     padding_waste,
-    plan_batches,
+    pair_batch,
+    pair_keys,
+    pair_stream,
     plan_ordered_batches,
+    read_pairs,
 )
+from nlp_rnn.checkpoints import Progress, load_checkpoint, load_progress
+from nlp_rnn.config import Config, ConfigError, HardwareConfig, TrainingConfig
+from nlp_rnn.distribution import ONE_DEVICE, Placement
+from nlp_rnn.inputs import Inputs
 from nlp_rnn.keeper import RunKeeper, kept_weights
 from nlp_rnn.language_model import LanguageModel
 from nlp_rnn.optimizers import build_optimizer
-from nlp_rnn.pairs import PairCache, PairStream, make_pair_evaluation
 from nlp_rnn.runs import Run
 from nlp_rnn.streams import TokenStream, WindowStream, unknown_share
 from nlp_rnn.translator import Translator
 
 logger = logging.getLogger(__name__)
 
+_SECONDS_OF_A_SLOW_DISK = 90.0
+_USUAL_MULTIPLE = 32  # where XLA compiles each length of a batch anew
+
 
 def configure_hardware(hardware: HardwareConfig, seed: int) -> None:
     """Seeds everything and sets kernels and precision; call it before a model is built."""
     keras.utils.set_random_seed(seed)
-    if hardware.is_deterministic:
+    if hardware.is_deterministic and _has_tensorflow():
+        import tensorflow as tf
+
         tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy("float32" if hardware.mixed_precision == "off" else f"mixed_{hardware.mixed_precision}")
 
@@ -46,139 +54,144 @@ def configure_hardware(hardware: HardwareConfig, seed: int) -> None:
 # --- training ------------------------------------------------------------------------------------------------------
 
 
-class BatchStream:
-    """The training batches, in an order that depends on seed and epoch only; can start in mid-epoch.
-
-    Args:
-      resample: (token_ids, epoch, step) -> token_ids, other segmentations of the same texts; or None.
-    """
-
-    def __init__(self, cache: TokenCache, config: TrainingConfig, seed: int, resample: Resampler | None = None) -> None:
-        self._cache, self._batch_size, self._seed, self._resample = cache, config.batch_size, seed, resample
-        steps = math.ceil(len(cache.labels) / config.batch_size)
-        self.steps_per_epoch = min(steps, config.max_steps_per_epoch or steps)
-        self.epoch = self.first_step = 0
-
-    def plan(self) -> list[np.ndarray]:
-        """The batches of the current epoch that are still to come."""
-        batches = plan_batches(self._cache.lengths, self._batch_size, seed=self._seed, epoch=self.epoch)
-        return batches[self.first_step : self.steps_per_epoch]
-
-    def __call__(self) -> Iterator[Batch]:
-        for step, indices in enumerate(self.plan(), start=self.first_step):
-            token_ids, labels, weights = classification_batch(self._cache, indices, self._batch_size)
-            yield self._resample(token_ids, self.epoch, step) if self._resample else token_ids, labels, weights
-
-
-def train_classifier(
-    model: keras.Model, run: Run, train: TokenCache, validation: TokenCache, resample: Resampler | None = None
-) -> Progress:
+def train_classifier(model: keras.Model, run: Run, inputs: Inputs, placement: Placement = ONE_DEVICE) -> Progress:
     """Trains the model, or goes on where the run stopped; the best weights end up in the run's best checkpoint.
 
     Args:
-      resample: what `BatchStream` takes.
+      inputs: of TokenCaches.
+      placement: the devices; the model was made in its scope.
 
     Raises:
       ConfigError: if the loss is no longer finite; the last good checkpoint stays.
       Stopped: on Ctrl-C or SIGTERM, after saving.
     """
-    config = run.config.training
-    stream = BatchStream(train, config, run.config.seed, resample)
-    model.compile(
-        build_optimizer(config, config.epochs * stream.steps_per_epoch),
-        # The mean over real examples: filled-up rows weigh 0.
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight"),
-        weighted_metrics=[
-            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
-            keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
-        ],
-        jit_compile=False,  # XLA would compile anew for every length
-    )
+    config, train = run.config.training, inputs.train
+    rows = placement.rows(config.batch_size)
+    multiple = _multiple(run.config, placement)
+    stream = classification_stream(train, config, run.config.seed, rows=rows, multiple=multiple, resample=inputs.resample)
+    compile_model(model, config, config.epochs * stream.steps_per_epoch, placement)
     logger.info(
         "training on %d examples, %d steps an epoch, batch %d, %.1f %% padding, %s parameters",
-        len(train.labels), stream.steps_per_epoch, config.batch_size, 100 * padding_waste(train.lengths, stream.plan()),
+        len(train), stream.steps_per_epoch, config.batch_size, 100 * padding_waste(train.lengths, stream.plan()),
         f"{model.count_params():,}",
     )  # fmt: skip
-    return _train(model, run, stream, make_evaluation_dataset(validation, config.batch_size))
+    return _train(model, run, stream, _classifier_evaluation(inputs.validation, config.batch_size, rows, multiple), placement)
 
 
-def train_language_model(model: LanguageModel, run: Run, train: TokenCache, validation: TokenCache) -> Progress:
+def train_language_model(model: LanguageModel, run: Run, inputs: Inputs, placement: Placement = ONE_DEVICE) -> Progress:
     """As `train_classifier`, over texts that are read on from batch to batch; `streams.check_length` comes first."""
-    config = run.config.training
-    text = TokenStream(train, config.batch_size, drop_remainder=True)
+    config, rows = run.config.training, placement.rows(run.config.training.batch_size)
+    if placement.has_fixed_shapes and config.random_window:
+        raise ConfigError("training.random_window is true, but a TPU takes windows of one length; use false")
+    text = TokenStream(inputs.train, config.batch_size, drop_remainder=True, rows=rows)
     stream = WindowStream(
-        text, window=config.window, is_random=config.random_window, seed=run.config.seed, max_steps=config.max_steps_per_epoch
-    )
-    model.compile(build_optimizer(config, stream.num_steps(config.epochs)), jit_compile=False)
-    unknown = 100 * unknown_share(train)
+        text, window=config.window, is_random=config.random_window, seed=run.config.seed, max_steps=config.max_steps_per_epoch,
+        is_fixed=placement.has_fixed_shapes,
+    )  # fmt: skip
+    compile_model(model, config, stream.num_steps(config.epochs), placement)
+    unknown = 100 * unknown_share(inputs.train)
     num_parameters = sum(math.prod(weight.shape) for weight in model.kept_weights)
     logger.info("training on %s tokens (%.1f %% unknown), vocabulary %s", f"{text.num_tokens:,}", unknown, f"{model.vocab_size:,}")
     logger.info(
         "%d steps in the first epoch, %d rows, windows of about %d tokens, %s parameters",
         stream.steps_per_epoch, config.batch_size, config.window, f"{num_parameters:,}",
     )  # fmt: skip
-    return _train(model, run, stream, _language_evaluation(validation, config), make_stepwise_dataset, has_drawn_epochs=True)
+    return _train(model, run, stream, _language_evaluation(inputs.validation, config, rows, placement), placement)
 
 
-def train_translator(model: Translator, run: Run, train: PairCache, validation: PairCache, resample: Resampler | None = None) -> Progress:
+def train_translator(model: Translator, run: Run, inputs: Inputs, placement: Placement = ONE_DEVICE) -> Progress:
     """As `train_classifier`, on pairs."""
-    config = run.config.training
-    stream = PairStream(train, config, run.config.seed, resample)
-    model.compile(build_optimizer(config, config.epochs * stream.steps_per_epoch), jit_compile=False)
+    config, train = run.config.training, inputs.train
+    rows = placement.rows(config.batch_size)
+    multiple = _multiple(run.config, placement)
+    stream = pair_stream(train, config, run.config.seed, rows=rows, multiple=multiple, resample=inputs.resample)
+    compile_model(model, config, config.epochs * stream.steps_per_epoch, placement)
     logger.info(
         "training on %s pairs, %s target tokens, %d steps an epoch, batch %d, vocabulary %s, %s parameters",
-        f"{len(train.rows):,}", f"{train.num_tokens:,}", stream.steps_per_epoch, config.batch_size, f"{model.vocab_size:,}",
+        f"{len(train):,}", f"{train.num_tokens:,}", stream.steps_per_epoch, config.batch_size, f"{model.vocab_size:,}",
         f"{model.count_params():,}",
     )  # fmt: skip
-    make = functools.partial(make_stepwise_dataset, num_inputs=2)
-    return _train(model, run, stream, make_pair_evaluation(validation, config.batch_size), make)
+    return _train(model, run, stream, _pair_evaluation(inputs.validation, config.batch_size, rows, multiple), placement)
 
 
-def _language_evaluation(cache: TokenCache, config: TrainingConfig) -> tf.data.Dataset:
-    text = TokenStream(cache, config.batch_size, drop_remainder=False)
-    plan = text.windows(config.window)
-    return make_stepwise_dataset(lambda: (text.read(*place) for place in plan), len(plan), config.batch_size)
+def compile_model(model: keras.Model, config: TrainingConfig, num_steps: int, placement: Placement) -> None:
+    """Gives a model its optimizer and our training step.
+
+    Args:
+      num_steps: of the whole training, for the schedule of the learning rate.
+    """
+    with placement.scope():
+        # TensorFlow's XLA would compile anew for every length, for longer than it saves.
+        model.compile(build_optimizer(config, num_steps), jit_compile=not _has_tensorflow())
+        model.optimizer.build(model.trainable_variables)  # float16 wraps the optimizer for loss scaling
+    # Else `fit` would leave averages where the weights were, and each epoch is a `fit` of its own.
+    model.optimizer.finalize_variable_values = lambda _: None
+    if _has_tensorflow():
+        from nlp_rnn import train_step
+
+        train_step.prepare(model, placement, config.gradient_accumulation)
+
+
+def _multiple(config: Config, placement: Placement) -> int:
+    """Of which batches' lengths are multiples."""
+    if placement.has_fixed_shapes:
+        return config.data.max_length + 1  # with EOS_ID
+    return config.training.pad_to_multiple_of or (1 if _has_tensorflow() else _USUAL_MULTIPLE)
+
+
+def _has_tensorflow() -> bool:
+    return keras.backend.backend() == "tensorflow"
 
 
 def _train(
-    model: keras.Model, run: Run, stream: BatchStream | WindowStream | PairStream, evaluation: tf.data.Dataset,
-    make: Callable[..., tf.data.Dataset] = make_dataset, *, has_drawn_epochs: bool = False,
+    model: keras.Model, run: Run, stream: BatchStream | WindowStream, evaluation: Batches, placement: Placement
 ) -> Progress:  # fmt: skip
-    """Fits a compiled model.
-
-    Args:
-      make: a function (batches, number of them, batch size) -> data set.
-      has_drawn_epochs: whether each epoch has a length of its own.
-    """
+    """Fits a compiled model."""
     config = run.config.training
-    progress = load_progress(run.last_checkpoint)
-    keeper = RunKeeper(run, stream, progress)
+    progress = _agreed_progress(run, placement)
+    keeper = RunKeeper(run, stream, progress, placement)
     callbacks: list[keras.callbacks.Callback] = [keeper]
     if config.ema_momentum:
         callbacks.insert(0, keeper.averages)
-    if config.tensorboard:
+    if config.tensorboard and placement.is_chief:
         callbacks.append(_tensorboard(run))
-    model.test_on_batch(*next(stream()))  # builds the metrics, whose state is part of a checkpoint
-    model.optimizer.build(model.trainable_variables)  # float16 wraps the optimizer for loss scaling
     if progress.is_finished:
         logger.info("%s is finished already: nothing to train", run.path)
-    elif run.last_checkpoint.exists():
+    elif progress.has_begun:
         logger.info("resuming after epoch %d, step %d", progress.epoch, progress.step)
+        keeper.restore(model)
     elif config.start_from:
         load_checkpoint(Path(config.start_from) / "checkpoints" / "best.npz", kept_weights(model))
         logger.info("starting from the best weights of %s", config.start_from)
     with keeper.signals():
         while not progress.is_finished:
-            if run.last_checkpoint.exists():  # also after a first fit, which leaves averages where the weights were
-                keeper.restore(model)
-            # A broken-off epoch is shorter than the others, and fit wants all of one call to be of one length.
-            epochs = progress.epoch + 1 if progress.step or has_drawn_epochs else config.epochs
-            dataset = make(stream, stream.steps_per_epoch - progress.step, config.batch_size)
+            # One epoch a fit: a broken-off one is shorter than the others, and fit wants all of one call to be of one length.
+            stream.epoch, stream.first_step = progress.epoch, progress.step
+            num_steps = stream.steps_per_epoch - progress.step
+            # TensorFlow finds the end of a data set by itself, and complains where it is not looked for.
+            is_endless = placement.strategy is not None or not _has_tensorflow()
+            sizes = {"steps_per_epoch": num_steps, "validation_steps": evaluation.count} if is_endless else {}
             model.fit(
-                dataset, validation_data=evaluation, initial_epoch=progress.epoch, epochs=epochs,
-                callbacks=callbacks, shuffle=False, verbose=0,
+                _fed(Batches(stream, num_steps), placement), validation_data=_fed(evaluation, placement), initial_epoch=progress.epoch,
+                epochs=progress.epoch + 1, callbacks=callbacks, shuffle=False, verbose=0, **sizes,
             )  # fmt: skip
     keeper.finish()
+    return progress
+
+
+def _agreed_progress(run: Run, placement: Placement) -> Progress:
+    """How far the training came, as the chief reads it; a shared disk may show it to the others some time later."""
+    progress = load_progress(run.last_checkpoint)
+    chiefs = placement.told_by_chief(progress.epoch, progress.step)
+    deadline = time.monotonic() + _SECONDS_OF_A_SLOW_DISK
+    while (progress.epoch, progress.step) != chiefs:
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"runs_dir: worker {placement.worker} sees {run.last_checkpoint} after epoch {progress.epoch}, step {progress.step}, but "
+                f"the chief after epoch {chiefs[0]}, step {chiefs[1]}; set runs_dir to a folder on a disk that all machines share"
+            )
+        time.sleep(0.5)
+        progress = load_progress(run.last_checkpoint)
     return progress
 
 
@@ -188,18 +201,40 @@ def _tensorboard(run: Run) -> keras.callbacks.Callback:
     return keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False)
 
 
+def _fed(batches: Batches, placement: Placement) -> Any:
+    """Batches as `fit` reads them once."""
+    if not _has_tensorflow():
+        return batches.read()
+    from nlp_rnn.datasets import make_dataset
+
+    return placement.distribute(make_dataset(batches, is_fixed=placement.has_fixed_shapes))
+
+
 # --- evaluation ----------------------------------------------------------------------------------------------------
 
 
-def make_evaluation_dataset(cache: TokenCache, batch_size: int) -> tf.data.Dataset:
-    """All examples once, the shortest first."""
-    plan = plan_ordered_batches(cache.lengths, batch_size)
-    return make_dataset(lambda: (classification_batch(cache, indices, batch_size) for indices in plan), len(plan), batch_size)
+def _classifier_evaluation(cache: TokenCache, batch_size: int, rows: slice | None = None, multiple: int = 1) -> Batches:
+    """All examples once, the shortest first; of each batch some rows, or all."""
+    plan, own = plan_ordered_batches(cache.lengths, batch_size), rows or slice(0, batch_size)
+    return Batches(lambda: (classification_batch(cache, indices, own, multiple) for indices in plan), len(plan))
+
+
+def _language_evaluation(cache: TokenCache, config: TrainingConfig, rows: slice, placement: Placement) -> Batches:
+    text = TokenStream(cache, config.batch_size, drop_remainder=False, rows=rows)
+    plan = text.windows(config.window, is_fixed=placement.has_fixed_shapes)
+    return Batches(lambda: (text.read(*place) for place in plan), len(plan))
+
+
+def _pair_evaluation(cache: PairCache, batch_size: int, rows: slice, multiple: int) -> Batches:
+    """All pairs once, the shortest first."""
+    plan = plan_ordered_batches(pair_keys(cache), batch_size)
+    return Batches(lambda: (pair_batch(*read_pairs(cache, indices, rows, multiple)) for indices in plan), len(plan))
 
 
 def predict_probabilities(model: keras.Model, cache: TokenCache, batch_size: int) -> np.ndarray:
     """float32 [examples, classes], in the cache's order."""
-    logits = model.predict(make_evaluation_dataset(cache, batch_size), verbose=0)[: len(cache.labels)]
+    batches = _classifier_evaluation(cache, batch_size, multiple=1 if _has_tensorflow() else _USUAL_MULTIPLE)
+    logits = model.predict(_fed(batches, ONE_DEVICE), steps=None if _has_tensorflow() else batches.count, verbose=0)[: len(cache.labels)]
     order = np.concatenate(plan_ordered_batches(cache.lengths, batch_size))
     probabilities = np.empty_like(logits)
     probabilities[order] = keras.ops.convert_to_numpy(keras.ops.softmax(logits, axis=-1))

@@ -7,7 +7,8 @@ import tensorflow as tf
 from nlp_rnn import export
 from nlp_rnn.beam_search import IMPOSSIBLE, Found, Search, beam_search
 from nlp_rnn.config import SEARCH_DEFAULTS, Config
-from nlp_rnn.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
+from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from nlp_rnn.tokenizer import Tokenizer
 from nlp_rnn.translator import Translator
 
 MOST_BEAMS = 100

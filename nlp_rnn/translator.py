@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from nlp_rnn import replicas
 from nlp_rnn.attention import Attention
 from nlp_rnn.config import ModelConfig
 from nlp_rnn.heads import SoftmaxHead
@@ -157,7 +158,7 @@ class Translator(keras.Model):
         return self.decode(target_ids, encoded, training=training)[0]
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
-        """Mean cross-entropy in nats of the tokens whose weight is not 0.
+        """Mean cross-entropy in nats of the tokens whose weight is not 0; of several replicas, each one's share.
 
         Args:
           y: int32 [batch, target]. y_pred: hidden vectors. sample_weight: float [batch, target].
@@ -168,9 +169,8 @@ class Translator(keras.Model):
         smoothing = self.label_smoothing if training else 0.0
         total = self.head.loss(hidden, ops.reshape(y, (-1,)), weights, training=training, label_smoothing=smoothing)
         count = ops.sum(weights)
-        mean = total / ops.maximum(count, 1.0)
-        self.cross_entropy.update_state(mean, sample_weight=count)
-        return mean
+        self.cross_entropy.update_state(total / ops.maximum(count, 1.0), sample_weight=count)
+        return total / ops.maximum(replicas.batch_weight(weights), 1.0)
 
     def _encoder_layer(self, name: str, *, go_backwards: bool) -> keras.layers.Layer:
         units = self.config.units // 2 if self.config.is_bidirectional else self.config.units

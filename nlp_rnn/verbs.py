@@ -6,7 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from nlp_rnn import cli
+from nlp_rnn.config import Config
 from nlp_rnn.startup import import_tensorflow
+
+
+def prepare(config: Config) -> cli.Result:
+    """Makes the run directory of a config with the token ids in it."""
+    from nlp_rnn import session
+
+    run, inputs = session.prepare(config)
+    facts = {"run": str(run.path), "vocab_size": inputs.vocab_size, "train": len(inputs.train), "validation": len(inputs.validation)}
+    counts = f"{facts['train']:,} to train on, {facts['validation']:,} to validate on, vocabulary {inputs.vocab_size:,}"
+    return cli.Result(facts, f"token ids: {run.ids}: {counts}\nrun: {run.path}; train it by the verb train, with the same settings")
 
 
 def exported_model(options: Namespace, task: str) -> Any:

@@ -4,7 +4,8 @@ import numpy as np
 
 from nlp_rnn.config import ConfigError
 from nlp_rnn.keyboard import KeyboardMeter
-from nlp_rnn.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, UNKNOWN_TEXT, Tokenizer
+from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from nlp_rnn.tokenizer import UNKNOWN_TEXT, Tokenizer
 
 # Words that a keyboard does not propose by itself; a user who types them whole is not corrected. English.
 _PROFANE_STEMS = (

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 import numpy as np
 import tensorflow as tf
 
-from nlp_rnn.tokenizer import UNK_ID
+from nlp_rnn.special_ids import UNK_ID
 
 logger = logging.getLogger(__name__)
 

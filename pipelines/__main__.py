@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from nlp_rnn import cli
+from nlp_rnn import cli, launch
 from nlp_rnn.config import ConfigError
 
 TASKS = ("sentiment", "next_word", "char_generation", "translation")
@@ -12,8 +12,10 @@ TASKS = ("sentiment", "next_word", "char_generation", "translation")
 def main() -> int:
     """Runs the pipeline that the first argument names."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        print(f"usage: nlp-rnn TASK VERB ...\n\n  tasks: {', '.join(TASKS)}\n\nnlp-rnn TASK --help tells more.")
+        print(f"usage: nlp-rnn TASK VERB ...\n\n  tasks: {', '.join(TASKS)}\n\nnlp-rnn TASK --help tells more, and nlp-rnn launch --help.")
         return 0
+    if sys.argv[1] == "launch":
+        return cli.guarded(lambda: launch.main(sys.argv[2:], TASKS))
     if sys.argv[1] not in TASKS:
         return cli.guarded(_refuse_task)
     return cli.main(importlib.import_module(f"pipelines.{sys.argv[1]}"), sys.argv[2:])

@@ -20,6 +20,11 @@ def train(config: Config) -> cli.Result:
     return cli.Result({"run": str(run.path), **found, "validation_nats": nats}, text)
 
 
+def prepare(config: Config) -> cli.Result:
+    """Makes the run directory with the token ids in it, so that train reads them instead of the texts."""
+    return verbs.prepare(config)
+
+
 def evaluate(options: Namespace) -> cli.Result:
     """Scores a run, reports how original its texts are, and draws how far back its gradients reach."""
     import_tensorflow()

@@ -22,6 +22,11 @@ def train(config: Config) -> cli.Result:
     return cli.Result({"run": str(run.path), **found, "validation_perplexity": perplexity}, text)
 
 
+def prepare(config: Config) -> cli.Result:
+    """Makes the run directory with the token ids in it, so that train reads them instead of the texts."""
+    return verbs.prepare(config)
+
+
 def evaluate(options: Namespace) -> cli.Result:
     """Scores a run: perplexity and keyboard metrics, into its metrics.json; or, word by word, a LiteRT export."""
     import_tensorflow()

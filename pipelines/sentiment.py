@@ -15,36 +15,37 @@ TASK = "sentiment"
 
 def train(config: Config) -> cli.Result:
     """Trains, or goes on where the run directory stops, and measures the best weights on validation data."""
-    from nlp_rnn import runs
-    from nlp_rnn.corpus import label_names, load_corpus
+    from nlp_rnn import session
 
-    run = runs.find_run(config)
-    corpus = load_corpus(config.data, config.seed)
-    labels = label_names(corpus)
+    with session.opened(config) as found:
+        from nlp_rnn import checkpoints, metrics, models, plots, training
 
-    import_tensorflow()
-    from nlp_rnn import checkpoints, datasets, metrics, models, plots, training
+        placement, run, inputs = found.placement, found.run, found.inputs
+        training.configure_hardware(config.hardware, config.seed)
 
-    tokenizer = datasets.prepare_tokenizer(corpus, config.data, config.tokenizer, config.training.start_from)
-    label_ids = {label: number for number, label in enumerate(labels)}
-    splits = {split: datasets.prepare_split(corpus, split, config.data, tokenizer, label_ids) for split in ("train", "validation")}
-    run = run or runs.create_run(config, labels, tokenizer.save)
-    training.configure_hardware(config.hardware, config.seed)
-    model = models.build_classifier(config.model, vocab_size=tokenizer.vocab_size, num_classes=len(labels))
-    sampling = config.tokenizer.sampling
-    resample = datasets.make_resampler(tokenizer, sampling, config.seed) if sampling else None
-    with runs.locked(run):
-        progress = training.train_classifier(model, run, splits["train"], splits["validation"], resample)
-        title = f"{config.name}: {config.model.cell}, {model.count_params():,} parameters"
-        plots.plot_curves(progress.history, run.path / "curves.png", title=title)
-        checkpoints.load_checkpoint(run.best_checkpoint, model.weights)
-        scores = metrics.classification_metrics(
-            training.predict_probabilities(model, splits["validation"], config.training.batch_size), splits["validation"].labels
-        )
-        summary = {"seconds": round(progress.seconds, 1), "epochs": progress.epoch, "best_epoch": progress.best_epoch, "seed": config.seed}
-        run.write_metrics(training=summary | {"parameters": model.count_params()}, validation=scores)
+        def build() -> Any:
+            return models.build_classifier(config.model, vocab_size=inputs.vocab_size, num_classes=len(inputs.labels))
+
+        with placement.scope():
+            model = build()
+        progress = training.train_classifier(model, run, inputs, placement)
+    summary = {"seconds": round(progress.seconds, 1), "epochs": progress.epoch, "best_epoch": progress.best_epoch, "seed": config.seed}
+    if not placement.is_chief:
+        return cli.Result({"run": str(run.path), **summary}, f"run: {run.path}, scored by worker 0")
+    title = f"{config.name}: {config.model.cell}, {model.count_params():,} parameters"
+    plots.plot_curves(progress.history, run.path / "curves.png", title=title)
+    best = build()  # on this machine alone
+    checkpoints.load_checkpoint(run.best_checkpoint, best.weights)
+    probabilities = training.predict_probabilities(best, inputs.validation, config.training.batch_size)
+    scores = metrics.classification_metrics(probabilities, inputs.validation.labels)
+    run.write_metrics(training=summary | {"parameters": model.count_params()}, validation=scores)
     text = f"validation accuracy {100 * scores['accuracy']:.2f} % (best of {progress.epoch} epochs)\nrun: {run.path}"
     return cli.Result({"run": str(run.path), **summary, "validation": scores}, f"{text}\ncurves: {run.path}/curves.png")
+
+
+def prepare(config: Config) -> cli.Result:
+    """Makes the run directory with the token ids in it, so that train reads them instead of the texts."""
+    return verbs.prepare(config)
 
 
 def evaluate(options: Namespace) -> cli.Result:

@@ -14,30 +14,28 @@ TASK = "translation"
 
 def train(config: Config) -> cli.Result:
     """Trains, or goes on where the run directory stops; the best weights are those of the lowest validation loss."""
-    from nlp_rnn import runs
-    from nlp_rnn.corpus import load_corpus
+    from nlp_rnn import session
 
-    run = runs.find_run(config)
-    corpus = load_corpus(config.data, config.seed, is_parallel=True)
+    with session.opened(config) as found:
+        from nlp_rnn import models, plots, training
 
-    import_tensorflow()
-    from nlp_rnn import datasets, models, pairs, plots, training
-
-    tokenizer = datasets.prepare_tokenizer(corpus, config.data, config.tokenizer, config.training.start_from)
-    splits = {split: pairs.prepare_pairs(corpus, split, config.data, tokenizer) for split in ("train", "validation")}
-    run = run or runs.create_run(config, [], tokenizer.save)
-    training.configure_hardware(config.hardware, config.seed)
-    model = models.build_translator(config.model, vocab_size=tokenizer.vocab_size, training=config.training)
-    sampling = config.tokenizer.sampling
-    resample = datasets.make_resampler(tokenizer, sampling, config.seed) if sampling else None
-    with runs.locked(run):
-        progress = training.train_translator(model, run, splits["train"], splits["validation"], resample)
+        placement, run, inputs = found.placement, found.run, found.inputs
+        training.configure_hardware(config.hardware, config.seed)
+        with placement.scope():
+            model = models.build_translator(config.model, vocab_size=inputs.vocab_size, training=config.training)
+        progress = training.train_translator(model, run, inputs, placement)
+    summary = {"seconds": round(progress.seconds, 1), "epochs": progress.epoch, "best_epoch": progress.best_epoch, "seed": config.seed}
+    if placement.is_chief:
         plots.plot_curves(progress.history, run.path / "curves.png", title=f"{config.name}: {config.model.cell}")
-        summary = {"seconds": round(progress.seconds, 1), "epochs": progress.epoch, "best_epoch": progress.best_epoch, "seed": config.seed}
         run.write_metrics(training=summary | {"parameters": model.count_params()})
     best = progress.best if progress.best is not None else float("nan")
     text = f"validation: {best:.4f} nats a token (best of {progress.epoch} epochs)\nrun: {run.path}\ncurves: {run.path}/curves.png"
     return cli.Result({"run": str(run.path), **summary, "validation_nats": best}, text)
+
+
+def prepare(config: Config) -> cli.Result:
+    """Makes the run directory with the token ids in it, so that train reads them instead of the texts."""
+    return verbs.prepare(config)
 
 
 def evaluate(options: Namespace) -> cli.Result:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import hypothesis
+import numpy as np
 import pytest
 
 from nlp_rnn import cli
@@ -203,6 +204,27 @@ def translation_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model.dropout=0", "training.batch_size=16", "training.epochs=12", "training.learning_rate=0.01", "training.label_smoothing=0",
     ]  # fmt: skip
     ask("train", "name=small", *settings, cwd=folder, task="translation")
-    ask("train", "name=other", "seed=2", "model.num_layers=2", *settings, cwd=folder, task="translation")
+    ask("train", "name=other", "seed=2", "model.num_layers=2", "model.fast=off", *settings, cwd=folder, task="translation")
     ask("export", "--run", "runs/small", cwd=folder, task="translation")
     return folder
+
+
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 150 reviews and as many pairs; the last batches are not full."""
+    folder, generator = tmp_path_factory.mktemp("corpora"), random.Random(0)
+    rows = [(make_review(generator, GOOD if i % 2 else BAD), "pos" if i % 2 else "neg") for i in range(150)]
+    write_csv(folder / "reviews.csv", rows)
+    lines = ["source,target", *(f"{text.replace(',', '')},{' '.join(reversed(text.split()[:8]))}" for text, _ in rows)]
+    (folder / "pairs.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def differences(one: Path, other: Path) -> tuple[float, float]:
+    """The largest difference of the figures of all epochs, and of the best weights, of one task."""
+    figures = [np.genfromtxt(run / "history.csv", delimiter=",", names=True) for run in (one, other)]
+    assert figures[0].dtype.names == figures[1].dtype.names
+    worst = max(float(np.abs(figures[0][name] - figures[1][name]).max()) for name in figures[0].dtype.names)
+    with np.load(one / "checkpoints" / "best.npz") as left, np.load(other / "checkpoints" / "best.npz") as right:
+        assert left.files == right.files
+        return worst, max(float(np.abs(left[name] - right[name]).max()) for name in left.files)

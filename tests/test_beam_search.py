@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn.beam_search import IMPOSSIBLE, Search, beam_search
-from nlp_rnn.tokenizer import EOS_ID
+from nlp_rnn.special_ids import EOS_ID
 
 VOCAB_SIZE = 7  # ids 4, 5 and 6 are words
 WORDS = (4, 5, 6)

@@ -4,19 +4,19 @@ import sys
 import numpy as np
 import pytest
 
-from nlp_rnn.config_file import load_config
-from nlp_rnn.corpus import load_corpus
-from nlp_rnn.datasets import (
+from nlp_rnn.batches import (
+    Batches,
     TokenCache,
     classification_batch,
-    make_dataset,
+    classification_stream,
     padding_waste,
     plan_batches,
     plan_ordered_batches,
-    prepare_split,
-    prepare_tokenizer,
-    write_cache,
 )
+from nlp_rnn.config import TrainingConfig
+from nlp_rnn.config_file import load_config
+from nlp_rnn.corpus import load_corpus
+from nlp_rnn.datasets import make_dataset, prepare_split, prepare_tokenizer, write_cache
 from nlp_rnn.tokenizer import Tokenizer, encode
 from tests.conftest import ROOT, write_csv
 
@@ -38,10 +38,19 @@ def test_cached_ids_are_those_of_the_texts(cache):
 
 
 def test_batches_are_right_padded_and_filled_at_weight_zero(cache):
-    token_ids, labels, weights = classification_batch(cache, np.array([4, 0]), 3)
+    token_ids, labels, weights = classification_batch(cache, np.array([4, 0]), slice(0, 3))
     assert token_ids.tolist() == [[1, 5, 0], [4, 5, 6], [1, 0, 0]]
     assert labels.tolist() == [0, 1, 0]
     assert weights.tolist() == [1, 1, 0]
+
+
+def test_workers_read_their_rows_of_the_same_batches(cache):
+    config = TrainingConfig(batch_size=4)
+    whole = list(classification_stream(cache, config, 1)())
+    workers = [list(classification_stream(cache, config, 1, rows=slice(start, start + 2))()) for start in (0, 2)]
+    for batch, *own in zip(whole, *workers, strict=True):
+        for column, *parts in zip(batch, *own, strict=True):
+            assert np.concatenate(parts).tolist() == column.tolist()
 
 
 @pytest.mark.parametrize("epoch", [0, 7])
@@ -73,7 +82,7 @@ def test_ordered_batches_go_from_short_to_long():
 
 
 def test_dataset_yields_anew_for_each_epoch(cache):
-    dataset = make_dataset(lambda: (classification_batch(cache, np.array([i]), 1) for i in range(5)), 5, 1)
+    dataset = make_dataset(Batches(lambda: (classification_batch(cache, np.array([i]), slice(0, 1)) for i in range(5)), 5))
     for _ in range(2):
         assert [int(labels[0]) for _, labels, _ in dataset] == [1, 0, 1, 0, 0]
     assert int(dataset.cardinality()) == 5

@@ -69,14 +69,10 @@ import pathlib, numpy as np, sys
 sys.path.insert(0, {str(ROOT)!r})
 from nlp_rnn import checkpoints
 from nlp_rnn.config import ConfigError
-class Variable:
-    path, shape = "v", (40000,)
-    value = np.zeros(40000, np.float32)
-import keras
 folder = pathlib.Path({str(tmp_path)!r})
-checkpoints.save_checkpoint(folder / "small.npz", [], checkpoints.Progress(epoch=1))
+checkpoints.save_checkpoint(folder / "small.npz", dict(), checkpoints.Progress(epoch=1))
 try:
-    checkpoints.save_checkpoint(folder / "last.npz", [Variable])
+    checkpoints.save_checkpoint(folder / "last.npz", dict(v=np.zeros(40000, np.float32)))
 except ConfigError as error:
     print(error)
 print(sorted(entry.name for entry in folder.iterdir()))

@@ -8,8 +8,9 @@ from nlp_rnn.config_file import load_config
 from nlp_rnn.generation_export import GenerationModule, generation_extras
 from nlp_rnn.models import build_language_model
 from nlp_rnn.sampling import IMPOSSIBLE, REPETITION_WINDOW, Sampling, is_plain, random_uniform, restrict, scaled_noise
+from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.stepper import Stepper
-from nlp_rnn.tokenizer import EOS_ID, Tokenizer
+from nlp_rnn.tokenizer import Tokenizer
 
 RNG = np.random.default_rng(0)
 ALPHABET = "abcdefghij .\n"

@@ -2,12 +2,12 @@ import keras
 import numpy as np
 import pytest
 
+from nlp_rnn.batches import TokenCache
 from nlp_rnn.config import ModelConfig, TrainingConfig
-from nlp_rnn.datasets import TokenCache
 from nlp_rnn.models import build_language_model
 from nlp_rnn.optimizers import build_optimizer
+from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.streams import TokenStream, WindowStream
-from nlp_rnn.tokenizer import EOS_ID
 
 VOCAB_SIZE = 30
 RNG = np.random.default_rng(0)

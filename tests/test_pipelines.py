@@ -128,6 +128,7 @@ def test_the_installed_command_knows_every_task():
 def test_help_lists_the_verbs():
     done = subprocess.run([sys.executable, "-m", "pipelines", "sentiment"], capture_output=True, text=True, check=True)
     assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")] == [
+        "prepare",
         "train",
         "evaluate",
         "export",
@@ -221,26 +222,22 @@ def test_two_processes_do_not_train_in_one_run_directory(trained, reviews):
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small tmpfs needs Linux and root")
-@pytest.mark.parametrize("size", ["32k", "200k"])
-def test_a_full_disk_in_training_and_export_leaves_nothing_half_written(trained, reviews, tmp_path, size):
+@pytest.mark.parametrize(("size", "verbs"), [("32k", ["train"]), ("200k", ["train", "export"])])
+def test_a_full_disk_in_training_and_export_leaves_nothing_half_written(trained, reviews, tmp_path, size, verbs):
     full = tmp_path / "full"
     full.mkdir()
     if subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "none", full], capture_output=True, check=False).returncode:
         pytest.skip("this sandbox does not allow mounts")
     settings = " ".join(train_on(reviews, f"runs_dir={full}/runs", "training.epochs=3", "model.units=24"))
-    script = f"""
-mount -t tmpfs -o size={size} none {full}
-{sys.executable} -m pipelines.sentiment {settings}; echo "exit $?" >&2
-{sys.executable} -m pipelines.sentiment export --run {trained}/runs/small --to {full}/models; echo "exit $?" >&2
-cd {full} && find . -type f -size +0 | sort
-"""
+    arguments = {"train": settings, "export": f"export --run {trained}/runs/small --to {full}/models"}
+    commands = [f'{sys.executable} -m pipelines.sentiment {arguments[verb]}; echo "exit $?" >&2' for verb in verbs]
+    script = "\n".join([f"mount -t tmpfs -o size={size} none {full}", *commands, f"cd {full} && find . -type f -size +0 | sort"])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "NLP_RNN_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, env=environment, check=False)
     assert "Traceback" not in done.stderr
-    assert [line for line in done.stderr.splitlines() if line.startswith("exit ")] == ["exit 2", "exit 2"], done.stderr
-    assert done.stderr.count("cannot be written (No space left on device); nothing half-written was left: free some space") == 2, (
-        done.stderr
-    )
+    assert [line for line in done.stderr.splitlines() if line.startswith("exit ")] == ["exit 2"] * len(verbs), done.stderr
+    message = "cannot be written (No space left on device); nothing half-written was left: free some space"
+    assert done.stderr.count(message) == len(verbs), done.stderr
     left = done.stdout.split()
     assert not [name for name in left if "models" in name or "/." in name[2:].replace("/.lock", "")]
     assert "./runs/a/config.yaml" in left

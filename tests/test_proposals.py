@@ -7,7 +7,8 @@ from nlp_rnn.config import Config, DataConfig, ModelConfig
 from nlp_rnn.language_export import NextWordModule
 from nlp_rnn.models import build_language_model
 from nlp_rnn.proposals import IMPOSSIBLE, SubwordProposals, WordProposals
-from nlp_rnn.tokenizer import EOS_ID, Tokenizer
+from nlp_rnn.special_ids import EOS_ID
+from nlp_rnn.tokenizer import Tokenizer
 from nlp_rnn.vocabulary import Vocabulary
 from tests.conftest import make_lines
 

@@ -161,3 +161,10 @@ def test_linear_cells_are_what_the_paper_says(cell):
         total = sigmoid(gates[0]) + sigmoid(gates[1])
         keep, update = sigmoid(gates[0]) / total, sigmoid(gates[1]) / total
     np.testing.assert_allclose(found, keep * state + update * candidate, atol=1e-6)
+
+
+def test_weight_drop_leaves_the_layer_its_own_dropout():
+    layer = WeightDrop(keras.layers.LSTM(5, recurrent_dropout=0.5, return_sequences=True), 1e-9)
+    sequences = np.ones((2, 4, 3), np.float32)
+    first, second = (keras.ops.convert_to_numpy(layer(sequences, training=True)) for _ in range(2))
+    assert np.abs(first - second).max() > 1e-3  # another mask is drawn for each batch

@@ -10,7 +10,8 @@ from nlp_rnn.config_file import load_config
 from nlp_rnn.corpus import Corpus, label_names
 from nlp_rnn.files import read_lines
 from nlp_rnn.sources import SOURCES, Example
-from nlp_rnn.tokenizer import UNK_ID, Tokenizer
+from nlp_rnn.special_ids import UNK_ID
+from nlp_rnn.tokenizer import Tokenizer
 from tests.conftest import write_csv
 
 NASTY = ['comma, "quoted" and\na line break', "日本語 😀", "شكرا", "   spaced   ", ""]

@@ -11,14 +11,15 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nlp_rnn.batches import TokenCache, classification_stream
 from nlp_rnn.config import ConfigError
 from nlp_rnn.config_file import load_config
 from nlp_rnn.corpus import Corpus
-from nlp_rnn.datasets import TokenCache, make_resampler, write_cache
+from nlp_rnn.datasets import make_resampler, write_cache
+from nlp_rnn.special_ids import BOS_ID, EOS_ID, SPECIAL_PIECES, UNK_ID
 from nlp_rnn.subwords import BYTE_PIECES, read_model, write_model
-from nlp_rnn.tokenizer import BOS_ID, EOS_ID, SPECIAL_PIECES, UNK_ID, Tokenizer, encode
+from nlp_rnn.tokenizer import Tokenizer, encode
 from nlp_rnn.tokenizer_builder import build_tokenizer
-from nlp_rnn.training import BatchStream
 
 STRINGS = [tf.TensorSpec([None], tf.string)]
 SENTENCES = [
@@ -222,7 +223,7 @@ def test_training_reads_other_segmentations(tokenizer, tmp_path):
     write_cache(tmp_path, ((text, 0) for text in texts), lambda each: encode(tokenizer, each, 100, "start"))
     cache = TokenCache.load(tmp_path)
     config = load_config(None, ["training.batch_size=4"]).training
-    plain, sampled = (list(BatchStream(cache, config, 1, each)()) for each in (None, make_resampler(tokenizer, 5.0, 1)))
+    plain, sampled = (list(classification_stream(cache, config, 1, resample=each)()) for each in (None, make_resampler(tokenizer, 5.0, 1)))
     assert [labels.tolist() for _, labels, _ in plain] == [labels.tolist() for _, labels, _ in sampled]
     assert any(one[0].tolist() != other[0].tolist() for one, other in zip(plain, sampled, strict=True))
 

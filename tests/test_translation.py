@@ -12,9 +12,8 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn import attention_map
+from nlp_rnn.batches import PairCache, TokenCache, pair_batch, pair_stream
 from nlp_rnn.config_file import load_config
-from nlp_rnn.datasets import TokenCache
-from nlp_rnn.pairs import PairCache, PairStream, pair_batch
 from nlp_rnn.runs import load_run
 from nlp_rnn.translation_evaluation import load_module, search_settings
 from nlp_rnn.translation_metrics import corpus_scores
@@ -260,7 +259,7 @@ def test_resampled_batches_keep_their_sentences(tmp_path):
         drawn[(drawn == 0).all(axis=1), 0] = 1  # what `make_resampler` gives for an empty text
         return drawn
 
-    stream = PairStream(PairCache(*sides, np.arange(2)), training, seed=1, resample=resample)
+    stream = pair_stream(PairCache(*sides, np.arange(2)), training, 1, resample=resample)
     (((source, inputs), outputs, weights),) = list(stream())
     rows = {tuple(row[row != 0]): tuple(out[out != 0]) for row, out in zip(source, outputs, strict=True)}
     assert rows == {(5, 5, 6, 6, 3): (4, 4, 3), (3,): (5, 5, 6, 6, 7, 7, 3)}

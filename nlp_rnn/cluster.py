@@ -1,0 +1,117 @@
+"""The machines that train together, as the environment variable TF_CONFIG names them; no TensorFlow."""
+
+import json
+import os
+import re
+import socket
+import time
+from dataclasses import dataclass
+
+from nlp_rnn.config import ConfigError
+
+_EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """addresses: host:port of all workers, the chief's first; index: which of them this process is."""
+
+    addresses: tuple[str, ...]
+    index: int
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run directory."""
+        return self.index == 0
+
+
+def cluster_of_environment() -> Cluster | None:
+    """What TF_CONFIG says; None if it is not set.
+
+    Raises:
+      ConfigError: if it is malformed or contradicts itself.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    return parse_cluster(text) if text else None
+
+
+def parse_cluster(text: str) -> Cluster:
+    """Reads the text of a TF_CONFIG of workers, of which one may be called chief."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _mistake(text, f"is no JSON ({error})") from None
+    groups, task = (found.get(key) if isinstance(found, dict) else None for key in ("cluster", "task"))
+    if not isinstance(groups, dict) or not isinstance(task, dict):
+        raise _mistake(text, "lacks the object 'cluster' or 'task'")
+    if set(groups) - {"chief", "worker"}:
+        others = ", ".join(sorted(set(groups) - {"chief", "worker"}))
+        raise _mistake(text, f"names {others}, but all machines are workers here, one of them the chief")
+    addresses: list[str] = []
+    starts = {}
+    for kind in ("chief", "worker"):
+        group = groups.get(kind, [])
+        if not isinstance(group, list) or not all(isinstance(address, str) for address in group):
+            raise _mistake(text, f"has no list of addresses under cluster.{kind}")
+        starts[kind] = len(addresses)
+        addresses += group
+    task_type, index = task.get("type"), task.get("index")
+    if not isinstance(task_type, str) or task_type not in groups:
+        raise _mistake(text, f"has the task type {task_type!r}, but its cluster names {', '.join(sorted(groups)) or 'nobody'}")
+    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(groups[task_type]):
+        raise _mistake(
+            text, f"has the task index {index!r}, but its cluster names {len(groups[task_type])} of type {task_type}, counted from 0"
+        )
+    if len(groups.get("chief", [])) > 1:
+        raise _mistake(text, "names several chiefs; name one")
+    for address in addresses:
+        if not re.fullmatch(r"(?:[\w-]{1,63}(?:\.[\w-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\]):\d{1,5}", address):
+            raise _mistake(text, f"has the address {address!r}, which is not of the form host:port")
+        if addresses.count(address) > 1:
+            raise _mistake(text, f"names {address} twice; each worker needs an address of its own")
+    return Cluster(tuple(addresses), starts[task_type] + index)
+
+
+def await_others(cluster: Cluster, seconds: float) -> None:
+    """Returns when all other workers answer at their addresses, as this one does meanwhile at its own.
+
+    Raises:
+      ConfigError: if some do not within `seconds`, with their addresses.
+    """
+    own = cluster.addresses[cluster.index]
+    missing = [address for address in cluster.addresses if address != own]
+    deadline = time.monotonic() + seconds
+    with _listening(own):
+        while missing := [address for address in missing if not _answers(address)]:
+            if time.monotonic() > deadline:
+                raise ConfigError(
+                    f"TF_CONFIG: no answer within {seconds:g} seconds from {', '.join(missing)}; start the same command there, check the "
+                    "address and firewalls, or raise hardware.connect_seconds"
+                )
+            time.sleep(0.2)
+
+
+def _listening(address: str) -> socket.socket:
+    port = int(address.rsplit(":", 1)[1])
+    try:
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", port))
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"TF_CONFIG: worker at {address} cannot listen there ({error}); end the process that does, or give another port"
+        ) from None
+
+
+def _answers(address: str) -> bool:
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+    except (OSError, ValueError, OverflowError):  # ValueError: no name of a machine
+        return False
+    return True
+
+
+def _mistake(text: str, what: str) -> ConfigError:
+    shown = text if len(text) <= 200 else text[:200] + "..."
+    return ConfigError(f"TF_CONFIG is {shown!r}: it {what}; it must be like {_EXAMPLE}")
