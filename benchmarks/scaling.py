@@ -49,6 +49,7 @@ def main() -> None:
         work(Path(options.worker), options.steps, is_alone=options.alone)
         return
     timing.wait_until_quiet(options.wait)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of the processes
     found: dict[int, dict[str, Any]] = {}
     for count in options.workers:
         together = measure(count, options.steps)
@@ -105,7 +106,7 @@ def step_seconds(model: Any, placement: Any, steps: int) -> float:
     from nlp_rnn.datasets import make_dataset
 
     ends: list[float] = []
-    clock = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: ends.append(time.perf_counter()))
+    clock = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs=None: ends.append(time.perf_counter()))
     dataset = placement.distribute(make_dataset(Batches(lambda: batches(steps), steps)))
     model.fit(dataset, steps_per_epoch=steps, epochs=1, callbacks=[clock], shuffle=False, verbose=0)
     return statistics.median(np.diff(ends)[WARM_UP:].tolist())
