@@ -117,6 +117,8 @@ class ModelConfig:
     tie_embeddings: Switch = True
     softmax: SoftmaxName = "full"  # in training; evaluation is exact. sampled, adaptive: for vocabularies of 10,000 and more
     num_sampled: PositiveInt = 4096  # of softmax sampled: words computed a batch, half of them the most frequent, half drawn
+    # Of softmax sampled: what is multiplied; bfloat16 is faster on processors that have it (such as AVX-512 BF16) and less exact.
+    sampled_precision: Literal["float32", "bfloat16"] = "float32"
     # Of translation: how the decoder looks at the source, with how many heads, and whether it reads at each step what it saw at
     # the one before (input feeding; its time steps are then computed one by one).
     attention: AttentionName = "general"

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 _MAX_LOGITS = 2**25  # in memory at a time: 128 MB
-_ROWS = 256  # at a time, where their number is not known when the graph is built
+_ROWS = 256  # at a time, where their number is not known when the graph is built; of a sampled softmax, a multiple of them
 
 
 def softmax_cross_entropy(
@@ -82,6 +82,54 @@ def _loss_and_gradient(
         spread = label_smoothing / logits.shape[1]
     losses = tf.math.log(total[:, 0]) + highest[:, 0] - wanted
     return tf.reduce_sum(losses * weights), (powers / total - kept * tf.one_hot(targets, logits.shape[1]) - spread) * weights[:, None]
+
+
+def sampled_cross_entropy(
+    hidden: tf.Tensor, rows: tf.Tensor, biases: tf.Tensor, true_logits: tf.Tensor, ids: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor,
+    *, precision: str = "float32",
+) -> tf.Tensor:  # fmt: skip
+    """The weighted sum, in nats, of cross-entropies over the target and the words `ids`, each of which counts unless it is the target.
+
+    Args:
+      hidden, targets, weights: see `softmax_cross_entropy`.
+      rows: float32 [words, features], the kernel's rows of `ids`.
+      biases: float32 [words], theirs, less the logarithm of how often each is expected among draws.
+      true_logits: float32 [rows], of the targets.
+      ids: int32 [words].
+      precision: type of what is multiplied, "float32" or "bfloat16"; sums are float32 in either.
+    """
+    dtype = tf.as_dtype(precision)
+
+    @tf.custom_gradient
+    def run(hidden: tf.Tensor, rows: tf.Tensor, biases: tf.Tensor, true_logits: tf.Tensor) -> Any:
+        num_rows = tf.shape(hidden)[0]
+        padding = 0 if hidden.shape[0] else -num_rows % _ROWS  # few shapes, each of which XLA compiles; their weights are 0
+        inputs, kernel = tf.cast(tf.pad(hidden, [[0, padding], [0, 0]]), dtype), tf.cast(rows, dtype)
+        facts = (tf.pad(each, [[0, padding]]) for each in (targets, true_logits, weights))
+        total, dlogits, dtrue = _sampled_loss_and_gradient(tf.matmul(inputs, kernel, transpose_b=True), biases, ids, *facts)
+
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            dhidden = tf.cast(dlogits @ kernel, tf.float32)[:num_rows]
+            drows = tf.cast(tf.matmul(dlogits, inputs, transpose_a=True), tf.float32)
+            dbiases = tf.cast((tf.ones([1, tf.shape(dlogits)[0]], dtype) @ dlogits)[0], tf.float32)
+            return upstream * dhidden, upstream * drows, upstream * dbiases, upstream * dtrue[:num_rows]
+
+        return total, gradient
+
+    return run(hidden, rows, biases, true_logits)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _sampled_loss_and_gradient(
+    logits: tf.Tensor, biases: tf.Tensor, ids: tf.Tensor, targets: tf.Tensor, true_logits: tf.Tensor, weights: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    found = tf.where(targets[:, None] == ids[None], -1e9, tf.cast(logits, tf.float32) + biases)
+    highest = tf.maximum(tf.reduce_max(found, axis=1), true_logits)
+    powers, true_power = tf.exp(found - highest[:, None]), tf.exp(true_logits - highest)
+    total = tf.reduce_sum(powers, axis=1) + true_power
+    losses = tf.math.log(total) + highest - true_logits
+    dlogits = tf.cast(powers * (weights / total)[:, None], logits.dtype)
+    return tf.reduce_sum(losses * weights), dlogits, (true_power / total - 1) * weights
 
 
 def adaptive_cross_entropy(

@@ -25,6 +25,7 @@ class SoftmaxHead(keras.layers.Layer):
       vocab_size: number of ids.
       softmax: see above.
       num_sampled: of a sampled softmax; half of them the most frequent words, half drawn anew for each batch, with replacement.
+      sampled_precision: of a sampled softmax, the type of what is multiplied in training, "float32" or "bfloat16".
       cutoffs: where the clusters begin, rising, below vocab_size: [2000, 10000] makes three parts.
       embedding: a built Embedding layer whose table is the kernel (tied weights; not for adaptive). Source: Press & Wolf 2017.
     """
@@ -35,6 +36,7 @@ class SoftmaxHead(keras.layers.Layer):
         *,
         softmax: SoftmaxName = "full",
         num_sampled: int = 1024,
+        sampled_precision: str = "float32",
         cutoffs: tuple[int, ...] = (),
         embedding: keras.layers.Embedding | None = None,
         seed: int | None = None,
@@ -47,6 +49,7 @@ class SoftmaxHead(keras.layers.Layer):
             if embedding is not None:
                 raise ConfigError("softmax is adaptive, whose clusters have fewer features than the embedding; do not tie the weights")
         self.vocab_size, self.softmax, self.num_sampled, self.cutoffs = vocab_size, softmax, num_sampled, tuple(cutoffs)
+        self.sampled_precision = sampled_precision
         self.seed_generator = keras.random.SeedGenerator(seed)
         # Not an attribute: the table stays the embedding's weight and is no weight of this layer.
         self._table: Callable[[], Any] | None = embedding and (lambda: embedding.embeddings)
@@ -124,8 +127,16 @@ class SoftmaxHead(keras.layers.Layer):
         others, log_counts = self._draw(num_exact)
         ids = ops.concatenate([ops.arange(num_exact, dtype="int32"), others])
         true_logits = ops.sum(hidden * ops.take(self.kernel, targets, axis=0), axis=1) + ops.take(self.bias, targets)
-        logits = hidden @ ops.transpose(ops.take(self.kernel, ids, axis=0)) + ops.take(self.bias, ids)
-        logits = logits - ops.concatenate([ops.zeros(num_exact), log_counts])
+        rows = ops.take(self.kernel, ids, axis=0)
+        biases = ops.take(self.bias, ids) - ops.concatenate([ops.zeros(num_exact), log_counts])
+        if keras.backend.backend() == "tensorflow":
+            from nlp_rnn import fast_softmax
+
+            return fast_softmax.sampled_cross_entropy(
+                hidden, rows, biases, true_logits, ids, targets, weights, precision=self.sampled_precision
+            )
+        inputs, kernel = ops.cast(hidden, self.sampled_precision), ops.cast(rows, self.sampled_precision)
+        logits = ops.cast(inputs @ ops.transpose(kernel), "float32") + biases
         logits = ops.where(targets[:, None] == ids[None], -1e9, logits)
         logits = ops.concatenate([true_logits[:, None], logits], axis=1)
         return ops.sum((ops.logsumexp(logits, axis=1) - logits[:, 0]) * weights)

@@ -50,7 +50,8 @@ class LanguageModel(keras.Model):
             self.norms.append(keras.layers.LayerNormalization(name=f"layer_norm_{number}") if config.layer_norm else None)
             self.dropouts.append(keras.layers.SpatialDropout1D(config.dropout, name="dropout" if is_last else f"dropout_{number + 1}"))
         self.head = SoftmaxHead(
-            vocab_size, softmax=config.softmax, num_sampled=min(config.num_sampled, vocab_size), cutoffs=config.cutoffs,
+            vocab_size, softmax=config.softmax, num_sampled=min(config.num_sampled, vocab_size),
+            sampled_precision=config.sampled_precision, cutoffs=config.cutoffs,
             embedding=self.embedding if config.tie_embeddings else None, dtype="float32", name="softmax",
         )  # fmt: skip
         self.cross_entropy = keras.metrics.Mean(name="cross_entropy")  # nats a token

@@ -17,7 +17,8 @@ WEIGHTS = tf.constant(GENERATOR.integers(0, 3, ROWS), tf.float32)
 def make_head(**options):
     head = SoftmaxHead(VOCAB, seed=1, **options)
     head.build(HIDDEN.shape)
-    head.set_weights([GENERATOR.normal(size=weight.shape, scale=0.5) for weight in head.weights])
+    generator = np.random.default_rng(2)
+    head.set_weights([generator.normal(size=weight.shape, scale=0.5) for weight in head.weights])
     return head
 
 
@@ -74,6 +75,27 @@ def test_a_sampled_softmax_is_exact_in_evaluation_and_comes_near_it_in_training(
     sums = [sum(map(tf.convert_to_tensor, each)) for each in zip(*(gradients(found, head) for _ in range(200)), strict=True)]
     for one, other in zip(sums, gradients(expected, head), strict=True):
         assert np.linalg.norm(one / 200 - other) < 0.1 * np.linalg.norm(other)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.02)])
+@pytest.mark.parametrize("is_known", [True, False], ids=["known rows", "unknown rows"])
+def test_the_fused_sampled_loss_and_its_gradients_equal_the_plain_ones(precision, tolerance, is_known, monkeypatch):
+    def results(precision):
+        head = make_head(softmax="sampled", num_sampled=40, sampled_precision=precision)  # its first draw is always the same
+
+        @tf.function(input_signature=[tf.TensorSpec([ROWS if is_known else None, SIZE])])
+        def run(hidden):
+            with tf.GradientTape() as tape:
+                tape.watch(hidden)
+                loss = 3.0 * head.loss(hidden, TARGETS, WEIGHTS, training=True)
+            return loss, *map(tf.convert_to_tensor, tape.gradient(loss, [hidden, *(weight.value for weight in head.trainable_weights)]))
+
+        return run(HIDDEN)
+
+    fused = results(precision)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "another")
+    for one, other in zip(fused, results("float32"), strict=True):
+        assert np.linalg.norm(one - other) <= tolerance * np.linalg.norm(other)
 
 
 @pytest.mark.parametrize("num_sampled", [2 * VOCAB, 3 * VOCAB])
