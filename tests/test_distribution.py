@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -202,16 +203,26 @@ class Launched:
     """A training of two workers in a process of its own."""
 
     def __init__(self, folder: Path, reviews: Path, name: str) -> None:
-        settings = [*SMALL, "training.epochs=12", "training.checkpoint_seconds=1", "data.source=csv", f"data.train={reviews}"]
+        settings = [*SMALL, "training.epochs=16", "training.checkpoint_seconds=1", "data.source=csv", f"data.train={reviews}"]
         command = [sys.executable, "-m", "pipelines", "launch", "--workers", "2", "sentiment", "train", f"name={name}", *settings]
         self.process = subprocess.Popen(
-            command, cwd=folder, env=pipeline_environment(folder), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, cwd=folder, env=pipeline_environment(folder), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
         )
+        self.limit = threading.Timer(300, self.process.kill)
+        self.limit.daemon = True
+        self.limit.start()
 
     def lines(self) -> Iterator[str]:
-        """What it says, as it says it."""
+        """What it says, as it says it; it can be gone on with."""
         assert self.process.stderr is not None
-        yield from self.process.stderr
+        return iter(self.process.stderr.readline, "")
+
+    def end(self) -> tuple[int, str]:
+        """Its exit status, and what it still says, once it has ended."""
+        rest = "".join(self.lines())
+        status = self.process.wait()
+        self.limit.cancel()
+        return status, rest
 
     def workers(self) -> list[int]:
         """Process ids."""
@@ -221,22 +232,25 @@ class Launched:
 
 @pytest.mark.slow
 def test_killed_workers_resume_to_the_same_figures(reviews: Path, tmp_path: Path) -> None:
-    undisturbed = Launched(tmp_path, reviews, "undisturbed")
-    assert undisturbed.process.communicate(timeout=300)[0]
+    assert Launched(tmp_path, reviews, "undisturbed").end()[0] == 0
     generator = random.Random(4)
     for _ in range(3):
         disturbed = Launched(tmp_path, reviews, "disturbed")
+        lines_left = generator.randint(1, 5)  # 1: before the first checkpoint
         for line in disturbed.lines():
-            if re.match(r"\[0\] (training on|epoch)", line) and generator.random() < 0.3:
-                time.sleep(generator.random())
-                os.kill(generator.choice(disturbed.workers()), signal.SIGKILL)
+            lines_left -= line.startswith(("[0] training on", "[0] epoch"))
+            if not lines_left:
                 break
-        rest = disturbed.process.communicate(timeout=120)[1]
-        assert disturbed.process.returncode == 128 + signal.SIGKILL
+        time.sleep(0.2 * generator.random())
+        assert disturbed.process.poll() is None, "the training was over before it was killed"
+        os.kill(generator.choice(disturbed.workers()), signal.SIGKILL)
+        status, rest = disturbed.end()
+        assert status == 128 + signal.SIGKILL
         assert "was ended by SIGKILL" in rest
         assert "another worker has ended" in rest
-    last = Launched(tmp_path, reviews, "disturbed")
-    assert last.process.communicate(timeout=300)[0]
+    status, said = Launched(tmp_path, reviews, "disturbed").end()
+    assert status == 0
+    assert "resuming after epoch" in said
     assert differences(tmp_path / "runs" / "undisturbed", tmp_path / "runs" / "disturbed") == (0, 0)
 
 
@@ -283,9 +297,11 @@ def test_a_stopped_worker_makes_all_save_and_end(reviews: Path, tmp_path: Path) 
         if line.startswith("[0] epoch 2"):
             os.kill(stopped.workers()[1], signal.SIGTERM)  # as a machine that is taken away
             break
-    rest = stopped.process.communicate(timeout=60)[1]
-    assert stopped.process.returncode == 130
+    else:
+        pytest.fail("the training was over before it was stopped")
+    status, rest = stopped.end()
+    assert status == 130
     assert rest.count("everything is saved") == 2
-    resumed = Launched(tmp_path, reviews, "stopped")
-    assert "resuming after epoch" in resumed.process.communicate(timeout=300)[1]
-    assert resumed.process.returncode == 0
+    status, said = Launched(tmp_path, reviews, "stopped").end()
+    assert status == 0
+    assert "resuming after epoch" in said
