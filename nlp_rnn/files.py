@@ -3,21 +3,65 @@
 import contextlib
 import errno
 import gzip
+import itertools
 import os
 import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from nlp_rnn.config import ConfigError
 
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Streams (line number from 1, line without its line end) of a UTF-8 file, plain or .gz.
+class Part(NamedTuple):
+    """The lines of a file that begin at the bytes from `start` up to `end` (None: its end)."""
+
+    path: Path
+    start: int = 0
+    end: int | None = None
+    first_line: int = 1
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def parts_of(path: Path, count: int) -> list[Part]:
+    """Cuts a file between its lines into `count` parts of like size, or fewer; .gz files stay whole.
+
+    Raises:
+      ConfigError: if it cannot be read.
+    """
+    if path.suffix == ".gz":
+        return [Part(path)]
+    with _reading_errors(path), open(path, "rb") as file:
+        size = os.stat(path).st_size
+        cuts = {0, size}
+        for number in range(1, count):
+            file.seek(max(size * number // count - 1, 0))
+            file.readline()
+            cuts.add(file.tell())
+        parts, line = [], 1
+        file.seek(0)
+        for start, end in itertools.pairwise(sorted(cuts)):
+            parts.append(Part(path, start, end, line))
+            line += _count_lines(file, end - start)
+    return parts or [Part(path)]
+
+
+def _count_lines(file: BinaryIO, size: int) -> int:
+    found = 0
+    while size and (block := file.read(min(size, 2**20))):
+        found += block.count(b"\n")
+        size -= len(block)
+    return found
+
+
+def read_lines(path: Path | Part) -> Iterator[tuple[int, str]]:
+    """Streams (line number from 1, line without its line end) of a UTF-8 file, plain or .gz, or of a part of one.
 
     Raises:
       ConfigError: with file, line and byte offset (of the unpacked text) where it is not UTF-8.
@@ -26,22 +70,32 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         yield number, line.rstrip("\r\n")
 
 
-def decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
+def decoded_lines(path: Path | Part) -> Iterator[tuple[int, str]]:
     """As `read_lines`, with line ends."""
-    offset = 0
+    part = path if isinstance(path, Part) else Part(path)
+    offset = part.start
+    with _reading_errors(part.path), _open_binary(part.path) as file:
+        if offset:  # a pipe cannot seek
+            file.seek(offset)
+        for number, line in enumerate(file, start=part.first_line):
+            if part.end is not None and offset >= part.end:
+                return
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                utf16 = number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff")
+                raise ConfigError(
+                    f"{path}: line {number}, byte {offset + error.start}: not UTF-8; "
+                    f"convert it, for example: iconv -f {'UTF-16' if utf16 else 'LATIN1'} -t UTF-8"
+                ) from None
+            offset += len(line)
+            yield number, text.removeprefix("\ufeff") if number == 1 else text
+
+
+@contextlib.contextmanager
+def _reading_errors(path: Path) -> Iterator[None]:
     try:
-        with _open_binary(path) as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    text = line.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    utf16 = number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff")
-                    raise ConfigError(
-                        f"{path}: line {number}, byte {offset + error.start}: not UTF-8; "
-                        f"convert it, for example: iconv -f {'UTF-16' if utf16 else 'LATIN1'} -t UTF-8"
-                    ) from None
-                offset += len(line)
-                yield number, text.removeprefix("\ufeff") if number == 1 else text
+        yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ConfigError(f"{path}: not a whole gzip file ({error}); pack it again or give it without .gz") from None
     except OSError as error:

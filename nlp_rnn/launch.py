@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO
 
+from nlp_rnn.cli import Parser
 from nlp_rnn.config import ConfigError
 
 _END_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
@@ -30,11 +31,6 @@ worker 0's; what the workers say goes to standard error, each line with its work
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"nlp-rnn launch: {message}; see nlp-rnn launch --help")
-
-
 def main(arguments: list[str], tasks: tuple[str, ...]) -> int:
     """Runs `nlp-rnn launch ...`; returns the exit status: 0, or that of the first worker that failed.
 
@@ -44,7 +40,7 @@ def main(arguments: list[str], tasks: tuple[str, ...]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0
-    parser = _Parser(prog="nlp-rnn launch", allow_abbrev=False, add_help=False)
+    parser = Parser(prog="nlp-rnn launch", allow_abbrev=False, add_help=False)
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--bind", action="store_true")
     parser.add_argument("command", nargs=argparse.REMAINDER)

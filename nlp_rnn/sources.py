@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nlp_rnn.config import ConfigError, DataConfig
-from nlp_rnn.files import decoded_lines, read_lines
+from nlp_rnn.files import Part, decoded_lines, read_lines
 from nlp_rnn.startup import import_tensorflow
 
 
@@ -115,17 +115,17 @@ def _load_csv(data: DataConfig) -> Splits:
 
 def _load_tsv(data: DataConfig) -> Splits:
     """Tab-separated files with a header line."""
-    return _load_files(data, lambda path: _table_examples(path, "\t", data))
+    return _load_files(data, functools.partial(PART_READERS["tsv"], data=data))
 
 
 def _load_jsonl(data: DataConfig) -> Splits:
     """A JSON object a line."""
-    return _load_files(data, lambda path: _json_examples(path, data))
+    return _load_files(data, functools.partial(PART_READERS["jsonl"], data=data))
 
 
 def _load_text(data: DataConfig) -> Splits:
     """A text a line; a line may begin with `__label__NAME ` (fastText's format)."""
-    return _load_files(data, _text_examples)
+    return _load_files(data, functools.partial(PART_READERS["text"], data=data))
 
 
 def _load_documents(data: DataConfig) -> Splits:
@@ -136,6 +136,36 @@ def _load_documents(data: DataConfig) -> Splits:
 def _load_folders(data: DataConfig) -> Splits:
     """A folder per label, a text a file: TRAIN/LABEL/*.txt or *.txt.gz."""
     return _load_files(data, _folder_examples)
+
+
+def _load_records(data: DataConfig) -> Splits:
+    """What `nlp-rnn records` wrote into the folder data.dir: the examples of other sources, in their order."""
+    require_package("tensorflow_datasets", "tfds", "data.source is records")
+    folder = records_folder(Path(data.dir))
+    if not data.dir or not folder.is_dir():
+        raise ConfigError(f"data.source is records, but data.dir is {data.dir!r}, without {folder}; write it with nlp-rnn records")
+    import_tensorflow()
+    import tensorflow_datasets as tfds
+
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    builder = tfds.builder_from_directory(folder)
+    in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+
+    def read(split: str) -> Iterator[Example]:
+        if not builder.info.splits[split].num_examples:
+            return iter(())
+        rows = tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False, read_config=in_order))
+        return (Example(row["text"].decode("utf-8"), row["label"].decode("utf-8")) for row in rows)
+
+    return {split: functools.partial(read, split) for split in builder.info.splits}
+
+
+def records_folder(root: Path) -> Path:
+    """Where below a folder `nlp-rnn records` writes."""
+    return root / "records" / RECORDS_VERSION
+
+
+RECORDS_VERSION = "1.0.0"
 
 
 SOURCES: dict[str, Callable[[DataConfig], Splits]] = {
@@ -149,6 +179,7 @@ SOURCES: dict[str, Callable[[DataConfig], Splits]] = {
     "folders": _load_folders,
     "text": _load_text,
     "documents": _load_documents,
+    "records": _load_records,
 }
 
 
@@ -170,9 +201,13 @@ def _load_files(data: DataConfig, read: Callable[[Path], Iterator[Example]]) -> 
     return splits
 
 
-def _read_table(path: Path, delimiter: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+def _read_table(path: Path | Part, delimiter: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
     """Streams (line number, the named columns' values)."""
-    lines = (line for _, line in decoded_lines(path))
+    lines: Iterator[str] = (line for _, line in decoded_lines(path))
+    lines_before = 0
+    if isinstance(path, Part) and path.start:  # the header stands in another part
+        lines = itertools.chain((line for _, line in itertools.islice(decoded_lines(path.path), 1)), lines)
+        lines_before = path.first_line - 2
     # A quotation mark in a TSV file is a quotation mark.
     options: dict[str, Any] = {"strict": True} if delimiter == "," else {"quoting": csv.QUOTE_NONE}
     reader = csv.reader(lines, delimiter=delimiter, **options)
@@ -190,16 +225,16 @@ def _read_table(path: Path, delimiter: str, columns: tuple[str, ...]) -> Iterato
         for row in reader:
             if not row:
                 continue
+            number = lines_before + reader.line_num
             if len(row) != len(header):
-                raise ConfigError(
-                    f"{path}: line {reader.line_num} has {len(row)} fields, but the header has {len(header)}; quote or mend it"
-                )
-            yield reader.line_num, [row[place] for place in places]
+                raise ConfigError(f"{path}: line {number} has {len(row)} fields, but the header has {len(header)}; quote or mend it")
+            yield number, [row[place] for place in places]
     except csv.Error as error:
-        raise ConfigError(f"{path}: line {reader.line_num}: not readable as data.source says ({error}); check the quotes") from None
+        number = lines_before + reader.line_num
+        raise ConfigError(f"{path}: line {number}: not readable as data.source says ({error}); check the quotes") from None
 
 
-def _table_examples(path: Path, delimiter: str, data: DataConfig) -> Iterator[Example]:
+def _table_examples(path: Path | Part, delimiter: str, data: DataConfig) -> Iterator[Example]:
     columns = (data.text_column, data.label_column) if data.label_column else (data.text_column,)
     for _, (text, *labels) in _read_table(path, delimiter, columns):
         yield Example(text, labels[0].strip() if labels else "")
@@ -209,7 +244,7 @@ def _line_examples(path: Path) -> Iterator[Example]:
     return (Example(line, "") for _, line in read_lines(path))
 
 
-def _json_examples(path: Path, data: DataConfig) -> Iterator[Example]:
+def _json_examples(path: Path | Part, data: DataConfig) -> Iterator[Example]:
     for number, line in read_lines(path):
         if not line.strip():
             continue
@@ -227,7 +262,7 @@ def _json_examples(path: Path, data: DataConfig) -> Iterator[Example]:
         yield Example(text, label)
 
 
-def _text_examples(path: Path) -> Iterator[Example]:
+def _text_examples(path: Path | Part) -> Iterator[Example]:
     for _, line in read_lines(path):
         if not line.strip():
             continue
@@ -236,6 +271,14 @@ def _text_examples(path: Path) -> Iterator[Example]:
             first, _, line = line.partition(" ")
             label = first.removeprefix("__label__")
         yield Example(line, label)
+
+
+# Of the sources that can be read from any line on, for `records`.
+PART_READERS: dict[str, Callable[[Path | Part, DataConfig], Iterator[Example]]] = {
+    "tsv": lambda path, data: _table_examples(path, "\t", data),
+    "jsonl": _json_examples,
+    "text": lambda path, data: _text_examples(path),
+}
 
 
 def _folder_examples(path: Path) -> Iterator[Example]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from nlp_rnn.config import ConfigError
 
-_START_UP_NOISE = re.compile(
+START_UP_NOISE = re.compile(
     rb"WARNING: All log messages before absl|^I\d{4} |failed call to cuInit|oneDNN supports DT_|GeneratorDatasetOp.*not be optimized|^\s*$"
 )
 
@@ -59,18 +59,28 @@ def keras_backend() -> str:
 
 
 @contextlib.contextmanager
-def without_noise() -> Iterator[None]:
-    """Keeps back what TensorFlow always writes to standard error; other lines are passed on at the end."""
+def without_noise(noise: re.Pattern[bytes] = START_UP_NOISE) -> Iterator[None]:
+    """Keeps back what TensorFlow always writes to standard error, in child processes too; other lines are passed on at the end,
+    unless that is a ConfigError or Ctrl-C, which tell all.
+
+    Args:
+      noise: finds something in the lines to keep back.
+    """
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as notes:
         os.dup2(notes.fileno(), 2)
+        is_told = False
         try:
             yield
+        except (ConfigError, KeyboardInterrupt):
+            is_told = True
+            raise
         finally:
+            sys.stderr.flush()
             os.dup2(kept, 2)
             os.close(kept)
             notes.seek(0)
             for line in notes:
-                if not _START_UP_NOISE.search(line):
+                if not is_told and not noise.search(line):
                     os.write(2, line)
