@@ -1,15 +1,19 @@
 """The machines that train together, as the environment variable TF_CONFIG names them; no TensorFlow."""
 
+import contextlib
 import json
 import os
 import re
 import socket
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nlp_rnn.config import ConfigError
 
 _EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
+_GREETING = "nlp-rnn "
 
 
 @dataclass(frozen=True)
@@ -72,17 +76,21 @@ def parse_cluster(text: str) -> Cluster:
     return Cluster(tuple(addresses), starts[task_type] + index)
 
 
-def await_others(cluster: Cluster, seconds: float) -> None:
+def await_others(cluster: Cluster, seconds: float, devices: str = "") -> None:
     """Returns when all other workers answer at their addresses, as this one does meanwhile at its own.
 
+    Args:
+      devices: what this one has, which must be the same everywhere: of machines with different ones, TensorFlow waits without end.
+
     Raises:
-      ConfigError: if some do not within `seconds`, with their addresses.
+      ConfigError: if some do not answer within `seconds`, with their addresses, or have other devices.
     """
     own = cluster.addresses[cluster.index]
     missing = [address for address in cluster.addresses if address != own]
+    greeting = f"{_GREETING}{devices}\n".encode()
     deadline = time.monotonic() + seconds
-    with _listening(own):
-        while missing := [address for address in missing if not _answers(address)]:
+    with _listening(own, greeting):
+        while missing := [address for address in missing if not _answers(address, own, greeting)]:
             if time.monotonic() > deadline:
                 raise ConfigError(
                     f"TF_CONFIG: no answer within {seconds:g} seconds from {', '.join(missing)}; start the same command there, check the "
@@ -91,24 +99,56 @@ def await_others(cluster: Cluster, seconds: float) -> None:
             time.sleep(0.2)
 
 
-def _listening(address: str) -> socket.socket:
+@contextlib.contextmanager
+def _listening(address: str, greeting: bytes) -> Iterator[None]:
+    """Greets whoever connects, while the context lasts."""
     port = int(address.rsplit(":", 1)[1])
     try:
         if socket.has_dualstack_ipv6():
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-        return socket.create_server(("", port))
+            server = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        else:
+            server = socket.create_server(("", port))
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"TF_CONFIG: worker at {address} cannot listen there ({error}); end the process that does, or give another port"
         ) from None
+    server.settimeout(0.05)
+    is_over = threading.Event()
+
+    def greet() -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(OSError):  # a time-out among them
+                connection, _ = server.accept()
+                with connection:
+                    connection.sendall(greeting)
+
+    greeter = threading.Thread(target=greet, daemon=True)
+    greeter.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        greeter.join()
+        server.close()
 
 
-def _answers(address: str) -> bool:
+def _answers(address: str, own: str, greeting: bytes) -> bool:
+    """Whether a worker is there. One that has met all others says nothing of ours any more, and has seen our greeting."""
     host, port = address.rsplit(":", 1)
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+        connection = socket.create_connection((host.strip("[]"), int(port)), timeout=1)
     except (OSError, ValueError, OverflowError):  # ValueError: no name of a machine
         return False
+    said = b""
+    with connection, contextlib.suppress(OSError):
+        said = connection.recv(1000)
+    if said.startswith(_GREETING.encode()) and said != greeting:
+        time.sleep(1)  # the other one shall see it too
+        theirs, ours = (text.decode("utf-8", "replace").removeprefix(_GREETING).strip() for text in (said, greeting))
+        raise ConfigError(
+            f"TF_CONFIG: {address} has {theirs or 'no GPU'}, but {own} has {ours or 'no GPU'}; all workers must have the same number: hide "
+            "some with CUDA_VISIBLE_DEVICES"
+        )
     return True
 
 

@@ -233,7 +233,7 @@ def _place(name: str, cluster: Cluster | None, num_replicas: int, connect_second
     if name == "tpu":
         return _place_on_tpu()
     if name == "multi_worker" and cluster is not None:
-        placement = _join(cluster, connect_seconds)
+        placement = _join(cluster, connect_seconds, len(gpus))
     else:
         placement = _mirror(num_replicas or len(gpus), gpus)
     with without_noise():  # of the first iterator
@@ -264,11 +264,11 @@ def _mirror(count: int, gpus: list[Any]) -> Placement:
     return Placement(tf.distribute.MirroredStrategy(devices), count, name="mirrored")
 
 
-def _join(cluster: Cluster, connect_seconds: int) -> Placement:
+def _join(cluster: Cluster, connect_seconds: int, num_gpus: int) -> Placement:
     import tensorflow as tf
 
     address, deadline = cluster.addresses[cluster.index], time.monotonic() + connect_seconds
-    await_others(cluster, connect_seconds)
+    await_others(cluster, connect_seconds, f"{num_gpus} GPUs" if num_gpus else "")
     with _killed_after(deadline - time.monotonic() + _SECONDS_TO_JOIN, f"TF_CONFIG: the others answer, but do not join {address}"):
         try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy()

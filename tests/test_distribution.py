@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nlp_rnn import launch
-from nlp_rnn.cluster import Cluster, parse_cluster
+from nlp_rnn.cluster import Cluster, await_others, parse_cluster
 from nlp_rnn.config import ConfigError, TrainingConfig
 from nlp_rnn.distribution import Placement
 from nlp_rnn.keeper import RunKeeper
@@ -158,6 +159,25 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("localhost", 0))
         return found.getsockname()[1]
+
+
+@pytest.mark.parametrize(("devices", "is_refused"), [(("2 GPUs", "2 GPUs"), False), (("2 GPUs", ""), True)])
+def test_workers_meet_and_must_have_the_same_devices(devices: tuple[str, str], is_refused: bool) -> None:
+    ports = [free_port() for _ in range(2)]
+    addresses = tuple(f"localhost:{port}" for port in ports)
+
+    def meet(index: int) -> None:
+        await_others(Cluster(addresses, index), 5, devices[index])
+        with socket.create_server(("localhost", ports[index])):  # as TensorFlow's server, by then
+            time.sleep(2)
+
+    with ThreadPoolExecutor() as pool:
+        meetings = [pool.submit(meet, index) for index in range(2)]
+        found = [meeting.exception() for meeting in meetings]
+    assert [isinstance(error, ConfigError) for error in found] == [is_refused] * 2
+    if is_refused:
+        assert f"{addresses[1]} has no GPU, but {addresses[0]} has 2 GPUs; all workers must" in str(found[0])
+        assert f"{addresses[0]} has 2 GPUs, but {addresses[1]} has no GPU; all workers must" in str(found[1])
 
 
 def test_a_worker_that_does_not_answer_is_named(reviews: Path, tmp_path: Path) -> None:
