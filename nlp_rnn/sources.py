@@ -115,17 +115,17 @@ def _load_csv(data: DataConfig) -> Splits:
 
 def _load_tsv(data: DataConfig) -> Splits:
     """Tab-separated files with a header line."""
-    return _load_files(data, functools.partial(PART_READERS["tsv"], data=data))
+    return _load_files(data, lambda path: PART_READERS["tsv"](path, data))
 
 
 def _load_jsonl(data: DataConfig) -> Splits:
     """A JSON object a line."""
-    return _load_files(data, functools.partial(PART_READERS["jsonl"], data=data))
+    return _load_files(data, lambda path: PART_READERS["jsonl"](path, data))
 
 
 def _load_text(data: DataConfig) -> Splits:
     """A text a line; a line may begin with `__label__NAME ` (fastText's format)."""
-    return _load_files(data, functools.partial(PART_READERS["text"], data=data))
+    return _load_files(data, lambda path: PART_READERS["text"](path, data))
 
 
 def _load_documents(data: DataConfig) -> Splits:
