@@ -80,7 +80,7 @@ def await_others(cluster: Cluster, seconds: float, devices: str = "") -> None:
     """Returns when all other workers answer at their addresses, as this one does meanwhile at its own.
 
     Args:
-      devices: what this one has, which must be the same everywhere: of machines with different ones, TensorFlow waits without end.
+      devices: what this one has, which must be the same everywhere: TensorFlow multiplies its own by the number of workers.
 
     Raises:
       ConfigError: if some do not answer within `seconds`, with their addresses, or have other devices.

@@ -204,11 +204,10 @@ def _builder_class() -> Any:
     from tensorflow_datasets.core import dataset_builder, splits
 
     class Records(dataset_builder.FileReaderBuilder):
-        """A corpus of nlp-rnn, each example a text and its label, or its translation.
+        """A corpus of nlp-rnn, each example a text and its label, or its translation."""
 
-        TFDS's own ShardBasedBuilder (4.9) runs Beam anew for each split with all splits before it, runs the shards one after the
-        other, holds each in memory, and puts the lengths of more than ten in the wrong order.
-        """
+        # Not TFDS's ShardBasedBuilder: by its source (4.9) it runs Beam anew for each split with all splits before it, holds each
+        # shard in memory until it is counted, and sorts the numbers of the shards' lengths as texts, so that ten comes before two.
 
         VERSION = tfds.core.Version(RECORDS_VERSION)
 
