@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from benchmarks import timing
 from nlp_rnn import datasets
-from nlp_rnn.batches import Batches, pair_batch, pair_stream
+from nlp_rnn.batches import Batches, pair_batch, pair_reader, pair_stream
 from nlp_rnn.beam_search import Search, beam_search
 from nlp_rnn.config_file import load_config
 from nlp_rnn.corpus import Corpus
@@ -79,7 +79,8 @@ def read(config: Any) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray, 
     """Batches of (source, target) ids, sources to translate, the size of the vocabulary."""
     corpus = Corpus(config.data, 1, is_parallel=True).survey()
     tokenizer = datasets.prepare_tokenizer(corpus, config.data, config.tokenizer)
-    stream = pair_stream(datasets.prepare_pairs(corpus, "train", config.data, tokenizer), config.training, 1)
+    cache = datasets.prepare_pairs(corpus, "train", config.data, tokenizer)
+    stream = pair_stream(cache, pair_reader(cache, slice(0, config.training.batch_size)), config.training, 1)
     found = []
     for (source, _), target, _ in stream():
         found.append((source, target))

@@ -8,16 +8,28 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from nlp_rnn.config import TrainingConfig
+from nlp_rnn.config import ConfigError, TrainingConfig
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 PairBatch = tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]
-Resampler = Callable[[np.ndarray, int, int], np.ndarray]
+
+
+class Resampler(Protocol):
+    """Draws other segmentations of the same texts: `datasets.Resampling`, which says more."""
+
+    def __call__(self, token_ids: np.ndarray, epoch: int, step: int) -> np.ndarray: ...
+
+    def place(self, epoch: int, step: int) -> np.ndarray:
+        """What a draw depends on."""
+
+    def draw(self, token_ids: Any, place: Any) -> Any:
+        """The same in TensorFlow's operations."""
+
 
 _POOL_BATCHES = 100  # so many batches are sorted by length at a time
 
@@ -55,12 +67,7 @@ class TokenCache:
     def rows(self, indices: Iterable[int]) -> list[np.ndarray]:
         """The ids of some texts, each int32 [time]; read, not mapped, since mapped pages would count as memory."""
         with open(self.path / "ids.bin", "rb") as file:
-            return [self._row(file, index) for index in indices]
-
-    def _row(self, file: BinaryIO, index: int) -> np.ndarray:
-        start, end = int(self.offsets[index]), int(self.offsets[index + 1])
-        file.seek(4 * start)
-        return np.frombuffer(file.read(4 * (end - start)), np.int32)
+            return [_ids_at(file, int(self.offsets[index]), int(self.offsets[index + 1] - self.offsets[index])) for index in indices]
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,11 @@ class PairCache:
     def num_tokens(self) -> int:
         """Ids to predict: those of the targets."""
         return int(self.lengths[:, 1].sum())
+
+
+def _ids_at(file: BinaryIO, start: int, length: int) -> np.ndarray:
+    file.seek(4 * start)
+    return np.frombuffer(file.read(4 * length), np.int32)
 
 
 # --- plans ---------------------------------------------------------------------------------------------------------
@@ -137,37 +149,103 @@ def padding_waste(lengths: np.ndarray, batches: list[np.ndarray]) -> float:
 # --- batches -------------------------------------------------------------------------------------------------------
 
 
-def classification_batch(cache: TokenCache, indices: np.ndarray, rows: slice, multiple: int = 1) -> Batch:
-    """Reads some rows of one batch; missing ones are filled up with UNK_ID at weight 0, so that every batch has the same size.
+@dataclass(frozen=True)
+class Places:
+    """Where the ids of a batch stand in an ids.bin.
+
+    Attributes:
+      starts, lengths: int64 [rows], in ids; a missing row has the length 0.
+      time: to how many ids the rows are padded.
+      fill: the id that a missing row holds, so that no row is of padding only; PAD_ID: none.
+    """
+
+    starts: np.ndarray
+    lengths: np.ndarray
+    time: int
+    fill: int
+
+    def read(self, path: Path) -> np.ndarray:
+        """int32 [rows, time], right-padded with PAD_ID; read, not mapped, since mapped pages would count as memory."""
+        token_ids = np.full((len(self.starts), self.time), PAD_ID, np.int32)
+        with open(path / "ids.bin", "rb") as file:
+            for row, (start, length) in enumerate(zip(self.starts.tolist(), self.lengths.tolist(), strict=True)):
+                token_ids[row, :length] = _ids_at(file, start, length)
+        token_ids[self.lengths == 0, 0] = self.fill
+        return token_ids
+
+
+@dataclass(frozen=True)
+class IdReader:
+    """Reads the token ids of batches: of texts, or of sources and targets.
+
+    Attributes:
+      caches: one, or one a side.
+      numbers: int64 [examples]: where the examples stand in the caches.
+      fills: of each cache; see `Places`.
+      rows: which rows of each batch are read. All batches have as many.
+      multiple: of which the number of time steps is one.
+      resample: draws other segmentations of the same texts; or None.
+    """
+
+    caches: tuple[TokenCache, ...]
+    numbers: np.ndarray
+    fills: tuple[int, ...]
+    rows: slice
+    multiple: int = 1
+    resample: Resampler | None = None
+
+    def __call__(self, plan: list[np.ndarray], epoch: int = 0, first_step: int = 0) -> Iterator[list[np.ndarray]]:
+        """Reads batches one after the other.
+
+        Args:
+          plan: of each batch, the numbers of its examples.
+          epoch, first_step: of the first batch; what `resample` draws depends on them.
+
+        Yields:
+          of each cache int32 [rows, time], right-padded with PAD_ID to the batch's longest text or above.
+        """
+        for step, indices in enumerate(plan, start=first_step):
+            sides = [place.read(cache.path) for place, cache in zip(self.places(indices), self.caches, strict=True)]
+            if self.resample:
+                sides = [self.resample(ids, epoch, len(sides) * step + side) for side, ids in enumerate(sides)]
+            yield sides
+
+    def places(self, indices: np.ndarray) -> list[Places]:
+        """Where a batch's examples stand in each cache."""
+        return [self._places(cache, self.numbers[indices], fill) for cache, fill in zip(self.caches, self.fills, strict=True)]
+
+    def _places(self, cache: TokenCache, numbers: np.ndarray, fill: int) -> Places:
+        own = numbers[self.rows]
+        starts, lengths = np.zeros((2, self.rows.stop - self.rows.start), np.int64)
+        starts[: len(own)], lengths[: len(own)] = cache.offsets[own], cache.offsets[own + 1] - cache.offsets[own]
+        longest = int((cache.offsets[numbers + 1] - cache.offsets[numbers]).max())  # of all rows: every worker pads to it
+        return Places(starts, lengths, math.ceil(longest / self.multiple) * self.multiple, fill)
+
+
+def text_reader(cache: TokenCache, rows: slice, multiple: int = 1, resample: Resampler | None = None) -> IdReader:
+    """Reads a classifier's texts; cuDNN takes no row of padding only."""
+    return IdReader((cache,), np.arange(len(cache)), (UNK_ID,), rows, multiple, resample)
+
+
+def pair_reader(cache: PairCache, rows: slice, multiple: int = 1, resample: Resampler | None = None) -> IdReader:
+    """Reads a translator's sources and targets. Missing sources are read, but have no target and weigh nothing."""
+    return IdReader((cache.source, cache.target), cache.rows, (EOS_ID, PAD_ID), rows, multiple, resample)
+
+
+def labelled_batch(cache: TokenCache, indices: np.ndarray, rows: slice, token_ids: np.ndarray) -> Batch:
+    """What a classifier is trained on, of some rows of a batch.
 
     Args:
       indices: the batch's examples.
-      rows: which of its rows.
-      multiple: of which the number of time steps is one.
+      token_ids: int32 [rows, time], of `text_reader`.
 
     Returns:
-      (token_ids int32 [rows, time] right-padded with PAD_ID to the batch's longest text or above, labels int32 [rows],
-      sample_weight float32 [rows]).
+      (token_ids, labels int32 [rows], sample_weight float32 [rows]: 0 of missing rows).
     """
     own = indices[rows]
-    token_ids = _padded(cache.rows(own), rows, int(cache.lengths[indices].max()), multiple)
-    token_ids[len(own) :, 0] = UNK_ID  # cuDNN takes no row of padding only
     labels, weights = np.zeros(len(token_ids), np.int32), np.zeros(len(token_ids), np.float32)
     labels[: len(own)], weights[: len(own)] = cache.labels[own], 1
     return token_ids, labels, weights
-
-
-def read_pairs(cache: PairCache, indices: np.ndarray, rows: slice, multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Reads some rows of one batch of pairs; missing ones have an EOS_ID for a source and no target.
-
-    Returns:
-      (source, target), int32 [rows, time], right-padded with PAD_ID to the batch's longest sentence, or above; see
-      `classification_batch`.
-    """
-    lengths, numbers = cache.lengths[indices].max(axis=0), cache.rows[indices[rows]]
-    source = _padded(cache.source.rows(numbers), rows, int(lengths[0]), multiple)
-    source[len(numbers) :, 0] = EOS_ID  # missing rows are read, but weigh nothing
-    return source, _padded(cache.target.rows(numbers), rows, int(lengths[1]), multiple)
 
 
 def pair_batch(source: np.ndarray, target: np.ndarray) -> PairBatch:
@@ -185,13 +263,6 @@ def pair_batch(source: np.ndarray, target: np.ndarray) -> PairBatch:
     return (source, inputs), target, (target != PAD_ID).astype(np.float32)
 
 
-def _padded(found: list[np.ndarray], rows: slice, length: int, multiple: int) -> np.ndarray:
-    token_ids = np.full((rows.stop - rows.start, math.ceil(length / multiple) * multiple), PAD_ID, np.int32)
-    for place, row in enumerate(found):
-        token_ids[place, : len(row)] = row
-    return token_ids
-
-
 @dataclass(frozen=True)
 class Batches:
     """A data set: `read()` yields its `count` batches, anew each time; all have the same number of rows."""
@@ -202,20 +273,30 @@ class Batches:
 
 # --- streams -------------------------------------------------------------------------------------------------------
 
+# (plan, epoch, first step) -> of each batch its ids; see `IdReader.__call__`
+Reader = Callable[[list[np.ndarray], int, int], Iterator[list[np.ndarray]]]
+
 
 class BatchStream:
     """The training batches, in an order that depends on seed and epoch only; can start in mid-epoch.
 
     Args:
       keys: int64 [examples], by which examples are of like length.
-      read: (examples of a batch, epoch, step) -> the batch.
+      read: gives the ids of batches.
+      finish: (examples of a batch, its ids) -> the batch.
+
+    Attributes:
+      mistake: the ConfigError that ended the reading, which TensorFlow hides from who reads; or None.
     """
 
-    def __init__(self, keys: np.ndarray, read: Callable[[np.ndarray, int, int], Any], config: TrainingConfig, seed: int) -> None:
-        self._keys, self._read, self._batch_size, self._seed = keys, read, config.batch_size, seed
+    def __init__(
+        self, keys: np.ndarray, read: Reader, finish: Callable[[np.ndarray, list[np.ndarray]], Any], config: TrainingConfig, seed: int
+    ) -> None:
+        self._keys, self._read, self._finish, self._batch_size, self._seed = keys, read, finish, config.batch_size, seed
         steps = math.ceil(len(keys) / config.batch_size)
         self.steps_per_epoch = min(steps, config.max_steps_per_epoch or steps)
         self.epoch = self.first_step = 0
+        self.mistake: ConfigError | None = None
 
     def plan(self) -> list[np.ndarray]:
         """The batches of the current epoch that are still to come."""
@@ -223,62 +304,20 @@ class BatchStream:
         return batches[self.first_step : self.steps_per_epoch]
 
     def __call__(self) -> Iterator[Any]:
-        for step, indices in enumerate(self.plan(), start=self.first_step):
-            yield self._read(indices, self.epoch, step)
+        plan = self.plan()
+        try:
+            for indices, ids in zip(plan, self._read(plan, self.epoch, self.first_step), strict=True):
+                yield self._finish(indices, ids)
+        except ConfigError as error:
+            self.mistake = error
+            raise
 
 
-def classification_stream(
-    cache: TokenCache,
-    config: TrainingConfig,
-    seed: int,
-    *,
-    rows: slice | None = None,
-    multiple: int = 1,
-    resample: Resampler | None = None,
-) -> BatchStream:
-    """The batches of a classifier.
-
-    Args:
-      rows: which rows of each batch; None: all.
-      multiple: of which the number of time steps is one.
-      resample: (token_ids, epoch, step) -> token_ids, other segmentations of the same texts; or None.
-    """
-    own = rows or slice(0, config.batch_size)
-
-    def read(indices: np.ndarray, epoch: int, step: int) -> Batch:
-        token_ids, labels, weights = classification_batch(cache, indices, own, multiple)
-        return resample(token_ids, epoch, step) if resample else token_ids, labels, weights
-
-    return BatchStream(cache.lengths, read, config, seed)
+def classification_stream(cache: TokenCache, read: Reader, rows: slice, config: TrainingConfig, seed: int) -> BatchStream:
+    """The batches of a classifier, or some rows of each; `read` is a `text_reader` of these rows."""
+    return BatchStream(cache.lengths, read, lambda indices, ids: labelled_batch(cache, indices, rows, *ids), config, seed)
 
 
-def pair_stream(
-    cache: PairCache,
-    config: TrainingConfig,
-    seed: int,
-    *,
-    rows: slice | None = None,
-    multiple: int = 1,
-    resample: Resampler | None = None,
-) -> BatchStream:
-    """The batches of a translator; see `classification_stream`."""
-    own = rows or slice(0, config.batch_size)
-
-    def read(indices: np.ndarray, epoch: int, step: int) -> PairBatch:
-        source, target = read_pairs(cache, indices, own, multiple)
-        if resample:
-            source, target = _redrawn(source, resample, epoch, 2 * step), _redrawn(target, resample, epoch, 2 * step + 1)
-        return pair_batch(source, target)
-
-    return BatchStream(pair_keys(cache), read, config, seed)
-
-
-def _redrawn(ids: np.ndarray, resample: Resampler, epoch: int, step: int) -> np.ndarray:
-    without_ends = np.where(ids == EOS_ID, PAD_ID, ids)
-    drawn = resample(without_ends, epoch, step)
-    lengths = np.where((without_ends == PAD_ID).all(axis=1), 0, (drawn != PAD_ID).sum(axis=1))
-    found = np.full((len(drawn), drawn.shape[1] + 1), PAD_ID, np.int32)
-    found[:, :-1] = np.where(np.arange(drawn.shape[1]) < lengths[:, None], drawn, PAD_ID)
-    has_end = (ids == EOS_ID).any(axis=1)
-    found[has_end, lengths[has_end]] = EOS_ID
-    return found
+def pair_stream(cache: PairCache, read: Reader, config: TrainingConfig, seed: int) -> BatchStream:
+    """The batches of a translator; `read` is a `pair_reader`."""
+    return BatchStream(pair_keys(cache), read, lambda _, ids: pair_batch(*ids), config, seed)

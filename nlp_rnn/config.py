@@ -179,6 +179,9 @@ class HardwareConfig:
     strategy: Literal["auto", "cpu", "gpu", "mirrored", "multi_worker", "tpu"] = "auto"
     num_replicas: NonNegativeInt = 0  # of mirrored: how many GPUs, 0: all; without a GPU, parts of the processor, to try it out
     connect_seconds: PositiveInt = 300  # of multi_worker: how long to wait for the other machines at the start
+    # HOST:PORT of `nlp-rnn serve-inputs`, whose machines read, redraw and pad the batches of classifiers and translators; empty:
+    # the trainer does. The service has no password: for networks that you trust.
+    input_service: str = ""
     mixed_precision: Literal["off", "float16", "bfloat16"] = "off"
     is_deterministic: Switch = True  # TensorFlow's deterministic kernels: the same seed gives the same weights
 

@@ -43,6 +43,12 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
     if config.hardware.num_replicas and config.hardware.strategy != "mirrored":
         found = f"hardware.num_replicas is {config.hardware.num_replicas}, but hardware.strategy is {config.hardware.strategy}"
         refuse("hardware.num_replicas", f"{found}; only mirrored asks for a number: use 0, or hardware.strategy=mirrored")
+    service = config.hardware.input_service
+    if service and not re.fullmatch(r"[^/\s]+:[0-9]{1,5}", service):
+        refuse("hardware.input_service", f"hardware.input_service is {service!r}, but must be HOST:PORT, such as reader.local:5000")
+    if service and config.task in ("next_word", "char_generation"):
+        found = f"hardware.input_service is {service}, but language models read on in a text, which leaves nothing to do for others"
+        refuse("hardware.input_service", f"{found}; leave it empty")
     if config.task == "translation":
         _check_translation(config, refuse)
     elif data.source in PAIR_SOURCES:

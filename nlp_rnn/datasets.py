@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from nlp_rnn import files
-from nlp_rnn.batches import Batches, PairCache, Resampler, TokenCache
+from nlp_rnn.batches import Batches, PairCache, TokenCache
 from nlp_rnn.config import Config, ConfigError, DataConfig, TokenizerConfig
 from nlp_rnn.corpus import Corpus, label_names
 from nlp_rnn.inputs import Inputs
@@ -27,7 +27,7 @@ from nlp_rnn.progress import track
 from nlp_rnn.sources import Example
 from nlp_rnn.special_ids import EOS_ID, PAD_ID, UNK_ID
 from nlp_rnn.streams import check_length
-from nlp_rnn.tokenizer import Tokenizer, encode, never_empty
+from nlp_rnn.tokenizer import Tokenizer, encode
 from nlp_rnn.tokenizer_builder import build_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def prepare_inputs(corpus: Corpus, config: Config) -> tuple[Inputs, Tokenizer]:
             check_length(caches[0], config.training)
     digests = {f"the text of data.{split}": corpus.facts[split].digest for split in ("train", "validation")}
     digests["the vocabulary"] = hashlib.blake2b(tokenizer.vocabulary_text().encode(), digest_size=16).hexdigest()
-    resample = make_resampler(tokenizer, sampling, seed) if sampling else None
+    resample = Resampling(tokenizer, sampling, seed) if sampling else None
     return Inputs(caches[0], caches[1], tokenizer.vocab_size, labels, digests, resample), tokenizer
 
 
@@ -177,23 +177,42 @@ def _key(**facts: object) -> str:
 # --- tf.data -------------------------------------------------------------------------------------------------------
 
 
-def make_resampler(tokenizer: Tokenizer, temperature: float, seed: int) -> Resampler:
-    """Subword regularisation: a function (token_ids, epoch, step) -> ids of a drawn segmentation of the same texts.
+class Resampling:
+    """Subword regularisation: draws other segmentations of the texts that ids stand for, so that nothing but ids need be kept.
 
-    The texts are those that the ids stand for, so that nothing but ids need be kept: of a truncated text, its parts put
-    together. Other segmentations than the best have more pieces: `time` may grow.
+    Of a truncated text, its parts are put together. Other segmentations than the best have more pieces: `time` may grow.
 
     Args:
-      temperature, seed: see `Tokenizer.sample`; the draw depends on seed, epoch and step only.
+      temperature, seed: see `Tokenizer.sample`; a draw depends on seed, epoch and step only.
     """
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([2], tf.int32)])
-    def sample(token_ids: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-        is_empty = tf.reduce_all(token_ids[:, :1] == UNK_ID, axis=1) & tf.reduce_all(token_ids[:, 1:] == PAD_ID, axis=1)
-        texts = tf.where(is_empty, "", tokenizer.detokenize(token_ids))
-        return never_empty(tokenizer.sample(texts, temperature=temperature, seed=place)).to_tensor(PAD_ID)
+    def __init__(self, tokenizer: Tokenizer, temperature: float, seed: int) -> None:
+        self._tokenizer, self._temperature, self._seed = tokenizer, temperature, seed
+        signature = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([2], tf.int32)]
+        self._compiled = tf.function(self.draw, input_signature=signature)
 
-    return lambda token_ids, epoch, step: sample(token_ids, np.array([(seed * 1009 + epoch) % 2**31, step], np.int32)).numpy()
+    def __call__(self, token_ids: np.ndarray, epoch: int, step: int) -> np.ndarray:
+        """See `draw`."""
+        return self._compiled(token_ids, self.place(epoch, step)).numpy()
+
+    def place(self, epoch: int, step: int) -> np.ndarray:
+        """int32 [2], what a draw depends on."""
+        return np.array([(self._seed * 1009 + epoch) % 2**31, step], np.int32)
+
+    def draw(self, token_ids: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+        """int32 [batch, time] -> int32 [batch, any], both right-padded with PAD_ID; rows that end with EOS_ID still do, and rows of
+        padding stay so."""
+        is_padding, has_end = tf.reduce_all(token_ids == PAD_ID, axis=1), tf.reduce_any(token_ids == EOS_ID, axis=1)
+        is_unknown = (token_ids[:, 0] == UNK_ID) & tf.reduce_all(token_ids[:, 1:] == PAD_ID, axis=1)  # what stands for no text
+        texts = tf.where(is_unknown, "", self._tokenizer.detokenize(token_ids))
+        drawn = self._tokenizer.sample(texts, temperature=self._temperature, seed=place)
+        is_missing = (drawn.row_lengths() == 0) & ~is_padding & ~has_end
+        return tf.concat([drawn, _where(is_missing, UNK_ID), _where(has_end, EOS_ID)], axis=1).to_tensor(PAD_ID)
+
+
+def _where(is_there: tf.Tensor, token_id: int) -> tf.RaggedTensor:
+    """bool [batch] -> ragged int32 [batch, (0 or 1)]"""
+    return tf.RaggedTensor.from_row_lengths(tf.fill([tf.math.count_nonzero(is_there)], token_id), tf.cast(is_there, tf.int64))
 
 
 def make_dataset(batches: Batches, *, is_fixed: bool = False) -> tf.data.Dataset:
@@ -208,8 +227,13 @@ def make_dataset(batches: Batches, *, is_fixed: bool = False) -> tf.data.Dataset
     def spec(array: np.ndarray) -> tf.TensorSpec:
         return tf.TensorSpec(array.shape if is_fixed else [len(array)] + [None] * (array.ndim - 1), array.dtype)
 
-    signature = tf.nest.map_structure(spec, next(batches.read()))
-    dataset = tf.data.Dataset.from_generator(batches.read, output_signature=signature)
+    begun = [batches.read()]
+    first = next(begun[0])
+
+    def read() -> Iterator[Any]:
+        return itertools.chain([first], begun.pop()) if begun else batches.read()
+
+    dataset = tf.data.Dataset.from_generator(read, output_signature=tf.nest.map_structure(spec, first))
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
     options.autotune.enabled = False  # nothing here is to be tuned, and to stop the tuner takes up to 15 seconds an epoch

@@ -40,6 +40,10 @@ data.text_column=source data.label_column=target; of texts without labels, data.
                  all its workers mount, and nlp-rnn[records] must be installed there
   --json         print the result as JSON
 """
+# Settings of data.* that choose from what is read; records are the whole source.
+_OF_TRAINING = (
+    "split", "block_size", "validation_fraction", "test_fraction", "remove_repeated", "length_ratio", "max_length", "keep", "cache_dir",
+)  # fmt: skip
 _LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"  # Beam's DirectRunner may look for a server of its own
 _BEAM_NOISE = re.compile(rb"^(INFO|WARNING)\b|" + START_UP_NOISE.pattern)
 
@@ -77,6 +81,9 @@ def main(arguments: list[str]) -> None:
     for setting in options.settings:
         if not setting.startswith("data."):
             raise ConfigError(f"nlp-rnn records: {setting!r}: only data.* settings say what is written; set the others in training")
+        key = setting[len("data.") :].partition("=")[0]
+        if key in _OF_TRAINING:
+            raise ConfigError(f"nlp-rnn records: {setting!r} does not change what is written, the whole source; set it in training")
     if options.workers > 1:
         if options.runner:
             raise ConfigError(f"--workers is {options.workers}, but is of this machine; --runner {options.runner} has options of its own")

@@ -111,7 +111,7 @@ def _find_inputs(run: runs.Run) -> Inputs:
     from nlp_rnn.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(run.path / "tokenizer")
-    return dataclasses.replace(inputs, resample=datasets.make_resampler(tokenizer, sampling, run.config.seed))
+    return dataclasses.replace(inputs, resample=datasets.Resampling(tokenizer, sampling, run.config.seed))
 
 
 def _await_run(config: Config, placement: Placement) -> runs.Run:

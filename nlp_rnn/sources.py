@@ -4,6 +4,7 @@ A source is a function of the data settings that returns its splits, each a func
 the start: nothing is held in memory, so that a corpus may be larger than RAM. What a source does not give, `corpus` adds.
 """
 
+import contextlib
 import csv
 import fnmatch
 import functools
@@ -148,16 +149,32 @@ def _load_records(data: DataConfig) -> Splits:
     import tensorflow_datasets as tfds
 
     logging.getLogger("absl").setLevel(logging.WARNING)
-    builder = tfds.builder_from_directory(folder)
     in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    with _telling_of_damage(folder):
+        builder = tfds.builder_from_directory(folder)
 
     def read(split: str) -> Iterator[Example]:
         if not builder.info.splits[split].num_examples:
-            return iter(())
-        rows = tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False, read_config=in_order))
-        return (Example(row["text"].decode("utf-8"), row["label"].decode("utf-8")) for row in rows)
+            return
+        with _telling_of_damage(folder):
+            rows = tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False, read_config=in_order))
+            for row in rows:
+                yield Example(row["text"].decode("utf-8"), row["label"].decode("utf-8"))
 
     return {split: functools.partial(read, split) for split in builder.info.splits}
+
+
+@contextlib.contextmanager
+def _telling_of_damage(folder: Path) -> Iterator[None]:
+    """Raises ConfigError for what TFDS and TensorFlow say about files that are damaged or gone."""
+    try:
+        yield
+    except Exception as error:  # they have no common class
+        told = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise ConfigError(
+            f"data.source is records, but those in {folder} are damaged ({type(error).__name__}: {told[:200]}); "
+            "remove the folder and write it again with nlp-rnn records"
+        ) from error
 
 
 def records_folder(root: Path) -> Path:

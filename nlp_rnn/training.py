@@ -1,9 +1,11 @@
 """Compile, fit, resume, predict."""
 
+import contextlib
 import importlib.util
 import logging
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,19 @@ import numpy as np
 from nlp_rnn.batches import (
     Batches,
     BatchStream,
+    IdReader,
     PairCache,
+    Reader,
     TokenCache,
-    classification_batch,
     classification_stream,
+    labelled_batch,
     padding_waste,
     pair_batch,
     pair_keys,
+    pair_reader,
     pair_stream,
     plan_ordered_batches,
-    read_pairs,
+    text_reader,
 )
 from nlp_rnn.checkpoints import Progress, load_checkpoint, load_progress
 from nlp_rnn.config import Config, ConfigError, HardwareConfig, TrainingConfig
@@ -68,7 +73,8 @@ def train_classifier(model: keras.Model, run: Run, inputs: Inputs, placement: Pl
     config, train = run.config.training, inputs.train
     rows = placement.rows(config.batch_size)
     multiple = _multiple(run.config, placement)
-    stream = classification_stream(train, config, run.config.seed, rows=rows, multiple=multiple, resample=inputs.resample)
+    reader = text_reader(train, rows, multiple, inputs.resample)
+    stream = classification_stream(train, _served(reader, run.config), rows, config, run.config.seed)
     compile_model(model, config, config.epochs * stream.steps_per_epoch, placement)
     logger.info(
         "training on %d examples, %d steps an epoch, batch %d, %.1f %% padding, %s parameters",
@@ -104,7 +110,8 @@ def train_translator(model: Translator, run: Run, inputs: Inputs, placement: Pla
     config, train = run.config.training, inputs.train
     rows = placement.rows(config.batch_size)
     multiple = _multiple(run.config, placement)
-    stream = pair_stream(train, config, run.config.seed, rows=rows, multiple=multiple, resample=inputs.resample)
+    reader = pair_reader(train, rows, multiple, inputs.resample)
+    stream = pair_stream(train, _served(reader, run.config), config, run.config.seed)
     compile_model(model, config, config.epochs * stream.steps_per_epoch, placement)
     logger.info(
         "training on %s pairs, %s target tokens, %d steps an epoch, batch %d, vocabulary %s, %s parameters",
@@ -130,6 +137,15 @@ def compile_model(model: keras.Model, config: TrainingConfig, num_steps: int, pl
         from nlp_rnn import train_step
 
         train_step.prepare(model, placement, config.gradient_accumulation)
+
+
+def _served(reader: IdReader, config: Config) -> Reader:
+    """The reader, or one that has its batches read by the input service of the settings."""
+    if not config.hardware.input_service:
+        return reader
+    from nlp_rnn import input_service
+
+    return input_service.served(reader, config.hardware)
 
 
 def _multiple(config: Config, placement: Placement) -> int:
@@ -171,12 +187,24 @@ def _train(
             # TensorFlow finds the end of a data set by itself, and complains where it is not looked for.
             is_endless = placement.strategy is not None or not _has_tensorflow()
             sizes = {"steps_per_epoch": num_steps, "validation_steps": evaluation.count} if is_endless else {}
-            model.fit(
-                _fed(Batches(stream, num_steps), placement), validation_data=_fed(evaluation, placement), initial_epoch=progress.epoch,
-                epochs=progress.epoch + 1, callbacks=callbacks, shuffle=False, verbose=0, **sizes,
-            )  # fmt: skip
+            with _telling_mistakes(stream):
+                model.fit(
+                    _fed(Batches(stream, num_steps), placement), validation_data=_fed(evaluation, placement),
+                    initial_epoch=progress.epoch, epochs=progress.epoch + 1, callbacks=callbacks, shuffle=False, verbose=0, **sizes,
+                )  # fmt: skip
     keeper.finish()
     return progress
+
+
+@contextlib.contextmanager
+def _telling_mistakes(stream: BatchStream | WindowStream) -> Iterator[None]:
+    """Raises the ConfigError that ended the reading of batches in the place of TensorFlow's error about it."""
+    try:
+        yield
+    except Exception:
+        if isinstance(stream, BatchStream) and stream.mistake:
+            raise stream.mistake from None
+        raise
 
 
 def _agreed_progress(run: Run, placement: Placement) -> Progress:
@@ -216,7 +244,8 @@ def _fed(batches: Batches, placement: Placement) -> Any:
 def _classifier_evaluation(cache: TokenCache, batch_size: int, rows: slice | None = None, multiple: int = 1) -> Batches:
     """All examples once, the shortest first; of each batch some rows, or all."""
     plan, own = plan_ordered_batches(cache.lengths, batch_size), rows or slice(0, batch_size)
-    return Batches(lambda: (classification_batch(cache, indices, own, multiple) for indices in plan), len(plan))
+    read = text_reader(cache, own, multiple)
+    return Batches(lambda: (labelled_batch(cache, indices, own, *ids) for indices, ids in zip(plan, read(plan), strict=True)), len(plan))
 
 
 def _language_evaluation(cache: TokenCache, config: TrainingConfig, rows: slice, placement: Placement) -> Batches:
@@ -227,8 +256,8 @@ def _language_evaluation(cache: TokenCache, config: TrainingConfig, rows: slice,
 
 def _pair_evaluation(cache: PairCache, batch_size: int, rows: slice, multiple: int) -> Batches:
     """All pairs once, the shortest first."""
-    plan = plan_ordered_batches(pair_keys(cache), batch_size)
-    return Batches(lambda: (pair_batch(*read_pairs(cache, indices, rows, multiple)) for indices in plan), len(plan))
+    plan, read = plan_ordered_batches(pair_keys(cache), batch_size), pair_reader(cache, rows, multiple)
+    return Batches(lambda: (pair_batch(*ids) for ids in read(plan)), len(plan))
 
 
 def predict_probabilities(model: keras.Model, cache: TokenCache, batch_size: int) -> np.ndarray:

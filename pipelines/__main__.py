@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from nlp_rnn import cli, launch, records
+from nlp_rnn import cli, launch, records, serve_inputs
 from nlp_rnn.config import ConfigError
 
 TASKS = ("sentiment", "next_word", "char_generation", "translation")
@@ -13,12 +13,14 @@ def main() -> int:
     """Runs the pipeline that the first argument names."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print(f"usage: nlp-rnn TASK VERB ...\n\n  tasks: {', '.join(TASKS)}\n")
-        print("nlp-rnn TASK --help tells more; so do nlp-rnn launch --help and nlp-rnn records --help.")
+        print("nlp-rnn TASK --help tells more; so does --help of nlp-rnn launch, nlp-rnn records and nlp-rnn serve-inputs.")
         return 0
     if sys.argv[1] == "launch":
         return cli.guarded(lambda: launch.main(sys.argv[2:], TASKS))
     if sys.argv[1] == "records":
         return cli.guarded(lambda: records.main(sys.argv[2:]))
+    if sys.argv[1] == "serve-inputs":
+        return cli.guarded(lambda: serve_inputs.main(sys.argv[2:]))
     if sys.argv[1] not in TASKS:
         return cli.guarded(_refuse_task)
     return cli.main(importlib.import_module(f"pipelines.{sys.argv[1]}"), sys.argv[2:])

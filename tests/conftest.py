@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import random
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,13 @@ def spawn_pipeline(*arguments: object, cwd: Path, task: str = "sentiment") -> su
 def pipeline_environment(cwd: Path) -> dict[str, str]:
     """The environment of a process that runs a pipeline."""
     return os.environ | {"NLP_RNN_CACHE": str(cwd / "cache"), "PYTHONPATH": str(ROOT)}
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens at."""
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
 
 
 def ask(*arguments: object, cwd: Path, task: str = "sentiment", text: str = "") -> str:

@@ -7,11 +7,12 @@ import pytest
 from nlp_rnn.batches import (
     Batches,
     TokenCache,
-    classification_batch,
     classification_stream,
+    labelled_batch,
     padding_waste,
     plan_batches,
     plan_ordered_batches,
+    text_reader,
 )
 from nlp_rnn.config import TrainingConfig
 from nlp_rnn.config_file import load_config
@@ -38,7 +39,9 @@ def test_cached_ids_are_those_of_the_texts(cache):
 
 
 def test_batches_are_right_padded_and_filled_at_weight_zero(cache):
-    token_ids, labels, weights = classification_batch(cache, np.array([4, 0]), slice(0, 3))
+    indices, rows = np.array([4, 0]), slice(0, 3)
+    ((token_ids,),) = text_reader(cache, rows)([indices])
+    token_ids, labels, weights = labelled_batch(cache, indices, rows, token_ids)
     assert token_ids.tolist() == [[1, 5, 0], [4, 5, 6], [1, 0, 0]]
     assert labels.tolist() == [0, 1, 0]
     assert weights.tolist() == [1, 1, 0]
@@ -46,8 +49,9 @@ def test_batches_are_right_padded_and_filled_at_weight_zero(cache):
 
 def test_workers_read_their_rows_of_the_same_batches(cache):
     config = TrainingConfig(batch_size=4)
-    whole = list(classification_stream(cache, config, 1)())
-    workers = [list(classification_stream(cache, config, 1, rows=slice(start, start + 2))()) for start in (0, 2)]
+    whole, *workers = (
+        list(classification_stream(cache, text_reader(cache, rows), rows, config, 1)()) for rows in (slice(0, 4), slice(0, 2), slice(2, 4))
+    )
     for batch, *own in zip(whole, *workers, strict=True):
         for column, *parts in zip(batch, *own, strict=True):
             assert np.concatenate(parts).tolist() == column.tolist()
@@ -82,9 +86,16 @@ def test_ordered_batches_go_from_short_to_long():
 
 
 def test_dataset_yields_anew_for_each_epoch(cache):
-    dataset = make_dataset(Batches(lambda: (classification_batch(cache, np.array([i]), slice(0, 1)) for i in range(5)), 5))
+    times_read = []
+
+    def read():
+        times_read.append(True)
+        return iter((cache.labels[i : i + 1],) for i in range(5))
+
+    dataset = make_dataset(Batches(read, 5))
     for _ in range(2):
-        assert [int(labels[0]) for _, labels, _ in dataset] == [1, 0, 1, 0, 0]
+        assert [int(labels[0]) for (labels,) in dataset] == [1, 0, 1, 0, 0]
+    assert len(times_read) == 2
     assert int(dataset.cardinality()) == 5
 
 

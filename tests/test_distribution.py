@@ -23,7 +23,7 @@ from nlp_rnn.config import ConfigError, TrainingConfig
 from nlp_rnn.distribution import Placement
 from nlp_rnn.keeper import RunKeeper
 from tests import train_all
-from tests.conftest import ROOT, SMALL, ask, differences, pipeline_environment, refused, run_pipeline
+from tests.conftest import ROOT, SMALL, ask, differences, free_port, pipeline_environment, refused, run_pipeline
 
 MIRRORED = ["hardware.strategy=mirrored", "hardware.num_replicas=2"]
 
@@ -153,12 +153,6 @@ def test_devices_that_are_not_there_are_named(reviews: Path, tmp_path: Path) -> 
     assert "hardware.strategy is mirrored, but TensorFlow finds no GPU" in refused(*train, "hardware.strategy=mirrored", cwd=tmp_path)
     assert "TF_CONFIG, which names the workers, is not set" in refused(*train, "hardware.strategy=multi_worker", cwd=tmp_path)
     assert "TF_CONFIG is 'nonsense'" in refused(*train, cwd=tmp_path, TF_CONFIG="nonsense")
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
 
 
 @pytest.mark.parametrize(("devices", "is_refused"), [(("2 GPUs", "2 GPUs"), False), (("2 GPUs", ""), True)])

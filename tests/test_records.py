@@ -1,6 +1,7 @@
 """Corpora as sharded record files: nothing lost, nothing twice, in order; whole or not there."""
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from nlp_rnn.corpus import Corpus
 from nlp_rnn.files import decoded_lines, parts_of, read_lines
 from nlp_rnn.pair_sources import PAIR_SOURCES
 from nlp_rnn.sources import PART_READERS, SOURCES, records_folder
-from tests.conftest import SMALL, ask, differences, pipeline_environment, write_csv
+from tests.conftest import SMALL, ask, differences, pipeline_environment, refused, write_csv
 
 NUM_SHARDS = 12  # more than ten, whose numbers sort otherwise than as texts
 
@@ -183,6 +184,7 @@ def test_two_commands_do_not_write_into_one_folder(texts: Path, tmp_path: Path) 
         (["--to", "x", "--shards", "0"], "--shards is 0"),
         (["--to", "x", "model.units=3"], "only data"),
         (["--to", "x", "data.source=text"], "data.train is empty"),
+        (["--to", "x", "data.source=cldr", "data.test_fraction=0.1"], "'data.test_fraction=0.1' does not change what is written"),
         (["--to", "x", "data.source=records"], "written already"),
         (["--to", "x", "--runner", "FlinkRuner", "data.source=cldr", "data.num_pairs=5"], "--runner is FlinkRuner: .*FlinkRunner"),
         (["--to", "x", "--runner", "SparkRunner", "--workers", "2", "data.source=cldr"], "--workers is 2, but is of this machine"),
@@ -203,3 +205,12 @@ def test_records_that_are_not_there_are_named(tmp_path: Path) -> None:
     for folder in ("", str(tmp_path)):
         with pytest.raises(ConfigError, match=r"data\.source is records, but data.dir is"):
             SOURCES["records"](DataConfig(source="records", dir=folder))
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "*00001-of*"])
+def test_damaged_records_are_told_in_one_line(name: str, texts: Path, written: Path, tmp_path: Path) -> None:
+    shutil.copytree(written, tmp_path / "set")
+    (path,) = records_folder(tmp_path / "set").glob(name)
+    path.write_bytes(path.read_bytes()[:-20])
+    told = refused("train", "name=bad", *SMALL, "data.source=records", f"data.dir={tmp_path / 'set'}", cwd=tmp_path)
+    assert f"those in {records_folder(tmp_path / 'set')} are damaged" in told

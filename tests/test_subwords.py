@@ -11,11 +11,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlp_rnn.batches import TokenCache, classification_stream
+from nlp_rnn.batches import TokenCache, classification_stream, text_reader
 from nlp_rnn.config import ConfigError
 from nlp_rnn.config_file import load_config
 from nlp_rnn.corpus import Corpus
-from nlp_rnn.datasets import make_resampler, write_cache
+from nlp_rnn.datasets import Resampling, write_cache
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, SPECIAL_PIECES, UNK_ID
 from nlp_rnn.subwords import BYTE_PIECES, read_model, write_model
 from nlp_rnn.tokenizer import Tokenizer, encode
@@ -207,14 +207,14 @@ def test_reserved_symbols_are_whole_and_the_library_knows_them(tmp_path):
 def test_the_resampler_draws_by_seed_epoch_and_step(tokenizer):
     rows = tokenizer.tokenize(["an extraordinary performance, really", "good"]).to_tensor().numpy()
     token_ids = np.concatenate([rows, [[UNK_ID] + [0] * (rows.shape[1] - 1)]]).astype(np.int32)
-    resample = make_resampler(tokenizer, 5.0, seed=20_240_101)
+    resample = Resampling(tokenizer, 5.0, seed=20_240_101)
     drawn = {(epoch, step): resample(token_ids, epoch, step).tolist() for epoch in range(3) for step in range(3)}
-    assert drawn[2, 1] == make_resampler(tokenizer, 5.0, seed=20_240_101)(token_ids, 2, 1).tolist()
+    assert drawn[2, 1] == Resampling(tokenizer, 5.0, seed=20_240_101)(token_ids, 2, 1).tolist()
     assert len({str(each) for each in drawn.values()}) > 4
     for each in drawn.values():
         texts = tokenizer.detokenize(tf.constant(each)).numpy().tolist()
         assert texts == [b"an extraordinary performance, really", b"good", "\ufffd".encode()]
-    cold = make_resampler(tokenizer, 0.01, seed=1)(token_ids, 0, 0)
+    cold = Resampling(tokenizer, 0.01, seed=1)(token_ids, 0, 0)
     assert cold.tolist() == token_ids.tolist()
 
 
@@ -223,7 +223,9 @@ def test_training_reads_other_segmentations(tokenizer, tmp_path):
     write_cache(tmp_path, ((text, 0) for text in texts), lambda each: encode(tokenizer, each, 100, "start"))
     cache = TokenCache.load(tmp_path)
     config = load_config(None, ["training.batch_size=4"]).training
-    plain, sampled = (list(classification_stream(cache, config, 1, resample=each)()) for each in (None, make_resampler(tokenizer, 5.0, 1)))
+    rows = slice(0, 4)
+    readers = (text_reader(cache, rows, resample=each) for each in (None, Resampling(tokenizer, 5.0, 1)))
+    plain, sampled = (list(classification_stream(cache, reader, rows, config, 1)()) for reader in readers)
     assert [labels.tolist() for _, labels, _ in plain] == [labels.tolist() for _, labels, _ in sampled]
     assert any(one[0].tolist() != other[0].tolist() for one, other in zip(plain, sampled, strict=True))
 

@@ -12,9 +12,12 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn import attention_map
-from nlp_rnn.batches import PairCache, TokenCache, pair_batch, pair_stream
+from nlp_rnn.batches import PairCache, TokenCache, pair_batch, pair_reader, pair_stream
 from nlp_rnn.config_file import load_config
+from nlp_rnn.datasets import Resampling, write_cache
 from nlp_rnn.runs import load_run
+from nlp_rnn.special_ids import EOS_ID
+from nlp_rnn.tokenizer import Tokenizer
 from nlp_rnn.translation_evaluation import load_module, search_settings
 from nlp_rnn.translation_metrics import corpus_scores
 from tests import conftest
@@ -243,25 +246,29 @@ def test_bleu_is_nltks():
     assert corpus_scores(references, references)["exact_match"] == 1
 
 
-def make_cache(folder, rows):
-    folder.mkdir()
-    np.concatenate(rows).astype(np.int32).tofile(folder / "ids.bin")
-    return TokenCache(folder, np.cumsum([0, *map(len, rows)]), np.zeros(len(rows), np.int32))
-
-
 def test_resampled_batches_keep_their_sentences(tmp_path):
-    training = load_config(None, ["training.batch_size=2"], task="translation").training
-    sides = (make_cache(tmp_path / "source", [[5, 6, 3], [3]]), make_cache(tmp_path / "target", [[4, 3], [5, 6, 7, 3]]))
-
-    def resample(ids, epoch, step):
-        drawn = np.repeat(ids, 2, axis=1)  # every piece twice
-        drawn = np.take_along_axis(drawn, np.argsort(drawn == 0, axis=1, kind="stable"), axis=1)
-        drawn[(drawn == 0).all(axis=1), 0] = 1  # what `make_resampler` gives for an empty text
-        return drawn
-
-    stream = pair_stream(PairCache(*sides, np.arange(2)), training, 1, resample=resample)
-    (((source, inputs), outputs, weights),) = list(stream())
-    rows = {tuple(row[row != 0]): tuple(out[out != 0]) for row, out in zip(source, outputs, strict=True)}
-    assert rows == {(5, 5, 6, 6, 3): (4, 4, 3), (3,): (5, 5, 6, 6, 7, 7, 3)}
-    np.testing.assert_array_equal(weights, outputs != 0)
-    assert (inputs[:, 0] == 2).all()
+    training = load_config(None, ["training.batch_size=3"], task="translation").training
+    texts = {"source": ["the old cat sat", ""], "target": ["", "an extraordinary performance"]}
+    tokenizer = Tokenizer("subword")
+    tokenizer.adapt([*texts["source"], *texts["target"], *SENTENCES] * 5, vocab_size=295)
+    sides = []
+    for side, each in texts.items():
+        (tmp_path / side).mkdir()
+        write_cache(
+            tmp_path / side, ((text, 0) for text in each), lambda batch: tf.concat([tokenizer.tokenize(batch), [[EOS_ID]] * 2], axis=1)
+        )
+        sides.append(TokenCache.load(tmp_path / side))
+    cache = PairCache(*sides, np.arange(2))
+    reader = pair_reader(cache, slice(0, 3), resample=Resampling(tokenizer, 5.0, 1))
+    stream, drawn = pair_stream(cache, reader, training, 1), set()
+    for stream.epoch in range(4):
+        (((source, inputs), outputs, weights),) = list(stream())
+        for ids in (source, outputs[:2]):
+            assert all(row[row != 0][-1] == EOS_ID and (row == EOS_ID).sum() == 1 for row in ids)
+        found = [tokenizer.detokenize(tf.constant(ids)).numpy().tolist() for ids in (source, outputs)]
+        assert sorted(zip(*found, strict=True)) == [(b"", b""), (b"", b"an extraordinary performance"), (b"the old cat sat", b"")]
+        assert not outputs[2].any()  # no pair is there
+        np.testing.assert_array_equal(weights, outputs != 0)
+        assert (inputs[:, 0] == 2).all()
+        drawn.add(str((source, outputs)))
+    assert len(drawn) > 1

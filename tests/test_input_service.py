@@ -1,0 +1,146 @@
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nlp_rnn.batches import PairCache, TokenCache, pair_reader, plan_batches, text_reader
+from nlp_rnn.config import ConfigError, HardwareConfig
+from nlp_rnn.datasets import Resampling, write_cache
+from nlp_rnn.input_service import served
+from nlp_rnn.special_ids import EOS_ID
+from nlp_rnn.tokenizer import Tokenizer
+from tests.conftest import ROOT, free_port
+
+WORDS = ("the", "old", "cat", "sat", "an", "extraordinary", "performance", "really")
+
+
+@pytest.fixture(scope="module")
+def service():
+    """The address of a dispatcher with two workers."""
+    port, api = free_port(), tf.data.experimental.service
+    dispatcher = api.DispatchServer(api.DispatcherConfig(port=port))
+    workers = [api.WorkerServer(api.WorkerConfig(f"localhost:{port}", worker_address="localhost:%port%")) for _ in range(2)]
+    yield f"localhost:{port}"
+    del workers, dispatcher
+
+
+def make_cache(folder, tokenizer, seed, is_ended=False):
+    folder.mkdir()
+    draw = np.random.default_rng(seed)
+    texts = [" ".join(draw.choice(WORDS, draw.integers(1, 12))) for _ in range(50)]
+
+    def encode(batch):
+        ids = tokenizer.tokenize(batch)
+        return tf.concat([ids, tf.fill([ids.nrows(), 1], EOS_ID)], axis=1) if is_ended else ids
+
+    write_cache(folder, ((text, 0) for text in texts), encode)
+    return TokenCache.load(folder)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    tokenizer = Tokenizer("subword")
+    tokenizer.adapt([" ".join(WORDS)] * 5, vocab_size=280)
+    return tokenizer
+
+
+def hardware(address, seconds=60):
+    return HardwareConfig(input_service=address, connect_seconds=seconds)
+
+
+def assert_equal(one, other):
+    for sides, same in zip(one, other, strict=True):
+        for ids, equal in zip(sides, same, strict=True):
+            np.testing.assert_array_equal(ids, equal)
+            assert ids.dtype == equal.dtype == np.int32
+
+
+def test_texts_are_those_that_are_read_here(service, tokenizer, tmp_path, monkeypatch):
+    cache = make_cache(tmp_path / "texts", tokenizer, 1)
+    monkeypatch.setattr("nlp_rnn.input_service._NUM_ORDERED", 3)  # 50 texts are seven batches, asked for in three parts
+    plan = plan_batches(cache.lengths, 8, seed=1, epoch=0)
+    for rows in (slice(0, 8), slice(4, 8)):  # the last batch has two texts
+        reader = text_reader(cache, rows, multiple=5)
+        assert_equal(served(reader, hardware(service))(plan, 0, 0), reader(plan))
+
+
+def test_pairs_are_drawn_as_here(service, tokenizer, tmp_path):
+    source, target = (make_cache(tmp_path / side, tokenizer, seed, is_ended=True) for seed, side in enumerate(("source", "target")))
+    cache = PairCache(source, target, np.arange(3, 50))
+    plan = plan_batches(cache.lengths[:, 0], 8, seed=1, epoch=0)
+    drawing = pair_reader(cache, slice(0, 8), resample=Resampling(tokenizer, 5.0, 7))
+    through_service = list(served(drawing, hardware(service))(plan[2:], 3, 2))
+    assert_equal(through_service, drawing(plan[2:], 3, 2))
+    plain = list(pair_reader(cache, slice(0, 8))(plan[2:]))
+    assert any(one[0].tolist() != other[0].tolist() for one, other in zip(through_service, plain, strict=True))
+
+
+def test_nothing_answers(tokenizer, tmp_path):
+    reader = text_reader(make_cache(tmp_path / "texts", tokenizer, 1), slice(0, 8))
+    with pytest.raises(ConfigError, match=r"hardware\.input_service is localhost:\d+, but nothing answers there"):
+        served(reader, hardware(f"localhost:{free_port()}"))
+
+
+def test_a_dispatcher_without_workers_is_waited_for_no_longer_than_told(tokenizer, tmp_path):
+    port, api = free_port(), tf.data.experimental.service
+    dispatcher = api.DispatchServer(api.DispatcherConfig(port=port))
+    reader = text_reader(make_cache(tmp_path / "texts", tokenizer, 1), slice(0, 8))
+    with pytest.raises(ConfigError, match="from which no batch came in 1 seconds"):
+        next(served(reader, hardware(f"localhost:{port}", seconds=1))([np.arange(8)], 0, 0))
+    del dispatcher
+
+
+def test_ids_that_a_worker_cannot_read_are_told(service, tokenizer, tmp_path):
+    cache = make_cache(tmp_path / "texts", tokenizer, 1)
+    os.truncate(cache.path / "ids.bin", 40)
+    with pytest.raises(ConfigError, match=r"whose worker failed: .*data\.cache_dir"):
+        list(served(text_reader(cache, slice(0, 8)), hardware(service))([np.arange(40, 48)], 0, 0))
+
+
+@pytest.fixture
+def command():
+    """A process of `nlp-rnn serve-inputs`, and its address."""
+    arguments = [sys.executable, "-m", "pipelines", "serve-inputs", "--host", "localhost", "--port", str(free_port())]
+    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    address = re.fullmatch(r"inputs are served; train with hardware\.input_service=(localhost:\d+)\n", process.stdout.readline())[1]
+    yield process, address
+    process.kill()
+
+
+def train(tmp_path, name, *settings):
+    data = tmp_path / "reviews.csv"
+    if not data.exists():
+        draw = np.random.default_rng(0)
+        with open(data, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text", "label"])
+            writer.writerows([" ".join(draw.choice(WORDS, 6)), "pos" if row % 2 else "neg"] for row in range(200))
+    arguments = ["train", f"name={name}", f"runs_dir={tmp_path / 'runs'}", "data.source=csv", f"data.train={data}", "model.units=8"]
+    arguments += [f"data.cache_dir={tmp_path / 'cache'}", "data.remove_repeated=false", "training.epochs=2", "model.embedding_dim=8"]
+    command = [sys.executable, "-m", "pipelines.sentiment", *arguments, *settings]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def test_training_is_the_same_with_and_without_the_service(command, tmp_path):
+    process, address = command
+    for name, settings in (("alone", ()), ("served", (f"hardware.input_service={address}",))):
+        found = train(tmp_path, name, *settings)
+        assert found.returncode == 0, found.stderr
+    alone, with_service = (np.load(tmp_path / "runs" / name / "checkpoints" / "best.npz") for name in ("alone", "served"))
+    assert all(np.array_equal(alone[key], with_service[key]) for key in alone.files)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+
+
+def test_a_service_that_ends_stops_the_training_in_one_line(command, tmp_path):
+    process, address = command
+    process.kill()
+    found = train(tmp_path, "lost", f"hardware.input_service={address}")
+    assert found.returncode == 2
+    assert found.stderr.splitlines()[-1].startswith(f"hardware.input_service is {address}, but nothing answers there")
