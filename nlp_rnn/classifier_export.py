@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from nlp_rnn import export
 from nlp_rnn.config import Config
+from nlp_rnn.encoding import encode, truncate
 from nlp_rnn.special_ids import PAD_ID
-from nlp_rnn.tokenizer import Tokenizer, encode, truncate
+from nlp_rnn.tokenizer import Tokenizer
 
 _EXPLAIN_STEPS = 32
 

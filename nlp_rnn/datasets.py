@@ -22,12 +22,13 @@ from nlp_rnn import files
 from nlp_rnn.batches import Batches, PairCache, TokenCache
 from nlp_rnn.config import Config, ConfigError, DataConfig, TokenizerConfig
 from nlp_rnn.corpus import Corpus, label_names
+from nlp_rnn.encoding import encode
 from nlp_rnn.inputs import Inputs
 from nlp_rnn.progress import track
 from nlp_rnn.sources import Example
 from nlp_rnn.special_ids import EOS_ID, PAD_ID, UNK_ID
 from nlp_rnn.streams import check_length
-from nlp_rnn.tokenizer import Tokenizer, encode
+from nlp_rnn.tokenizer import Tokenizer
 from nlp_rnn.tokenizer_builder import build_tokenizer
 
 logger = logging.getLogger(__name__)

@@ -6,11 +6,12 @@ import tensorflow as tf
 
 from nlp_rnn import export
 from nlp_rnn.config import Config
+from nlp_rnn.encoding import truncate
 from nlp_rnn.generation import MOST_STOP_LENGTH, Generator, Limits, Session
 from nlp_rnn.language_model import LanguageModel
 from nlp_rnn.sampling import Sampling
 from nlp_rnn.special_ids import PAD_ID, UNK_ID
-from nlp_rnn.tokenizer import Tokenizer, truncate
+from nlp_rnn.tokenizer import Tokenizer
 
 # What `serving_default` writes with.
 DEFAULTS = {"max_length": 200, "temperature": 0.8, "top_k": 0, "top_p": 1.0, "seed": 1}

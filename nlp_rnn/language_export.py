@@ -6,10 +6,11 @@ import tensorflow as tf
 
 from nlp_rnn import export
 from nlp_rnn.config import Config
+from nlp_rnn.encoding import truncate
 from nlp_rnn.language_model import LanguageModel
 from nlp_rnn.proposals import IMPOSSIBLE, SubwordProposals, WordProposals
 from nlp_rnn.special_ids import EOS_ID, PAD_ID
-from nlp_rnn.tokenizer import Tokenizer, truncate
+from nlp_rnn.tokenizer import Tokenizer
 
 NUM_WORDS = 5  # of serving_default
 

@@ -23,7 +23,7 @@ from nlp_rnn.config import ConfigError
 from nlp_rnn.letter_case import apply_case, mark_case
 from nlp_rnn.normalization import normalize, valid_utf8
 from nlp_rnn.segmentation import Segmenter
-from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, SPECIAL_PIECES, UNK_ID
+from nlp_rnn.special_ids import PAD_ID, SPECIAL_PIECES, UNK_ID
 from nlp_rnn.subwords import BYTE_PIECES, WORD_START
 from nlp_rnn.words import SPLITTERS
 
@@ -363,53 +363,6 @@ class Tokenizer(keras.layers.Layer):
         )
         is_any = tf.reduce_any(pieces.flat_values >= self.vocab_size)
         return tf.cond(is_any, lambda: resolve(pieces, self.vocab_size), lambda: pieces)
-
-
-def encode(
-    tokenizer: Tokenizer, texts: Any, max_length: int, keep: str, *, add_bos: bool = False, add_eos: bool = False
-) -> tf.RaggedTensor:
-    """string [batch] -> int32 ragged [batch, (time)], as models read it, in training and in exported graphs.
-
-    At most `max_length` ids a row (see `truncate`), and at least one: a text without tokens becomes UNK_ID.
-
-    Args:
-      add_bos, add_eos: whether BOS_ID comes first and EOS_ID last; truncation keeps them.
-
-    Raises:
-      ValueError: if `max_length` leaves no room for the text.
-    """
-    if max_length <= add_bos + add_eos:
-        raise ValueError(f"max_length is {max_length}, which leaves no room for text; use {add_bos + add_eos + 1} or more")
-    ids = never_empty(truncate(tokenizer.tokenize(texts), max_length - add_bos - add_eos, keep))
-    column = tf.ones([ids.nrows(), 1], tf.int32)
-    return tf.concat([column * BOS_ID] * add_bos + [ids] + [column * EOS_ID] * add_eos, axis=1)
-
-
-def never_empty(token_ids: tf.RaggedTensor) -> tf.RaggedTensor:
-    """Gives rows of ragged int32 [batch, (time)] without ids one UNK_ID: a recurrent layer has to read something."""
-    is_empty = token_ids.row_lengths() == 0
-    unknowns = tf.fill([tf.math.count_nonzero(is_empty)], UNK_ID)
-    return tf.concat([token_ids, tf.RaggedTensor.from_row_lengths(unknowns, tf.cast(is_empty, tf.int64))], axis=1)
-
-
-def truncate(token_ids: tf.RaggedTensor, max_length: int, keep: str) -> tf.RaggedTensor:
-    """Cuts ragged int32 [batch, (time)] to at most `max_length` ids a row.
-
-    Args:
-      token_ids: ids without padding.
-      max_length: in ids.
-      keep: "start", "end", or "both": the first half and the last half, where texts open and conclude.
-    """
-    if keep == "start" or max_length <= 0:
-        return token_ids[:, : max(max_length, 0)]
-    if keep == "end":
-        return token_ids[:, -max_length:]
-    head = (max_length + 1) // 2
-    positions = tf.ragged.range(token_ids.row_lengths())
-    lengths = tf.gather(token_ids.row_lengths(), token_ids.value_rowids())
-    flat = positions.flat_values
-    is_kept = (flat < head) | (flat >= lengths - (max_length - head))
-    return tf.ragged.boolean_mask(token_ids, token_ids.with_flat_values(is_kept))
 
 
 # --- checks and files ----------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from nlp_rnn.config import TrainingConfig
 from nlp_rnn.config_file import load_config
 from nlp_rnn.corpus import load_corpus
 from nlp_rnn.datasets import make_dataset, prepare_split, prepare_tokenizer, write_cache
-from nlp_rnn.tokenizer import Tokenizer, encode
+from nlp_rnn.encoding import encode
+from nlp_rnn.tokenizer import Tokenizer
 from tests.conftest import ROOT, write_csv
 
 LENGTHS = np.random.default_rng(0).integers(1, 400, 1003)

@@ -16,9 +16,10 @@ from nlp_rnn.config import ConfigError
 from nlp_rnn.config_file import load_config
 from nlp_rnn.corpus import Corpus
 from nlp_rnn.datasets import Resampling, write_cache
+from nlp_rnn.encoding import encode
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, SPECIAL_PIECES, UNK_ID
 from nlp_rnn.subwords import BYTE_PIECES, read_model, write_model
-from nlp_rnn.tokenizer import Tokenizer, encode
+from nlp_rnn.tokenizer import Tokenizer
 from nlp_rnn.tokenizer_builder import build_tokenizer
 
 STRINGS = [tf.TensorSpec([None], tf.string)]

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from nlp_rnn.config import ConfigError
 from nlp_rnn.config_file import load_config
+from nlp_rnn.encoding import encode, truncate
 from nlp_rnn.special_ids import EOS_ID, PAD_ID, UNK_ID
 from nlp_rnn.subwords import BYTE_PIECES
-from nlp_rnn.tokenizer import Tokenizer, encode, truncate
+from nlp_rnn.tokenizer import Tokenizer
 from nlp_rnn.tokenizer_builder import build_tokenizer
 
 TEXTS = ["The film was good, very good!", 'He didn\'t say "no".', "well-known (3.5/10)"]
