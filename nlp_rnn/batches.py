@@ -165,11 +165,21 @@ class Places:
     fill: int
 
     def read(self, path: Path) -> np.ndarray:
-        """int32 [rows, time], right-padded with PAD_ID; read, not mapped, since mapped pages would count as memory."""
+        """int32 [rows, time], right-padded with PAD_ID; read, not mapped, since mapped pages would count as memory.
+
+        Raises:
+          ConfigError: if the file has lost its end.
+        """
         token_ids = np.full((len(self.starts), self.time), PAD_ID, np.int32)
         with open(path / "ids.bin", "rb") as file:
             for row, (start, length) in enumerate(zip(self.starts.tolist(), self.lengths.tolist(), strict=True)):
-                token_ids[row, :length] = _ids_at(file, start, length)
+                found = _ids_at(file, start, length)
+                if len(found) < length:
+                    raise ConfigError(
+                        f"data.cache_dir: {path} is damaged: ids.bin ends before its last text; remove that folder, and the same command "
+                        "computes the ids anew"
+                    )
+                token_ids[row, :length] = found
         token_ids[self.lengths == 0, 0] = self.fill
         return token_ids
 

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from nlp_rnn.batches import (
     plan_ordered_batches,
     text_reader,
 )
-from nlp_rnn.config import TrainingConfig
+from nlp_rnn.config import ConfigError, TrainingConfig
 from nlp_rnn.config_file import load_config
 from nlp_rnn.corpus import load_corpus
 from nlp_rnn.datasets import make_dataset, prepare_split, prepare_tokenizer, write_cache
@@ -46,6 +47,14 @@ def test_batches_are_right_padded_and_filled_at_weight_zero(cache):
     assert token_ids.tolist() == [[1, 5, 0], [4, 5, 6], [1, 0, 0]]
     assert labels.tolist() == [0, 1, 0]
     assert weights.tolist() == [1, 1, 0]
+
+
+def test_ids_that_lost_their_end_are_named(cache):
+    os.truncate(cache.path / "ids.bin", 20)
+    reader = text_reader(cache, slice(0, 1))
+    assert next(reader([np.array([0])]))[0].tolist() == [[4, 5, 6]]
+    with pytest.raises(ConfigError, match=r"data\.cache_dir: .* is damaged"):
+        next(reader([np.array([4])]))
 
 
 def test_workers_read_their_rows_of_the_same_batches(cache):

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -266,6 +267,27 @@ def test_killed_workers_resume_to_the_same_figures(reviews: Path, tmp_path: Path
     assert status == 0
     assert "resuming after epoch" in said
     assert differences(tmp_path / "runs" / "undisturbed", tmp_path / "runs" / "disturbed") == (0, 0)
+
+
+@pytest.mark.slow
+def test_a_mistake_that_one_worker_meets_ends_all(reviews: Path, tmp_path: Path) -> None:
+    settings = [*SMALL, "training.epochs=1", "data.source=csv", f"data.train={reviews}"]
+    ask("train", "name=alone", *settings, f"data.cache_dir={tmp_path / 'whole'}", cwd=tmp_path)
+    shutil.copytree(tmp_path / "whole", tmp_path / "damaged")
+    train_ids = max((tmp_path / "damaged").glob("ids-*/ids.bin"), key=lambda path: path.stat().st_size)
+    os.truncate(train_ids, train_ids.stat().st_size // 2)
+    addresses = [f"localhost:{free_port()}" for _ in range(2)]
+    workers = []
+    for index, cache in enumerate(("whole", "damaged")):
+        more = {"TF_CONFIG": cluster_text(addresses, index=index), "NLP_RNN_CACHE": str(tmp_path / cache)}
+        command = [sys.executable, "-m", "pipelines.sentiment", "train", "name=both", *settings]
+        workers.append(
+            subprocess.Popen(command, cwd=tmp_path, env=pipeline_environment(tmp_path) | more, stderr=subprocess.PIPE, text=True)
+        )
+    said = [worker.communicate(timeout=300)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [2, 2], said
+    assert "is damaged: ids.bin ends before its last text" in said[1]
+    assert "another worker has ended" in said[0]
 
 
 @pytest.mark.slow
