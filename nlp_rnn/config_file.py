@@ -79,7 +79,7 @@ def differences(first: Config, second: Config) -> list[str]:
     """
     ignored = {
         "runs_dir", "data.dir", "data.cache_dir", "training.checkpoint_seconds", "training.tensorboard", "hardware.strategy",
-        "hardware.num_replicas", "hardware.connect_seconds",
+        "hardware.num_replicas", "hardware.connect_seconds", "hardware.input_service",
     }  # fmt: skip
     if first.data.source == "records":
         ignored.remove("data.dir")

@@ -90,6 +90,10 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
             )
             for written, symbol in (("a b", "a b"), ('""', ""), ("<pad>", "<pad>"), ("x, x", "x"), ('"\\U0010F800"', "\U0010f800"))
         ),
+        (
+            "hardware.input_service=grpc://reader:5000",
+            "command line: hardware.input_service is 'grpc://reader:5000', but must be HOST:PORT, such as reader.local:5000",
+        ),
         ("hardware=3", "command line: hardware is 3, but must be a section of `key: value`"),
         ("training.learning_rate=.nan", "command line: training.learning_rate is nan, but must be a finite number"),
     ],
@@ -97,6 +101,11 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
 def test_rules_between_settings(override, message):
     found = mistakes(None, [override])
     assert found[0].replace("defaults:", "command line:") == message
+
+
+def test_a_language_model_needs_no_input_service():
+    with pytest.raises(ConfigError, match="language models read on in a text, which leaves nothing to do for others; leave it empty"):
+        load_config(None, ["hardware.input_service=reader:5000", "data.source=wikitext2"], task="next_word")
 
 
 def test_unreadable_files_are_one_line_each(tmp_path):
@@ -115,7 +124,8 @@ def test_unreadable_files_are_one_line_each(tmp_path):
 
 
 def test_differences_name_settings_but_not_places():
-    first, second = load_config(None), load_config(None, ["model.units=3", "data.dir=/elsewhere", "runs_dir=x"])
+    elsewhere = ["data.dir=/elsewhere", "runs_dir=x", "hardware.input_service=reader:5000"]
+    first, second = load_config(None), load_config(None, ["model.units=3", *elsewhere])
     assert differences(first, second) == ["model.units is 3 and was 128"]
 
 
