@@ -51,6 +51,10 @@ class _Fast:
 
     def _why_not(self, sequences: tf.Tensor, mask: tf.Tensor | None) -> str:
         """Why the stock layer has to run; empty where ours can."""
+        return self.why_not_at_all()
+
+    def why_not_at_all(self) -> str:
+        """The same, whatever the layer is given."""
         layer: Any = self
         reasons = {
             "there is a GPU": bool(tf.config.list_physical_devices("GPU")),
@@ -76,7 +80,7 @@ class _FastGated(_Fast):
 
     recurrence: str
 
-    def _why_not(self, sequences: tf.Tensor, mask: tf.Tensor | None) -> str:
+    def why_not_at_all(self) -> str:
         layer: Any = self
         cell = layer.cell
         is_standard = cell.activation is keras.activations.tanh and cell.recurrent_activation is keras.activations.sigmoid
@@ -86,7 +90,11 @@ class _FastGated(_Fast):
             "it has no bias": not layer.use_bias,
             "reset_after is off": self.recurrence == "gru" and not getattr(cell, "reset_after", True),
         }
-        reason = super()._why_not(sequences, mask) or next((reason for reason, holds in reasons.items() if holds), "")
+        return super().why_not_at_all() or next((reason for reason, holds in reasons.items() if holds), "")
+
+    def _why_not(self, sequences: tf.Tensor, mask: tf.Tensor | None) -> str:
+        layer: Any = self
+        reason = self.why_not_at_all()
         batch_size, num_steps, _ = sequences.shape
         if not reason and batch_size:
             found = why_not_compiled(

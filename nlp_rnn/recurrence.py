@@ -18,108 +18,97 @@ Tensors = Sequence[tf.Tensor]
 Arrays = list[tf.TensorArray]
 
 
-class _Cell(NamedTuple):
-    """A recurrence of K gates, over one chunk.
+class Cell(NamedTuple):
+    """A recurrence of K gates.
 
-    forward: (zx [k, B, K * H], mask bool [k, B], states, recurrent kernel, recurrent bias) -> (the states after each step,
-    each [k, B, H], gates [k, B, 4 * H], the states after the chunk); for inference, only the outputs after each step and
-    no gates.
-    backward: (gates, the states before and after each step, mask, gradients of the outputs [k, B, H], gradients of the
-    states, transposed recurrent kernel) -> (gradients of zx and, where they differ, of `h @ U`; gradients of the states
-    before the chunk).
+    step: (zx [B, K * H], states, recurrent kernel, recurrent bias) -> (the states behind it, gates [B, 4 * H]).
+    step_back: (gates, the states before, tanh of the states behind, gradients of these, transposed recurrent kernel) -> (gradients of zx
+    and, where they differ, of `h @ U`; gradients of the states before).
     """
 
-    forward: Callable[..., Any]
-    backward: Callable[..., Any]
+    step: Callable[..., Any]
+    step_back: Callable[..., Any]
     half_gates: tuple[float, ...]  # a sigmoid is computed as a tanh of half its input: this scales the kernels' columns
+    widths: tuple[int, ...]  # of what step_back gives first, in units
 
 
 # --- LSTM: gates i, f, g, o ---------------------------------------------------------------------------------------------
 
 
-def _lstm_forward(zx: tf.Tensor, mask: tf.Tensor, states: Tensors, kernel: tf.Tensor, bias: tf.Tensor, *, keeps_gates: bool) -> Any:
+def _lstm_step(zx: tf.Tensor, states: Tensors, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
     del bias  # it is in zx
     units = kernel.shape[0]
     # One tanh over all gates: sigmoid(x) = (tanh(x / 2) + 1) / 2, and the kernels' columns are halved already.
     is_sigmoid = tf.concat([tf.ones([2 * units]), tf.zeros([units]), tf.ones([units])], axis=0)
-    scale, shift = 1 - is_sigmoid / 2, is_sigmoid / 2
-
-    def step(time: tf.Tensor, states: Tensors) -> tuple[Tensors, tf.Tensor]:
-        h, c = states
-        gates = tf.tanh(zx[time] + h @ kernel) * scale + shift
-        i, f, g, o = tf.split(gates, 4, axis=1)
-        c = f * c + i * g
-        return (o * tf.tanh(c), c), gates
-
-    return _scan(step, zx, mask, states, keeps_gates=keeps_gates)
+    h, c = states
+    gates = tf.tanh(zx + h @ kernel) * (1 - is_sigmoid / 2) + is_sigmoid / 2
+    i, f, g, o = tf.split(gates, 4, axis=1)
+    c = f * c + i * g
+    return (o * tf.tanh(c), c), gates
 
 
-def _lstm_backward(
-    gates: tf.Tensor, before: Tensors, after: Tensors, mask: tf.Tensor, doutputs: tf.Tensor, dstates: Tensors, transposed: tf.Tensor
-) -> Any:
-    tanh_c = tf.tanh(after[1])
-
-    def step(time: tf.Tensor, dh: tf.Tensor, dc: tf.Tensor) -> tuple[Tensors, Tensors]:
-        i, f, g, o = tf.split(gates[time], 4, axis=1)
-        dc = dc + dh * o * (1 - tanh_c[time] ** 2)
-        do = dh * tanh_c[time]
-        di, df, dg = dc * g, dc * before[1][time], dc * i
-        dz = tf.concat([di * i * (1 - i), df * f * (1 - f), dg * (1 - g * g), do * o * (1 - o)], axis=1)
-        return (dz,), (dz @ transposed, dc * f)
-
-    return _scan_back(step, mask, doutputs, dstates, widths=(4,))
+def _lstm_step_back(
+    gates: tf.Tensor, before: Tensors, tanh_after: Tensors, dstates: Tensors, transposed: tf.Tensor
+) -> tuple[Tensors, Tensors]:  # fmt: skip
+    (dh, dc), (i, f, g, o), tanh_c = dstates, tf.split(gates, 4, axis=1), tanh_after[1]
+    dc = dc + dh * o * (1 - tanh_c**2)
+    do = dh * tanh_c
+    di, df, dg = dc * g, dc * before[1], dc * i
+    dz = tf.concat([di * i * (1 - i), df * f * (1 - f), dg * (1 - g * g), do * o * (1 - o)], axis=1)
+    return (dz,), (dz @ transposed, dc * f)
 
 
 # --- GRU with reset_after: gates z, r, n and what r multiplies ----------------------------------------------------------
 
 
-def _gru_forward(zx: tf.Tensor, mask: tf.Tensor, states: Tensors, kernel: tf.Tensor, bias: tf.Tensor, *, keeps_gates: bool) -> Any:
-    units = kernel.shape[0]
-
-    def step(time: tf.Tensor, states: Tensors) -> tuple[Tensors, tf.Tensor]:
-        (h,) = states
-        recurrent, inputs = h @ kernel + bias, zx[time]
-        z, r = tf.split(tf.tanh(inputs[:, : 2 * units] + recurrent[:, : 2 * units]) * 0.5 + 0.5, 2, axis=1)
-        n = tf.tanh(inputs[:, 2 * units :] + r * recurrent[:, 2 * units :])
-        return (z * h + (1 - z) * n,), tf.concat([z, r, n, recurrent[:, 2 * units :]], axis=1)
-
-    return _scan(step, zx, mask, states, keeps_gates=keeps_gates)
+def _gru_step(zx: tf.Tensor, states: Tensors, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
+    (h,), units = states, kernel.shape[0]
+    recurrent = h @ kernel + bias
+    z, r = tf.split(tf.tanh(zx[:, : 2 * units] + recurrent[:, : 2 * units]) * 0.5 + 0.5, 2, axis=1)
+    n = tf.tanh(zx[:, 2 * units :] + r * recurrent[:, 2 * units :])
+    return (z * h + (1 - z) * n,), tf.concat([z, r, n, recurrent[:, 2 * units :]], axis=1)
 
 
-def _gru_backward(
-    gates: tf.Tensor, before: Tensors, after: Tensors, mask: tf.Tensor, doutputs: tf.Tensor, dstates: Tensors, transposed: tf.Tensor
-) -> Any:
-    del after
-
-    def step(time: tf.Tensor, dh: tf.Tensor) -> tuple[Tensors, Tensors]:
-        z, r, n, recurrent = tf.split(gates[time], 4, axis=1)
-        dz = dh * (before[0][time] - n) * z * (1 - z)
-        dn = dh * (1 - z) * (1 - n * n)
-        dr = dn * recurrent * r * (1 - r)
-        dzh = tf.concat([dz, dr, dn * r], axis=1)
-        return (tf.concat([dz, dr, dn], axis=1), dzh), (dh * z + dzh @ transposed,)
-
-    return _scan_back(step, mask, doutputs, dstates, widths=(3, 3))
+def _gru_step_back(
+    gates: tf.Tensor, before: Tensors, tanh_after: Tensors, dstates: Tensors, transposed: tf.Tensor
+) -> tuple[Tensors, Tensors]:  # fmt: skip
+    del tanh_after
+    (dh,), (z, r, n, recurrent) = dstates, tf.split(gates, 4, axis=1)
+    dz = dh * (before[0] - n) * z * (1 - z)
+    dn = dh * (1 - z) * (1 - n * n)
+    dr = dn * recurrent * r * (1 - r)
+    dzh = tf.concat([dz, dr, dn * r], axis=1)
+    return (tf.concat([dz, dr, dn], axis=1), dzh), (dh * z + dzh @ transposed,)
 
 
-_CELLS = {
-    "lstm": _Cell(_lstm_forward, _lstm_backward, half_gates=(0.5, 0.5, 1.0, 0.5)),
-    "gru": _Cell(_gru_forward, _gru_backward, half_gates=(0.5, 0.5, 1.0)),
+CELLS = {
+    "lstm": Cell(_lstm_step, _lstm_step_back, half_gates=(0.5, 0.5, 1.0, 0.5), widths=(4,)),
+    "gru": Cell(_gru_step, _gru_step_back, half_gates=(0.5, 0.5, 1.0), widths=(3, 3)),
 }
 
 
 # --- one chunk ----------------------------------------------------------------------------------------------------------
 
 
-def _scan(step: Callable[..., Any], zx: tf.Tensor, mask: tf.Tensor | None, states: Tensors, *, keeps_gates: bool) -> Any:
-    """Runs `step` over a chunk; masked steps leave the states alone."""
+def _forward(
+    zx: tf.Tensor, mask: tf.Tensor | None, states: Tensors, kernel: tf.Tensor, bias: tf.Tensor, *, cell: Cell, keeps_gates: bool
+) -> Any:  # fmt: skip
+    """Over a chunk; masked steps leave the states alone.
+
+    Args:
+      zx: [k, B, K * H]. mask: bool [k, B], or None. kernel, bias: the recurrent ones.
+
+    Returns:
+      the states after each step, each [k, B, H], gates [k, B, 4 * H], the states after the chunk; for inference, only the outputs
+      after each step and no gates.
+    """
     num_steps, (batch_size, units) = tf.shape(zx)[0], states[0].shape
     arrays = [tf.TensorArray(tf.float32, num_steps, element_shape=[batch_size, units]) for _ in (states if keeps_gates else states[:1])]
     # Written even where nobody reads them: gates that are not in memory, XLA computes twice and without vectors.
     gates = tf.TensorArray(tf.float32, num_steps if keeps_gates else 1, element_shape=[batch_size, 4 * units])
 
-    def body(time: tf.Tensor, states: Tensors, arrays: list[tf.TensorArray], gates: tf.TensorArray) -> tuple[Any, ...]:
-        new, found = step(time, states)
+    def body(time: tf.Tensor, states: Tensors, arrays: Arrays, gates: tf.TensorArray) -> tuple[Any, ...]:
+        new, found = cell.step(zx[time], states, kernel, bias)
         if mask is not None:
             new = [tf.where(mask[time][:, None], one, other) for one, other in zip(new, states, strict=True)]
         arrays = [array.write(time, one) for array, one in zip(arrays, new, strict=False)]
@@ -129,14 +118,26 @@ def _scan(step: Callable[..., Any], zx: tf.Tensor, mask: tf.Tensor | None, state
     return [array.stack() for array in arrays], gates.stack(), states
 
 
-def _scan_back(step: Callable[..., Any], mask: tf.Tensor | None, doutputs: tf.Tensor, dstates: Tensors, *, widths: tuple[int, ...]) -> Any:
-    """Runs `step` from the end of a chunk; masked steps pass the states' gradients on."""
-    num_steps, shape = tf.shape(doutputs)[0], doutputs.shape
-    arrays = [tf.TensorArray(tf.float32, num_steps, element_shape=[shape[1], width * shape[2]]) for width in widths]
+def _backward(
+    gates: tf.Tensor, before: Tensors, after: Tensors, mask: tf.Tensor | None, doutputs: tf.Tensor, dstates: Tensors, transposed: tf.Tensor,
+    *, cell: Cell,
+) -> Any:  # fmt: skip
+    """From the end of a chunk; masked steps pass the states' gradients on.
 
-    def body(time: tf.Tensor, dstates: Tensors, arrays: list[tf.TensorArray]) -> tuple[Any, ...]:
+    Args:
+      before, after: the states before and after each step. doutputs: [k, B, H]. transposed: the recurrent kernel.
+
+    Returns:
+      what `cell.step_back` gives, of all steps; gradients of the states before the chunk.
+    """
+    num_steps, shape = tf.shape(doutputs)[0], doutputs.shape
+    arrays = [tf.TensorArray(tf.float32, num_steps, element_shape=[shape[1], width * shape[2]]) for width in cell.widths]
+    tanh_after = [tf.tanh(each) for each in after]
+
+    def body(time: tf.Tensor, dstates: Tensors, arrays: Arrays) -> tuple[Any, ...]:
         dstates = [dstates[0] + doutputs[time], *dstates[1:]]
-        dgates, new = step(time, *dstates)
+        here = [each[time] for each in before], [each[time] for each in tanh_after]
+        dgates, new = cell.step_back(gates[time], *here, dstates, transposed)
         if mask is not None:
             is_on = mask[time][:, None]
             new = [tf.where(is_on, one, other) for one, other in zip(new, dstates, strict=True)]
@@ -148,7 +149,7 @@ def _scan_back(step: Callable[..., Any], mask: tf.Tensor | None, doutputs: tf.Te
 
 
 @functools.cache
-def _compiled(function: Callable[..., Any], shape: tuple[int | None, ...], **options: bool) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], shape: tuple[int | None, ...], **options: Any) -> Callable[..., Any]:
     """A function for each (chunk, batch, units): TensorFlow warns of one that is traced for many shapes."""
     return tf.function(functools.partial(function, **options), jit_compile=True, autograph=False)
 
@@ -168,15 +169,15 @@ def _plan(units: int, batch_size: int | None, num_steps: int | None, *, has_twin
 @functools.cache
 def why_not_compiled(name: str, units: int, batch_size: int, num_steps: int | None, *, is_masked: bool, has_twin: bool) -> str:
     """Compiles and runs the loops of one shape; empty, or the first line of what XLA said. The compilation is kept for training."""
-    cell, (chunk, num_parts) = _CELLS[name], _plan(units, batch_size, num_steps, has_twin=has_twin)
+    cell, (chunk, num_parts) = CELLS[name], _plan(units, batch_size, num_steps, has_twin=has_twin)
     batch_size, is_masked = batch_size // num_parts, is_masked or not num_steps or num_steps % chunk > 0
     with tf.init_scope():
         states = [tf.zeros([batch_size, units])] * (2 if name == "lstm" else 1)
         shape, zx = (chunk, batch_size, units), tf.zeros([chunk, batch_size, len(cell.half_gates) * units])
         kernel, mask = tf.zeros([units, zx.shape[2]]), tf.ones([chunk, batch_size], tf.bool) if is_masked else None
         try:
-            after, gates, _ = _compiled(cell.forward, shape, keeps_gates=True)(zx, mask, states, kernel, kernel[0])
-            _compiled(cell.backward, shape)(gates, after, after, mask, after[0], states, tf.transpose(kernel))
+            after, gates, _ = compiled(_forward, shape, cell=cell, keeps_gates=True)(zx, mask, states, kernel, kernel[0])
+            compiled(_backward, shape, cell=cell)(gates, after, after, mask, after[0], states, tf.transpose(kernel))
         except tf.errors.OpError as error:
             return str(error.message).strip().splitlines()[0][:200]
     return ""
@@ -208,7 +209,7 @@ def run_recurrence(
     """
     if tf.executing_eagerly():  # an eager tape would look into the loops
         return _graph_of(name, is_training, has_twin)(inputs, mask, tuple(states), tuple(weights))
-    cell, units = _CELLS[name], weights[1].shape[0]
+    cell, units = CELLS[name], weights[1].shape[0]
     chunk, num_parts = _plan(units, inputs.shape[1], inputs.shape[0], has_twin=has_twin)
     num_steps = tf.shape(inputs)[0]
     if inputs.shape[0] is None or inputs.shape[0] % chunk:  # padded steps are masked
@@ -252,7 +253,7 @@ class _Part:
     """A part of the batch, through all chunks; keeps what its gradients need if `keeps_gates`."""
 
     def __init__(
-        self, cell: _Cell, chunk: int, inputs: tf.Tensor, mask: tf.Tensor | None, states: Tensors, weights: Tensors, *, keeps_gates: bool
+        self, cell: Cell, chunk: int, inputs: tf.Tensor, mask: tf.Tensor | None, states: Tensors, weights: Tensors, *, keeps_gates: bool
     ) -> None:
         self._cell, self._chunk, self._inputs, self._mask, self._weights = cell, chunk, inputs, mask, weights
         kernel, recurrent, bias = weights
@@ -262,7 +263,7 @@ class _Part:
         kernel, recurrent, bias = kernel * halves, recurrent * halves, bias * halves
         bias, recurrent_bias = tf.unstack(bias) if len(bias.shape) == 2 else (bias, tf.zeros_like(bias))
         self._shape = (chunk, inputs.shape[1], units)
-        forward = _compiled(cell.forward, self._shape, keeps_gates=keeps_gates)
+        forward = compiled(_forward, self._shape, cell=cell, keeps_gates=keeps_gates)
 
         def body(number: tf.Tensor, states: Tensors, arrays: Arrays, starts: Arrays, gates: tf.TensorArray) -> tuple[Any, ...]:
             zx = self._project(self._slice(inputs, number), kernel) + bias
@@ -284,7 +285,7 @@ class _Part:
         """Gradients of the inputs, the three weights and the first states."""
         kernel, recurrent, bias = self._weights
         doutputs = tf.ensure_shape(doutputs, self.outputs.shape)
-        backward = _compiled(self._cell.backward, self._shape)
+        backward = compiled(_backward, self._shape, cell=self._cell)
         transposed_kernel, transposed = tf.transpose(kernel), tf.transpose(recurrent)
 
         def body(
@@ -299,10 +300,10 @@ class _Part:
                 gates, before, after, self._slice(self._mask, number), self._slice(doutputs, number), dstates, transposed
             )
             dstates = _shaped_like(dstates, new)
-            dkernel += _product(self._slice(self._inputs, number), dgates[0])
-            drecurrent += _product(before[0], dgates[-1])
+            dkernel += product(self._slice(self._inputs, number), dgates[0])
+            drecurrent += product(before[0], dgates[-1])
             ones = tf.ones([1, self._chunk * tf.shape(gates)[1]])  # a product with ones is the fastest sum over rows
-            dbias += tf.reshape(tf.concat([ones @ _rows(each) for each in dgates], axis=0), bias.shape)
+            dbias += tf.reshape(tf.concat([ones @ rows(each) for each in dgates], axis=0), bias.shape)
             dinputs = dinputs.write(number, self._project(dgates[0], transposed_kernel))
             return number - 1, dstates, dinputs, dkernel, drecurrent, dbias
 
@@ -317,7 +318,7 @@ class _Part:
         return tf.ensure_shape(here, [self._chunk, *sequences.shape[1:]])
 
     def _project(self, sequences: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        projected = _rows(sequences) @ kernel
+        projected = rows(sequences) @ kernel
         shape = tf.concat([tf.shape(sequences)[:2], [kernel.shape[1]]], axis=0)
         return tf.ensure_shape(tf.reshape(projected, shape), [*sequences.shape[:2], kernel.shape[1]])
 
@@ -325,7 +326,7 @@ class _Part:
         return tf.TensorArray(tf.float32, self._num_chunks, infer_shape=False)
 
 
-def _rows(sequences: tf.Tensor) -> tf.Tensor:
+def rows(sequences: tf.Tensor) -> tf.Tensor:
     return tf.reshape(sequences, [-1, sequences.shape[-1]])
 
 
@@ -334,5 +335,5 @@ def _shaped_like(states: Tensors, new: Tensors) -> list[tf.Tensor]:
     return [tf.ensure_shape(one, other.shape) for one, other in zip(new, states, strict=True)]
 
 
-def _product(inputs: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
-    return tf.matmul(_rows(inputs), _rows(gradients), transpose_a=True)
+def product(inputs: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+    return tf.matmul(rows(inputs), rows(gradients), transpose_a=True)

@@ -198,7 +198,7 @@ class Translator(keras.Model):
             inputs = vectors if number == 0 else sequences if masks is None else sequences * masks[number - 1]
             if context is not None:
                 inputs = ops.concatenate([inputs, context], axis=-1)
-            outputs, after = getattr(layer, "layer", layer).cell(inputs, states[number])
+            outputs, after = self._cell(layer)(inputs, states[number])
             found.append(list(after) if isinstance(after, list | tuple) else [after])
             sequences = self._add_and_norm(number, sequences, outputs)
             if number == 0:
@@ -211,24 +211,47 @@ class Translator(keras.Model):
 
     def _decode_stepwise(self, vectors: Any, encoded: Encoded, training: bool) -> tuple[Any, Any]:
         ops = keras.ops
-        rate, masks = self.config.dropout, None
-        if training and rate:
-            shape = (self.config.num_layers, ops.shape(vectors)[0], self.config.units)
-            masks = keras.random.dropout(ops.ones(shape, vectors.dtype), rate, seed=self.seed_generator)
-        first = self.decoder_layers[0]
-        cell = getattr(first, "layer", first).cell
+        cell = self._cell(self.decoder_layers[0])
         if not cell.built:
             for layer, size in zip(self.decoder_layers, self._input_sizes(), strict=True):
                 layer.build((None, None, size))
+            self.readout.build((None, self.config.units + encoded.memory.shape[-1]))
+        inputs = ops.transpose(vectors, (1, 0, 2))
+        if self._has_fast_decoder():
+            from nlp_rnn.fast_decoder import Weights, run_decoder
+
+            own = (cell.kernel, cell.recurrent_kernel, cell.bias, self.readout.kernel, self.readout.bias)
+            (states, (fed,)), (_, keys, mask, _) = encoded.states, encoded
+            hidden, weights = run_decoder(
+                self.config.cell, inputs, fed, states, keys, encoded.memory, mask, Weights(*map(ops.convert_to_tensor, own))
+            )
+        else:
+            hidden, weights = self._scan_steps(inputs, encoded, training)
+        return self.dropout(ops.transpose(hidden, (1, 0, 2)), training=training), ops.transpose(weights, (1, 0, 2))
+
+    def _has_fast_decoder(self) -> bool:
+        """Whether our own loop over the decoder's steps gives the same: on a CPU, for one layer and attention by dot products."""
+        config, layer = self.config, self.decoder_layers[0]
+        is_simple = config.num_layers == 1 and config.num_heads == 1 and config.attention != "additive"
+        is_changed = config.layer_norm or (config.is_residual and config.units == config.embedding_dim)
+        is_ours = not getattr(layer, "is_portable", True)  # Keras's layers have none
+        return is_simple and not is_changed and is_ours and not layer.why_not_at_all()
+
+    def _scan_steps(self, inputs: Any, encoded: Encoded, training: bool) -> tuple[Any, Any]:
+        """Time-major: inputs float [target, batch, embedding_dim] -> (hidden, the source's weights)."""
+        ops = keras.ops
+        rate, masks = self.config.dropout, None
+        if training and rate:
+            shape = (self.config.num_layers, ops.shape(inputs)[1], self.config.units)
+            masks = keras.random.dropout(ops.ones(shape, inputs.dtype), rate, seed=self.seed_generator)
 
         def step(carried: tuple[States, Any], inputs: Any) -> tuple[tuple[States, Any], tuple[States, Any]]:
             _, after, weights = self._advance(inputs, carried[0], encoded, masks)
             return (after, weights), (after, weights)  # Keras wants both to be of one structure
 
         start = (encoded.states, ops.zeros_like(encoded.memory[:, :, 0], dtype="float32"))
-        _, (states, weights) = ops.scan(step, start, ops.transpose(vectors, (1, 0, 2)))
-        hidden = states[-1][0]
-        return self.dropout(ops.transpose(hidden, (1, 0, 2)), training=training), ops.transpose(weights, (1, 0, 2))
+        _, (states, weights) = ops.scan(step, start, inputs)
+        return states[-1][0], weights
 
     def _input_sizes(self) -> list[int]:
         config = self.config
@@ -244,8 +267,11 @@ class Translator(keras.Model):
         is_drawn = (draws < self.scheduled_sampling) & (target_ids != 0)
         return ops.stop_gradient(ops.where(is_drawn, shifted, target_ids))
 
+    def _cell(self, layer: keras.layers.Layer) -> keras.layers.Layer:
+        return getattr(layer, "layer", layer).cell  # what WeightDrop wraps
+
     def _state_sizes(self, layer: keras.layers.Layer) -> list[int]:
-        size = getattr(layer, "layer", layer).cell.state_size  # what WeightDrop wraps
+        size = self._cell(layer).state_size
         return list(size) if isinstance(size, list | tuple) else [size]
 
 

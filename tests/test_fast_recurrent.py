@@ -182,10 +182,10 @@ def test_what_is_not_supported_runs_in_kerass_loop_and_says_so_once(cell, option
 def test_a_shape_that_xla_cannot_compile_runs_in_kerass_loop(monkeypatch, caplog):
     fast_recurrent._log_once.cache_clear()
 
-    def forward(zx, mask, states, kernel, bias, *, keeps_gates):
-        return [tf.strings.to_number(tf.strings.as_string(zx))], zx, states
+    def step(zx, states, kernel, bias):
+        return states, tf.strings.to_number(tf.strings.as_string(zx))
 
-    monkeypatch.setitem(recurrence._CELLS, "lstm", recurrence._CELLS["lstm"]._replace(forward=forward))
+    monkeypatch.setitem(recurrence.CELLS, "lstm", recurrence.CELLS["lstm"]._replace(step=step))
     stock, ours = make_pair("lstm", 3, 11)
     inputs = tf.random.stateless_normal([7, 5, 3], [1, 2])
     with caplog.at_level(logging.INFO):

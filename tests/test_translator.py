@@ -15,6 +15,8 @@ VARIANTS = [
     ["model.cell=gru", "model.num_layers=3", "model.is_residual=true", "model.layer_norm=true", "model.attention=dot"],
     ["model.cell=min_gru", "model.num_layers=2", "model.tie_embeddings=false"],
     ["model.cell=lstm", "model.num_layers=2", "model.input_feeding=true"],
+    ["model.cell=lstm", "model.input_feeding=true", "model.attention=dot"],
+    ["model.cell=gru", "model.input_feeding=true"],
     ["model.cell=gru", "model.input_feeding=true", "model.is_bidirectional=false", "model.layer_norm=true"],
 ]
 VOCAB_SIZE = 11
@@ -60,6 +62,31 @@ def test_padding_does_not_change_a_sentence(settings):
     np.testing.assert_allclose(longer, alone, atol=2e-6)
     np.testing.assert_allclose(more[:, :, :3], weights, atol=2e-6)
     assert np.abs(more[:, :, 3:]).max() == 0
+
+
+@pytest.mark.parametrize("settings", [["model.cell=lstm", "model.attention=dot"], ["model.cell=gru"]], ids=" ".join)
+@pytest.mark.parametrize("target_length", [1, 5, 7])
+def test_the_fast_decoder_is_keras_loop(settings, target_length):
+    slow, fast = (make_model([*settings, "model.input_feeding=true", f"model.fast={fast}"]) for fast in ("off", "on"))
+    assert (slow._has_fast_decoder(), fast._has_fast_decoder()) == (False, True)
+    fast.set_weights(slow.get_weights())
+    source, target = make_pairs(source=9, target=target_length)
+    source[1, 3:] = 0
+
+    @tf.function(autograph=False)
+    def found(model):
+        with tf.GradientTape() as tape:
+            hidden, weights = model.decode(target, model.encode(source))
+            loss = tf.reduce_sum(tf.sin(3 * hidden))
+        used = [each for each in model.trainable_variables if "softmax" not in each.path]
+        return hidden, weights, [tf.convert_to_tensor(each) for each in tape.gradient(loss, used)]
+
+    expected, actual = (tf.nest.flatten(found(model)) for model in (slow, fast))
+    for one, other in zip(expected, actual, strict=True):
+        np.testing.assert_allclose(other, one, atol=2e-6, rtol=1e-5)
+    with tf.GradientTape() as tape:  # eagerly too
+        loss = tf.reduce_sum(fast.decode(target, fast.encode(source))[0])
+    assert tape.gradient(loss, fast.readout.kernel) is not None
 
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=" ".join)
