@@ -152,7 +152,7 @@ class _Loop:
             return number + 1, last, tf.ensure_shape(found.fed[-1], fed.shape), _write(arrays, number, found)
 
         units, features = weights.recurrent.shape[0], fed.shape[1]
-        arrays = self._arrays(_Steps([units] * len(states), 4 * units, None, memory.shape[2], features))  # type: ignore[arg-type]
+        arrays = self._arrays(_Steps([units] * len(states), 4 * units, None, memory.shape[2], features))
         *_, arrays = tf.while_loop(
             lambda number, *_: number < self._num_chunks, body, (0, list(states), fed, arrays), parallel_iterations=1
         )
@@ -177,7 +177,7 @@ class _Loop:
 
         last, dfed = [tf.zeros_like(each[0]) for each in self._before], tf.zeros_like(self._fed_before[0])
         widths = [width * weights.recurrent.shape[0] for width in self._cell.widths]
-        arrays = self._arrays(_Gradients(widths, dfed.shape[1], self._memory.shape[2], None))  # type: ignore[arg-type]
+        arrays = self._arrays(_Gradients(widths, dfed.shape[1], self._memory.shape[2], None))
         _, dstates, dfed, arrays = tf.while_loop(
             lambda number, *_: number >= 0, body, (self._num_chunks - 1, last, dfed, arrays), parallel_iterations=1
         )
