@@ -20,7 +20,7 @@ def softmax(scores):
 def test_dot_worked_out_by_hand():
     queries, memory = np.array([[[1.0, 0.0]]], np.float32), np.array([[[2.0, 5.0], [1.0, 7.0], [9.0, 9.0]]], np.float32)
     contexts, weights = attend(Attention("dot"), queries, memory, np.array([[True, True, False]]))
-    first = 1 / (1 + np.exp(-1.0))
+    first = 1 / (1 + np.exp(-1 / np.sqrt(2)))  # the scores are 2 and 1, divided by the root of two features
     np.testing.assert_allclose(weights, [[[first, 1 - first, 0]]], rtol=1e-6)
     np.testing.assert_allclose(contexts, [[[2 * first + 1 - first, 5 * first + 7 * (1 - first)]]], rtol=1e-6)
 
@@ -34,7 +34,7 @@ def test_scores_are_the_papers(kind):
     contexts, weights = attend(layer, queries, memory, mask)
     keys = memory @ np.array(layer.memory_kernel)
     if kind == "general":
-        scores = queries @ keys.transpose(0, 2, 1)
+        scores = queries @ keys.transpose(0, 2, 1) / np.sqrt(4)
     else:
         scores = np.tanh((queries @ np.array(layer.query_kernel))[:, :, None] + keys[:, None]) @ np.array(layer.vector)[0]
     expected = softmax(np.where(mask[:, None], scores, -1e9))
