@@ -138,7 +138,7 @@ def test_training_is_the_same_with_and_without_the_service(command, tmp_path):
     assert process.wait(timeout=30) == 0
 
 
-def test_a_service_that_ends_stops_the_training_in_one_line(command, tmp_path):
+def test_a_service_that_is_gone_is_told_in_one_line(command, tmp_path):
     process, address = command
     process.kill()
     found = train(tmp_path, "lost", f"hardware.input_service={address}")
