@@ -178,7 +178,7 @@ class HardwareConfig:
     # machine. multi_worker: the machines that TF_CONFIG names, with all their GPUs. tpu: what TPU_NAME names.
     strategy: Literal["auto", "cpu", "gpu", "mirrored", "multi_worker", "tpu"] = "auto"
     num_replicas: NonNegativeInt = 0  # of mirrored: how many GPUs, 0: all; without a GPU, parts of the processor, to try it out
-    connect_seconds: PositiveInt = 300  # of multi_worker: how long to wait for the other machines at the start
+    connect_seconds: PositiveInt = 300  # to wait for other machines: at the start of multi_worker, for a batch of input_service
     # HOST:PORT of `nlp-rnn serve-inputs`, whose machines read, redraw and pad the batches of classifiers and translators; empty:
     # the trainer does. The service has no password: for networks that you trust.
     input_service: str = ""

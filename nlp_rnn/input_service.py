@@ -1,8 +1,9 @@
 """Batches that other machines read, redraw and pad: TensorFlow's tf.data service.
 
 The workers need TensorFlow and the files of token ids, at the same paths as the trainer; not this package. A batch has a number:
-batches come in any order and are put in order here, and those of a worker that was lost are read here, so that a training is
-the same with and without the service. Source: tf.data.experimental.service.
+batches come in any order and are put in order here, so that a training is the same with and without the service. TensorFlow tells
+a lost worker from a slow one never: once nothing has come for hardware.connect_seconds, what is missing of the batches asked for
+is read here, and the workers are asked for the next ones. Source: tf.data.experimental.service.
 """
 
 import contextlib
@@ -46,16 +47,17 @@ def _read_some(
     reader: IdReader, plan: list[np.ndarray], epoch: int, first_step: int, hardware: HardwareConfig
 ) -> Iterator[list[np.ndarray]]:  # fmt: skip
     waiting: dict[int, list[np.ndarray]] = {}
+    num_lost = 0
     with contextlib.closing(_arrivals(_dataset(reader, plan, epoch, first_step, hardware.input_service), hardware)) as arrivals:
         for number, indices in enumerate(plan):
-            while number not in waiting:
-                arrived = next(arrivals, None)
-                if arrived is None:
-                    logger.warning("hardware.input_service: batch %d was lost with its worker; read here", first_step + number)
-                    waiting[number] = next(reader([indices], epoch, first_step + number))
-                else:
-                    waiting[arrived[0]] = arrived[1]
+            while number not in waiting and (arrived := next(arrivals, None)):
+                waiting[arrived[0]] = arrived[1]
+            if number not in waiting:
+                num_lost += 1
+                waiting[number] = next(reader([indices], epoch, first_step + number))
             yield waiting.pop(number)
+    if num_lost:
+        logger.warning("hardware.input_service: %d batches did not come, as of a worker that was lost; they were read here", num_lost)
 
 
 def _dataset(reader: IdReader, plan: list[np.ndarray], epoch: int, first_step: int, address: str) -> tf.data.Dataset:
@@ -103,9 +105,10 @@ def _read_rows(path: Path, starts: tf.Tensor, lengths: tf.Tensor, time: tf.Tenso
 
 
 def _arrivals(dataset: tf.data.Dataset, hardware: HardwareConfig) -> Generator[tuple[int, list[np.ndarray]], None, None]:
-    """What a data set yields, read in a thread: TensorFlow would wait for a lost service without end."""
+    """What a data set yields until nothing comes for hardware.connect_seconds; read in a thread, since TensorFlow waits without end."""
     found: queue.Queue[Any] = queue.Queue(maxsize=16)
     is_over = threading.Event()
+    has_come = False
 
     def put(item: Any) -> None:
         while not is_over.is_set():
@@ -129,6 +132,8 @@ def _arrivals(dataset: tf.data.Dataset, hardware: HardwareConfig) -> Generator[t
             try:
                 item = found.get(timeout=hardware.connect_seconds)
             except queue.Empty:
+                if has_come:
+                    return
                 raise ConfigError(
                     f"hardware.input_service is {hardware.input_service}, from which no batch came in {hardware.connect_seconds} seconds "
                     "(hardware.connect_seconds); start it anew, then the same command goes on where the last checkpoint is"
@@ -140,6 +145,7 @@ def _arrivals(dataset: tf.data.Dataset, hardware: HardwareConfig) -> Generator[t
                     f"hardware.input_service is {hardware.input_service}, whose worker failed: {first_line(item)}; token ids must be on a "
                     "disk that the workers share (data.cache_dir), at the same path, and TensorFlow's versions equal"
                 )
+            has_come = True
             yield item
     finally:
         is_over.set()

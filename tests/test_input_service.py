@@ -103,12 +103,17 @@ def test_ids_that_a_worker_cannot_read_are_told(service, tokenizer, tmp_path):
         list(served(text_reader(cache, slice(0, 8)), hardware(service))([np.arange(40, 48)], 0, 0))
 
 
+def serve(*arguments):
+    """A process of `nlp-rnn serve-inputs`, and the address that it tells."""
+    command = [sys.executable, "-m", "pipelines", "serve-inputs", "--host", "localhost", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    told = re.fullmatch(r"inputs are served; train with hardware\.input_service=(localhost:\d+)\n", process.stdout.readline())
+    return process, told[1]
+
+
 @pytest.fixture
 def command():
-    """A process of `nlp-rnn serve-inputs`, and its address."""
-    arguments = [sys.executable, "-m", "pipelines", "serve-inputs", "--host", "localhost", "--port", str(free_port())]
-    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    address = re.fullmatch(r"inputs are served; train with hardware\.input_service=(localhost:\d+)\n", process.stdout.readline())[1]
+    process, address = serve("--port", str(free_port()))
     yield process, address
     process.kill()
 
@@ -144,3 +149,17 @@ def test_a_service_that_is_gone_is_told_in_one_line(command, tmp_path):
     found = train(tmp_path, "lost", f"hardware.input_service={address}")
     assert found.returncode == 2
     assert found.stderr.splitlines()[-1].startswith(f"hardware.input_service is {address}, but nothing answers there")
+
+
+def test_batches_of_a_worker_that_is_lost_are_read_here(command, tokenizer, tmp_path, caplog):
+    _, address = command
+    other, joined = serve("--join", address)
+    assert joined == address
+    cache = make_cache(tmp_path / "texts", tokenizer, 1)
+    plan = [batch for epoch in range(60) for batch in plan_batches(cache.lengths, 8, seed=1, epoch=epoch)]
+    reader = text_reader(cache, slice(0, 8))
+    arriving = served(reader, hardware(address, seconds=3))(plan, 0, 0)
+    arrived = [next(arriving)]
+    other.kill()
+    assert_equal([*arrived, *arriving], reader(plan))
+    assert "they were read here" in caplog.text
