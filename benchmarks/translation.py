@@ -4,7 +4,7 @@ An encoder of LSTM(256) both ways, a decoder of LSTM(512), attention, tied embed
 Steps on the same batches of 64 pairs, of like length; beam search (5) over the same sentences up to the same length. The data are
 Multi30k's where NLP_RNN_DATA has it, else CLDR's. Ours is timed without input feeding, its default, and with it, JoeyNMT's default.
 
-JoeyNMT needs a virtual environment of its own: python -m venv DIR; DIR/bin/pip install joeynmt==2.3.0 'setuptools<81'
+JoeyNMT needs a virtual environment of its own: python -m venv DIR; DIR/bin/pip install joeynmt==2.3.0 'setuptools<81' importlib_metadata
 
     python -m benchmarks.translation [--joeynmt DIR/bin/python] [--rounds 5] [--plot FILE]
 """

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from nlp_rnn import attention_map
 from nlp_rnn.batches import PairCache, TokenCache, pair_batch, pair_reader, pair_stream
 from nlp_rnn.config_file import load_config
 from nlp_rnn.datasets import Resampling, write_cache
+from nlp_rnn.keeper import RunKeeper
 from nlp_rnn.runs import load_run
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.tokenizer import Tokenizer
@@ -244,6 +246,34 @@ def test_bleu_is_nltks():
     expected = corpus_bleu([[split(text).split()] for text in references], [split(text).split() for text in hypotheses])
     assert found["bleu"] == pytest.approx(100 * expected, abs=1e-6)
     assert corpus_scores(references, references)["exact_match"] == 1
+
+
+def test_a_training_that_draws_its_pieces_goes_on_where_it_was_stopped(corpora, tmp_path, monkeypatch):
+    settings = [
+        *conftest.SMALL,
+        "data.source=csv",
+        f"data.train={corpora / 'pairs.csv'}",
+        "data.max_length=100",
+        "model.units=8",
+        "tokenizer.level=subword",
+        "tokenizer.vocab_size=290",
+        "tokenizer.sampling=3",
+        "model.cell=gru",
+        "training.ema_momentum=0.5",
+    ]
+    usual = RunKeeper.on_train_batch_end
+
+    def told_to_stop(keeper, batch, logs=None):
+        if (keeper.progress.epoch, keeper.progress.step) == (1, 3):
+            keeper._signal = signal.SIGTERM
+        usual(keeper, batch, logs)
+
+    ask("train", "name=whole", *settings, cwd=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunKeeper, "on_train_batch_end", told_to_stop)
+        assert conftest.run_pipeline("train", "name=stopped", *settings, cwd=tmp_path, task="translation").returncode == 130
+    ask("train", "name=stopped", *settings, cwd=tmp_path)
+    assert conftest.differences(tmp_path / "runs" / "whole", tmp_path / "runs" / "stopped") == (0, 0)
 
 
 def test_resampled_batches_keep_their_sentences(tmp_path):
