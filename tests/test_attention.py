@@ -32,11 +32,11 @@ def test_scores_are_the_papers(kind):
     mask = np.arange(5) < np.array([[5], [3]])
     layer = Attention(kind)
     contexts, weights = attend(layer, queries, memory, mask)
-    keys = memory @ np.array(layer.memory_kernel)
+    keys = memory @ layer.memory_kernel.numpy()
     if kind == "general":
         scores = queries @ keys.transpose(0, 2, 1) / np.sqrt(4)
     else:
-        scores = np.tanh((queries @ np.array(layer.query_kernel))[:, :, None] + keys[:, None]) @ np.array(layer.vector)[0]
+        scores = np.tanh((queries @ layer.query_kernel.numpy())[:, :, None] + keys[:, None]) @ layer.vector.numpy()[0]
     expected = softmax(np.where(mask[:, None], scores, -1e9))
     np.testing.assert_allclose(weights, expected, atol=1e-6)
     np.testing.assert_allclose(contexts, expected @ memory, atol=1e-5)
@@ -54,8 +54,8 @@ def test_heads_attend_apart(kind):
     for head in range(2):
         part = slice(3 * head, 3 * head + 3)
         if kind == "additive":
-            sums = (queries @ np.array(layer.query_kernel))[:, :, None, part] + keys[:, None, :, part]
-            scores = np.tanh(sums) @ np.array(layer.vector)[head]
+            sums = (queries @ layer.query_kernel.numpy())[:, :, None, part] + keys[:, None, :, part]
+            scores = np.tanh(sums) @ layer.vector.numpy()[head]
         else:
             scores = queries[..., part] @ keys[..., part].transpose(0, 2, 1)
         shares.append(softmax(scores))
