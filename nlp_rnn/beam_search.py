@@ -22,7 +22,7 @@ class Search(NamedTuple):
       length_penalty: float32 [batch]; a log-probability is divided by ((5 + length) / 6) ** it. Source: Wu et al. 2016,
         equation 14, as is the coverage penalty. 0: not divided.
       coverage_penalty: float32 [batch]; added is it times the sum, over the source's steps, of the logarithm of what
-        attention they got, 1 at most. 0: nothing.
+        attention they got, 1 at most. 0: nothing; not negative.
       no_repeat: int32 []; no n-gram of so many ids comes twice; 0: allowed.
       prefix: int32 [batch, any], right-padded with PAD_ID: how every hypothesis begins.
       never: ids that are never written.
@@ -67,8 +67,10 @@ class _Beam(NamedTuple):
 def beam_search(step: Step, states: Any, source_mask: tf.Tensor, search: Search) -> Found:
     """Looks for the likeliest texts.
 
-    A hypothesis that ends is finished if it is among the `beam_size` best then; a sentence's search ends with as many
-    finished hypotheses. What is found for a sentence does not depend on the others of the batch.
+    A hypothesis that ends is finished if it is among the `beam_size` best then. A sentence's search ends with as many finished
+    hypotheses of which the worst is better than whatever those under way can still become: a sure model would else be cut short by
+    the unlikely texts that end before the likely one. A beam of one ends with its first. What is found for a sentence does not
+    depend on the others of the batch.
 
     Args:
       step: one step of the model.
@@ -121,10 +123,12 @@ def _advance(beam: _Beam, step: Step, source_mask: tf.Tensor, search: Search) ->
     scores = _scores(best.values, of_parents(coverage, parents), beam.time, source_mask, search)
     new = Found(of_parents(beam.ids, parents), tf.where(is_good, scores, IMPOSSIBLE * 2), best.values)
     finished = _best(beam.finished, new, size)
-    is_done = tf.reduce_all(finished.scores > IMPOSSIBLE, axis=1)
 
     # What goes on.
     alive = tf.math.top_k(tf.where(is_end, IMPOSSIBLE * 2, best.values), size)
+    is_done = (finished.scores[:, -1] > IMPOSSIBLE) & (
+        (size == 1) | (finished.scores[:, -1] >= _attainable(alive.values[:, 0], beam.time, search))
+    )
     parents, ids = of_parents(parents, alive.indices), of_parents(ids, alive.indices)
     rows = tf.reshape(parents + tf.range(batch)[:, None] * size, [-1])
     written = tf.where(tf.range(longest) == beam.time, ids[:, :, None], of_parents(beam.ids, parents))
@@ -165,10 +169,19 @@ def _repetitions(beam: _Beam, no_repeat: tf.Tensor, vocab_size: int) -> tf.Tenso
 
 def _scores(log_probabilities: tf.Tensor, coverage: tf.Tensor, time: tf.Tensor, source_mask: tf.Tensor, search: Search) -> tf.Tensor:
     """float32 [batch, any]: what hypotheses are judged by that end at this time, of coverage [batch, any, source]."""
-    length = tf.cast(time + 1, tf.float32)  # with EOS_ID
-    divisor = ((5 + length) / 6) ** search.length_penalty[:, None]
     seen = tf.where(source_mask[:, None], tf.math.log(tf.clip_by_value(coverage, 1e-6, 1.0)), 0.0)
-    return log_probabilities / divisor + search.coverage_penalty[:, None] * tf.reduce_sum(seen, axis=2)
+    divisors = _divisors(time + 1, search)[:, None]
+    return log_probabilities / divisors + search.coverage_penalty[:, None] * tf.reduce_sum(seen, axis=2)
+
+
+def _attainable(log_probabilities: tf.Tensor, time: tf.Tensor, search: Search) -> tf.Tensor:
+    """float32 [batch]: above it no score can come of hypotheses [batch] that go on from this time; the best the coverage can do is 0."""
+    return log_probabilities / tf.maximum(_divisors(time + 2, search), _divisors(search.max_length + 1, search))
+
+
+def _divisors(length: tf.Tensor, search: Search) -> tf.Tensor:
+    """float32 [batch]; length: int32 [] or [batch], with EOS_ID."""
+    return ((5 + tf.cast(length, tf.float32)) / 6) ** search.length_penalty
 
 
 def _best(first: Found, second: Found, count: tf.Tensor) -> Found:

@@ -52,7 +52,7 @@ def evaluate_runs(runs: list[Run], split: str, *, beam_size: int, length_penalty
     """Scores a run's best weights, or several runs that vote; writes translations_<split>.txt, and of a single run metrics.json.
 
     Returns:
-      split, metrics, by_length, best and worst.
+      split, metrics (its digest is of the split's texts, to tell one split from another), by_length, best and worst.
     """
     require_sacrebleu()  # before minutes of work
     config = runs[0].config
@@ -70,7 +70,7 @@ def evaluate_runs(runs: list[Run], split: str, *, beam_size: int, length_penalty
     with files.atomic_file(runs[0].path / f"translations_{split}.txt") as temporary:
         temporary.write_text("".join(f"{hypothesis}\n" for hypothesis in hypotheses), encoding="utf-8", newline="\n")
     metrics = corpus_scores(hypotheses, references) | _teacher_forced(module, sources, references)
-    metrics |= {"num_sentences": len(pairs), "beam_size": beam_size, "length_penalty": length_penalty}
+    metrics |= {"num_sentences": len(pairs), "digest": corpus.facts[split].digest, "beam_size": beam_size, "length_penalty": length_penalty}
     if len(runs) == 1:
         runs[0].write_metrics(**{split: metrics})
     facts = {"split": split, "metrics": metrics, "by_length": scores_by_length(sources, hypotheses, references)}
@@ -128,7 +128,7 @@ def describe(facts: dict[str, Any]) -> str:
     """The evaluation for people."""
     metrics = facts["metrics"]
     lines = [
-        f"{facts['split']}: {metrics['num_sentences']:,} sentences; beam {metrics['beam_size']}, "
+        f"{facts['split']}: {metrics['num_sentences']:,} sentences (digest {metrics['digest']}); beam {metrics['beam_size']}, "
         f"length penalty {metrics['length_penalty']:g}",
         f"BLEU {metrics['bleu']:.2f}   ({metrics['bleu_signature']})",
         f"BLEU, lower case {metrics['lowercased_bleu']:.2f}   ({metrics['lowercased_bleu_signature']})",

@@ -78,6 +78,22 @@ def test_a_beam_wide_enough_finds_what_exhaustive_search_finds(seed, penalties):
     np.testing.assert_allclose([total for *_, total in found], [total for *_, total in expected], atol=1e-4)
 
 
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0, -0.5])
+@pytest.mark.parametrize("beam_size", [1, 2, 3, 5])
+def test_what_is_sure_is_found_however_many_unlikely_texts_end_before_it(beam_size, length_penalty):
+    probabilities = np.full((1, VOCAB_SIZE, VOCAB_SIZE, VOCAB_SIZE), 1e-4, np.float32)
+    probabilities[..., EOS_ID] = 1e-3  # at each step the second best
+    text = (4, 5, 6, 6, 4, 4, 6, 5, 5)
+    for before, last, each in zip((0, 2, *text), (2, *text), (*text, EOS_ID), strict=False):
+        probabilities[0, before, last, each] = 0.998
+    states = (tf.zeros([1], tf.int32), tf.zeros([1], tf.int32))
+    search = search_of(beam_size=beam_size, max_length=[12], length_penalty=[length_penalty])
+    found = beam_search(make_step(np.log(probabilities)), states, tf.ones([1, 3], bool), search)
+    best = int(np.argmax(found.log_probabilities[0]))
+    assert [int(id) for id in found.ids[0, best].numpy() if id] == list(text)
+    assert length_penalty < 0 or best == 0
+
+
 def test_a_beam_of_one_is_greedy():
     for seed in range(30):
         table, before, last, ids = make_table(seed), 0, 2, []

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -53,7 +54,8 @@ def test_evaluate_scores_unseen_sentences(translation_trained):
     assert len(lines) == 40
     assert json.loads((translation_trained / "runs" / "small" / "metrics.json").read_text())["test"] == metrics
     text = ask("evaluate", "--run", "runs/small", "--beam-size", "1", cwd=translation_trained)
-    assert "validation: 40 sentences; beam 1, length penalty 1" in text
+    assert re.search(r"validation: 40 sentences \(digest [0-9a-f]{32}\); beam 1, length penalty 1", text)
+    assert metrics["digest"] not in text  # that of another split
 
 
 def test_several_runs_vote(translation_trained):
