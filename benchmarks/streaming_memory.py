@@ -1,9 +1,10 @@
 """Claim: a corpus larger than memory is prepared and trained on in constant memory.
 
-Writes a CSV file of made-up reviews (2 GB unless told otherwise), trains on it, and prints the peak resident memory
-beside that of the same command on a file a hundredth of the size. Both runs tokenise all of their file.
+Writes a TSV file of made-up reviews (2 GB unless told otherwise), trains on it, and prints the peak resident memory
+beside that of the same command on a file a hundredth of the size. Both runs tokenise all of their file. With --records
+the file becomes sharded records first (`nlp-rnn records`, which needs the extra `records`), which are then trained on.
 
-    python -m benchmarks.streaming_memory [--megabytes 2000]
+    python -m benchmarks.streaming_memory [--megabytes 2000] [--records]
 """
 
 import argparse
@@ -15,55 +16,65 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 
 def main() -> None:
     """Measures both sizes and prints the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=2000)
-    megabytes = parser.parse_args().megabytes
+    parser.add_argument("--records", action="store_true", help="prepare the corpus as records, then train on these")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = [measure(Path(folder), size) for size in (megabytes // 100, megabytes)]
-    for row in found:
-        print(json.dumps(row))
-    print(f"peak resident memory: {found[1]['peak_mb']} MB for {megabytes} MB of text, {found[0]['peak_mb']} MB for a hundredth of it")
+        found = [measure(Path(folder), size, options.records) for size in (options.megabytes // 100, options.megabytes)]
+    for small, large in zip(*found, strict=True):
+        print(json.dumps(small))
+        print(json.dumps(large))
+        sizes = f"{large['peak_mb']} MB for {large['megabytes']} MB of text, {small['peak_mb']} MB for a hundredth of it"
+        print(f"{large['what']}: peak resident memory {sizes}")
 
 
-def measure(folder: Path, megabytes: int) -> dict[str, float]:
-    """Trains on a file of the size in a process of its own."""
-    path = folder / f"{megabytes}.csv"
+def measure(folder: Path, megabytes: int, through_records: bool) -> list[dict[str, Any]]:
+    """Trains on a file of the size in a process of its own, after another has made records of it if so asked."""
+    path, records = folder / f"{megabytes}.tsv", folder / f"records{megabytes}"
     write_reviews(path, megabytes * 10**6)
-    settings = [
-        "data.source=csv",
-        f"data.train={path}",
-        f"data.cache_dir={folder}/cache",
-        f"runs_dir={folder}/runs",
-        f"name=run{megabytes}",
-    ]
-    settings += ["data.validation_fraction=0.01", "training.epochs=1", "training.max_steps_per_epoch=20", "model.units=16"]
+    found, data = [], ["data.source=tsv", f"data.train={path}"]
+    split = "data.validation_fraction=0.01"
+    if through_records:
+        command = ["pipelines", "records", "--to", str(records), "--shards", "16", *data]
+        found.append({"what": "records", "megabytes": megabytes, **watched(command)})
+        data = ["data.source=records", f"data.dir={records}"]
+    settings = [*data, split, f"data.cache_dir={folder}/cache", f"runs_dir={folder}/runs", f"name=run{megabytes}"]
+    settings += ["training.epochs=1", "training.max_steps_per_epoch=20", "model.units=16"]
+    found.append({"what": "train", "megabytes": megabytes, **watched(["pipelines.sentiment", "train", *settings])})
+    path.unlink()
+    return found
+
+
+def watched(module: list[str]) -> dict[str, int]:
+    """Runs a module in a process of its own: its peak resident memory and its wall time."""
     start = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "pipelines.sentiment", "train", *settings], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", *module], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"training failed with status {status}")
-    path.unlink()
+        raise SystemExit(f"{' '.join(module)} failed with status {status}")
     peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, kilobytes elsewhere
-    return {"megabytes": megabytes, "peak_mb": round(peak), "seconds": round(time.monotonic() - start)}
+    return {"peak_mb": round(peak), "seconds": round(time.monotonic() - start)}
 
 
 def write_reviews(path: Path, size: int) -> None:
-    """A CSV file of about `size` bytes: texts of 50 to 400 words of a vocabulary of 50,000 with natural frequencies."""
+    """A TSV file of about `size` bytes: texts of 50 to 400 words of a vocabulary of 50,000 with natural frequencies."""
     generator = random.Random(0)
     vocabulary = [f"word{number}" for number in range(50_000)]
     weights = [1 / (rank + 2.7) for rank in range(50_000)]  # Zipf-Mandelbrot
     words = generator.choices(vocabulary, weights, k=2_000_000)
     with open(path, "w", encoding="utf-8") as file:
-        written = file.write("text,label\n")
+        written = file.write("text\tlabel\n")
         number = 0
         while written < size:
             start = generator.randrange(len(words) - 400)
             text = " ".join(words[start : start + generator.randint(50, 400)])
-            written += file.write(f"{number} {text},{'pos' if number % 2 else 'neg'}\n")
+            written += file.write(f"{number} {text}\t{'pos' if number % 2 else 'neg'}\n")
             number += 1
 
 
