@@ -61,7 +61,7 @@ def make_model(settings: dict[str, Any]) -> torch.nn.Module:
         "decoder": {**shared, "hidden_size": settings["units"], "attention": "luong", "input_feeding": settings["input_feeding"]},
     }  # fmt: skip
     model = build_model(config, vocabulary, vocabulary)
-    model.loss_function = ("crossentropy", settings["label_smoothing"], 0.0)
+    model.loss_function = ("crossentropy", settings["label_smoothing"])
     return model
 
 
@@ -94,10 +94,11 @@ def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, batches: lis
 
 
 def decode(model: torch.nn.Module, batch: Batch, settings: dict[str, Any]) -> None:
-    """Beam search over one batch."""
+    """Beam search over one batch; no hypothesis may end before the longest length."""
     model.eval()
     batch.sort_by_src_length()
-    search(model, batch, max_output_length=settings["max_length"], beam_size=settings["beam_size"], beam_alpha=1.0)
+    length = settings["max_length"]
+    search(model, batch, max_output_length=length, min_output_length=length, beam_size=settings["beam_size"], beam_alpha=1.0)
 
 
 if __name__ == "__main__":

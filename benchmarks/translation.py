@@ -52,6 +52,7 @@ def main() -> None:
             load_config(None, [*settings, f"model.input_feeding={str(feeding).lower()}"], task="translation").model,
             vocab_size=vocab_size, training=config.training,
         )  # fmt: skip
+        print(f"{name}: {model.count_params():,} parameters", flush=True)
         rivals["train"][name], rivals["decode"][name] = training(model, config, batches), decoding(model, sources)
     with tempfile.TemporaryDirectory() as folder:
         child = start(options.joeynmt, Path(folder) / "batches.npz", batches, sources, vocab_size) if options.joeynmt else None
