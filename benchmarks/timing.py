@@ -90,7 +90,7 @@ def plot_ratios(path: Path, title: str, ratios: Mapping[str, Mapping[str, float]
     from matplotlib import pyplot
 
     names = sorted({name for each in ratios.values() for name in each})
-    figure, axes = pyplot.subplots(figsize=(9, 1 + 0.3 * len(ratios) * len(names)), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(9, 1.3 + 0.3 * len(ratios) * len(names)), layout="constrained")
     height = 0.8 / len(names)
     for number, name in enumerate(names):
         places = [place + number * height for place, each in enumerate(ratios.values()) if name in each]
@@ -100,6 +100,6 @@ def plot_ratios(path: Path, title: str, ratios: Mapping[str, Mapping[str, float]
     axes.invert_yaxis()
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set(title=title, xlabel="times faster than the reference")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=3)
     figure.savefig(path, dpi=120)
     print(f"plot: {path}")
