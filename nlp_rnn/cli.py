@@ -5,7 +5,9 @@ user's, told in one line each; 130 for Ctrl-C; 1 for a bug of ours, with its tra
 """
 
 import argparse
+import contextlib
 import gc
+import itertools
 import json
 import logging
 import math
@@ -142,6 +144,8 @@ def _parser(program: str, verb: str, text: str, task: str) -> argparse.ArgumentP
     if verb in ("predict", "explain", "tokenizer"):
         parser.add_argument("--model", metavar="DIR", required=True, help="exported model, such as saved_models/sentiment")
         parser.add_argument("text", metavar="TEXT", nargs="*" if verb != "explain" else 1)
+    if verb in ("predict", "tokenizer"):
+        parser.add_argument("--file", metavar="FILE", default="", help="of texts, one a line (default: standard input)")
     if verb == "console":
         parser.add_argument("--model", metavar="DIR", required=True, help="LiteRT export, such as saved_models/next_word_litert")
         parser.add_argument("--precision", choices=("int8", "float"), default="int8", help="which file (default: %(default)s)")
@@ -196,20 +200,26 @@ def _print_all(results: Iterable[Result], *, is_json: bool) -> None:
         print(json.dumps(result.facts, ensure_ascii=False) if is_json else result.text, flush=True)
 
 
-def input_texts(arguments: list[str], *, batch_size: int = 64) -> Iterator[list[bytes]]:
-    """Batches of texts: the command line's, else the lines of standard input, as they come from a terminal."""
-    if arguments:
-        yield [text.encode("utf-8", "surrogateescape") for text in arguments]
+def input_texts(options: argparse.Namespace, *, batch_size: int = 64) -> Iterator[list[bytes]]:
+    """Batches of texts: the command line's, else the lines of --file, else those of standard input, as they come from a terminal.
+
+    Raises:
+      ConfigError: if both texts and --file are given, or the file cannot be read.
+    """
+    if options.text and options.file:
+        raise ConfigError(f"--file is {options.file}, but texts are given too; give one of the two")
+    if options.text:
+        yield [text.encode("utf-8", "surrogateescape") for text in options.text]
         return
-    size = 1 if sys.stdin.isatty() else batch_size
-    batch: list[bytes] = []
-    for line in sys.stdin.buffer:
-        batch.append(line.rstrip(b"\r\n"))
-        if len(batch) >= size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    size = batch_size if options.file or not sys.stdin.isatty() else 1
+    try:
+        with open(options.file, "rb") if options.file else contextlib.nullcontext(sys.stdin.buffer) as lines:
+            while batch := [line.rstrip(b"\r\n") for line in itertools.islice(lines, size)]:
+                yield batch
+    except OSError as error:
+        if not options.file or error.filename != options.file:
+            raise
+        raise ConfigError(f"--file is {options.file}, which cannot be read ({error.strerror}); give a text file, a text a line") from None
 
 
 def config_of(config: Config, path: str | os.PathLike[str], settings: list[str]) -> Config:

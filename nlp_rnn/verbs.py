@@ -33,5 +33,5 @@ def show_tokens(options: Namespace, task: str) -> Iterator[cli.Result]:
     loaded = exported_model(options, task)
     from nlp_rnn import explain
 
-    for texts in cli.input_texts(options.text):
+    for texts in cli.input_texts(options):
         yield from (cli.Result(*explain.tokens_of(loaded, text, is_terminal=sys.stdout.isatty())) for text in texts)

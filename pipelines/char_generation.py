@@ -67,7 +67,7 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
     settings = {
         name: getattr(options, name) for name in ("min_length", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "stop")
     } | {"max_length": options.length}
-    for prompts in cli.input_texts(options.text, batch_size=16):
+    for prompts in cli.input_texts(options, batch_size=16):
         writing.warn_of_unknown_characters(loaded, prompts)
         if sys.stdout.isatty() and not options.json:
             for prompt in prompts:

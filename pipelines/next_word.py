@@ -72,7 +72,7 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
     loaded = verbs.exported_model(options, TASK)
     import tensorflow as tf
 
-    for texts in cli.input_texts(options.text):
+    for texts in cli.input_texts(options):
         count, allowed = tf.fill([len(texts)], options.count), tf.fill([len(texts)], options.profanity)
         answer = {name: value.numpy() for name, value in loaded.suggest(tf.constant(texts, tf.string), count, allowed).items()}
         for text, words, probabilities in zip(texts, answer["words"], answer["probabilities"], strict=True):

@@ -82,7 +82,7 @@ def export(options: Namespace) -> cli.Result:
 def predict(options: Namespace) -> Iterator[cli.Result]:
     """A label and the probability that `serving_default` gives, for each text."""
     loaded = verbs.exported_model(options, TASK)
-    for texts in cli.input_texts(options.text):
+    for texts in cli.input_texts(options):
         answer = {name: value.numpy() for name, value in loaded.classify(_strings(texts)).items()}
         for text, label, probability in zip(texts, answer["label"], answer["probability"], strict=True):
             shown = text.decode("utf-8", "replace")

@@ -79,7 +79,7 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
 
     names = ("coverage_penalty", "min_length", "max_length", "min_ratio", "max_ratio", "no_repeat_ngram")
     chosen = {name: getattr(options, name) for name in names} | {"prefix": options.prefix.encode("utf-8", "surrogateescape")}
-    for texts in cli.input_texts(options.text, batch_size=32):
+    for texts in cli.input_texts(options, batch_size=32):
         warn_of_long_texts(model, texts)
         settings = search_settings(len(texts), max(options.beam_size, options.n_best), options.length_penalty, **chosen)
         answer = {name: value.numpy() for name, value in model.loaded.translate(tf.constant(texts, tf.string), **settings).items()}

@@ -148,6 +148,18 @@ def test_a_vote_is_the_mean_of_the_probabilities(translation_trained):
     np.testing.assert_allclose(both[1], (first[1] + second[1]) / 2, atol=1e-5)
 
 
+def test_predict_reads_files(translation_trained, tmp_path):
+    (tmp_path / "sentences").write_text(f"{SENTENCES[0]}\r\n\n{SENTENCES[2]}", encoding="utf-8")
+    given = ask("predict", *SAVED, "--beam-size", "1", SENTENCES[0], "", SENTENCES[2], cwd=translation_trained)
+    assert ask("predict", *SAVED, "--beam-size", "1", "--file", tmp_path / "sentences", cwd=translation_trained) == given
+    for more, message in (
+        (("--file", "none"), "--file is none, which cannot be read (No such file or directory)"),
+        (("--file", str(tmp_path)), "which cannot be read (Is a directory)"),
+        (("--file", "none", "the"), "--file is none, but texts are given too; give one of the two"),
+    ):
+        assert message in refused("predict", *SAVED, *more, cwd=translation_trained)
+
+
 def test_predict_answers_arguments_and_pipes(translation_trained):
     assert ask("predict", *SAVED, SENTENCES[0], cwd=translation_trained) == "heute der alte König sieht ein grüne Garten\n"
     lines = ask("predict", "--json", *SAVED, "--n-best", "3", cwd=translation_trained, text=f"{SENTENCES[1]}\n\n").splitlines()
