@@ -1,4 +1,3 @@
-import csv
 import os
 import re
 import signal
@@ -15,7 +14,7 @@ from nlp_rnn.datasets import Resampling, write_cache
 from nlp_rnn.input_service import served
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.tokenizer import Tokenizer
-from tests.conftest import ROOT, free_port
+from tests.conftest import ROOT, SMALL, ask, differences, free_port, run_pipeline
 
 WORDS = ("the", "old", "cat", "sat", "an", "extraordinary", "performance", "really")
 
@@ -118,37 +117,26 @@ def command():
     process.kill()
 
 
-def train(tmp_path, name, *settings):
-    data = tmp_path / "reviews.csv"
-    if not data.exists():
-        draw = np.random.default_rng(0)
-        with open(data, "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["text", "label"])
-            writer.writerows([" ".join(draw.choice(WORDS, 6)), "pos" if row % 2 else "neg"] for row in range(200))
-    arguments = ["train", f"name={name}", f"runs_dir={tmp_path / 'runs'}", "data.source=csv", f"data.train={data}", "model.units=8"]
-    arguments += [f"data.cache_dir={tmp_path / 'cache'}", "data.remove_repeated=false", "training.epochs=2", "model.embedding_dim=8"]
-    command = [sys.executable, "-m", "pipelines.sentiment", *arguments, *settings]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def settings(reviews, tmp_path):
+    """Of a small training."""
+    return [*SMALL, "data.source=csv", f"data.train={reviews}", f"runs_dir={tmp_path / 'runs'}"]
 
 
-def test_training_is_the_same_with_and_without_the_service(command, tmp_path):
+def test_training_is_the_same_with_and_without_the_service(command, settings, tmp_path):
     process, address = command
-    for name, settings in (("alone", ()), ("served", (f"hardware.input_service={address}",))):
-        found = train(tmp_path, name, *settings)
-        assert found.returncode == 0, found.stderr
-    alone, with_service = (np.load(tmp_path / "runs" / name / "checkpoints" / "best.npz") for name in ("alone", "served"))
-    assert all(np.array_equal(alone[key], with_service[key]) for key in alone.files)
+    ask("train", "name=alone", *settings, cwd=tmp_path)
+    ask("train", "name=served", *settings, f"hardware.input_service={address}", cwd=tmp_path)
+    assert differences(tmp_path / "runs" / "alone", tmp_path / "runs" / "served") == (0, 0)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0
 
 
-def test_a_service_that_is_gone_is_told_in_one_line(command, tmp_path):
-    process, address = command
-    process.kill()
-    found = train(tmp_path, "lost", f"hardware.input_service={address}")
-    assert found.returncode == 2
-    assert found.stderr.splitlines()[-1].startswith(f"hardware.input_service is {address}, but nothing answers there")
+def test_a_training_without_its_service_is_told_in_one_line(settings, tmp_path):
+    address = f"localhost:{free_port()}"
+    done = run_pipeline("train", *settings, f"hardware.input_service={address}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"hardware.input_service is {address}, but nothing answers there")
 
 
 def test_batches_of_a_worker_that_is_lost_are_read_here(command, tokenizer, tmp_path, caplog):
