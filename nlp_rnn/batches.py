@@ -176,8 +176,8 @@ class Places:
                 found = _ids_at(file, start, length)
                 if len(found) < length:
                     raise ConfigError(
-                        f"data.cache_dir: {path} is damaged: ids.bin ends before its last text; remove that folder, and the same command "
-                        "computes the ids anew"
+                        f"{path} is damaged: ids.bin ends before its last text; in data.cache_dir remove that folder, and the same command "
+                        "computes the ids anew; in a run directory prepare it anew"
                     )
                 token_ids[row, :length] = found
         token_ids[self.lengths == 0, 0] = self.fill

@@ -22,7 +22,7 @@ from nlp_rnn import files
 from nlp_rnn.batches import Batches, PairCache, TokenCache
 from nlp_rnn.config import Config, ConfigError, DataConfig, TokenizerConfig
 from nlp_rnn.corpus import Corpus, label_names
-from nlp_rnn.encoding import encode
+from nlp_rnn.encoding import encode, ids_where
 from nlp_rnn.inputs import Inputs
 from nlp_rnn.progress import track
 from nlp_rnn.sources import Example
@@ -208,12 +208,7 @@ class Resampling:
         texts = tf.where(is_unknown, "", self._tokenizer.detokenize(token_ids))
         drawn = self._tokenizer.sample(texts, temperature=self._temperature, seed=place)
         is_missing = (drawn.row_lengths() == 0) & ~is_padding & ~has_end
-        return tf.concat([drawn, _where(is_missing, UNK_ID), _where(has_end, EOS_ID)], axis=1).to_tensor(PAD_ID)
-
-
-def _where(is_there: tf.Tensor, token_id: int) -> tf.RaggedTensor:
-    """bool [batch] -> ragged int32 [batch, (0 or 1)]"""
-    return tf.RaggedTensor.from_row_lengths(tf.fill([tf.math.count_nonzero(is_there)], token_id), tf.cast(is_there, tf.int64))
+        return tf.concat([drawn, ids_where(is_missing, UNK_ID), ids_where(has_end, EOS_ID)], axis=1).to_tensor(PAD_ID)
 
 
 def make_dataset(batches: Batches, *, is_fixed: bool = False) -> tf.data.Dataset:

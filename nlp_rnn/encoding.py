@@ -30,9 +30,12 @@ def encode(
 
 def never_empty(token_ids: tf.RaggedTensor) -> tf.RaggedTensor:
     """Gives rows of ragged int32 [batch, (time)] without ids one UNK_ID: a recurrent layer has to read something."""
-    is_empty = token_ids.row_lengths() == 0
-    unknowns = tf.fill([tf.math.count_nonzero(is_empty)], UNK_ID)
-    return tf.concat([token_ids, tf.RaggedTensor.from_row_lengths(unknowns, tf.cast(is_empty, tf.int64))], axis=1)
+    return tf.concat([token_ids, ids_where(token_ids.row_lengths() == 0, UNK_ID)], axis=1)
+
+
+def ids_where(is_there: tf.Tensor, token_id: int) -> tf.RaggedTensor:
+    """bool [batch] -> ragged int32 [batch, (0 or 1)]: the id in the rows that are true."""
+    return tf.RaggedTensor.from_row_lengths(tf.fill([tf.math.count_nonzero(is_there)], token_id), tf.cast(is_there, tf.int64))
 
 
 def truncate(token_ids: tf.RaggedTensor, max_length: int, keep: str) -> tf.RaggedTensor:
