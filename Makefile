@@ -70,7 +70,7 @@ unit: $(VENV)/dev.stamp
 slow: $(VENV)/dev.stamp  ## the tests on real corpora that take minutes; needs NLP_RNN_DATA
 	$(BIN)/python -m pytest -m slow
 
-distribution: $(VENV)/dev.stamp  ## all tasks on devices, processes and JAX, beside one device: tables (about ten minutes)
+distribution: $(VENV)/dev.stamp  ## all tasks on devices, processes and JAX, beside one device: tables (about twenty minutes)
 	$(BIN)/python -m pytest -m slow -s tests/test_distribution.py tests/test_jax.py tests/test_records.py
 
 bench: $(VENV)/bench.stamp  ## layers, steps, epochs and tokenizer beside others (ten minutes on a quiet machine)

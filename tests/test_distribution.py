@@ -92,7 +92,9 @@ def test_four_devices_or_workers_train_as_one(corpora: Path) -> None:
 @pytest.mark.slow
 def test_parts_and_averages_and_half_precision_do_not_depend_on_the_devices(corpora: Path) -> None:
     check_equal(corpora, DEVICES, "parts", PARTS, 1e-4)
-    check_equal(corpora, DEVICES, "half", [*PARTS, "hardware.mixed_precision=float16"], 1e-3)  # half precision's rounding
+    # Half precision rounds gradients at 5e-4 of their size; Adam would make steps of equal size of what rounding leaves of small ones.
+    half = [*PARTS, "hardware.mixed_precision=float16", "training.optimizer=sgd", "training.learning_rate=0.5"]
+    check_equal(corpora, DEVICES, "half", half, 1e-3)
 
 
 @pytest.mark.parametrize("task", train_all.TASKS)
