@@ -19,14 +19,29 @@ from tests.conftest import ROOT, SMALL, ask, differences, free_port, run_pipelin
 WORDS = ("the", "old", "cat", "sat", "an", "extraordinary", "performance", "really")
 
 
+def serve(*arguments):
+    """A process of `nlp-rnn serve-inputs`, and the address that it tells."""
+    command = [sys.executable, "-m", "pipelines", "serve-inputs", "--host", "localhost", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    told = re.fullmatch(r"inputs are served; train with hardware\.input_service=(localhost:\d+)\n", process.stdout.readline())
+    return process, told[1]
+
+
 @pytest.fixture(scope="module")
 def service():
     """The address of a dispatcher with two workers."""
-    port, api = free_port(), tf.data.experimental.service
-    dispatcher = api.DispatchServer(api.DispatcherConfig(port=port))
-    workers = [api.WorkerServer(api.WorkerConfig(f"localhost:{port}", worker_address="localhost:%port%")) for _ in range(2)]
-    yield f"localhost:{port}"
-    del workers, dispatcher
+    first, address = serve("--port", str(free_port()))
+    second, _ = serve("--join", address)
+    yield address
+    for process in (first, second):
+        process.kill()
+
+
+@pytest.fixture
+def command():
+    process, address = serve("--port", str(free_port()))
+    yield process, address
+    process.kill()
 
 
 def make_cache(folder, tokenizer, seed, is_ended=False):
@@ -100,21 +115,6 @@ def test_ids_that_a_worker_cannot_read_are_told(service, tokenizer, tmp_path):
     os.truncate(cache.path / "ids.bin", 40)
     with pytest.raises(ConfigError, match=r"whose worker failed: .*data\.cache_dir"):
         list(served(text_reader(cache, slice(0, 8)), hardware(service))([np.arange(40, 48)], 0, 0))
-
-
-def serve(*arguments):
-    """A process of `nlp-rnn serve-inputs`, and the address that it tells."""
-    command = [sys.executable, "-m", "pipelines", "serve-inputs", "--host", "localhost", *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    told = re.fullmatch(r"inputs are served; train with hardware\.input_service=(localhost:\d+)\n", process.stdout.readline())
-    return process, told[1]
-
-
-@pytest.fixture
-def command():
-    process, address = serve("--port", str(free_port()))
-    yield process, address
-    process.kill()
 
 
 @pytest.fixture
