@@ -6,10 +6,13 @@ import importlib
 import io
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -215,6 +218,23 @@ def translation_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ask("train", "name=other", "seed=2", "model.num_layers=2", "model.fast=off", *settings, cwd=folder, task="translation")
     ask("export", "--run", "runs/small", cwd=folder, task="translation")
     return folder
+
+
+@contextlib.contextmanager
+def told_to_stop(when: Callable[[Any], bool]) -> Iterator[None]:
+    """Tells trainings of this process to stop, as by SIGTERM, in the step at which `when` (of their RunKeeper) is true."""
+    from nlp_rnn.keeper import RunKeeper  # which imports TensorFlow
+
+    usual = RunKeeper.on_train_batch_end
+
+    def tell(keeper: Any, batch: int, logs: Any = None) -> None:
+        if when(keeper):
+            keeper._signal = signal.SIGTERM
+        usual(keeper, batch, logs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunKeeper, "on_train_batch_end", tell)
+        yield
 
 
 @pytest.fixture(scope="session")

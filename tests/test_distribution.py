@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,9 +21,8 @@ from nlp_rnn import launch
 from nlp_rnn.cluster import Cluster, await_others, parse_cluster
 from nlp_rnn.config import ConfigError, TrainingConfig
 from nlp_rnn.distribution import Placement
-from nlp_rnn.keeper import RunKeeper
 from tests import train_all
-from tests.conftest import ROOT, SMALL, ask, differences, free_port, pipeline_environment, refused, run_pipeline
+from tests.conftest import ROOT, SMALL, ask, differences, free_port, pipeline_environment, refused, run_pipeline, told_to_stop
 
 MIRRORED = ["hardware.strategy=mirrored", "hardware.num_replicas=2"]
 
@@ -293,18 +291,10 @@ def test_a_mistake_that_one_worker_meets_ends_all(reviews: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_training_goes_on_with_another_number_of_workers(reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_goes_on_with_another_number_of_workers(reviews: Path, tmp_path: Path) -> None:
     settings = [*SMALL, "model.dropout=0", "data.source=csv", f"data.train={reviews}"]
-    usual = RunKeeper.on_train_batch_end
-
-    def told_to_stop(keeper: RunKeeper, batch: int, logs: Any = None) -> None:
-        if (keeper.progress.epoch, keeper.progress.step) == (1, 3):
-            keeper._signal = signal.SIGTERM
-        usual(keeper, batch, logs)
-
     ask("train", "name=whole", *settings, cwd=tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(RunKeeper, "on_train_batch_end", told_to_stop)
+    with told_to_stop(lambda keeper: (keeper.progress.epoch, keeper.progress.step) == (1, 3)):
         assert run_pipeline("train", "name=moved", *settings, cwd=tmp_path).returncode == 130
     launched = [sys.executable, "-m", "pipelines", "launch", "--workers", "2", "sentiment", "train", "name=moved", *settings]
     done = subprocess.run(

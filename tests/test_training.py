@@ -12,9 +12,8 @@ import pytest
 from nlp_rnn.checkpoints import Progress, checkpoint_arrays, load_checkpoint, load_progress, save_checkpoint
 from nlp_rnn.config import ConfigError
 from nlp_rnn.config_file import load_config
-from nlp_rnn.keeper import RunKeeper
 from nlp_rnn.optimizers import WarmUpSchedule, build_optimizer
-from tests.conftest import SMALL, pipeline_environment, refused, run_pipeline, spawn_pipeline
+from tests.conftest import SMALL, pipeline_environment, refused, run_pipeline, spawn_pipeline, told_to_stop
 
 
 @pytest.mark.parametrize(
@@ -135,17 +134,9 @@ def test_a_run_killed_between_epochs_ends_as_an_uninterrupted_one(reviews, tmp_p
     assert outcome(tmp_path / "runs" / "a") == uninterrupted
 
 
-def test_a_run_stopped_at_the_last_step_of_an_epoch_ends_as_an_uninterrupted_one(reviews, tmp_path, monkeypatch):
+def test_a_run_stopped_at_the_last_step_of_an_epoch_ends_as_an_uninterrupted_one(reviews, tmp_path):
     arguments = [*SMALL, "data.source=csv", f"data.train={reviews}"]
-    usual = RunKeeper.on_train_batch_end
-
-    def told_to_stop(keeper, batch, logs=None):
-        if keeper.progress.step == keeper.stream.steps_per_epoch - 1:
-            keeper._signal = signal.SIGTERM
-        usual(keeper, batch, logs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunKeeper, "on_train_batch_end", told_to_stop)
+    with told_to_stop(lambda keeper: keeper.progress.step == keeper.stream.steps_per_epoch - 1):
         stopped = run_pipeline("train", "name=a", *arguments, cwd=tmp_path)
     assert stopped.returncode == 130
     assert "stopped after epoch 1; everything is saved: run the same command again to go on" in stopped.stderr

@@ -5,7 +5,6 @@ import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 
@@ -17,7 +16,6 @@ from nlp_rnn import attention_map
 from nlp_rnn.batches import PairCache, TokenCache, pair_batch, pair_reader, pair_stream
 from nlp_rnn.config_file import load_config
 from nlp_rnn.datasets import Resampling, write_cache
-from nlp_rnn.keeper import RunKeeper
 from nlp_rnn.runs import load_run
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.tokenizer import Tokenizer
@@ -262,7 +260,7 @@ def test_bleu_is_nltks():
     assert corpus_scores(references, references)["exact_match"] == 1
 
 
-def test_a_training_that_draws_its_pieces_goes_on_where_it_was_stopped(corpora, tmp_path, monkeypatch):
+def test_a_training_that_draws_its_pieces_goes_on_where_it_was_stopped(corpora, tmp_path):
     settings = [
         *conftest.SMALL,
         "data.source=csv",
@@ -275,16 +273,8 @@ def test_a_training_that_draws_its_pieces_goes_on_where_it_was_stopped(corpora, 
         "model.cell=gru",
         "training.ema_momentum=0.5",
     ]
-    usual = RunKeeper.on_train_batch_end
-
-    def told_to_stop(keeper, batch, logs=None):
-        if (keeper.progress.epoch, keeper.progress.step) == (1, 3):
-            keeper._signal = signal.SIGTERM
-        usual(keeper, batch, logs)
-
     ask("train", "name=whole", *settings, cwd=tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(RunKeeper, "on_train_batch_end", told_to_stop)
+    with conftest.told_to_stop(lambda keeper: (keeper.progress.epoch, keeper.progress.step) == (1, 3)):
         assert conftest.run_pipeline("train", "name=stopped", *settings, cwd=tmp_path, task="translation").returncode == 130
     ask("train", "name=stopped", *settings, cwd=tmp_path)
     assert conftest.differences(tmp_path / "runs" / "whole", tmp_path / "runs" / "stopped") == (0, 0)
