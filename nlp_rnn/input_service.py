@@ -1,9 +1,10 @@
 """Batches that other machines read, redraw and pad: TensorFlow's tf.data service.
 
 The workers need TensorFlow and the files of token ids, at the same paths as the trainer; not this package. A batch has a number:
-batches come in any order and are put in order here, so that a training is the same with and without the service. TensorFlow tells
-a lost worker from a slow one never: once nothing has come for hardware.connect_seconds, what is missing of the batches asked for
-is read here, and the workers are asked for the next ones. Source: tf.data.experimental.service.
+batches come in any order and are put in order here, so that a training is the same with and without the service. To the trainer a
+killed worker looks like a slow one (TensorFlow still waited after a minute): once nothing has come for hardware.connect_seconds,
+what is missing of the batches asked for is read here, and the workers are asked for the next ones.
+Source: tf.data.experimental.service.
 """
 
 import contextlib
