@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from benchmarks import timing
 from nlp_rnn.fast_recurrent import FAST_CELLS
+from nlp_rnn.precision import matmul_precision
 
 
 class Shape(NamedTuple):
@@ -72,6 +73,8 @@ def main() -> None:
 def measure(shape: Shape, rounds: int, peak: float) -> dict[str, float]:
     """One line: medians in ms and ratios."""
     rivals = {"keras": keras_run(shape, STOCK[shape.cell]), "ours": keras_run(shape, FAST_CELLS[shape.cell])}
+    if not shape.is_inference:
+        rivals["ours, bfloat16"] = in_bfloat16(keras_run(shape, FAST_CELLS[shape.cell]))
     if importlib.util.find_spec("torch") and not shape.is_masked and shape.cell != "min_gru":
         rivals["torch"] = torch_run(shape)
     seconds = timing.interleave(rivals, rounds, lead_in=True)
@@ -114,6 +117,13 @@ def keras_run(shape: Shape, layer_class: type[keras.layers.Layer]) -> Callable[[
         return tape.gradient(loss, [inputs, *variables])
 
     return lambda: run()[0].numpy()
+
+
+def in_bfloat16(run: Callable[[], Any]) -> Callable[[], Any]:
+    """The same, traced with hardware.matmul_precision=bfloat16."""
+    with matmul_precision("bfloat16"):
+        run()
+    return run
 
 
 def torch_run(shape: Shape) -> Callable[[], Any]:

@@ -1,7 +1,8 @@
 """Claim: a training step of a word language model takes less time than with Keras's layers, loss and optimizer.
 
 Embedding and two LSTM(512) with tied weights, 64 texts of 35 words; forward, backward and Adam. Rivals: Keras's own parts,
-ours with the exact softmax (same function, same loss), ours with the sampled softmax and lazy Adam and ours with the adaptive
+ours with the exact softmax (same function, same loss), ours with the sampled softmax and lazy Adam (both also with
+hardware.matmul_precision=bfloat16) and ours with the adaptive
 softmax (other training losses, evaluated exactly), and PyTorch's where it is installed.
 
     python -m benchmarks.lm_step [--rounds 5] [--plot FILE]
@@ -20,6 +21,7 @@ from benchmarks import timing
 from nlp_rnn.fast_recurrent import FastLSTM
 from nlp_rnn.fused_adam import FusedAdam, LazyAdam
 from nlp_rnn.heads import SoftmaxHead
+from nlp_rnn.precision import matmul_precision
 
 BATCH, TIME, UNITS, LAYERS = 64, 35, 512, 2
 
@@ -36,6 +38,11 @@ def main() -> None:
             "ours, sampled": our_step(vocab_size, LazyAdam, softmax="sampled"),
             "ours, adaptive": our_step(vocab_size, LazyAdam, softmax="adaptive", cutoffs=(2000, 10_000)[: 1 + (vocab_size > 10_000)]),
         }
+        for kind in ("exact", "sampled"):
+            softmax, optimizer = ("full", FusedAdam) if kind == "exact" else ("sampled", LazyAdam)
+            with matmul_precision("bfloat16"):
+                rivals[f"ours, {kind}, bfloat16"] = step = our_step(vocab_size, optimizer, softmax=softmax)
+                step()  # traces it
         if importlib.util.find_spec("torch"):
             rivals["torch"] = torch_step(vocab_size)
         seconds = timing.interleave(rivals, options.rounds)

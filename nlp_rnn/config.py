@@ -15,6 +15,7 @@ NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
 PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
+OptionalFraction = Annotated[float | None, Field(strict=True, ge=0, lt=1)]
 Switch = Annotated[bool, Field(strict=True)]
 
 Task = Literal["sentiment", "next_word", "char_generation", "translation"]
@@ -26,6 +27,7 @@ CellName = Literal["simple_rnn", "lstm", "gru", "min_gru", "min_lstm"]
 PoolingName = Literal["last", "max", "mean", "attention"]
 SoftmaxName = Literal["full", "sampled", "adaptive"]
 AttentionName = Literal["dot", "general", "additive"]
+MatmulPrecision = Literal["float32", "bfloat16"]
 
 _section = with_config(ConfigDict(extra="forbid"))
 
@@ -46,6 +48,9 @@ class DataConfig:
     test: str = ""
     text_column: str = "text"
     label_column: str = "label"  # empty: labels are not read; of translation, the column of the target
+    # Of the source imdb, for language models: also train on its 50,000 reviews without a label. Texts that are also in validation or
+    # test are left out, as always.
+    use_unlabeled: Switch = False
     # Of translation: from which language to which, as BCP 47 tags.
     source_language: str = "en"
     target_language: str = "de"
@@ -102,6 +107,8 @@ class ModelConfig:
     embedding_dim: PositiveInt = 128
     units: PositiveInt = 128
     num_layers: PositiveInt = 1
+    # Units of the last recurrent layer; 0: those of the others, or of a language model with tied embeddings, embedding_dim.
+    last_units: NonNegativeInt = 0
     is_bidirectional: Switch = True
     is_residual: Switch = False
     layer_norm: Switch = False
@@ -110,6 +117,7 @@ class ModelConfig:
     word_dropout: Fraction = 0.0
     embedding_dropout: Fraction = 0.0  # embedding dimensions, the same ones at every time step
     dropout: Fraction = 0.2  # between layers (the same dimensions at every time step) and before the output
+    output_dropout: OptionalFraction = None  # before the output; empty: as model.dropout
     recurrent_dropout: Fraction = 0.0  # on the state
     weight_dropout: Fraction = 0.0  # on the recurrent matrix (DropConnect), once a batch
     # Our own loop over time, for lstm and gru on a CPU: "auto" where it is faster, "on", or "off" for Keras's.
@@ -118,14 +126,21 @@ class ModelConfig:
     tie_embeddings: Switch = True
     softmax: SoftmaxName = "full"  # in training; evaluation is exact. sampled, adaptive: for vocabularies of 10,000 and more
     num_sampled: PositiveInt = 4096  # of softmax sampled: words computed a batch, half of them the most frequent, half drawn
-    # Of softmax sampled: what is multiplied; bfloat16 is faster on processors that have it (such as AVX-512 BF16) and less exact.
-    sampled_precision: Literal["float32", "bfloat16"] = "float32"
     # Of translation: how the decoder looks at the source, with how many heads, and whether it reads at each step what it saw at
     # the one before (input feeding; its time steps are then computed one by one).
     attention: AttentionName = "general"
     num_heads: PositiveInt = 1
     input_feeding: Switch = False
     cutoffs: tuple[PositiveInt, ...] = ()  # of softmax adaptive: where the clusters of rarer words begin, such as [2000, 10000]
+
+    def units_of(self, number: int, *, default: int = 0) -> int:
+        """The units of the recurrent layer `number`; `default`: of a last layer for which last_units is 0."""
+        return (self.last_units or default or self.units) if number == self.num_layers - 1 else self.units
+
+    @property
+    def final_dropout(self) -> float:
+        """The rate of dropout before the output."""
+        return self.dropout if self.output_dropout is None else self.output_dropout
 
 
 @_section
@@ -144,6 +159,9 @@ class TrainingConfig:
     learning_rate: PositiveFloat = 1e-3
     schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
     warmup_fraction: Fraction = 0.1  # of all steps
+    beta_1: Fraction = 0.9  # of adam, adamw and lazy_adam: decay of the mean gradient
+    beta_2: Fraction = 0.999  # and of the mean square
+    epsilon: PositiveFloat = 1e-7
     weight_decay: NonNegativeFloat = 0.0  # adamw only
     clip_norm: NonNegativeFloat = 1.0  # global norm of the gradient; 0: not clipped
     # Parts in which each batch is computed, one after the other: less memory, the same result.
@@ -183,6 +201,9 @@ class HardwareConfig:
     # the trainer does. The service has no password: for networks that you trust.
     input_service: str = ""
     mixed_precision: Literal["off", "float16", "bfloat16"] = "off"
+    # In which the large matrix products of training are computed, in the fast recurrent layers and the softmax: bfloat16 is faster
+    # on processors that have it (AVX-512 BF16, AMX) and less exact. Weights, states, gates and sums stay float32.
+    matmul_precision: MatmulPrecision = "float32"
     is_deterministic: Switch = True  # TensorFlow's deterministic kernels: the same seed gives the same weights
 
 

@@ -46,7 +46,7 @@ def load_config(path: str | os.PathLike[str] | None, overrides: list[str] | None
       ConfigError: naming every mistake, one a line.
     """
     origin = str(path) if path is not None else "defaults"
-    tree = _read_yaml(Path(path)) if path is not None else {}
+    tree = _with_moved_settings(_read_yaml(Path(path))) if path is not None else {}
     origins: dict[str, str] = {}
     mistakes: list[str] = []
     for override in overrides or []:
@@ -121,6 +121,23 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
+def _with_moved_settings(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree of a file that an earlier version wrote, with the settings that have another name now under that name."""
+    for old, new in _MOVED_SETTINGS.items():
+        (old_section, old_name), (section, name) = old.split("."), new.split(".")
+        settings = tree.get(old_section)
+        if isinstance(settings, dict) and old_name in settings:
+            kept = {key: value for key, value in settings.items() if key != old_name}
+            tree = tree | {old_section: kept}
+            others = tree.get(section) or {}
+            if isinstance(others, dict):
+                tree[section] = {name: settings[old_name]} | others
+    return tree
+
+
+_MOVED_SETTINGS = {"model.sampled_precision": "hardware.matmul_precision"}
+
+
 def _apply_override(tree: dict[str, Any], override: str, origins: dict[str, str], mistakes: list[str]) -> None:
     key, equals, text = override.partition("=")
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
@@ -132,7 +149,7 @@ def _apply_override(tree: dict[str, Any], override: str, origins: dict[str, str]
         value = text
     if key in TEXT_SETTINGS:
         value = text
-    elif value is None:
+    elif value is None and key not in OPTIONAL_SETTINGS:
         value = ""
     *sections, name = key.split(".")
     for section in sections:
@@ -201,4 +218,5 @@ def _suggest(key: str) -> str:
 
 _DEFAULTS = _flatten(dataclasses.asdict(Config()))
 ALL_SETTINGS = list(_DEFAULTS)
+OPTIONAL_SETTINGS = {key for key, value in _DEFAULTS.items() if value is None}
 TEXT_SETTINGS = {key for key, value in _DEFAULTS.items() if isinstance(value, str)}

@@ -49,6 +49,9 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
     if service and config.task in ("next_word", "char_generation"):
         found = f"hardware.input_service is {service}, but language models read on in a text, which leaves nothing to do for others"
         refuse("hardware.input_service", f"{found}; leave it empty")
+    if data.use_unlabeled and (data.source != "imdb" or config.task not in ("next_word", "char_generation")):
+        found = f"data.use_unlabeled is true, but data.source is {data.source} and the task {config.task}"
+        refuse("data.use_unlabeled", f"{found}; only language models of the source imdb have unlabeled texts to read: use false")
     if config.task == "translation":
         _check_translation(config, refuse)
     elif data.source in PAIR_SOURCES:

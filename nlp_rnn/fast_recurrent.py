@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from nlp_rnn.cells import MinGRU, MinLSTM
 from nlp_rnn.linear_recurrence import run_linear_recurrence
+from nlp_rnn.precision import matmul_dtype
 from nlp_rnn.recurrence import run_recurrence, why_not_compiled
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,8 @@ class _FastGated(_Fast):
 
     def _run(self, sequences: tf.Tensor, mask: tf.Tensor | None, states: list[tf.Tensor], is_training: bool) -> Any:
         weights = self._weights("kernel", "recurrent_kernel", "bias")
-        return run_recurrence(self.recurrence, sequences, mask, states, weights, is_training=is_training, has_twin=self.has_twin)
+        options = {"is_training": is_training, "has_twin": self.has_twin, "dtype": matmul_dtype(is_training=is_training)}
+        return run_recurrence(self.recurrence, sequences, mask, states, weights, **options)
 
 
 @functools.cache
@@ -132,7 +134,8 @@ class _FastLinear(_Fast):
 
     def _run(self, sequences: tf.Tensor, mask: tf.Tensor | None, states: list[tf.Tensor], is_training: bool) -> Any:
         layer: Any = self
-        outputs, state = run_linear_recurrence(layer.cell_class.gates, sequences, mask, *states, *self._weights("kernel", "bias"))
+        weights, dtype = self._weights("kernel", "bias"), matmul_dtype(is_training=is_training)
+        outputs, state = run_linear_recurrence(layer.cell_class.gates, sequences, mask, *states, *weights, dtype=dtype)
         return outputs, [state]
 
 

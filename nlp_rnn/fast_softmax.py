@@ -16,7 +16,7 @@ _ROWS = 256  # at a time, where their number is not known when the graph is buil
 
 def softmax_cross_entropy(
     hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, *, is_training: bool,
-    label_smoothing: float = 0.0,
+    label_smoothing: float = 0.0, dtype: tf.DType = tf.float32,
 ) -> tf.Tensor:  # fmt: skip
     """The weighted sum of cross-entropies, in nats; exact.
 
@@ -28,6 +28,7 @@ def softmax_cross_entropy(
       weights: float32 [rows]; no gradient flows into them.
       is_training: whether the gradients of hidden, kernel and bias are computed with the sum.
       label_smoothing: the share of each target that is spread over the whole vocabulary.
+      dtype: in which matrices are multiplied, float32 or bfloat16; sums and the softmax are float32.
 
     Returns:
       float32 scalar
@@ -35,22 +36,22 @@ def softmax_cross_entropy(
 
     @tf.custom_gradient
     def run(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> Any:
-        num_rows, vocab_size = hidden.shape[0], kernel.shape[0]
+        num_rows, vocab_size, table = hidden.shape[0], kernel.shape[0], tf.cast(kernel, dtype)
         if num_rows:
             chunk = math.ceil(num_rows / math.ceil(num_rows * vocab_size / _MAX_LOGITS))
         else:
             chunk = max(1, min(_ROWS, _MAX_LOGITS // vocab_size))
         rows = tf.shape(hidden)[0]
         padding = -rows % chunk
-        inputs = (tf.pad(hidden, [[0, padding], [0, 0]]), tf.pad(targets, [[0, padding]]), tf.pad(weights, [[0, padding]]))
+        inputs = (tf.cast(tf.pad(hidden, [[0, padding], [0, 0]]), dtype), tf.pad(targets, [[0, padding]]), tf.pad(weights, [[0, padding]]))
 
         def body(number: tf.Tensor, total: tf.Tensor, dkernel: tf.Tensor, dbias: tf.Tensor, dhidden: tf.TensorArray) -> tuple[Any, ...]:
             some, *facts = (tf.ensure_shape(x[number * chunk : (number + 1) * chunk], [chunk, *x.shape[1:]]) for x in inputs)
-            loss, dlogits = _loss_and_gradient(tf.matmul(some, kernel, transpose_b=True), bias, *facts, label_smoothing)
+            loss, dlogits = _loss_and_gradient(tf.matmul(some, table, transpose_b=True), bias, *facts, label_smoothing)
             if is_training:
-                dkernel += tf.matmul(dlogits, some, transpose_a=True)
-                dbias += (tf.ones([1, chunk]) @ dlogits)[0]
-                dhidden = dhidden.write(number, dlogits @ kernel)
+                dkernel += tf.cast(tf.matmul(dlogits, some, transpose_a=True), tf.float32)
+                dbias += tf.cast(tf.ones([1, chunk], dtype) @ dlogits, tf.float32)[0]
+                dhidden = dhidden.write(number, tf.cast(dlogits @ table, tf.float32))
             return number + 1, total + loss, dkernel, dbias, dhidden
 
         num_chunks = (rows + padding) // chunk
@@ -70,7 +71,7 @@ def softmax_cross_entropy(
 def _loss_and_gradient(
     logits: tf.Tensor, bias: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, label_smoothing: float
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    logits += bias
+    dtype, logits = logits.dtype, tf.cast(logits, tf.float32) + bias
     highest = tf.reduce_max(logits, axis=1, keepdims=True)
     powers = tf.exp(logits - highest)
     total = tf.reduce_sum(powers, axis=1, keepdims=True)
@@ -81,12 +82,13 @@ def _loss_and_gradient(
         wanted += label_smoothing * tf.reduce_mean(logits, axis=1)
         spread = label_smoothing / logits.shape[1]
     losses = tf.math.log(total[:, 0]) + highest[:, 0] - wanted
-    return tf.reduce_sum(losses * weights), (powers / total - kept * tf.one_hot(targets, logits.shape[1]) - spread) * weights[:, None]
+    dlogits = (powers / total - kept * tf.one_hot(targets, logits.shape[1]) - spread) * weights[:, None]
+    return tf.reduce_sum(losses * weights), tf.cast(dlogits, dtype)
 
 
 def sampled_cross_entropy(
     hidden: tf.Tensor, rows: tf.Tensor, biases: tf.Tensor, true_logits: tf.Tensor, ids: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor,
-    *, precision: str = "float32",
+    *, dtype: tf.DType = tf.float32,
 ) -> tf.Tensor:  # fmt: skip
     """The weighted sum, in nats, of cross-entropies over the target and the words `ids`, each of which counts unless it is the target.
 
@@ -96,9 +98,8 @@ def sampled_cross_entropy(
       biases: float32 [words], theirs, less the logarithm of how often each is expected among draws.
       true_logits: float32 [rows], of the targets.
       ids: int32 [words].
-      precision: type of what is multiplied, "float32" or "bfloat16"; sums are float32 in either.
+      dtype: in which matrices are multiplied, float32 or bfloat16; sums are float32 in either.
     """
-    dtype = tf.as_dtype(precision)
 
     @tf.custom_gradient
     def run(hidden: tf.Tensor, rows: tf.Tensor, biases: tf.Tensor, true_logits: tf.Tensor) -> Any:
@@ -134,14 +135,14 @@ def _sampled_loss_and_gradient(
 
 def adaptive_cross_entropy(
     hidden: tf.Tensor, head: tuple[tf.Tensor, tf.Tensor], tails: list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]], targets: tf.Tensor,
-    weights: tf.Tensor, *, is_training: bool,
+    weights: tf.Tensor, *, is_training: bool, dtype: tf.DType = tf.float32,
 ) -> tf.Tensor:  # fmt: skip
     """The weighted sum of an adaptive softmax's cross-entropies, in nats; exact. Only the clusters that hold targets are computed.
 
     Args:
       head: (kernel [frequent words + clusters, features], bias) of the frequent words and of the clusters, in this order.
       tails: of each cluster (projection [features, fewer], kernel [words, fewer], bias [words]).
-      hidden, targets, weights, is_training: see `softmax_cross_entropy`.
+      hidden, targets, weights, is_training, dtype: see `softmax_cross_entropy`.
     """
     start = num_frequent = head[0].shape[0] - len(tails)
     first, total = targets, tf.constant(0.0)
@@ -151,6 +152,6 @@ def adaptive_cross_entropy(
         places = tf.where(is_here & (weights != 0))[:, 0]
         inputs = tf.gather(hidden, places) @ projection
         facts = (tf.gather(targets, places) - start, tf.gather(weights, places))
-        total += softmax_cross_entropy(inputs, kernel, bias, *facts, is_training=is_training)
+        total += softmax_cross_entropy(inputs, kernel, bias, *facts, is_training=is_training, dtype=dtype)
         start += kernel.shape[0]
-    return total + softmax_cross_entropy(hidden, *head, first, weights, is_training=is_training)
+    return total + softmax_cross_entropy(hidden, *head, first, weights, is_training=is_training, dtype=dtype)

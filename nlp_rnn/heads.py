@@ -25,7 +25,6 @@ class SoftmaxHead(keras.layers.Layer):
       vocab_size: number of ids.
       softmax: see above.
       num_sampled: of a sampled softmax; half of them the most frequent words, half drawn anew for each batch, with replacement.
-      sampled_precision: of a sampled softmax, the type of what is multiplied in training, "float32" or "bfloat16".
       cutoffs: where the clusters begin, rising, below vocab_size: [2000, 10000] makes three parts.
       embedding: a built Embedding layer whose table is the kernel (tied weights; not for adaptive). Source: Press & Wolf 2017.
     """
@@ -36,7 +35,6 @@ class SoftmaxHead(keras.layers.Layer):
         *,
         softmax: SoftmaxName = "full",
         num_sampled: int = 1024,
-        sampled_precision: str = "float32",
         cutoffs: tuple[int, ...] = (),
         embedding: keras.layers.Embedding | None = None,
         seed: int | None = None,
@@ -49,7 +47,6 @@ class SoftmaxHead(keras.layers.Layer):
             if embedding is not None:
                 raise ConfigError("softmax is adaptive, whose clusters have fewer features than the embedding; do not tie the weights")
         self.vocab_size, self.softmax, self.num_sampled, self.cutoffs = vocab_size, softmax, num_sampled, tuple(cutoffs)
-        self.sampled_precision = sampled_precision
         self.seed_generator = keras.random.SeedGenerator(seed)
         # Not an attribute: the table stays the embedding's weight and is no weight of this layer.
         self._table: Callable[[], Any] | None = embedding and (lambda: embedding.embeddings)
@@ -112,13 +109,16 @@ class SoftmaxHead(keras.layers.Layer):
             losses = (1 - label_smoothing) * ops.take_along_axis(found, targets[:, None], axis=1)[:, 0]
             return -ops.sum((losses + label_smoothing * ops.mean(found, axis=1)) * weights)
         from nlp_rnn import fast_softmax
+        from nlp_rnn.precision import matmul_dtype
 
-        tensors = ops.convert_to_tensor
+        tensors, dtype = ops.convert_to_tensor, matmul_dtype(is_training=training)
         head = (tensors(self.kernel), tensors(self.bias))
         if self.softmax == "adaptive":
             tails = [tuple(tensors(weight) for weight in tail) for tail in self.tails]
-            return fast_softmax.adaptive_cross_entropy(hidden, head, tails, targets, weights, is_training=training)
-        return fast_softmax.softmax_cross_entropy(hidden, *head, targets, weights, is_training=training, label_smoothing=label_smoothing)
+            return fast_softmax.adaptive_cross_entropy(hidden, head, tails, targets, weights, is_training=training, dtype=dtype)
+        return fast_softmax.softmax_cross_entropy(
+            hidden, *head, targets, weights, is_training=training, label_smoothing=label_smoothing, dtype=dtype
+        )
 
     def _sampled_loss(self, hidden: Any, targets: Any, weights: Any) -> Any:
         """The most frequent words exactly, the sum over the others from as many draws: most of the sum, and none of its noise."""
@@ -131,12 +131,10 @@ class SoftmaxHead(keras.layers.Layer):
         biases = ops.take(self.bias, ids) - ops.concatenate([ops.zeros(num_exact), log_counts])
         if keras.backend.backend() == "tensorflow":
             from nlp_rnn import fast_softmax
+            from nlp_rnn.precision import matmul_dtype
 
-            return fast_softmax.sampled_cross_entropy(
-                hidden, rows, biases, true_logits, ids, targets, weights, precision=self.sampled_precision
-            )
-        inputs, kernel = ops.cast(hidden, self.sampled_precision), ops.cast(rows, self.sampled_precision)
-        logits = ops.cast(inputs @ ops.transpose(kernel), "float32") + biases
+            return fast_softmax.sampled_cross_entropy(hidden, rows, biases, true_logits, ids, targets, weights, dtype=matmul_dtype())
+        logits = hidden @ ops.transpose(rows) + biases
         logits = ops.where(targets[:, None] == ids[None], -1e9, logits)
         logits = ops.concatenate([true_logits[:, None], logits], axis=1)
         return ops.sum((ops.logsumexp(logits, axis=1) - logits[:, 0]) * weights)

@@ -45,13 +45,14 @@ class LanguageModel(keras.Model):
         self.norms: list[keras.layers.Layer | None] = []
         for number in range(config.num_layers):
             is_last = number == config.num_layers - 1
-            units = config.embedding_dim if is_last and config.tie_embeddings else config.units
+            units = config.units_of(number, default=config.embedding_dim if config.tie_embeddings else config.units)
             self.recurrent.append(build_recurrent_layer(config, name=f"{config.cell}_{number}", units=units, return_state=True))
             self.norms.append(keras.layers.LayerNormalization(name=f"layer_norm_{number}") if config.layer_norm else None)
-            self.dropouts.append(keras.layers.SpatialDropout1D(config.dropout, name="dropout" if is_last else f"dropout_{number + 1}"))
+            rate, name = (config.final_dropout, "dropout") if is_last else (config.dropout, f"dropout_{number + 1}")
+            self.dropouts.append(keras.layers.SpatialDropout1D(rate, name=name))
         self.head = SoftmaxHead(
             vocab_size, softmax=config.softmax, num_sampled=min(config.num_sampled, vocab_size),
-            sampled_precision=config.sampled_precision, cutoffs=config.cutoffs,
+            cutoffs=config.cutoffs,
             embedding=self.embedding if config.tie_embeddings else None, dtype="float32", name="softmax",
         )  # fmt: skip
         self.cross_entropy = keras.metrics.Mean(name="cross_entropy")  # nats a token

@@ -5,6 +5,7 @@ elementwise: on few cores, a sequential loop in XLA over chunks of time, with it
 parallel scan. All sequences in here are time-major: [time, batch, features]. Source: Feng et al. 2024.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -58,8 +59,9 @@ def _backward(
 
 
 def run_linear_recurrence(
-    gates: Gates, inputs: tf.Tensor, mask: tf.Tensor | None, state: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+    gates: Gates, inputs: tf.Tensor, mask: tf.Tensor | None, state: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor,
+    *, dtype: tf.DType = tf.float32,
+) -> tuple[tf.Tensor, tf.Tensor]:  # fmt: skip
     """A minGRU or minLSTM over time, with a gradient.
 
     Args:
@@ -69,12 +71,13 @@ def run_linear_recurrence(
       state: float32 [batch, units].
       kernel: float32 [features, K * units].
       bias: float32 [K * units].
+      dtype: in which the inputs are multiplied with the kernel, float32 or bfloat16.
 
     Returns:
       (states after each step float32 [time, batch, units], the last one [batch, units])
     """
     if tf.executing_eagerly():  # an eager tape would look into the loops
-        return _run_graph(gates, inputs, mask, state, kernel, bias)
+        return _graph_in(dtype)(gates, inputs, mask, state, kernel, bias)
     num_steps, batch_size, units = tf.shape(inputs)[0], inputs.shape[1], state.shape[1]
     chunk = 50 if units <= 128 else 10
     if inputs.shape[0]:  # a known length is cut evenly
@@ -86,19 +89,30 @@ def run_linear_recurrence(
     num_parts = 2 if batch_size and batch_size % 2 == 0 else 1  # each on a core
     masks = [None] * num_parts if mask is None else tf.split(mask, num_parts, axis=1)
     parts = zip(tf.split(inputs, num_parts, axis=1), masks, tf.split(state, num_parts), strict=True)
-    outputs, final = zip(*(_scan(gates, *part, kernel, bias, chunk=chunk) for part in parts), strict=True)
+    outputs, final = zip(*(_scan(gates, *part, kernel, bias, chunk=chunk, dtype=dtype) for part in parts), strict=True)
     return tf.concat(outputs, axis=1)[:num_steps], tf.concat(final, axis=0)
 
 
-_run_graph = tf.function(run_linear_recurrence, autograph=False)
+@functools.cache
+def _graph_in(dtype: tf.DType) -> Callable[..., Any]:
+    return tf.function(functools.partial(run_linear_recurrence, dtype=dtype), autograph=False)
 
 
 def _scan(
-    gates: Gates, inputs: tf.Tensor, mask: tf.Tensor | None, state: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, *, chunk: int
+    gates: Gates,
+    inputs: tf.Tensor,
+    mask: tf.Tensor | None,
+    state: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    *,
+    chunk: int,
+    dtype: tf.DType,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """All chunks of a part of the batch."""
     num_chunks, shape, width = tf.shape(inputs)[0] // chunk, state.shape, kernel.shape[1]
-    projected = tf.reshape(tf.reshape(inputs, [-1, inputs.shape[2]]) @ kernel, [tf.shape(inputs)[0], -1, width])
+    projected = tf.cast(tf.cast(tf.reshape(inputs, [-1, inputs.shape[2]]), dtype) @ tf.cast(kernel, dtype), tf.float32)
+    projected = tf.reshape(projected, [tf.shape(inputs)[0], -1, width])
     projected = tf.ensure_shape(projected, [*inputs.shape[:2], width])
 
     def piece(sequences: tf.Tensor | None, number: tf.Tensor) -> tf.Tensor | None:

@@ -67,8 +67,8 @@ def build_classifier_encoder(config: ModelConfig, *, num_classes: int) -> keras.
         sequences = keras.layers.SpatialDropout1D(config.embedding_dropout, name="embedding_dropout")(sequences)
     sequences = build_recurrent_stack(config, sequences, mask)
     pooled = MaskedPooling(config.pooling, is_bidirectional=config.is_bidirectional, name="pooling")(sequences, mask)
-    if config.dropout:
-        pooled = keras.layers.Dropout(config.dropout, name="dropout")(pooled)
+    if config.final_dropout:
+        pooled = keras.layers.Dropout(config.final_dropout, name="dropout")(pooled)
     # Logits in float32: a softmax in half precision loses the probabilities' last digits.
     logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(pooled)
     return keras.Model([vectors, mask], logits, name="encoder")

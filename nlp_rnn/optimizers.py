@@ -44,7 +44,11 @@ def _half_cosine(share: Any) -> Any:
 
 def build_optimizer(config: TrainingConfig, num_steps: int) -> keras.optimizers.Optimizer:
     """The config's optimizer with its schedule over `num_steps` steps, clipping and averaging."""
-    options: dict[str, Any] = {"weight_decay": config.weight_decay} if config.optimizer == "adamw" else {}
+    options: dict[str, Any] = {}
+    if config.optimizer != "sgd":
+        options = {"beta_1": config.beta_1, "beta_2": config.beta_2, "epsilon": config.epsilon}
+    if config.optimizer == "adamw":
+        options["weight_decay"] = config.weight_decay
     if config.clip_norm:
         options["global_clipnorm"] = config.clip_norm
     if config.ema_momentum:

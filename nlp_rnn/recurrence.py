@@ -192,6 +192,7 @@ def run_recurrence(
     *,
     is_training: bool = True,
     has_twin: bool = False,
+    dtype: tf.DType = tf.float32,
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """An LSTM or GRU over time, as Keras computes it, with a gradient.
 
@@ -203,12 +204,13 @@ def run_recurrence(
       weights: kernel [features, K * units], recurrent kernel [units, K * units], bias [K * units] (lstm) or [2, K * units].
       is_training: whether gates are kept for the gradient; otherwise a gradient, if one is asked for, computes them anew.
       has_twin: whether a layer like this one runs at the same time, so that the batch need not be halved to use both cores.
+      dtype: in which the products outside the loop are multiplied, float32 or bfloat16; `h @ U`, gates and sums are float32.
 
     Returns:
       (outputs float32 [time, batch, units], the states after the last step)
     """
     if tf.executing_eagerly():  # an eager tape would look into the loops
-        return _graph_of(name, is_training, has_twin)(inputs, mask, tuple(states), tuple(weights))
+        return _graph_of(name, is_training, has_twin, dtype)(inputs, mask, tuple(states), tuple(weights))
     cell, units = CELLS[name], weights[1].shape[0]
     chunk, num_parts = _plan(units, inputs.shape[1], inputs.shape[0], has_twin=has_twin)
     num_steps = tf.shape(inputs)[0]
@@ -225,7 +227,7 @@ def run_recurrence(
 
         def run_parts(*, keeps_gates: bool) -> list[_Part]:
             weights = (kernel, recurrent, bias)
-            return [_Part(cell, chunk, each, mask, states, weights, keeps_gates=keeps_gates) for each, mask, *states in split]
+            return [_Part(cell, chunk, each, mask, states, weights, keeps_gates=keeps_gates, dtype=dtype) for each, mask, *states in split]
 
         parts = run_parts(keeps_gates=is_training)
 
@@ -245,22 +247,25 @@ def run_recurrence(
 
 
 @functools.cache
-def _graph_of(name: str, is_training: bool, has_twin: bool) -> Callable[..., Any]:
-    return tf.function(functools.partial(run_recurrence, name, is_training=is_training, has_twin=has_twin), autograph=False)
+def _graph_of(name: str, is_training: bool, has_twin: bool, dtype: tf.DType) -> Callable[..., Any]:
+    run = functools.partial(run_recurrence, name, is_training=is_training, has_twin=has_twin, dtype=dtype)
+    return tf.function(run, autograph=False)
 
 
 class _Part:
     """A part of the batch, through all chunks; keeps what its gradients need if `keeps_gates`."""
 
     def __init__(
-        self, cell: Cell, chunk: int, inputs: tf.Tensor, mask: tf.Tensor | None, states: Tensors, weights: Tensors, *, keeps_gates: bool
-    ) -> None:
-        self._cell, self._chunk, self._inputs, self._mask, self._weights = cell, chunk, inputs, mask, weights
+        self, cell: Cell, chunk: int, inputs: tf.Tensor, mask: tf.Tensor | None, states: Tensors, weights: Tensors, *, keeps_gates: bool,
+        dtype: tf.DType,
+    ) -> None:  # fmt: skip
+        inputs = tf.cast(inputs, dtype)
+        self._cell, self._chunk, self._inputs, self._mask, self._weights, self._dtype = cell, chunk, inputs, mask, weights, dtype
         kernel, recurrent, bias = weights
         self._num_chunks = tf.shape(inputs)[0] // chunk
         units = recurrent.shape[0]
         halves = tf.repeat(tf.constant(cell.half_gates), units)
-        kernel, recurrent, bias = kernel * halves, recurrent * halves, bias * halves
+        kernel, recurrent, bias = tf.cast(kernel * halves, dtype), recurrent * halves, bias * halves
         bias, recurrent_bias = tf.unstack(bias) if len(bias.shape) == 2 else (bias, tf.zeros_like(bias))
         self._shape = (chunk, inputs.shape[1], units)
         forward = compiled(_forward, self._shape, cell=cell, keeps_gates=keeps_gates)
@@ -286,7 +291,7 @@ class _Part:
         kernel, recurrent, bias = self._weights
         doutputs = tf.ensure_shape(doutputs, self.outputs.shape)
         backward = compiled(_backward, self._shape, cell=self._cell)
-        transposed_kernel, transposed = tf.transpose(kernel), tf.transpose(recurrent)
+        transposed_kernel, transposed = tf.cast(tf.transpose(kernel), self._dtype), tf.transpose(recurrent)
 
         def body(
             number: tf.Tensor, dstates: Tensors, dinputs: tf.TensorArray, dkernel: tf.Tensor, drecurrent: tf.Tensor, dbias: tf.Tensor
@@ -300,10 +305,11 @@ class _Part:
                 gates, before, after, self._slice(self._mask, number), self._slice(doutputs, number), dstates, transposed
             )
             dstates = _shaped_like(dstates, new)
-            dkernel += product(self._slice(self._inputs, number), dgates[0])
-            drecurrent += product(before[0], dgates[-1])
             ones = tf.ones([1, self._chunk * tf.shape(gates)[1]])  # a product with ones is the fastest sum over rows
             dbias += tf.reshape(tf.concat([ones @ rows(each) for each in dgates], axis=0), bias.shape)
+            dgates = [tf.cast(each, self._dtype) for each in dgates]
+            dkernel += product(self._slice(self._inputs, number), dgates[0])
+            drecurrent += product(tf.cast(before[0], self._dtype), dgates[-1])
             dinputs = dinputs.write(number, self._project(dgates[0], transposed_kernel))
             return number - 1, dstates, dinputs, dkernel, drecurrent, dbias
 
@@ -318,7 +324,7 @@ class _Part:
         return tf.ensure_shape(here, [self._chunk, *sequences.shape[1:]])
 
     def _project(self, sequences: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        projected = rows(sequences) @ kernel
+        projected = tf.cast(rows(sequences) @ kernel, tf.float32)
         shape = tf.concat([tf.shape(sequences)[:2], [kernel.shape[1]]], axis=0)
         return tf.ensure_shape(tf.reshape(projected, shape), [*sequences.shape[:2], kernel.shape[1]])
 
@@ -336,4 +342,4 @@ def _shaped_like(states: Tensors, new: Tensors) -> list[tf.Tensor]:
 
 
 def product(inputs: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
-    return tf.matmul(rows(inputs), rows(gradients), transpose_a=True)
+    return tf.cast(tf.matmul(rows(inputs), rows(gradients), transpose_a=True), tf.float32)

@@ -35,11 +35,11 @@ def build_recurrent_stack(config: ModelConfig, sequences: Any, mask: Any) -> Any
 
 
 def _run_directions(config: ModelConfig, sequences: Any, mask: Any, number: int) -> Any:
-    name = f"{config.cell}_{number}"
+    name, units = f"{config.cell}_{number}", config.units_of(number)
     if not config.is_bidirectional:
-        return build_recurrent_layer(config, name=name)(sequences, mask=mask)
-    forward = build_recurrent_layer(config, name=f"{name}_forward")(sequences, mask=mask)
-    backward = build_recurrent_layer(config, name=f"{name}_backward", go_backwards=True)(sequences, mask=mask)
+        return build_recurrent_layer(config, name=name, units=units)(sequences, mask=mask)
+    forward = build_recurrent_layer(config, name=f"{name}_forward", units=units)(sequences, mask=mask)
+    backward = build_recurrent_layer(config, name=f"{name}_backward", units=units, go_backwards=True)(sequences, mask=mask)
     backward = Flip(name=f"{name}_flip")(backward)
     return keras.layers.Concatenate(name=f"{name}_both")([forward, backward])
 

@@ -48,7 +48,9 @@ def _load_imdb(data: DataConfig) -> Splits:
     def stream(split: str) -> Callable[[], Iterator[Example]]:
         return lambda: (Example(row["text"].decode("utf-8"), names[int(row["label"])]) for row in rows(split))
 
-    return {name: stream(name) for name in ("train", "test", "unsupervised")}
+    if not data.use_unlabeled:
+        return {name: stream(name) for name in ("train", "test")}
+    return {"train": lambda: itertools.chain(stream("train")(), stream("unsupervised")()), "test": stream("test")}
 
 
 def _load_tiny_shakespeare(data: DataConfig) -> Splits:

@@ -53,6 +53,10 @@ def configure_hardware(hardware: HardwareConfig, seed: int) -> None:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+    if _has_tensorflow():
+        from nlp_rnn import precision
+
+        precision.set_matmul_precision(hardware.matmul_precision)
     keras.config.set_dtype_policy("float32" if hardware.mixed_precision == "off" else f"mixed_{hardware.mixed_precision}")
 
 

@@ -58,7 +58,9 @@ class Translator(keras.Model):
         )
         self.word_dropout = WordDropout(vocab_size, config.word_dropout, name="word_dropout")
         self.embedding_dropout = keras.layers.SpatialDropout1D(config.embedding_dropout, name="embedding_dropout")
-        self.dropout = keras.layers.SpatialDropout1D(config.dropout, name="dropout")
+        self.dropout = self.output_dropout = keras.layers.SpatialDropout1D(config.dropout, name="dropout")
+        if config.output_dropout is not None:
+            self.output_dropout = keras.layers.SpatialDropout1D(config.output_dropout, name="output_dropout")
         layers = range(config.num_layers)
         self.forward_layers = [self._encoder_layer(f"encoder_{number}_forward", go_backwards=False) for number in layers]
         self.backward_layers = [
@@ -136,7 +138,7 @@ class Translator(keras.Model):
             if number == 0:
                 contexts, weights = self.attention(sequences, encoded.keys, encoded.memory, encoded.mask)
         hidden = self.readout(keras.ops.concatenate([sequences, contexts], axis=-1))
-        return self.dropout(hidden, training=training), weights
+        return self.output_dropout(hidden, training=training), weights
 
     def advance(self, token_ids: Any, states: States, encoded: Encoded) -> tuple[Any, States, Any]:
         """One step of `decode`, by the cells alone.
@@ -227,7 +229,7 @@ class Translator(keras.Model):
             )
         else:
             hidden, weights = self._scan_steps(inputs, encoded, training)
-        return self.dropout(ops.transpose(hidden, (1, 0, 2)), training=training), ops.transpose(weights, (1, 0, 2))
+        return self.output_dropout(ops.transpose(hidden, (1, 0, 2)), training=training), ops.transpose(weights, (1, 0, 2))
 
     def _has_fast_decoder(self) -> bool:
         """Whether our own loop over the decoder's steps gives the same: on a CPU, for one layer and attention by dot products."""

@@ -5,7 +5,7 @@ import typing
 import pytest
 
 from nlp_rnn import config as config_module
-from nlp_rnn.config import TASK_DEFAULTS, ConfigError
+from nlp_rnn.config import TASK_DEFAULTS, ConfigError, HardwareConfig
 from nlp_rnn.config_file import ALL_SETTINGS, differences, load_config, to_yaml
 from nlp_rnn.pair_sources import PAIR_SOURCES
 from nlp_rnn.sources import SOURCES
@@ -165,6 +165,36 @@ def test_a_task_has_defaults_between_the_dataclasses_and_the_file(tmp_path):
     assert load_config(None, [], task="sentiment").model.is_bidirectional
     path.write_text(to_yaml(found))
     assert load_config(path, task="next_word") == found
+
+
+def test_files_of_earlier_versions_are_read_by_their_settings_present_names(tmp_path):
+    path = tmp_path / "old.yaml"
+    path.write_text("task: next_word\nmodel: {units: 7, sampled_precision: bfloat16}\n")
+    found = load_config(path, task="next_word")
+    assert (found.model.units, found.hardware.matmul_precision) == (7, "bfloat16")
+    path.write_text("model: {sampled_precision: bfloat16}\nhardware: {matmul_precision: float32, strategy: cpu}\n")
+    assert load_config(path).hardware == HardwareConfig(strategy="cpu")
+
+
+def test_the_rate_before_the_output_is_that_between_layers_unless_given():
+    found = load_config(None, ["model.dropout=0.4", "model.output_dropout=0.1"]).model
+    assert (found.dropout, found.final_dropout) == (0.4, 0.1)
+    assert load_config(None, ["model.dropout=0.4", "model.output_dropout="]).model.final_dropout == 0.4
+
+
+def test_the_last_layer_has_units_of_its_own():
+    found = load_config(None, ["model.num_layers=3", "model.units=8", "model.last_units=5"]).model
+    assert [found.units_of(number, default=7) for number in range(3)] == [8, 8, 5]
+    found = load_config(None, ["model.num_layers=2", "model.units=8"]).model
+    assert [found.units_of(number, default=7) for number in range(2)] == [8, 7]
+    assert found.units_of(1) == 8
+
+
+def test_only_a_language_model_of_imdb_reads_unlabeled_texts():
+    assert load_config(None, ["data.source=imdb", "data.use_unlabeled=true"], task="next_word").data.use_unlabeled
+    for task, source in (("sentiment", "imdb"), ("next_word", "wikitext2")):
+        with pytest.raises(ConfigError, match="only language models of the source imdb have unlabeled texts to read: use false"):
+            load_config(None, [f"data.source={source}", "data.use_unlabeled=true"], task=task)
 
 
 def test_every_tasks_defaults_are_settings():

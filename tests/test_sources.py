@@ -212,11 +212,9 @@ def test_imdb_has_its_published_splits():
         pytest.skip("NLP_RNN_DATA holds no tfds/imdb_reviews")
     corpus = corpus_of("data.source=imdb")
     labels = {name: Counter(example.label for example in read()) for name, read in corpus._given.items()}
-    assert labels == {
-        "train": {"neg": 12500, "pos": 12500},
-        "test": {"neg": 12500, "pos": 12500},
-        "unsupervised": {"": 50000},
-    }
+    assert labels == {"train": {"neg": 12500, "pos": 12500}, "test": {"neg": 12500, "pos": 12500}}
+    more = Counter(example.label for example in SOURCES["imdb"](DataConfig(source="imdb", use_unlabeled=True))["train"]())
+    assert more == {"neg": 12500, "pos": 12500, "": 50000}
 
 
 def test_a_table_without_labels(tmp_path):
