@@ -66,11 +66,20 @@ def load_checkpoint(path: Path, variables: list[Any]) -> None:
     Raises:
       ConfigError: if there is no such file or it belongs to another model.
     """
+    arrays = load_arrays(path)
+    if len(arrays) != len(variables) or any(values.shape != tuple(v.shape) for values, v in zip(arrays.values(), variables, strict=True)):
+        raise ConfigError(f"{path}: was written by another model or version; train again under another name=...")
+    for values, variable in zip(arrays.values(), variables, strict=True):
+        variable.assign(values)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """What `checkpoint_arrays` found, as a checkpoint holds it.
+
+    Raises:
+      ConfigError: if there is no such file.
+    """
     if not path.exists():
         raise ConfigError(f"{path}: no such checkpoint; train the run first: it was stopped before its first validation")
     with np.load(path) as arrays:
-        names = [name for name in arrays.files if name != "progress"]
-        if len(names) != len(variables) or any(arrays[name].shape != tuple(v.shape) for name, v in zip(names, variables, strict=True)):
-            raise ConfigError(f"{path}: was written by another model or version; train again under another name=...")
-        for name, variable in zip(names, variables, strict=True):
-            variable.assign(arrays[name])
+        return {name: arrays[name] for name in arrays.files if name != "progress"}

@@ -103,6 +103,8 @@ class TokenizerConfig:
 class ModelConfig:
     """The recurrent model."""
 
+    # Run directory of a language model whose vocabulary, embedding and recurrent layers to begin with; empty: random weights.
+    init_from: str = ""
     cell: CellName = "lstm"
     embedding_dim: PositiveInt = 128
     units: PositiveInt = 128
@@ -110,6 +112,8 @@ class ModelConfig:
     # Units of the last recurrent layer; 0: those of the others, or of a language model with tied embeddings, embedding_dim.
     last_units: NonNegativeInt = 0
     is_bidirectional: Switch = True
+    # Texts are read from their end. Language models: the text before is predicted, for model.init_from of a classifier that reads so.
+    is_reversed: Switch = False
     is_residual: Switch = False
     layer_norm: Switch = False
     pooling: tuple[PoolingName, ...] = ("last", "max", "mean")
@@ -157,6 +161,11 @@ class TrainingConfig:
     # lazy_adam leaves the rows of the embedding alone that a batch does not touch: faster for large vocabularies, not equal.
     optimizer: Literal["adam", "adamw", "lazy_adam", "sgd"] = "adam"
     learning_rate: PositiveFloat = 1e-3
+    # Learning rate of each layer, from the output down to the embedding: that of the layer above divided by this; 1: the same of all.
+    layer_decay: Annotated[float, Field(strict=True, ge=1, allow_inf_nan=False)] = 1.0
+    # Gradual unfreezing: epochs in which only the output trains, then the output and the last recurrent layer, and so on; then all
+    # train. Empty: all train from the start. Source of both: Howard & Ruder 2018, sections 3.2 and 3.3.
+    unfreeze: tuple[PositiveInt, ...] = ()
     schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
     warmup_fraction: Fraction = 0.1  # of all steps
     beta_1: Fraction = 0.9  # of adam, adamw and lazy_adam: decay of the mean gradient
@@ -240,6 +249,7 @@ TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
+LANGUAGE_TASKS = ("next_word", "char_generation")
 SEARCH_DEFAULTS = {"beam_size": 5, "length_penalty": 1.0}  # of translation
 PAIR_SOURCES = ("multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx")  # of translation alone
 TFDS_SOURCES = ("imdb", "tiny_shakespeare", "records", "ted_hrlr")  # those that TensorFlow reads

@@ -67,7 +67,13 @@ def load_config(path: str | os.PathLike[str] | None, overrides: list[str] | None
 def to_yaml(config: Config) -> str:
     """The resolved config as YAML that `load_config` reads back to an equal Config."""
     tree = dataclasses.asdict(config)
-    for section, key in (("data", "patterns"), ("model", "pooling"), ("model", "cutoffs"), ("tokenizer", "reserved")):
+    for section, key in (
+        ("data", "patterns"),
+        ("model", "pooling"),
+        ("model", "cutoffs"),
+        ("tokenizer", "reserved"),
+        ("training", "unfreeze"),
+    ):
         tree[section][key] = list(tree[section][key])
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from nlp_rnn.config import FILE_SOURCES, PAIR_SOURCES, Config, TokenizerConfig
+from nlp_rnn.config import FILE_SOURCES, LANGUAGE_TASKS, PAIR_SOURCES, Config, TokenizerConfig
 
 
 def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
@@ -46,22 +46,54 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
     service = config.hardware.input_service
     if service and not re.fullmatch(r"[^/\s]+:[0-9]{1,5}", service):
         refuse("hardware.input_service", f"hardware.input_service is {service!r}, but must be HOST:PORT, such as reader.local:5000")
-    if service and config.task in ("next_word", "char_generation"):
+    if service and config.task in LANGUAGE_TASKS:
         found = f"hardware.input_service is {service}, but language models read on in a text, which leaves nothing to do for others"
         refuse("hardware.input_service", f"{found}; leave it empty")
-    if data.use_unlabeled and (data.source != "imdb" or config.task not in ("next_word", "char_generation")):
+    if data.use_unlabeled and (data.source != "imdb" or config.task not in LANGUAGE_TASKS):
         found = f"data.use_unlabeled is true, but data.source is {data.source} and the task {config.task}"
         refuse("data.use_unlabeled", f"{found}; only language models of the source imdb have unlabeled texts to read: use false")
+    _check_transfer(config, refuse)
     if config.task == "translation":
         _check_translation(config, refuse)
     elif data.source in PAIR_SOURCES:
         refuse("data.source", f"data.source is {data.source}, which holds pairs for the task translation; use another source")
-    if config.task in ("next_word", "char_generation"):
+    if config.task in LANGUAGE_TASKS:
         _check_language_model(config, refuse)
     if not re.fullmatch(r"[\w.-]*", config.name) or config.name in (".", ".."):
         refuse("name", f"name is {config.name!r}, but names a folder: use letters, digits, '.', '-' and '_'")
     _check_tokenizer(config.tokenizer, refuse)
     return mistakes
+
+
+def _check_transfer(config: Config, refuse: Callable[[str, str], None]) -> None:
+    model, training = config.model, config.training
+    if model.init_from and training.start_from:
+        found = f"model.init_from is {model.init_from}, but training.start_from is {training.start_from}"
+        refuse("model.init_from", f"{found}; a model starts from one of the two: leave the other empty")
+    if sum(training.unfreeze) >= training.epochs and training.unfreeze:
+        found = f"training.unfreeze is {list(training.unfreeze)}, {sum(training.unfreeze)} epochs, but training.epochs is {training.epochs}"
+        refuse(
+            "training.unfreeze", f"{found}; at least one epoch must train all layers: raise training.epochs or shorten training.unfreeze"
+        )
+    if len(training.unfreeze) > model.num_layers + 1:
+        found = (
+            f"training.unfreeze has {len(training.unfreeze)} phases, but there are {model.num_layers} recurrent layers and the embedding"
+        )
+        refuse("training.unfreeze", f"{found} to keep frozen; use {model.num_layers + 1} phases or fewer")
+    for key, off in (("unfreeze", ()), ("layer_decay", 1.0)):
+        if getattr(training, key) == off:
+            continue
+        shown = getattr(training, key) if key == "layer_decay" else list(training.unfreeze)
+        if config.task != "sentiment":
+            refuse(f"training.{key}", f"training.{key} is {shown}, but is for classifiers (the task is {config.task}); leave it out")
+        if training.weight_decay:
+            found = f"training.{key} is {shown}, but training.weight_decay is {training.weight_decay}, which would change frozen layers too"
+            refuse(f"training.{key}", f"{found}; use 0 and the optimizer adam")
+    if model.is_reversed and config.task in ("translation", "char_generation"):
+        found = f"model.is_reversed is true, but the task is {config.task}"
+        refuse("model.is_reversed", f"{found}; only classifiers and the language models that they start from (next_word) read backwards")
+    if model.is_reversed and model.is_bidirectional and config.task == "sentiment":
+        refuse("model.is_reversed", "model.is_reversed is true, but model.is_bidirectional reads both ways; use one of the two")
 
 
 def _check_language_model(config: Config, refuse: Callable[[str, str], None]) -> None:

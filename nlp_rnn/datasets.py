@@ -57,7 +57,7 @@ def prepare_inputs(corpus: Corpus, config: Config) -> tuple[Inputs, Tokenizer]:
       ConfigError: see `corpus.label_names`, `prepare_pairs`, `streams.check_length`.
     """
     data, seed, sampling = config.data, config.seed, config.tokenizer.sampling
-    tokenizer = prepare_tokenizer(corpus, data, config.tokenizer, config.training.start_from)
+    tokenizer = prepare_tokenizer(corpus, data, config.tokenizer, config.training.start_from or config.model.init_from)
     labels = label_names(corpus) if config.task == "sentiment" else []
     numbers = {label: number for number, label in enumerate(labels)}
     caches: list[Any] = []
@@ -67,7 +67,7 @@ def prepare_inputs(corpus: Corpus, config: Config) -> tuple[Inputs, Tokenizer]:
         elif config.task == "translation":
             caches.append(prepare_pairs(corpus, split, data, tokenizer))
         else:
-            caches.append(prepare_stream(corpus, split, data, tokenizer))
+            caches.append(prepare_stream(corpus, split, data, tokenizer, is_reversed=config.model.is_reversed))
             check_length(caches[0], config.training)
     digests = {f"the text of data.{split}": corpus.facts[split].digest for split in ("train", "validation")}
     digests["the vocabulary"] = hashlib.blake2b(tokenizer.vocabulary_text().encode(), digest_size=16).hexdigest()
@@ -110,18 +110,28 @@ def prepare_split(corpus: Corpus, split: str, data: DataConfig, tokenizer: Token
     return _prepare_ids(corpus, split, data, tokenizer, how, encode_texts, lambda example: (example.text, label_ids[example.label]))
 
 
-def prepare_stream(corpus: Corpus, split: str, data: DataConfig, tokenizer: Tokenizer, *, side: str = "text") -> TokenCache:
+def prepare_stream(
+    corpus: Corpus, split: str, data: DataConfig, tokenizer: Tokenizer, *, side: str = "text", is_reversed: bool = False
+) -> TokenCache:
     """The token ids of one split's whole texts, each ended by EOS_ID. Computed once, then found on disk.
 
     Args:
       side: "text", or "label": of pairs the target sentence.
+      is_reversed: whether the ids of each text, but for its end, are in reversed order.
     """
 
     def encode_texts(texts: tf.Tensor) -> tf.RaggedTensor:
         ids = tokenizer.tokenize(texts)
+        if is_reversed:
+            ids = tf.RaggedTensor.from_row_lengths(tf.reverse(ids.flat_values, [0]), tf.reverse(ids.row_lengths(), [0]))
+            ids = tf.gather(ids, tf.range(ids.nrows() - 1, -1, -1))
         return tf.concat([ids, tf.fill([ids.nrows(), 1], EOS_ID)], axis=1)
 
-    how: dict[str, object] = {"ends": EOS_ID} | ({"side": side} if side != "text" else {})
+    how: dict[str, object] = {"ends": EOS_ID}
+    if side != "text":
+        how["side"] = side
+    if is_reversed:
+        how["is_reversed"] = True
     return _prepare_ids(corpus, split, data, tokenizer, how, encode_texts, lambda example: (getattr(example, side), 0))
 
 

@@ -70,10 +70,11 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: bool) -> d
     model, tokenizer = load_language_model(run)
     make_meter = Vocabulary(tokenizer).meter if tokenizer.level == "word" else PerplexityMeter
     num_words = sum(len(example.text.split()) + 1 for example in corpus.examples(split))  # an end a text
-    cache = datasets.prepare_stream(corpus, split, config.data, tokenizer)
+    is_reversed = config.model.is_reversed
+    cache = datasets.prepare_stream(corpus, split, config.data, tokenizer, is_reversed=is_reversed)
     meter, adapted, memory = make_meter(), make_meter(), None
     if adapts:
-        settings = tune_cache(model, datasets.prepare_stream(corpus, "validation", config.data, tokenizer))
+        settings = tune_cache(model, datasets.prepare_stream(corpus, "validation", config.data, tokenizer, is_reversed=is_reversed))
         memory = ContinuousCache(settings, vocab_size=model.vocab_size, features=model.features)
     for scored in score_text(model, cache, title=f"scoring {split}"):
         meter.update(scored.log_probabilities, scored.targets)
@@ -84,7 +85,7 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: bool) -> d
         found["adapted"] = adapted.result() | vars(memory.settings)
         run.write_metrics(cache=vars(memory.settings))
     if has_baseline:
-        train = datasets.prepare_stream(corpus, "train", config.data, tokenizer)
+        train = datasets.prepare_stream(corpus, "train", config.data, tokenizer, is_reversed=is_reversed)
         found["baseline"] = evaluate_ngram(train, cache, model.vocab_size, make_meter())
     run.write_metrics(**{split: found["metrics"]}, **{f"{split}_{name}": value for name, value in found.items() if name != "metrics"})
     return {"split": split, **found}

@@ -7,7 +7,7 @@ import keras
 from nlp_rnn import replicas
 from nlp_rnn.config import ModelConfig, TrainingConfig
 from nlp_rnn.language_model import LanguageModel
-from nlp_rnn.recurrent import MaskedPooling, build_recurrent_stack
+from nlp_rnn.recurrent import MaskedPooling, ReverseTexts, build_recurrent_stack
 from nlp_rnn.translator import Translator
 
 _PAD_ID = 0  # tokenizer.PAD_ID; models do not import TensorFlow
@@ -60,6 +60,8 @@ def build_classifier_encoder(config: ModelConfig, *, num_classes: int) -> keras.
     vectors = keras.Input((None, config.embedding_dim), name="vectors")
     mask = keras.Input((None,), dtype="bool", name="mask")
     sequences: Any = vectors
+    if config.is_reversed:
+        sequences = ReverseTexts(name="reverse")(sequences, mask)
     if config.word_dropout:
         # One decision a word: the noise is shared by its embedding dimensions.
         sequences = keras.layers.Dropout(config.word_dropout, noise_shape=(None, None, 1), name="word_dropout")(sequences)

@@ -57,6 +57,29 @@ def build_optimizer(config: TrainingConfig, num_steps: int) -> keras.optimizers.
     return _optimizer_class(config.optimizer)(rate, **options)
 
 
+def scale_rates(optimizer: keras.optimizers.Optimizer, groups: list[list[Any]], *, decay: float, starts: list[int]) -> None:
+    """Gives groups of variables rates of their own: group n learns at 1 / decay^n of the schedule's rate, from step starts[n] on.
+
+    Source: Howard & Ruder 2018, sections 3.2 and 3.3.
+
+    Args:
+      optimizer: built, without weight decay, which would not follow the rates.
+      groups: variables, from the output down.
+      starts: of each group; before it the variables stay as they are.
+    """
+    facts = {}  # by the number that the optimizer gives a variable, which also holds for its copies on replicas
+    for number, (group, start) in enumerate(zip(groups, starts, strict=True)):
+        facts.update({optimizer._get_variable_index(variable): (decay**-number, start) for variable in group})
+    usual = optimizer.update_step
+
+    def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
+        factor, start = facts[optimizer._get_variable_index(variable)]
+        has_started = keras.ops.cast(optimizer.iterations >= start, "float32")
+        usual(gradient, variable, keras.ops.cast(learning_rate, "float32") * factor * has_started)
+
+    optimizer.update_step = update_step
+
+
 def _optimizer_class(name: str) -> type[keras.optimizers.Optimizer]:
     if name == "sgd":
         return keras.optimizers.SGD

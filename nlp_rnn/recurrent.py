@@ -83,6 +83,25 @@ class Flip(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
+class ReverseTexts(keras.layers.Layer):
+    """Reverses each text of a batch and leaves the padding behind it: float [batch, time, features], bool [batch, time] -> the same."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, sequences: Any, mask: Any) -> Any:
+        ops = keras.ops
+        steps = ops.arange(ops.shape(mask)[1])[None]
+        lengths = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)  # [batch, 1]
+        places = ops.where(steps < lengths, lengths - 1 - steps, steps)
+        return ops.take_along_axis(sequences, places[:, :, None], axis=1)
+
+    def compute_output_shape(self, sequences_shape: Any, mask_shape: Any = None) -> Any:
+        return sequences_shape
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
 class WeightDrop(keras.layers.Wrapper):
     """DropConnect on the recurrent matrix: in training, one mask a batch, the same at all time steps.
 

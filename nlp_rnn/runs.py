@@ -12,7 +12,7 @@ from typing import Any
 import filelock
 
 from nlp_rnn import files
-from nlp_rnn.config import Config, ConfigError
+from nlp_rnn.config import LANGUAGE_TASKS, Config, ConfigError
 from nlp_rnn.config_file import differences, load_config, to_yaml
 
 
@@ -65,10 +65,11 @@ def find_run(config: Config) -> Run | None:
     """The run directory of the config, if there is one.
 
     Raises:
-      ConfigError: if the directory holds a run of another config, or its parent is not writable, or training.start_from cannot be
-        started from.
+      ConfigError: if the directory holds a run of another config, or its parent is not writable, or the model cannot start from
+        training.start_from or model.init_from.
     """
     _check_start(config)
+    _check_init(config)
     path = Path(config.runs_dir) / config.name
     if not path.exists():
         _check_writable(path.parent)
@@ -84,8 +85,8 @@ def find_run(config: Config) -> Run | None:
     return Run(path, config)
 
 
-def load_run(path: Path, task: str) -> Run:
-    """Opens a run directory.
+def load_run(path: Path, task: str | None = None) -> Run:
+    """Opens a run directory; `task`: the one it must be of.
 
     Raises:
       ConfigError: if it is none, or of another task.
@@ -142,11 +143,47 @@ def _check_start(config: Config) -> None:
     run = load_run(Path(start), config.task)
     if not run.best_checkpoint.exists():
         raise ConfigError(f"training.start_from is {start}, which was not trained to its first validation; train it further")
+    _check_tokenizer(run, config, f"training.start_from is {start}")
+
+
+def _check_init(config: Config) -> None:
+    """Checks that the model can take the weights of the language model model.init_from."""
+    start, model = config.model.init_from, config.model
+    if not start:
+        return
+    run = load_run(Path(start))
+    if run.config.task not in LANGUAGE_TASKS:
+        raise ConfigError(
+            f"model.init_from is {start}, a run of the task {run.config.task}; give the run directory of a language model "
+            f"({' or '.join(LANGUAGE_TASKS)})"
+        )
+    if not run.best_checkpoint.exists():
+        raise ConfigError(f"model.init_from is {start}, which was not trained to its first validation; train it further")
+    _check_tokenizer(run, config, f"model.init_from is {start}")
+    source = run.config.model
+    wanted: dict[str, Any] = {key: getattr(source, key) for key in ("cell", "embedding_dim", "units", "is_reversed", "num_layers")}
+    if config.task == "translation":
+        del wanted["is_reversed"], wanted["num_layers"]
+    if config.task == "sentiment":
+        wanted["is_bidirectional"] = False
+        last = source.units_of(source.num_layers - 1, default=source.embedding_dim if source.tie_embeddings else source.units)
+        if model.units_of(model.num_layers - 1) != last:
+            wanted["last_units"] = last
+    wrong = [key for key in wanted if getattr(model, key) != wanted[key]]
+    if wrong:
+        found = ", ".join(f"model.{key} is {_as_setting(getattr(model, key))}" for key in wrong)
+        settings = " ".join(f"model.{key}={_as_setting(wanted[key])}" for key in wrong)
+        raise ConfigError(f"{found}, but the language model of model.init_from, {start}, has other values; set {settings}")
+
+
+def _as_setting(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_tokenizer(run: Run, config: Config, found: str) -> None:
     changed = differences(Config(tokenizer=run.config.tokenizer), Config(tokenizer=config.tokenizer))
     if changed := [each for each in changed if not each.startswith("tokenizer.sampling ")]:
-        raise ConfigError(
-            f"training.start_from is {start}, whose vocabulary is taken, but {changed[0]} there; use its tokenizer.* settings"
-        )
+        raise ConfigError(f"{found}, whose vocabulary is taken, but {changed[0]} there; use its tokenizer.* settings")
 
 
 def _check_writable(folder: Path) -> None:

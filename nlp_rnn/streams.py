@@ -99,6 +99,7 @@ class WindowStream:
     def __init__(self, stream: TokenStream, *, window: int, is_random: bool, seed: int, max_steps: int = 0, is_fixed: bool = False) -> None:
         self._stream, self._window, self._is_random, self._seed, self._max_steps = stream, window, is_random, seed, max_steps
         self._is_fixed = is_fixed
+        self._planned: dict[int, list[tuple[int, int]]] = {}  # of the last epoch asked for: callbacks ask after every step
         self.epoch = self.first_step = 0
 
     @property
@@ -112,6 +113,11 @@ class WindowStream:
 
     def plan(self, epoch: int) -> list[tuple[int, int]]:
         """(start, length) of an epoch's windows."""
+        if epoch not in self._planned:
+            self._planned = {epoch: self._plan(epoch)}
+        return self._planned[epoch]
+
+    def _plan(self, epoch: int) -> list[tuple[int, int]]:
         whole = self._draw(epoch) if self._is_random else self._stream.windows(self._window, is_fixed=self._is_fixed)
         if not self._max_steps:
             return whole

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import logging
 import math
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from nlp_rnn import transfer
 from nlp_rnn.batches import (
     Batches,
     BatchStream,
@@ -35,7 +37,7 @@ from nlp_rnn.distribution import ONE_DEVICE, Placement
 from nlp_rnn.inputs import Inputs
 from nlp_rnn.keeper import RunKeeper, kept_weights
 from nlp_rnn.language_model import LanguageModel
-from nlp_rnn.optimizers import build_optimizer
+from nlp_rnn.optimizers import build_optimizer, scale_rates
 from nlp_rnn.runs import Run
 from nlp_rnn.streams import TokenStream, WindowStream, unknown_share
 from nlp_rnn.translator import Translator
@@ -80,12 +82,27 @@ def train_classifier(model: keras.Model, run: Run, inputs: Inputs, placement: Pl
     reader = text_reader(train, rows, multiple, inputs.resample)
     stream = classification_stream(train, _served(reader, run.config), rows, config, run.config.seed)
     compile_model(model, config, config.epochs * stream.steps_per_epoch, placement)
+    if config.unfreeze or config.layer_decay != 1:
+        groups = _layer_groups(model, run.config)
+        starts = [stream.steps_per_epoch * sum(config.unfreeze[:number]) for number in range(len(groups))]
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # of float16's loss scaling
+        scale_rates(optimizer, groups, decay=config.layer_decay, starts=starts)
     logger.info(
         "training on %d examples, %d steps an epoch, batch %d, %.1f %% padding, %s parameters",
         len(train), stream.steps_per_epoch, config.batch_size, 100 * padding_waste(train.lengths, stream.plan()),
         f"{model.count_params():,}",
     )  # fmt: skip
     return _train(model, run, stream, _classifier_evaluation(inputs.validation, config.batch_size, rows, multiple), placement)
+
+
+def _layer_groups(model: keras.Model, config: Config) -> list[list[keras.Variable]]:
+    """A classifier's weights from the output down: output and pooling, each recurrent layer with its norm, the embedding."""
+    places: dict[int, list[keras.Variable]] = {number: [] for number in range(config.model.num_layers + 2)}
+    for layer in model.get_layer("encoder").layers:
+        number = re.match(rf"(?:{config.model.cell}|layer_norm)_(\d+)", layer.name)
+        places[config.model.num_layers - int(number[1]) if number else 0] += layer.trainable_weights
+    places[config.model.num_layers + 1] = model.get_layer("embedding").trainable_weights
+    return list(places.values())
 
 
 def train_language_model(model: LanguageModel, run: Run, inputs: Inputs, placement: Placement = ONE_DEVICE) -> Progress:
@@ -180,6 +197,8 @@ def _train(
     elif progress.has_begun:
         logger.info("resuming after epoch %d, step %d", progress.epoch, progress.step)
         keeper.restore(model)
+    elif run.config.model.init_from:
+        transfer.initialize(model, run.config)
     elif config.start_from:
         load_checkpoint(Path(config.start_from) / "checkpoints" / "best.npz", kept_weights(model))
         logger.info("starting from the best weights of %s", config.start_from)

@@ -53,6 +53,11 @@ def export(options: Namespace) -> cli.Result:
     from nlp_rnn import export, language_evaluation, language_export, runs
 
     run = runs.load_run(Path(options.run), TASK)
+    if run.config.model.is_reversed:
+        raise ConfigError(
+            f"--run is {options.run}, whose model reads texts from their end (model.is_reversed), so it predicts no next words; "
+            "it is for model.init_from of a classifier"
+        )
     model, tokenizer = language_evaluation.load_language_model(run)
     if options.format == "litert":
         from nlp_rnn import litert_export
