@@ -30,6 +30,8 @@ class ClassifierModule(tf.Module):
         self._model, self._tokenizer, self._data = model, tokenizer, config.data
         export.make_portable(model.get_layer("encoder").layers)
         self._embedding, self._encoder = model.get_layer("embedding"), model.get_layer("encoder")
+        layers = {layer.name: layer for layer in model.layers}
+        self._ngrams, self._stack = layers.get("ngrams"), layers.get("stack")
         self._labels = tf.constant(labels)
 
     @tf.function(input_signature=[export.TEXT])
@@ -46,16 +48,17 @@ class ClassifierModule(tf.Module):
         """string [batch] -> tokens string [batch, time], padded with "", attributions float32 [batch, time].
 
         Integrated gradients of the positive class's (of two; else the predicted class's) log-odds along the straight
-        path from zero embeddings: a row's attributions add up to log-odds minus log-odds of the empty path start, up
-        to the error of 32 midpoint steps. Source: Sundararajan et al. 2017, equation 3.
+        path from zero embeddings and no n-grams: a row's attributions add up to log-odds minus log-odds of the empty path
+        start, up to the error of 32 midpoint steps. Source: Sundararajan et al. 2017, equation 3.
         """
         ids = self._token_ids(text)
         token_ids = ids.to_tensor(PAD_ID)  # [batch, time]
         mask = token_ids != PAD_ID
         vectors = self._embedding(token_ids)
-        winner = tf.argmax(self._encoder([vectors, mask], training=False), axis=1)
+        winner = tf.argmax(self._model(token_ids, training=False), axis=1)
         target = tf.ones_like(winner) if len(self._labels) == 2 else winner
-        attributions = tf.map_fn(self._attribute, (vectors, mask, target), fn_output_signature=tf.TensorSpec([None], tf.float32))
+        rows = (token_ids, vectors, mask, target)
+        attributions = tf.map_fn(self._attribute, rows, fn_output_signature=tf.TensorSpec([None], tf.float32))
         return {"tokens": export.tokenized(self._tokenizer, self._pieces(text), ids)["tokens"], "attributions": attributions}
 
     @tf.function(input_signature=[export.TEXT])
@@ -70,16 +73,24 @@ class ClassifierModule(tf.Module):
         """The pieces as they stand in the text (unknown ones too)."""
         return truncate(self._tokenizer.pieces(text), self._data.max_length, self._data.keep)
 
-    def _attribute(self, row: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+    def _attribute(self, row: tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
         """One text: all points of its path as one batch."""
-        vectors, mask, target = row  # [time, embedding_dim], [time], []
+        token_ids, vectors, mask, target = row  # [time], [time, embedding_dim], [time], []
         shares = (tf.range(_EXPLAIN_STEPS, dtype=vectors.dtype) + 0.5) / _EXPLAIN_STEPS
         points = shares[:, None, None] * vectors  # [steps, time, embedding_dim]
+        linear = (
+            tf.zeros([tf.size(token_ids), len(self._labels)]) if self._ngrams is None else self._ngrams.contributions(token_ids[None])[0]
+        )
+        linear_points = shares[:, None] * tf.reduce_sum(linear, axis=0)  # [steps, classes]
         with tf.GradientTape() as tape:
-            tape.watch(points)
+            tape.watch([points, linear_points])
             logits = self._encoder([points, tf.repeat(mask[None], _EXPLAIN_STEPS, axis=0)], training=False)
+            if self._stack is not None:
+                logits = self._stack(logits, linear_points)
             odds = log_odds(logits, tf.repeat(target, _EXPLAIN_STEPS))
-        return tf.reduce_sum(vectors * tf.reduce_mean(tape.gradient(odds, points), axis=0), axis=-1)
+        gradients = tape.gradient(odds, [points, linear_points], unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        by_vector, by_class = (tf.reduce_mean(each, axis=0) for each in gradients)
+        return tf.reduce_sum(vectors * by_vector, axis=-1) + tf.linalg.matvec(linear, by_class)
 
 
 def log_odds(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:

@@ -130,6 +130,9 @@ class ModelConfig:
     tie_embeddings: Switch = True
     softmax: SoftmaxName = "full"  # in training; evaluation is exact. sampled, adaptive: for vocabularies of 10,000 and more
     num_sampled: PositiveInt = 4096  # of softmax sampled: words computed a batch, half of them the most frequent, half drawn
+    # Of classifiers: the longest word n-grams of a linear part beside the recurrent one, as in NBSVM; 0: none. It is fitted before
+    # the training, and how much either part counts is fitted on validation data after it. A megabyte for each class (one of two).
+    ngrams: Annotated[int, Field(strict=True, ge=0, le=5)] = 0
     # Of translation: how the decoder looks at the source, with how many heads, and whether it reads at each step what it saw at
     # the one before (input feeding; its time steps are then computed one by one).
     attention: AttentionName = "general"

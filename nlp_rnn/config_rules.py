@@ -80,6 +80,8 @@ def _check_transfer(config: Config, refuse: Callable[[str, str], None]) -> None:
             f"training.unfreeze has {len(training.unfreeze)} phases, but there are {model.num_layers} recurrent layers and the embedding"
         )
         refuse("training.unfreeze", f"{found} to keep frozen; use {model.num_layers + 1} phases or fewer")
+    if model.ngrams and config.task != "sentiment":
+        refuse("model.ngrams", f"model.ngrams is {model.ngrams}, but is for classifiers (the task is {config.task}); use 0")
     for key, off in (("unfreeze", ()), ("layer_decay", 1.0)):
         if getattr(training, key) == off:
             continue

@@ -7,6 +7,7 @@ import keras
 from nlp_rnn import replicas
 from nlp_rnn.config import ModelConfig, TrainingConfig
 from nlp_rnn.language_model import LanguageModel
+from nlp_rnn.ngrams import NgramLinear, Stack
 from nlp_rnn.recurrent import MaskedPooling, ReverseTexts, build_recurrent_stack
 from nlp_rnn.translator import Translator
 
@@ -46,12 +47,14 @@ def build_classifier(config: ModelConfig, *, vocab_size: int, num_classes: int) 
     Returns:
       a model int32 [batch, time], right-padded with 0 -> float32 logits [batch, num_classes]. Its layers `embedding`
       (ids -> vectors) and `encoder` ([vectors, mask] -> logits) can be called one after the other, which is what
-      explanations do.
+      explanations do; with config.ngrams, `stack` then adds the logits of `ngrams` (ids -> logits).
     """
     token_ids = keras.Input((None,), dtype="int32", name="token_ids")
     mask = NotPadding(name="mask")(token_ids)
     vectors = keras.layers.Embedding(vocab_size, config.embedding_dim, name="embedding")(token_ids)
     logits = build_classifier_encoder(config, num_classes=num_classes)([vectors, mask])
+    if config.ngrams:
+        logits = Stack(name="stack")(logits, NgramLinear(config.ngrams, num_classes, name="ngrams")(token_ids))
     return Classifier(token_ids, logits, name="classifier")
 
 

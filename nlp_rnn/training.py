@@ -6,14 +6,14 @@ import logging
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from nlp_rnn import transfer
+from nlp_rnn import stacking, transfer
 from nlp_rnn.batches import (
     Batches,
     BatchStream,
@@ -31,7 +31,7 @@ from nlp_rnn.batches import (
     plan_ordered_batches,
     text_reader,
 )
-from nlp_rnn.checkpoints import Progress, load_checkpoint, load_progress
+from nlp_rnn.checkpoints import Progress, checkpoint_arrays, load_checkpoint, load_progress, save_checkpoint
 from nlp_rnn.config import Config, ConfigError, HardwareConfig, TrainingConfig
 from nlp_rnn.distribution import ONE_DEVICE, Placement
 from nlp_rnn.inputs import Inputs
@@ -92,7 +92,30 @@ def train_classifier(model: keras.Model, run: Run, inputs: Inputs, placement: Pl
         len(train), stream.steps_per_epoch, config.batch_size, 100 * padding_waste(train.lengths, stream.plan()),
         f"{model.count_params():,}",
     )  # fmt: skip
-    return _train(model, run, stream, _classifier_evaluation(inputs.validation, config.batch_size, rows, multiple), placement)
+    evaluation = _classifier_evaluation(inputs.validation, config.batch_size, rows, multiple)
+    return _train(model, run, stream, evaluation, placement, lambda: _begin_classifier(model, run, train))
+
+
+def _begin_classifier(model: keras.Model, run: Run, train: TokenCache) -> None:
+    _begin(model, run)
+    if run.config.model.ngrams:
+        stacking.fit_linear_part(model.get_layer("ngrams"), train, run.config.seed)
+
+
+def stack_parts(model: keras.Model, run: Run, validation: TokenCache) -> None:
+    """Fits on validation data how much the recurrent and the linear part of a classifier count, and keeps it with the best weights.
+
+    Args:
+      model: with the run's best weights, on one device.
+    """
+    layer = model.get_layer("stack")
+
+    def logits(shares: list[float]) -> np.ndarray:
+        layer.shares.assign(shares)
+        return _predict_logits(model, validation, run.config.training.batch_size)
+
+    stacking.fit_stack(layer, logits([1.0, 0.0]), logits([0.0, 1.0]), validation.labels)
+    save_checkpoint(run.best_checkpoint, checkpoint_arrays(model.weights))
 
 
 def _layer_groups(model: keras.Model, config: Config) -> list[list[keras.Variable]]:
@@ -180,10 +203,24 @@ def _has_tensorflow() -> bool:
     return keras.backend.backend() == "tensorflow"
 
 
+def _begin(model: keras.Model, run: Run) -> None:
+    """Gives a model the weights that it begins with, where these are not random."""
+    if run.config.model.init_from:
+        transfer.initialize(model, run.config)
+    elif start := run.config.training.start_from:
+        load_checkpoint(Path(start) / "checkpoints" / "best.npz", kept_weights(model))
+        logger.info("starting from the best weights of %s", start)
+
+
 def _train(
-    model: keras.Model, run: Run, stream: BatchStream | WindowStream, evaluation: Batches, placement: Placement
+    model: keras.Model, run: Run, stream: BatchStream | WindowStream, evaluation: Batches, placement: Placement,
+    begin: Callable[[], None] | None = None,
 ) -> Progress:  # fmt: skip
-    """Fits a compiled model."""
+    """Fits a compiled model.
+
+    Args:
+      begin: gives the model its first weights, where the run has none yet; None: `_begin`.
+    """
     config = run.config.training
     progress = _agreed_progress(run, placement)
     keeper = RunKeeper(run, stream, progress, placement)
@@ -197,11 +234,10 @@ def _train(
     elif progress.has_begun:
         logger.info("resuming after epoch %d, step %d", progress.epoch, progress.step)
         keeper.restore(model)
-    elif run.config.model.init_from:
-        transfer.initialize(model, run.config)
-    elif config.start_from:
-        load_checkpoint(Path(config.start_from) / "checkpoints" / "best.npz", kept_weights(model))
-        logger.info("starting from the best weights of %s", config.start_from)
+    elif begin:
+        begin()
+    else:
+        _begin(model, run)
     with keeper.signals():
         while not progress.is_finished:
             # One epoch a fit: a broken-off one is shorter than the others, and fit wants all of one call to be of one length.
@@ -285,9 +321,12 @@ def _pair_evaluation(cache: PairCache, batch_size: int, rows: slice, multiple: i
 
 def predict_probabilities(model: keras.Model, cache: TokenCache, batch_size: int) -> np.ndarray:
     """float32 [examples, classes], in the cache's order."""
+    return keras.ops.convert_to_numpy(keras.ops.softmax(_predict_logits(model, cache, batch_size), axis=-1))
+
+
+def _predict_logits(model: keras.Model, cache: TokenCache, batch_size: int) -> np.ndarray:
     batches = _classifier_evaluation(cache, batch_size, multiple=1 if _has_tensorflow() else _USUAL_MULTIPLE)
-    logits = model.predict(_fed(batches, ONE_DEVICE), steps=None if _has_tensorflow() else batches.count, verbose=0)[: len(cache.labels)]
-    order = np.concatenate(plan_ordered_batches(cache.lengths, batch_size))
-    probabilities = np.empty_like(logits)
-    probabilities[order] = keras.ops.convert_to_numpy(keras.ops.softmax(logits, axis=-1))
-    return probabilities
+    found = model.predict(_fed(batches, ONE_DEVICE), steps=None if _has_tensorflow() else batches.count, verbose=0)[: len(cache.labels)]
+    logits = np.empty_like(found)
+    logits[np.concatenate(plan_ordered_batches(cache.lengths, batch_size))] = found
+    return logits

@@ -36,6 +36,8 @@ def train(config: Config) -> cli.Result:
     plots.plot_curves(progress.history, run.path / "curves.png", title=title)
     best = build()  # on this machine alone
     checkpoints.load_checkpoint(run.best_checkpoint, best.weights)
+    if config.model.ngrams:
+        training.stack_parts(best, run, inputs.validation)
     probabilities = training.predict_probabilities(best, inputs.validation, config.training.batch_size)
     scores = metrics.classification_metrics(probabilities, inputs.validation.labels)
     run.write_metrics(training=summary | {"parameters": model.count_params()}, validation=scores)

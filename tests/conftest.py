@@ -4,6 +4,7 @@ import contextlib
 import csv
 import importlib
 import io
+import json
 import os
 import random
 import signal
@@ -218,6 +219,15 @@ def translation_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ask("train", "name=other", "seed=2", "model.num_layers=2", "model.fast=off", *settings, cwd=folder, task="translation")
     ask("export", "--run", "runs/small", cwd=folder, task="translation")
     return folder
+
+
+def outcome(run: Path) -> tuple[dict[str, bytes], dict[str, Any], str]:
+    """What of a run must not depend on interruptions: its best weights, metrics and history."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    del metrics["training"]["seconds"]
+    with np.load(run / "checkpoints" / "best.npz") as arrays:
+        weights = {name: arrays[name].tobytes() for name in arrays.files}
+    return weights, metrics, (run / "history.csv").read_text()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from nlp_rnn.checkpoints import Progress, checkpoint_arrays, load_checkpoint, lo
 from nlp_rnn.config import ConfigError
 from nlp_rnn.config_file import load_config
 from nlp_rnn.optimizers import WarmUpSchedule, build_optimizer
-from tests.conftest import SMALL, pipeline_environment, refused, run_pipeline, spawn_pipeline, told_to_stop
+from tests.conftest import SMALL, outcome, pipeline_environment, refused, run_pipeline, spawn_pipeline, told_to_stop
 
 
 @pytest.mark.parametrize(
@@ -59,15 +59,6 @@ def test_checkpoints_give_back_values_and_progress(tmp_path):
     with pytest.raises(ConfigError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "b.npz", variables)
     assert load_progress(tmp_path / "b.npz") == Progress()
-
-
-def outcome(run):
-    """What must not depend on interruptions."""
-    metrics = json.loads((run / "metrics.json").read_text())
-    del metrics["training"]["seconds"]
-    with np.load(run / "checkpoints" / "best.npz") as arrays:
-        weights = {name: arrays[name].tobytes() for name in arrays.files}
-    return weights, metrics, (run / "history.csv").read_text()
 
 
 SETTINGS = [

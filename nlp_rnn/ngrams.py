@@ -1,0 +1,124 @@
+"""The linear part of a wide and deep classifier: a weight for each word n-gram that a text holds. Plain Keras, on any backend.
+
+Source: wide and deep: Cheng et al. 2016; n-grams by naive Bayes's log-count ratios: Wang & Manning 2012.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from nlp_rnn.special_ids import PAD_ID
+
+NUM_BUCKETS = 2**20  # ids of n-grams; single tokens have the first ones to themselves
+_MASK = NUM_BUCKETS - 1
+
+
+def ngram_ids(token_ids: Any, longest: int, ops: Any = keras.ops) -> Any:
+    """The ids of a batch's n-grams, by a hash: those of one token, then of two, and so on.
+
+    Args:
+      token_ids: int32 [batch, time], right-padded with PAD_ID, below NUM_BUCKETS.
+      longest: in tokens.
+      ops: keras.ops, or numpy.
+
+    Returns:
+      int32 [batch, longest * time]: at place k * time + t the n-gram of k + 1 tokens that begins at t; 0 where it would reach into
+      the padding.
+    """
+    found, ngram = [token_ids], token_ids
+    for size in range(1, longest):
+        following = ops.pad(token_ids[:, size:], [(0, 0), (0, size)])  # [batch, time]
+        # Products stay below 2^31. The shift mixes high digits into low ones, so that neighbouring ids do not stay neighbours.
+        ngram = ops.bitwise_and(ngram * 1021, _MASK)
+        ngram = ops.bitwise_and(ops.bitwise_xor(ngram, ops.right_shift(ngram, 7)) * 1999 + following, _MASK)
+        is_whole = following != PAD_ID
+        found.append(ops.where(is_whole, ops.maximum(ngram, 1), 0))
+    return ops.concatenate(found, axis=1)
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class NgramLinear(keras.layers.Layer):
+    """int32 ids [batch, time] -> float32 logits [batch, classes]: the sum of the weights of a text's distinct n-grams.
+
+    The weights are not trained by `fit`: `stacking.fit_linear_part` finds them beforehand. They are int8 with one scale a column.
+
+    Args:
+      longest: of the n-grams, in tokens.
+      num_classes: two or more; of two, one column stands for both.
+    """
+
+    def __init__(self, longest: int, num_classes: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.longest, self.num_classes = longest, num_classes
+
+    def build(self, ids_shape: Any) -> None:
+        columns = self.num_classes if self.num_classes > 2 else 1
+        options: dict[str, Any] = {"initializer": "zeros", "trainable": False}
+        self.table = self.add_weight(name="table", shape=(NUM_BUCKETS, columns), dtype="int8", autocast=False, **options)
+        self.scale = self.add_weight(name="scale", shape=(columns,), dtype="float32", autocast=False, **options)
+        self.bias = self.add_weight(name="bias", shape=(columns,), dtype="float32", autocast=False, **options)
+
+    def call(self, token_ids: Any) -> Any:
+        ops = keras.ops
+        ids = ops.sort(ngram_ids(token_ids, self.longest), axis=1)
+        before = ops.pad(ids[:, :-1], [(0, 0), (1, 0)])
+        is_first = ops.cast((ids != before) & (ids != PAD_ID), "float32")  # counts an n-gram once, and padding never
+        return self._as_logits(ops.sum(self._weights(ids) * is_first[:, :, None], axis=1) + self.bias)
+
+    def compute_output_shape(self, ids_shape: Any) -> Any:
+        return (ids_shape[0], self.num_classes)
+
+    def compute_output_spec(self, token_ids: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(self.compute_output_shape(token_ids.shape), dtype="float32")
+
+    def contributions(self, token_ids: Any) -> Any:
+        """What each token adds to the logits: int32 [batch, time] -> float32 [batch, time, classes].
+
+        The weight of an n-gram is shared among its occurrences in the text, and that among its tokens.
+        """
+        ops = keras.ops
+        ids, time = ngram_ids(token_ids, self.longest), ops.shape(token_ids)[1]
+        counts = ops.sum(ops.cast(ids[:, :, None] == ids[:, None], "float32"), axis=2)
+        shares = self._weights(ids) * ops.cast(ids != PAD_ID, "float32")[:, :, None] / counts[:, :, None]
+        total = ops.zeros_like(shares[:, :time])
+        for size in range(1, self.longest + 1):
+            part = shares[:, (size - 1) * time : size * time] / size
+            for place in range(size):
+                total = total + ops.pad(part, [(0, 0), (place, 0), (0, 0)])[:, :time]
+        return self._as_logits(total)
+
+    def assign(self, weights: np.ndarray, bias: np.ndarray) -> None:
+        """Takes float [NUM_BUCKETS, columns] weights, rounded to int8, and float [columns] biases."""
+        scale = np.maximum(np.abs(weights).max(axis=0), 1e-12) / 127
+        self.table.assign(np.round(weights / scale).astype(np.int8))
+        self.scale.assign(scale.astype(np.float32))
+        self.bias.assign(bias.astype(np.float32))
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"longest": self.longest, "num_classes": self.num_classes}
+
+    def _weights(self, ids: Any) -> Any:
+        return keras.ops.cast(keras.ops.take(self.table, ids, axis=0), "float32") * self.scale
+
+    def _as_logits(self, scores: Any) -> Any:
+        return scores if self.num_classes > 2 else keras.ops.concatenate([-scores / 2, scores / 2], axis=-1)
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class Stack(keras.layers.Layer):
+    """The weighted sum of two classifiers' logits. `fit` leaves the weights alone: the deep part trains by itself.
+
+    `stacking.fit_stack` finds them afterwards, on validation data. Source: Wolpert 1992.
+    """
+
+    def build(self, deep_shape: Any, wide_shape: Any = None) -> None:
+        self.shares = self.add_weight(name="shares", shape=(2,), dtype="float32", autocast=False, initializer="zeros", trainable=False)
+        self.shares.assign([1.0, 0.0])
+
+    def call(self, deep: Any, wide: Any) -> Any:
+        """Logits float32 [batch, classes] twice -> the same."""
+        return deep * self.shares[0] + wide * self.shares[1]
+
+    def compute_output_shape(self, deep_shape: Any, wide_shape: Any = None) -> Any:
+        return deep_shape
