@@ -71,7 +71,7 @@ slow: $(VENV)/dev.stamp  ## the tests on real corpora that take minutes; needs N
 	$(BIN)/python -m pytest -m slow
 
 distribution: $(VENV)/dev.stamp  ## all tasks on devices, processes and JAX, beside one device: tables (about twenty minutes)
-	$(BIN)/python -m pytest -m slow -s tests/test_distribution.py tests/test_jax.py tests/test_records.py
+	$(BIN)/python -m pytest -m slow -s tests/distribution tests/data/test_records.py
 
 bench: $(VENV)/bench.stamp  ## layers, steps, epochs and tokenizer beside others (ten minutes on a quiet machine)
 	mkdir -p $(BENCH_PLOTS)

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.timing import wait_until_quiet
-from nlp_rnn.ondevice import PRECISIONS, OnDeviceModel
-from nlp_rnn.typing_session import TypingSession
+from nlp_rnn.ondevice.litert_model import PRECISIONS, OnDeviceModel
+from nlp_rnn.ondevice.typing_session import TypingSession
 
 _START = """
 import sys
 from nlp_rnn import console
-from nlp_rnn.ondevice import OnDeviceModel
-from nlp_rnn.typing_session import TypingSession
+from nlp_rnn.ondevice.litert_model import OnDeviceModel
+from nlp_rnn.ondevice.typing_session import TypingSession
 TypingSession(OnDeviceModel(sys.argv[1], precision=sys.argv[2])).propose("The ")
 """
 

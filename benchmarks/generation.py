@@ -18,11 +18,11 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import timing
-from nlp_rnn.config_file import load_config
-from nlp_rnn.generation_export import GenerationModule
-from nlp_rnn.language_model import LanguageModel
-from nlp_rnn.models import build_language_model
-from nlp_rnn.tokenizer import Tokenizer
+from nlp_rnn.config.loading import load_config
+from nlp_rnn.export.generation import GenerationModule
+from nlp_rnn.models.build import build_language_model
+from nlp_rnn.models.language_model import LanguageModel
+from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 CHARACTERS = [chr(number) for number in range(33, 98)]
 UNITS, EMBEDDING, LENGTH = 512, 256, 200

@@ -17,13 +17,13 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import timing
-from nlp_rnn.batches import padding_waste, plan_batches
-from nlp_rnn.config_file import load_config
-from nlp_rnn.corpus import Corpus
-from nlp_rnn.encoding import encode
-from nlp_rnn.fast_recurrent import FastLSTM
-from nlp_rnn.fused_adam import FusedAdam
-from nlp_rnn.tokenizer_builder import build_tokenizer
+from nlp_rnn.config.loading import load_config
+from nlp_rnn.data.bucketing import padding_waste, plan_batches
+from nlp_rnn.data.corpus import Corpus
+from nlp_rnn.layers.fast.fused_adam import FusedAdam
+from nlp_rnn.layers.fast.recurrent import FastLSTM
+from nlp_rnn.tokenization.build import build_tokenizer
+from nlp_rnn.tokenization.encoding import encode
 
 VOCAB_SIZE, FEATURES, UNITS, BATCH = 20_000, 128, 64, 64
 

@@ -1,4 +1,4 @@
-"""Claim: our recurrent layers are faster than Keras's on a CPU, at equal results (`tests/test_fast_recurrent.py`).
+"""Claim: our recurrent layers are faster than Keras's on a CPU, at equal results (`tests/layers/fast/test_recurrent.py`).
 
 Each round times Keras's layer, ours and, where it is installed, PyTorch's, one after the other: a forward and backward
 pass, or the forward pass alone (inference). Printed are medians, the median of the rounds' ratios to Keras, and the share
@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import timing
-from nlp_rnn.fast_recurrent import FAST_CELLS
-from nlp_rnn.precision import matmul_precision
+from nlp_rnn.layers.fast.precision import matmul_precision
+from nlp_rnn.layers.fast.recurrent import FAST_CELLS
 
 
 class Shape(NamedTuple):

@@ -18,10 +18,10 @@ import keras
 import tensorflow as tf
 
 from benchmarks import timing
-from nlp_rnn.fast_recurrent import FastLSTM
-from nlp_rnn.fused_adam import FusedAdam, LazyAdam
-from nlp_rnn.heads import SoftmaxHead
-from nlp_rnn.precision import matmul_precision
+from nlp_rnn.layers.fast.fused_adam import FusedAdam, LazyAdam
+from nlp_rnn.layers.fast.precision import matmul_precision
+from nlp_rnn.layers.fast.recurrent import FastLSTM
+from nlp_rnn.layers.softmax_head import SoftmaxHead
 
 BATCH, TIME, UNITS, LAYERS = 64, 35, 512, 2
 

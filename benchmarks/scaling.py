@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import timing
-from nlp_rnn.launch import run_workers, shares_of_cores
+from nlp_rnn.cli.launch import run_workers, shares_of_cores
 
 ROWS, WORDS, TIME = 32, 20_000, 100
 MACHINES = (2, 8, 64)
@@ -82,15 +82,17 @@ def work(file: Path, steps: int, *, is_alone: bool) -> None:
     is_first = json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 0
     if is_alone:
         del os.environ["TF_CONFIG"]
-    from nlp_rnn import distribution, models, training
-    from nlp_rnn.config_file import load_config
+    from nlp_rnn.config.loading import load_config
+    from nlp_rnn.distribution.placement import start_devices
+    from nlp_rnn.models.classifier import build_classifier
+    from nlp_rnn.training import fit
 
     batch_size = ROWS * (1 if is_alone else len(json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"]))
     config = load_config(None, [*SETTINGS, f"training.batch_size={batch_size}"], task="sentiment")
-    placement = distribution.start(config.hardware)
+    placement = start_devices(config.hardware)
     with placement.scope():
-        model = models.build_classifier(config.model, vocab_size=WORDS, num_classes=2)
-    training.compile_model(model, config.training, 1000, placement)
+        model = build_classifier(config.model, vocab_size=WORDS, num_classes=2)
+    fit.compile_model(model, config.training, 1000, placement)
     found = {"step": step_seconds(model, placement, steps), "bytes": 4 * model.count_params(), "sums": {}}
     if placement.num_workers > 1:
         found["sums"] = {size: sum_seconds(placement, size) for size in SIZES}
@@ -102,8 +104,8 @@ def step_seconds(model: Any, placement: Any, steps: int) -> float:
     """Median seconds of a training step, reading the batch included."""
     import keras
 
-    from nlp_rnn.batches import Batches
-    from nlp_rnn.datasets import make_dataset
+    from nlp_rnn.data.bucketing import Batches
+    from nlp_rnn.data.datasets import make_dataset
 
     ends: list[float] = []
     clock = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs=None: ends.append(time.perf_counter()))

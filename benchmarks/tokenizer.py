@@ -19,9 +19,9 @@ import tensorflow as tf
 import tensorflow_text
 
 from benchmarks import timing
-from nlp_rnn.config_file import load_config
-from nlp_rnn.corpus import Corpus
-from nlp_rnn.tokenizer import Tokenizer
+from nlp_rnn.config.loading import load_config
+from nlp_rnn.data.corpus import Corpus
+from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 SENTENCE = (
     "The first half of the film is a slow and rather quiet story about two brothers, but when the older one comes home "

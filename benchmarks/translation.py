@@ -22,13 +22,13 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import timing
-from nlp_rnn import datasets
-from nlp_rnn.batches import Batches, pair_batch, pair_reader, pair_stream
-from nlp_rnn.beam_search import Search, beam_search
-from nlp_rnn.config_file import load_config
-from nlp_rnn.corpus import Corpus
-from nlp_rnn.models import build_translator
-from nlp_rnn.optimizers import build_optimizer
+from nlp_rnn.config.loading import load_config
+from nlp_rnn.data import datasets
+from nlp_rnn.data.bucketing import Batches, pair_batch, pair_reader, pair_stream
+from nlp_rnn.data.corpus import Corpus
+from nlp_rnn.decoding.beam_search import Search, beam_search
+from nlp_rnn.models.build import build_translator
+from nlp_rnn.training.optimizers import build_optimizer
 
 UNITS, BATCH, NUM_BATCHES, DECODED, BEAM, LENGTH = 512, 64, 20, 32, 5, 25
 

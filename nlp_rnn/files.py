@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from nlp_rnn.config import ConfigError
+from nlp_rnn.errors import ConfigError
 
 # --- reading -------------------------------------------------------------------------------------------------------
 

@@ -3,8 +3,9 @@
 import importlib
 import sys
 
-from nlp_rnn import cli, launch, records, serve_inputs
-from nlp_rnn.config import ConfigError
+from nlp_rnn.cli import launch, records, serve_inputs
+from nlp_rnn.cli import main as cli
+from nlp_rnn.errors import ConfigError
 
 TASKS = ("sentiment", "next_word", "char_generation", "translation")
 

@@ -5,9 +5,12 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from nlp_rnn import cli, language_training, verbs
-from nlp_rnn.config import Config, ConfigError
-from nlp_rnn.startup import import_tensorflow
+from nlp_rnn.cli import commands
+from nlp_rnn.cli import main as cli
+from nlp_rnn.config.settings import Config
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.tensorflow_import import import_tensorflow
+from nlp_rnn.training import language_training
 
 TASK = "char_generation"
 
@@ -22,40 +25,47 @@ def train(config: Config) -> cli.Result:
 
 def prepare(config: Config) -> cli.Result:
     """Makes the run directory with the token ids in it, so that train reads them instead of the texts."""
-    return verbs.prepare(config)
+    return commands.prepare(config)
 
 
 def evaluate(options: Namespace) -> cli.Result:
     """Scores a run, reports how original its texts are, and draws how far back its gradients reach."""
     import_tensorflow()
-    from nlp_rnn import character_evaluation, runs
+    from nlp_rnn.evaluation import characters as character_evaluation
+    from nlp_rnn.training import run_directory
 
-    run = runs.load_run(Path(options.run), TASK)
+    run = run_directory.load_run(Path(options.run), TASK)
     config = cli.config_of(run.config, run.path / "config.yaml", options.settings)
-    facts = character_evaluation.evaluate_run(runs.Run(run.path, config), options.split, temperature=options.temperature, seed=options.seed)
+    facts = character_evaluation.evaluate_run(
+        run_directory.Run(run.path, config), options.split, temperature=options.temperature, seed=options.seed
+    )
     return cli.Result(facts, f"{character_evaluation.describe(facts)}\n\ngradients: {run.path}/gradients.png")
 
 
 def export(options: Namespace) -> cli.Result:
     """Writes the run's best weights as the next version under saved_models/char_generation."""
     import_tensorflow()
-    from nlp_rnn import export, generation_export, language_evaluation, runs
+    from nlp_rnn.evaluation import language_model as language_evaluation
+    from nlp_rnn.export import generation as generation_export
+    from nlp_rnn.export import saved_model
+    from nlp_rnn.training import run_directory
 
-    run = runs.load_run(Path(options.run), TASK)
+    run = run_directory.load_run(Path(options.run), TASK)
     model, tokenizer = language_evaluation.load_language_model(run)
     module = generation_export.GenerationModule(model, tokenizer, run.config)
     names = {"serving_default": module.write} | {
         name: getattr(module, name) for name in ("generate", "begin", "extend", "explain", "tokenize")
     }
     extras = generation_export.generation_extras(module, run.config, run.metrics)
-    path = export.export_module(module, Path(options.to) / TASK, names, extras)
+    path = saved_model.export_module(module, Path(options.to) / TASK, names, extras)
     return cli.Result({"model": str(path)}, f"{path}: load it with tf.saved_model.load; signatures {', '.join(names)}")
 
 
 def predict(options: Namespace) -> Iterator[cli.Result]:
     """Writes on from each prompt; on a terminal, as it goes."""
-    loaded = verbs.exported_model(options, TASK)
-    from nlp_rnn import generation, writing
+    loaded = commands.exported_model(options, TASK)
+    from nlp_rnn.decoding import generation
+    from nlp_rnn.export import generation_client
 
     if options.min_length > options.length:
         raise ConfigError(f"--min-length is {options.min_length}, but --length is {options.length}; lower the one or raise the other")
@@ -68,21 +78,22 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
         name: getattr(options, name) for name in ("min_length", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "stop")
     } | {"max_length": options.length}
     for prompts in cli.input_texts(options, batch_size=16):
-        writing.warn_of_unknown_characters(loaded, prompts)
+        generation_client.warn_of_unknown_characters(loaded, prompts)
         if sys.stdout.isatty() and not options.json:
             for prompt in prompts:
-                writing.stream_to(sys.stdout, loaded, prompt, settings)
+                generation_client.stream_to(sys.stdout, loaded, prompt, settings)
             continue
-        for facts in writing.write(loaded, prompts, settings):
+        for facts in generation_client.write(loaded, prompts, settings):
             yield cli.Result(facts, facts["prompt"] + facts["text"])
 
 
 def explain(options: Namespace) -> cli.Result:
     """One unit's activation over a text: coloured on a terminal, numbers in a pipe, or a picture."""
-    loaded = verbs.exported_model(options, TASK)
+    loaded = commands.exported_model(options, TASK)
     import tensorflow as tf
 
-    from nlp_rnn import explain, inspection
+    from nlp_rnn.evaluation import inspection
+    from nlp_rnn.visualization import attributions
 
     found = {
         name: value.numpy()[0] for name, value in loaded.explain(tf.constant([options.text[0].encode("utf-8", "surrogateescape")])).items()
@@ -97,17 +108,17 @@ def explain(options: Namespace) -> cli.Result:
     values = [float(value) for value in activations[:, unit]]
     title = f"unit {unit} of {units}, from {min(values):+.2f} (blue) to {max(values):+.2f} (orange)"
     if options.png:
-        from nlp_rnn.plots import plot_activations
+        from nlp_rnn.visualization.plots import plot_activations
 
         plot_activations(characters, activations[:, unit], Path(options.png), title=title)
     rows = "\n".join(f"{value:+.4f}\t{character!r}" for character, value in zip(characters, values, strict=True))
-    text = explain.activations_to_terminal(characters, values) if sys.stdout.isatty() else rows
+    text = attributions.activations_to_terminal(characters, values) if sys.stdout.isatty() else rows
     return cli.Result({"unit": unit, "tokens": characters, "activations": values}, f"{title}\n{text}")
 
 
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:
     """The pieces and ids of each text as the model reads them, and the text that the ids give back."""
-    return verbs.show_tokens(options, TASK)
+    return commands.show_tokens(options, TASK)
 
 
 def add_options(parser: ArgumentParser, verb: str) -> None:

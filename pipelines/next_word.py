@@ -6,10 +6,13 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from nlp_rnn import cli, language_training, verbs
-from nlp_rnn.config import Config, ConfigError
-from nlp_rnn.config_file import load_config
-from nlp_rnn.startup import import_tensorflow
+from nlp_rnn.cli import commands
+from nlp_rnn.cli import main as cli
+from nlp_rnn.config.loading import load_config
+from nlp_rnn.config.settings import Config
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.tensorflow_import import import_tensorflow
+from nlp_rnn.training import language_training
 
 TASK = "next_word"
 
@@ -24,25 +27,27 @@ def train(config: Config) -> cli.Result:
 
 def prepare(config: Config) -> cli.Result:
     """Makes the run directory with the token ids in it, so that train reads them instead of the texts."""
-    return verbs.prepare(config)
+    return commands.prepare(config)
 
 
 def evaluate(options: Namespace) -> cli.Result:
     """Scores a run: perplexity and keyboard metrics, into its metrics.json; or, word by word, a LiteRT export."""
     import_tensorflow()
-    from nlp_rnn import language_evaluation, ondevice, runs
+    from nlp_rnn.evaluation import language_model as language_evaluation
+    from nlp_rnn.ondevice import litert_model
+    from nlp_rnn.training import run_directory
 
     if options.model:
         if options.baseline or options.adapt:
             raise ConfigError("--baseline and --adapt are for --run: the n-gram and the cache are measured with the run's weights")
-        device = ondevice.OnDeviceModel(options.model, precision=options.precision)
+        device = litert_model.OnDeviceModel(options.model, precision=options.precision)
         config = cli.config_of(load_config(device.path / "config.yaml", task=TASK), device.path / "config.yaml", options.settings)
         facts = language_evaluation.evaluate_device(device, config, options.split)
         return cli.Result(facts, language_evaluation.describe(facts))
-    run = runs.load_run(Path(options.run), TASK)
+    run = run_directory.load_run(Path(options.run), TASK)
     config = cli.config_of(run.config, run.path / "config.yaml", options.settings)
     facts = language_evaluation.evaluate_run(
-        runs.Run(run.path, config), options.split, has_baseline=options.baseline, adapts=options.adapt
+        run_directory.Run(run.path, config), options.split, has_baseline=options.baseline, adapts=options.adapt
     )  # fmt: skip
     return cli.Result(facts, language_evaluation.describe(facts))
 
@@ -50,9 +55,12 @@ def evaluate(options: Namespace) -> cli.Result:
 def export(options: Namespace) -> cli.Result:
     """Writes the run's best weights as the next version under saved_models/next_word, or next_word_litert."""
     import_tensorflow()
-    from nlp_rnn import export, language_evaluation, language_export, runs
+    from nlp_rnn.evaluation import language_model as language_evaluation
+    from nlp_rnn.export import next_word as next_word_export
+    from nlp_rnn.export import saved_model
+    from nlp_rnn.training import run_directory
 
-    run = runs.load_run(Path(options.run), TASK)
+    run = run_directory.load_run(Path(options.run), TASK)
     if run.config.model.is_reversed:
         raise ConfigError(
             f"--run is {options.run}, whose model reads texts from their end (model.is_reversed), so it predicts no next words; "
@@ -60,21 +68,21 @@ def export(options: Namespace) -> cli.Result:
         )
     model, tokenizer = language_evaluation.load_language_model(run)
     if options.format == "litert":
-        from nlp_rnn import litert_export
+        from nlp_rnn.export import litert as litert_export
 
         path, found = litert_export.export_litert(model, tokenizer, run.config, run.metrics, Path(options.to) / f"{TASK}_litert")
         sizes = ", ".join(f"{precision} {size / 1e6:.1f} MB" for precision, size in found["bytes"].items())
         return cli.Result({"model": str(path), **found}, f"{path}: LiteRT, {sizes}; see README.md there")
-    module = language_export.NextWordModule(model, tokenizer, run.config)
+    module = next_word_export.NextWordModule(model, tokenizer, run.config)
     signatures = {"serving_default": module.complete, "suggest": module.suggest, "step": module.step, "tokenize": module.tokenize}
-    extras = language_export.language_extras(module, run.config, run.metrics)
-    path = export.export_module(module, Path(options.to) / TASK, signatures, extras)
+    extras = next_word_export.language_extras(module, run.config, run.metrics)
+    path = saved_model.export_module(module, Path(options.to) / TASK, signatures, extras)
     return cli.Result({"model": str(path)}, f"{path}: load it with tf.saved_model.load; signatures {', '.join(signatures)}")
 
 
 def predict(options: Namespace) -> Iterator[cli.Result]:
     """The likeliest next words after each text, or the completions of the word it ends with."""
-    loaded = verbs.exported_model(options, TASK)
+    loaded = commands.exported_model(options, TASK)
     import tensorflow as tf
 
     for texts in cli.input_texts(options):
@@ -88,15 +96,15 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
 
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:
     """The pieces and ids of each text as the model reads them, and the text that the ids give back."""
-    return verbs.show_tokens(options, TASK)
+    return commands.show_tokens(options, TASK)
 
 
 def console(options: Namespace) -> Iterator[cli.Result]:
     """Proposes words while you type, from a LiteRT export; through a pipe a line in, proposals out. TensorFlow is not imported."""
-    from nlp_rnn import console, ondevice
-    from nlp_rnn.typing_session import TypingSession
+    from nlp_rnn.ondevice import console, litert_model
+    from nlp_rnn.ondevice.typing_session import TypingSession
 
-    model = ondevice.OnDeviceModel(options.model, precision=options.precision)
+    model = litert_model.OnDeviceModel(options.model, precision=options.precision)
     session = TypingSession(model, count=options.count, adapts=options.learn or bool(options.memory), allows_profanity=options.profanity)
     if options.memory:
         session.memory.load(Path(options.memory))

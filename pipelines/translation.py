@@ -5,25 +5,28 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from nlp_rnn import cli, verbs
-from nlp_rnn.config import SEARCH_DEFAULTS, Config
-from nlp_rnn.startup import import_tensorflow
+from nlp_rnn.cli import commands
+from nlp_rnn.cli import main as cli
+from nlp_rnn.config.settings import SEARCH_DEFAULTS, Config
+from nlp_rnn.tensorflow_import import import_tensorflow
 
 TASK = "translation"
 
 
 def train(config: Config) -> cli.Result:
     """Trains, or goes on where the run directory stops; the best weights are those of the lowest validation loss."""
-    from nlp_rnn import session
+    from nlp_rnn.training import setup
 
-    with session.opened(config) as found:
-        from nlp_rnn import models, plots, training
+    with setup.opened(config) as found:
+        from nlp_rnn.models.build import build_translator
+        from nlp_rnn.training import fit
+        from nlp_rnn.visualization import plots
 
         placement, run, inputs = found.placement, found.run, found.inputs
-        training.configure_hardware(config.hardware, config.seed)
+        fit.configure_hardware(config.hardware, config.seed)
         with placement.scope():
-            model = models.build_translator(config.model, vocab_size=inputs.vocab_size, training=config.training)
-        progress = training.train_translator(model, run, inputs, placement)
+            model = build_translator(config.model, vocab_size=inputs.vocab_size, training=config.training)
+        progress = fit.train_translator(model, run, inputs, placement)
     summary = {"seconds": round(progress.seconds, 1), "epochs": progress.epoch, "best_epoch": progress.best_epoch, "seed": config.seed}
     if placement.is_chief:
         plots.plot_curves(progress.history, run.path / "curves.png", title=f"{config.name}: {config.model.cell}")
@@ -35,18 +38,22 @@ def train(config: Config) -> cli.Result:
 
 def prepare(config: Config) -> cli.Result:
     """Makes the run directory with the token ids in it, so that train reads them instead of the texts."""
-    return verbs.prepare(config)
+    return commands.prepare(config)
 
 
 def evaluate(options: Namespace) -> cli.Result:
     """Scores a run, or several that vote, against the references of a split."""
     import_tensorflow()
-    from nlp_rnn import runs, translation_evaluation
+    from nlp_rnn.evaluation import translation as translation_evaluation
+    from nlp_rnn.training import run_directory
 
-    found = [runs.load_run(Path(path), TASK) for path in options.run]
+    found = [run_directory.load_run(Path(path), TASK) for path in options.run]
     config = cli.config_of(found[0].config, found[0].path / "config.yaml", options.settings)
     facts = translation_evaluation.evaluate_runs(
-        [runs.Run(found[0].path, config), *found[1:]], options.split, beam_size=options.beam_size, length_penalty=options.length_penalty
+        [run_directory.Run(found[0].path, config), *found[1:]],
+        options.split,
+        beam_size=options.beam_size,
+        length_penalty=options.length_penalty,
     )
     text = f"{translation_evaluation.describe(facts)}\n\ntranslations: {found[0].path}/translations_{options.split}.txt"
     return cli.Result(facts, text)
@@ -55,15 +62,18 @@ def evaluate(options: Namespace) -> cli.Result:
 def export(options: Namespace) -> cli.Result:
     """Writes the best weights of a run, or of several that vote, under saved_models/translation_SOURCE_TARGET."""
     import_tensorflow()
-    from nlp_rnn import export, runs, translation_evaluation, translation_export
+    from nlp_rnn.evaluation import translation as translation_evaluation
+    from nlp_rnn.export import saved_model
+    from nlp_rnn.export import translation as translation_export
+    from nlp_rnn.training import run_directory
 
-    found = [runs.load_run(Path(path), TASK) for path in options.run]
+    found = [run_directory.load_run(Path(path), TASK) for path in options.run]
     config = found[0].config
     module = translation_evaluation.load_module(found)
     names = {"serving_default": module.translate_best} | {name: getattr(module, name) for name in ("translate", "explain", "tokenize")}
     extras = translation_export.translation_extras(module, config, found[0].metrics if len(found) == 1 else {})
     folder = f"{TASK}_{config.data.source_language}_{config.data.target_language}"
-    path = export.export_module(module, Path(options.to) / folder, names, extras)
+    path = saved_model.export_module(module, Path(options.to) / folder, names, extras)
     return cli.Result({"model": str(path)}, f"{path}: load it with tf.saved_model.load; signatures {', '.join(names)}")
 
 
@@ -72,10 +82,10 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
     import_tensorflow()
     import tensorflow as tf
 
-    from nlp_rnn import export
-    from nlp_rnn.translation_evaluation import search_settings, warn_of_long_texts
+    from nlp_rnn.evaluation.translation import search_settings, warn_of_long_texts
+    from nlp_rnn.export import saved_model
 
-    model = export.load_model(options.model, TASK)
+    model = saved_model.load_model(options.model, TASK)
 
     names = ("coverage_penalty", "min_length", "max_length", "min_ratio", "max_ratio", "no_repeat_ngram")
     chosen = {name: getattr(options, name) for name in names} | {"prefix": options.prefix.encode("utf-8", "surrogateescape")}
@@ -96,14 +106,14 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
 
 def explain(options: Namespace) -> cli.Result:
     """What the decoder looked at while it wrote: a map in the terminal, or a page or picture."""
-    loaded = verbs.exported_model(options, TASK)
-    from nlp_rnn import attention_map
+    loaded = commands.exported_model(options, TASK)
+    from nlp_rnn.visualization import attention_map
 
     found = attention_map.read_attention(loaded, options.text[0], options.translation)
     if options.html:
         attention_map.write_html(found, Path(options.html))
     if options.png:
-        from nlp_rnn.plots import plot_attention
+        from nlp_rnn.visualization.plots import plot_attention
 
         plot_attention(found.source, found.target, found.weights, Path(options.png))
     show = attention_map.to_terminal if sys.stdout.isatty() else attention_map.to_plain
@@ -112,7 +122,7 @@ def explain(options: Namespace) -> cli.Result:
 
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:
     """The pieces and ids of each text as the model reads them, and the text that the ids give back."""
-    return verbs.show_tokens(options, TASK)
+    return commands.show_tokens(options, TASK)
 
 
 def add_options(parser: ArgumentParser, verb: str) -> None:

@@ -19,7 +19,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-from nlp_rnn import cli
+from nlp_rnn.cli import main as cli
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 ROOT = Path(__file__).parent.parent
@@ -233,7 +233,7 @@ def outcome(run: Path) -> tuple[dict[str, bytes], dict[str, Any], str]:
 @contextlib.contextmanager
 def told_to_stop(when: Callable[[Any], bool]) -> Iterator[None]:
     """Tells trainings of this process to stop, as by SIGTERM, in the step at which `when` (of their RunKeeper) is true."""
-    from nlp_rnn.keeper import RunKeeper  # which imports TensorFlow
+    from nlp_rnn.training.run_callback import RunKeeper  # which imports TensorFlow
 
     usual = RunKeeper.on_train_batch_end
 

@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from nlp_rnn.cluster import parse_cluster
+from nlp_rnn.distribution.cluster import parse_cluster
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "docs" / "kubernetes"

@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 
-from nlp_rnn import cli
+from nlp_rnn.cli import main as cli
 
 COMMON = [
     # Plain SGD: Adam, or a clipped norm, would make up for gradients that are a multiple of what they should be.

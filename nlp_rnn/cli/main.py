@@ -1,0 +1,236 @@
+"""The command line that all pipelines share: verbs, options, messages, exit statuses. TensorFlow is imported only when a verb needs it.
+
+A command's result goes to standard output, everything else to standard error. Exit status: 0; 2 for a mistake of the
+user's, told in one line each; 130 for Ctrl-C; 1 for a bug of ours, with its traceback.
+"""
+
+import argparse
+import contextlib
+import gc
+import itertools
+import json
+import logging
+import math
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, NoReturn
+
+from nlp_rnn.config.loading import load_config
+from nlp_rnn.config.settings import Config
+from nlp_rnn.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a verb found: an object for --json, and the same for people."""
+
+    facts: dict[str, Any]
+    text: str
+
+
+VERBS = {
+    "prepare": "compute a run's token ids, all that train then needs: no texts, and on JAX no TensorFlow",
+    "train": "train a model, or go on with the unfinished run of the same config",
+    "evaluate": "score a run or an exported model on a split",
+    "export": "write a run's model as a SavedModel",
+    "predict": "answer texts: arguments, else a line each from standard input",
+    "explain": "show what the model made of a text",
+    "tokenizer": "show a text's pieces and ids",
+    "console": "propose words while you type",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def main(pipeline: ModuleType, arguments: list[str] | None = None) -> int:
+    """Runs `python -m pipelines.<task> VERB ...`.
+
+    Args:
+      pipeline: a module with TASK, a function for each verb it has, and add_options(parser, verb) where it has options of its own.
+      arguments: without the program's name; None for this process's.
+
+    Returns:
+      the exit status.
+    """
+    return guarded(lambda: _run(pipeline, sys.argv[1:] if arguments is None else arguments))
+
+
+def guarded(command: Callable[[], int | None]) -> int:
+    """Runs a command and turns its errors into messages and an exit status; a command may return one of its own."""
+    status = None
+    try:
+        status = command()
+        sys.stdout.flush()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt as error:
+        print(f"\n{error}" if str(error) else "\nstopped", file=sys.stderr)
+        # Frees the data set's iterator now: TensorFlow complains if it outlives the interpreter.
+        traceback.clear_frames(error.__traceback__)
+        gc.collect()
+        return 130
+    except SystemExit as error:  # --help
+        return error.code if isinstance(error.code, int) else 0
+    return status or 0
+
+
+def _run(pipeline: ModuleType, arguments: list[str]) -> None:
+    program = f"python -m pipelines.{pipeline.TASK}"
+    verbs = {verb: text for verb, text in VERBS.items() if hasattr(pipeline, verb)}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview(program, pipeline, verbs))
+        return
+    verb = arguments[0]
+    if verb not in verbs:
+        raise ConfigError(f"{program}: {verb!r} is not a verb; choose one of {', '.join(verbs)}")
+    parser = _parser(f"{program} {verb}", verb, verbs[verb], pipeline.TASK)
+    if hasattr(pipeline, "add_options"):
+        pipeline.add_options(parser, verb)
+    options = parser.parse_intermixed_args(arguments[1:])
+    _set_up_logging()
+    config = load_config(options.config, options.settings, task=pipeline.TASK) if verb in ("prepare", "train") else None
+    result = getattr(pipeline, verb)(config or options)
+    if isinstance(result, Result):
+        print(json.dumps(result.facts, ensure_ascii=False) if options.json else result.text)
+    else:
+        _print_all(result, is_json=options.json)
+
+
+def _overview(program: str, pipeline: ModuleType, verbs: dict[str, str]) -> str:
+    lines = [f"usage: {program} VERB ...", "", (pipeline.__doc__ or "").split("\n")[0], ""]
+    lines += [f"  {verb:<10} {text}" for verb, text in verbs.items()]
+    return "\n".join([*lines, "", f"{program} VERB --help tells more."])
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch("[0-9]+", text) or not int(text):
+        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a whole number of 1 or more")
+    return int(text)
+
+
+def _parser(program: str, verb: str, text: str, task: str) -> argparse.ArgumentParser:
+    parser = Parser(prog=program, description=text, allow_abbrev=False)
+    if verb in ("prepare", "train"):
+        parser.add_argument("--config", metavar="FILE", help="YAML file of settings; without it, the defaults")
+    if verb in ("evaluate", "export"):
+        source = parser.add_mutually_exclusive_group(required=True)
+        several: dict[str, Any] = {"action": "append"} if task == "translation" else {}
+        also = "; given again, runs that vote" if several else ""
+        source.add_argument("--run", metavar="DIR", help=f"run directory that train wrote{also}", **several)
+        if verb == "evaluate":
+            parser.add_argument("--split", choices=("validation", "test"), default="validation")
+        if verb == "evaluate" and task in ("sentiment", "next_word"):
+            example = "LiteRT export, such as saved_models/next_word_litert" if task == "next_word" else f"saved_models/{task}"
+            source.add_argument("--model", metavar="DIR", help=f"exported model: {example}")
+            parser.add_argument("--baseline", action="store_true", help="train and score the baseline beside it")
+            if task == "next_word":
+                parser.add_argument("--precision", choices=("int8", "float"), default="int8", help="of --model (default: %(default)s)")
+                parser.add_argument("--adapt", action="store_true", help="also score it with a cache of the words before")
+    if verb in ("predict", "explain", "tokenizer"):
+        parser.add_argument("--model", metavar="DIR", required=True, help="exported model, such as saved_models/sentiment")
+        parser.add_argument("text", metavar="TEXT", nargs="*" if verb != "explain" else 1)
+    if verb in ("predict", "tokenizer"):
+        parser.add_argument("--file", metavar="FILE", default="", help="of texts, one a line (default: standard input)")
+    if verb == "console":
+        parser.add_argument("--model", metavar="DIR", required=True, help="LiteRT export, such as saved_models/next_word_litert")
+        parser.add_argument("--precision", choices=("int8", "float"), default="int8", help="which file (default: %(default)s)")
+        parser.add_argument("--learn", action="store_true", help="make the words of this session likelier")
+        parser.add_argument("--memory", metavar="FILE", default="", help="what /save kept; implies --learn")
+        parser.add_argument("--history", metavar="FILE", default="", help="keep the lines for the next session's arrow keys")
+    if verb in ("predict", "console") and task == "next_word":
+        parser.add_argument("--count", type=_positive, default=5, metavar="N", help="words to propose (default: %(default)s)")
+        parser.add_argument("--profanity", action="store_true", help="propose profanity too")
+    if verb == "explain":
+        if task in ("sentiment", "translation"):
+            parser.add_argument("--html", metavar="FILE", help="write a page")
+        parser.add_argument("--png", metavar="FILE", help="write a picture")
+    if verb == "export":
+        if task == "next_word":
+            parser.add_argument(
+                "--format", choices=("savedmodel", "litert"), default="savedmodel", help="litert: for telephones, the console"
+            )
+        parser.add_argument("--to", metavar="DIR", default="saved_models", help="folder of all exported models (default: %(default)s)")
+    if verb in ("prepare", "train", "evaluate"):
+        parser.add_argument("settings", metavar="section.key=value", nargs="*", help="settings that override the config's")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def between(kind: type[int] | type[float], low: float, high: float, what: str) -> Callable[[str], float]:
+    """A reader of an option's text as a number in a range; `what` says the range."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"is {text!r}, but must be {what}")
+        return value
+
+    return read
+
+
+def _set_up_logging() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package = logging.getLogger("nlp_rnn")
+    package.handlers[:] = [handler]
+    package.setLevel(logging.INFO)
+    package.propagate = False
+
+
+def _print_all(results: Iterable[Result], *, is_json: bool) -> None:
+    for result in results:
+        print(json.dumps(result.facts, ensure_ascii=False) if is_json else result.text, flush=True)
+
+
+def input_texts(options: argparse.Namespace, *, batch_size: int = 64) -> Iterator[list[bytes]]:
+    """Batches of texts: the command line's, else the lines of --file, else those of standard input, as they come from a terminal.
+
+    Raises:
+      ConfigError: if both texts and --file are given, or the file cannot be read.
+    """
+    if options.text and options.file:
+        raise ConfigError(f"--file is {options.file}, but texts are given too; give one of the two")
+    if options.text:
+        yield [text.encode("utf-8", "surrogateescape") for text in options.text]
+        return
+    size = batch_size if options.file or not sys.stdin.isatty() else 1
+    try:
+        with open(options.file, "rb") if options.file else contextlib.nullcontext(sys.stdin.buffer) as lines:
+            while batch := [line.rstrip(b"\r\n") for line in itertools.islice(lines, size)]:
+                yield batch
+    except OSError as error:
+        if not options.file or error.filename != options.file:
+            raise
+        raise ConfigError(f"--file is {options.file}, which cannot be read ({error.strerror}); give a text file, a text a line") from None
+
+
+def config_of(config: Config, path: str | os.PathLike[str], settings: list[str]) -> Config:
+    """A saved config with this machine's `data.*` settings; others would make it another model.
+
+    Args:
+      config: as saved at `path`.
+      settings: `data.key=value` texts.
+    """
+    for setting in settings:
+        if not setting.startswith("data."):
+            raise ConfigError(f"command line: {setting!r}: a trained model takes other data.* settings only; train anew for the rest")
+    return load_config(path, settings, task=config.task) if settings else config

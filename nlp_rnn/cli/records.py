@@ -1,0 +1,70 @@
+"""The command `nlp-rnn records`: writes a corpus as record files."""
+
+import json
+from pathlib import Path
+
+from nlp_rnn.cli.main import Parser
+from nlp_rnn.config.loading import load_config
+from nlp_rnn.config.settings import PAIR_SOURCES
+from nlp_rnn.data.records import LOCAL_RUNNER, write_records
+from nlp_rnn.errors import ConfigError
+
+USAGE = """usage: nlp-rnn records --to DIR [--shards N] [--workers N] [--json] data.source=NAME data.train=FILE ...
+       nlp-rnn records --to DIR [--shards N] --runner NAME data.source=NAME data.train=FILE ... -- OPTION ...
+
+Writes a corpus as record files, once; then data.source=records data.dir=DIR reads it. Lines of text, jsonl and tsv files are read in
+parts, side by side; other sources, and .gz files, are a part each. Of a translator's tsv, csv and jsonl files say also
+data.text_column=source data.label_column=target; of texts without labels, data.label_column=
+
+  --to DIR       where; no records are there until all are written
+  --shards N     files a split (default: 16)
+  --workers N    processes on this machine (default: 1)
+  --runner NAME  of Apache Beam, such as FlinkRunner or SparkRunner, with its options after --. Files and DIR must lie on a disk that
+                 all its workers mount, and nlp-rnn[records] must be installed there
+  --json         print the result as JSON
+"""
+# Settings of data.* that choose from what is read; records are the whole source.
+_OF_TRAINING = (
+    "split", "block_size", "validation_fraction", "test_fraction", "remove_repeated", "length_ratio", "max_length", "keep", "cache_dir",
+)  # fmt: skip
+
+
+def main(arguments: list[str]) -> None:
+    """Runs `nlp-rnn records ...`.
+
+    Raises:
+      ConfigError: see `write_records`.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    flags = arguments[end + 1 :]
+    if not arguments or {"-h", "--help"} & set(arguments[:end]):
+        print(USAGE, end="")
+        return
+    parser = Parser(prog="nlp-rnn records", allow_abbrev=False, add_help=False)
+    parser.add_argument("--to", required=True)
+    for name, default in (("shards", 16), ("workers", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--runner", default="")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("settings", nargs="*")
+    options = parser.parse_intermixed_args(arguments[:end])
+    for name in ("shards", "workers"):
+        if getattr(options, name) < 1:
+            raise ConfigError(f"nlp-rnn records: --{name} is {getattr(options, name)}, but must be a whole number of 1 or more")
+    for setting in options.settings:
+        if not setting.startswith("data."):
+            raise ConfigError(f"nlp-rnn records: {setting!r}: only data.* settings say what is written; set the others in training")
+        key = setting[len("data.") :].partition("=")[0]
+        if key in _OF_TRAINING:
+            raise ConfigError(f"nlp-rnn records: {setting!r} does not change what is written, the whole source; set it in training")
+    if options.workers > 1:
+        if options.runner:
+            raise ConfigError(f"--workers is {options.workers}, but is of this machine; --runner {options.runner} has options of its own")
+        flags += [f"--direct_num_workers={options.workers}", "--direct_running_mode=multi_processing"]
+    if "://" in options.to:
+        raise ConfigError(f"--to is {options.to}, but must be a folder on a disk that this machine mounts")
+    is_parallel = any(setting == f"data.source={name}" for setting in options.settings for name in PAIR_SOURCES)
+    config = load_config(None, options.settings, task="translation" if is_parallel else "sentiment")
+    counts = write_records(config.data, Path(options.to), num_shards=options.shards, runner=options.runner or LOCAL_RUNNER, flags=flags)
+    text = ", ".join(f"{split} {count:,}" for split, count in counts.items())
+    print(json.dumps(counts) if options.json else f"{text} examples; read them with data.source=records data.dir={options.to}")

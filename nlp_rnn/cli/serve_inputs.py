@@ -1,0 +1,47 @@
+"""Processes that read batches for trainers on other machines: `nlp-rnn serve-inputs`. See `input_service` for the trainer's side."""
+
+import signal
+import socket
+import threading
+
+from nlp_rnn.cli.main import Parser
+from nlp_rnn.data.service_address import check_answers, first_line
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.tensorflow_import import import_tensorflow
+
+_DESCRIPTION = """Reads, redraws and pads batches for trainers that have hardware.input_service, by TensorFlow's tf.data service. The
+token ids must be on a disk that this machine and the trainers share, at the same path (data.cache_dir), and TensorFlow's versions
+be equal. There is no password: for networks that you trust."""
+
+
+def main(arguments: list[str]) -> None:
+    """Runs `nlp-rnn serve-inputs ...`: reads batches for trainers until SIGTERM or Ctrl-C.
+
+    Raises:
+      ConfigError: if a port is taken, or the dispatcher to join does not answer.
+    """
+    parser = Parser(prog="nlp-rnn serve-inputs", description=_DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("--port", type=int, default=5000, help="of the dispatcher, which trainers are told (default: %(default)s)")
+    parser.add_argument("--worker-port", type=int, default=0, help="of the worker (default: any)")
+    parser.add_argument("--host", default=socket.gethostname(), help="this machine, as the others reach it (default: %(default)s)")
+    parser.add_argument("--join", metavar="HOST:PORT", default="", help="of a dispatcher that runs already: be another worker of it")
+    options = parser.parse_args(arguments)
+    address = options.join or f"{options.host}:{options.port}"
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    import_tensorflow()
+    import tensorflow as tf
+
+    service, servers = tf.data.experimental.service, []
+    try:
+        if options.join:
+            check_answers(address, "nlp-rnn serve-inputs: --join")
+        else:
+            servers.append(service.DispatchServer(service.DispatcherConfig(port=options.port)))
+        worker = service.WorkerConfig(address, worker_address=f"{options.host}:%port%", port=options.worker_port)
+        servers.append(service.WorkerServer(worker))
+    except tf.errors.OpError as error:
+        raise ConfigError(f"nlp-rnn serve-inputs: {first_line(error)}; choose another --port or --worker-port if it is taken") from None
+    print(f"inputs are served; train with hardware.input_service={address}", flush=True)
+    stopped.wait()

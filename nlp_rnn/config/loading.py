@@ -1,0 +1,229 @@
+"""YAML files and `section.key=value` settings -> a checked Config, and back.
+
+Order: dataclass default < the task's own defaults < YAML file < command line. Every mistake is reported at once, and nothing here
+imports TensorFlow, so that a misspelt key costs milliseconds.
+"""
+
+import dataclasses
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from nlp_rnn.config.rules import broken_rules
+from nlp_rnn.config.settings import TASK_DEFAULTS, Config
+from nlp_rnn.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, with the numbers people write (3e-4) and without `no` and `on` as booleans."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf)$|^\.(?:nan|NaN)$"),
+    list("-+0123456789."),
+)
+
+
+def load_config(path: str | os.PathLike[str] | None, overrides: list[str] | None = None, *, task: str | None = None) -> Config:
+    """Reads a YAML file and command-line overrides into a checked Config.
+
+    Args:
+      path: a YAML file, or None for the defaults.
+      overrides: `section.key=value` texts; values are read as YAML.
+      task: the task of the command that asks; a config of another task is refused.
+
+    Raises:
+      ConfigError: naming every mistake, one a line.
+    """
+    origin = str(path) if path is not None else "defaults"
+    tree = _with_moved_settings(_read_yaml(Path(path))) if path is not None else {}
+    origins: dict[str, str] = {}
+    mistakes: list[str] = []
+    for override in overrides or []:
+        _apply_override(tree, override, origins, mistakes)
+    if path is None and task is not None:
+        tree.setdefault("task", task)
+    config, found = _validate(_with_task_defaults(tree), origin, origins)
+    mistakes += found
+    if config is not None and not mistakes:
+        mistakes += [f"{_origin_of(key, origin, origins)}: {text}" for key, text in broken_rules(config, task)]
+    if mistakes or config is None:
+        raise ConfigError("\n".join(mistakes))
+    if not config.name:
+        config = dataclasses.replace(config, name=Path(path).stem if path is not None else config.task)
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved config as YAML that `load_config` reads back to an equal Config."""
+    tree = dataclasses.asdict(config)
+    for section, key in (
+        ("data", "patterns"),
+        ("model", "pooling"),
+        ("model", "cutoffs"),
+        ("tokenizer", "reserved"),
+        ("training", "unfreeze"),
+    ):
+        tree[section][key] = list(tree[section][key])
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def differences(first: Config, second: Config) -> list[str]:
+    """The settings that make two configs different runs; folders that only say where things lie, and devices, do not.
+
+    Of the source records, data.dir names the corpus.
+    """
+    ignored = {
+        "runs_dir", "data.dir", "data.cache_dir", "training.checkpoint_seconds", "training.tensorboard", "hardware.strategy",
+        "hardware.num_replicas", "hardware.connect_seconds", "hardware.input_service",
+    }  # fmt: skip
+    if first.data.source == "records":
+        ignored.remove("data.dir")
+    left, right = _flatten(dataclasses.asdict(first)), _flatten(dataclasses.asdict(second))
+    return [f"{key} is {right[key]!r} and was {left[key]!r}" for key in left if key not in ignored and left[key] != right[key]]
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(str(path), [str(p) for p in path.parent.glob("*.yaml")], n=1)
+        hint = f"did you mean {near[0]}?" if near else "give the path of a YAML file, such as configs/sentiment.yaml"
+        raise ConfigError(f"--config is {path}, but there is no such file; {hint}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"--config is {path}, but it cannot be read ({error.strerror}); give a readable YAML file") from None
+    try:
+        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with other number patterns
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{path}: {place}not readable as YAML ({getattr(error, 'problem', None) or error}); mend that line") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds a {type(tree).__name__}, but a config is sections of `key: value`; see configs/sentiment.yaml")
+    return tree
+
+
+def _with_moved_settings(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree of a file that an earlier version wrote, with the settings that have another name now under that name."""
+    for old, new in _MOVED_SETTINGS.items():
+        (old_section, old_name), (section, name) = old.split("."), new.split(".")
+        settings = tree.get(old_section)
+        if isinstance(settings, dict) and old_name in settings:
+            kept = {key: value for key, value in settings.items() if key != old_name}
+            tree = tree | {old_section: kept}
+            others = tree.get(section) or {}
+            if isinstance(others, dict):
+                tree[section] = {name: settings[old_name]} | others
+    return tree
+
+
+_MOVED_SETTINGS = {"model.sampled_precision": "hardware.matmul_precision"}
+
+
+def _apply_override(tree: dict[str, Any], override: str, origins: dict[str, str], mistakes: list[str]) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+        mistakes.append(f"command line: {override!r} is not of the form section.key=value, such as training.epochs=5")
+        return
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506
+    except yaml.YAMLError:
+        value = text
+    if key in TEXT_SETTINGS:
+        value = text
+    elif value is None and key not in OPTIONAL_SETTINGS:
+        value = ""
+    *sections, name = key.split(".")
+    for section in sections:
+        child = tree.setdefault(section, {})
+        if not isinstance(child, dict):
+            mistakes.append(f"command line: {key} is not a setting; {section} is not a section")
+            return
+        tree = child
+    tree[name] = value
+    origins[key] = "command line"
+
+
+def _with_task_defaults(tree: dict[str, Any]) -> dict[str, Any]:
+    defaults = TASK_DEFAULTS.get(tree.get("task", Config.task), {})
+    whole = dict(tree)
+    for section, settings in defaults.items():
+        given = whole.get(section, {})
+        whole[section] = settings | given if isinstance(given, dict) else given
+    return whole
+
+
+def _validate(tree: dict[str, Any], origin: str, origins: dict[str, str]) -> tuple[Config | None, list[str]]:
+    try:
+        return TypeAdapter(Config).validate_python(tree), []
+    except ValidationError as errors:
+        mistakes = []
+        for error in errors.errors():
+            key = ".".join(str(part) for part in error["loc"])
+            mistakes.append(f"{_origin_of(key, origin, origins)}: {_explain(key, error)}")
+        return None, list(dict.fromkeys(mistakes))
+
+
+def _origin_of(key: str, origin: str, origins: dict[str, str]) -> str:
+    """Where a setting was given, or, of a section, one of its settings."""
+    inside = [place for name, place in origins.items() if name.startswith(f"{key}.")]
+    return origins.get(key) or next(iter(inside), origin)
+
+
+def _explain(key: str, error: Any) -> str:
+    value, kind, context = error["input"], error["type"], error.get("ctx", {})
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{key} is not a setting; {_suggest(key)}"
+    if kind == "literal_error":
+        near = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", context["expected"]), n=1)
+        return f"{key} is {value!r}, but must be one of {context['expected']}" + (f"; did you mean {near[0]}?" if near else "")
+    if kind == "dataclass_type":
+        return f"{key or 'the file'} is {value!r}, but must be a section of `key: value`"
+    reason = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if kind == "bool_type":
+        reason = "true or false"
+    return f"{key} is {value!r}, but must be {reason}"
+
+
+def _suggest(key: str) -> str:
+    sections = {setting.split(".")[0]: None for setting in ALL_SETTINGS}
+    near = difflib.get_close_matches(key, [*ALL_SETTINGS, *sections], n=1, cutoff=0.75)
+    last = key.rsplit(".", 1)[-1]
+    if not near:  # the right name in the wrong section
+        near = [setting for setting in ALL_SETTINGS if setting.rsplit(".", 1)[-1] == last]
+    if near:
+        return f"did you mean {near[0]}?"
+    section = key.rsplit(".", 1)[0] if "." in key else ""
+    siblings = [setting for setting in ALL_SETTINGS if setting.rpartition(".")[0] == section]
+    return f"allowed are {', '.join(siblings if section else sections)}"
+
+
+_DEFAULTS = _flatten(dataclasses.asdict(Config()))
+ALL_SETTINGS = list(_DEFAULTS)
+OPTIONAL_SETTINGS = {key for key, value in _DEFAULTS.items() if value is None}
+TEXT_SETTINGS = {key for key, value in _DEFAULTS.items() if isinstance(value, str)}

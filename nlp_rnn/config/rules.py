@@ -1,0 +1,188 @@
+"""Rules between settings: what types alone do not tell."""
+
+import re
+from collections.abc import Callable
+
+from nlp_rnn.config.settings import FILE_SOURCES, LANGUAGE_TASKS, PAIR_SOURCES, Config, TokenizerConfig
+
+
+def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
+    """The mistakes of a config, each with the key of the setting to change.
+
+    Args:
+      task: the task of the command that asks, if it has one.
+    """
+    data, model, training = config.data, config.model, config.training
+    mistakes: list[tuple[str, str]] = []
+
+    def refuse(key: str, text: str) -> None:
+        mistakes.append((key, text))
+
+    if task is not None and config.task != task:
+        refuse("task", f"task is {config.task!r}, but this command is {task}; run python -m pipelines.{config.task} instead")
+        return mistakes  # the rules of another task would only confuse
+    if data.source in FILE_SOURCES and not data.train:
+        refuse("data.train", f"data.train is empty, but data.source {data.source} reads files; set data.train=PATH")
+    if data.source not in FILE_SOURCES and (data.train or data.validation or data.test):
+        allowed = ", ".join(FILE_SOURCES)
+        refuse("data.source", f"data.source is {data.source!r}, which reads no files of yours; set data.source to one of {allowed}")
+    if data.validation_fraction + data.test_fraction >= 1:
+        total = data.validation_fraction + data.test_fraction
+        refuse("data.test_fraction", f"data.validation_fraction and data.test_fraction add up to {total:g}; leave something to train on")
+    if not data.validation and not data.validation_fraction:
+        refuse("data.validation_fraction", "data.validation_fraction is 0 and data.validation empty; models are chosen on it: set one")
+    if not model.pooling or len(set(model.pooling)) != len(model.pooling):
+        refuse("model.pooling", f"model.pooling is {list(model.pooling)}, but must name some of last, max, mean, attention, each once")
+    for key in ("recurrent_dropout", "weight_dropout"):
+        if model.cell.startswith("min_") and getattr(model, key):
+            found = f"model.{key} is {getattr(model, key)}, but the gates of model.cell {model.cell} do not look at the state"
+            refuse(f"model.{key}", f"{found}; set model.{key}=0")
+    if training.weight_decay and training.optimizer != "adamw":
+        found = f"training.weight_decay is {training.weight_decay}, but training.optimizer is {training.optimizer}"
+        refuse("training.weight_decay", f"{found}; only the optimizer adamw decays weights")
+    if config.hardware.num_replicas and config.hardware.strategy != "mirrored":
+        found = f"hardware.num_replicas is {config.hardware.num_replicas}, but hardware.strategy is {config.hardware.strategy}"
+        refuse("hardware.num_replicas", f"{found}; only mirrored asks for a number: use 0, or hardware.strategy=mirrored")
+    service = config.hardware.input_service
+    if service and not re.fullmatch(r"[^/\s]+:[0-9]{1,5}", service):
+        refuse("hardware.input_service", f"hardware.input_service is {service!r}, but must be HOST:PORT, such as reader.local:5000")
+    if service and config.task in LANGUAGE_TASKS:
+        found = f"hardware.input_service is {service}, but language models read on in a text, which leaves nothing to do for others"
+        refuse("hardware.input_service", f"{found}; leave it empty")
+    if data.use_unlabeled and (data.source != "imdb" or config.task not in LANGUAGE_TASKS):
+        found = f"data.use_unlabeled is true, but data.source is {data.source} and the task {config.task}"
+        refuse("data.use_unlabeled", f"{found}; only language models of the source imdb have unlabeled texts to read: use false")
+    _check_transfer(config, refuse)
+    if config.task == "translation":
+        _check_translation(config, refuse)
+    elif data.source in PAIR_SOURCES:
+        refuse("data.source", f"data.source is {data.source}, which holds pairs for the task translation; use another source")
+    if config.task in LANGUAGE_TASKS:
+        _check_language_model(config, refuse)
+    if not re.fullmatch(r"[\w.-]*", config.name) or config.name in (".", ".."):
+        refuse("name", f"name is {config.name!r}, but names a folder: use letters, digits, '.', '-' and '_'")
+    _check_tokenizer(config.tokenizer, refuse)
+    return mistakes
+
+
+def _check_transfer(config: Config, refuse: Callable[[str, str], None]) -> None:
+    model, training = config.model, config.training
+    if model.init_from and training.start_from:
+        found = f"model.init_from is {model.init_from}, but training.start_from is {training.start_from}"
+        refuse("model.init_from", f"{found}; a model starts from one of the two: leave the other empty")
+    if sum(training.unfreeze) >= training.epochs and training.unfreeze:
+        found = f"training.unfreeze is {list(training.unfreeze)}, {sum(training.unfreeze)} epochs, but training.epochs is {training.epochs}"
+        refuse(
+            "training.unfreeze", f"{found}; at least one epoch must train all layers: raise training.epochs or shorten training.unfreeze"
+        )
+    if len(training.unfreeze) > model.num_layers + 1:
+        found = (
+            f"training.unfreeze has {len(training.unfreeze)} phases, but there are {model.num_layers} recurrent layers and the embedding"
+        )
+        refuse("training.unfreeze", f"{found} to keep frozen; use {model.num_layers + 1} phases or fewer")
+    if model.ngrams and config.task != "sentiment":
+        refuse("model.ngrams", f"model.ngrams is {model.ngrams}, but is for classifiers (the task is {config.task}); use 0")
+    for key, off in (("unfreeze", ()), ("layer_decay", 1.0)):
+        if getattr(training, key) == off:
+            continue
+        shown = getattr(training, key) if key == "layer_decay" else list(training.unfreeze)
+        if config.task != "sentiment":
+            refuse(f"training.{key}", f"training.{key} is {shown}, but is for classifiers (the task is {config.task}); leave it out")
+        if training.weight_decay:
+            found = f"training.{key} is {shown}, but training.weight_decay is {training.weight_decay}, which would change frozen layers too"
+            refuse(f"training.{key}", f"{found}; use 0 and the optimizer adam")
+    if model.is_reversed and config.task in ("translation", "char_generation"):
+        found = f"model.is_reversed is true, but the task is {config.task}"
+        refuse("model.is_reversed", f"{found}; only classifiers and the language models that they start from (next_word) read backwards")
+    if model.is_reversed and model.is_bidirectional and config.task == "sentiment":
+        refuse("model.is_reversed", "model.is_reversed is true, but model.is_bidirectional reads both ways; use one of the two")
+
+
+def _check_language_model(config: Config, refuse: Callable[[str, str], None]) -> None:
+    model, training = config.model, config.training
+    if model.is_bidirectional:
+        refuse("model.is_bidirectional", "model.is_bidirectional is true, but a language model may not see what it predicts; use false")
+    if model.softmax == "adaptive" and (not model.cutoffs or list(model.cutoffs) != sorted(set(model.cutoffs))):
+        refuse("model.cutoffs", f"model.cutoffs is {list(model.cutoffs)}, but model.softmax adaptive needs rising numbers of words there")
+    if model.softmax == "adaptive" and model.tie_embeddings:
+        found = "model.tie_embeddings is true, but the clusters of model.softmax adaptive have fewer features than the embedding"
+        refuse("model.tie_embeddings", f"{found}; use false")
+    if config.task == "next_word" and config.tokenizer.level == "char":
+        refuse("tokenizer.level", "tokenizer.level is char, but next_word proposes words; use word or subword")
+    if config.task == "char_generation" and model.softmax == "adaptive":
+        refuse("model.softmax", "model.softmax is adaptive, which is for vocabularies of 10,000 and more; for characters use full")
+    if config.task == "char_generation" and config.tokenizer.level != "char":
+        refuse("tokenizer.level", f"tokenizer.level is {config.tokenizer.level}, but char_generation writes characters; use char")
+    if config.tokenizer.case == "markers":
+        refuse("tokenizer.case", "tokenizer.case is markers, of which a language model would propose one by one; use lower or keep")
+    if training.monitor == "val_accuracy":
+        refuse("training.monitor", "training.monitor is val_accuracy, but language models are chosen by val_cross_entropy")
+
+
+def _check_translation(config: Config, refuse: Callable[[str, str], None]) -> None:
+    data, model = config.data, config.model
+    if data.source not in (*PAIR_SOURCES, "csv", "tsv", "jsonl", "records"):
+        allowed = ", ".join((*PAIR_SOURCES, "csv", "tsv", "jsonl", "records"))
+        refuse("data.source", f"data.source is {data.source}, which has no pairs for the task translation; use one of {allowed}")
+    if data.split == "contiguous":
+        refuse("data.split", "data.split is contiguous, which would cut sentences; use hash or blocks")
+    if data.source_language == data.target_language:
+        refuse("data.target_language", f"data.target_language is {data.target_language}, as is data.source_language; give two languages")
+    if data.keep != "start":
+        refuse("data.keep", f"data.keep is {data.keep}, but of a long sentence its start is translated; use start")
+    if not data.label_column:
+        refuse("data.label_column", "data.label_column is empty, but names the column of the translations; set it")
+    if data.source == "tatoeba" and data.split != "hash":
+        refuse("data.split", f"data.split is {data.split}, but one sentence has several translations in tatoeba; use hash")
+    parts = model.num_heads * (2 if model.is_bidirectional else 1)
+    if model.units % parts:
+        refuse("model.units", f"model.units is {model.units}, but must be a multiple of {parts}: model.num_heads, of each direction")
+    if config.tokenizer.oov_buckets or config.tokenizer.case == "markers":
+        found = "tokenizer.oov_buckets and tokenizer.case=markers have ids for words that cannot be written again"
+        refuse("tokenizer.oov_buckets" if config.tokenizer.oov_buckets else "tokenizer.case", f"{found}; use 0 and keep or lower")
+    if config.training.monitor == "val_accuracy":
+        refuse("training.monitor", "training.monitor is val_accuracy, but translators are chosen by val_cross_entropy")
+    if model.softmax == "adaptive":
+        refuse("model.softmax", "model.softmax is adaptive, which is for language models; use full or sampled")
+    if model.softmax == "sampled" and config.training.label_smoothing:
+        found = f"training.label_smoothing is {config.training.label_smoothing}, which needs all words, but model.softmax is sampled"
+        refuse("training.label_smoothing", f"{found}; use 0, or model.softmax=full")
+    for key in ("weight_dropout", "recurrent_dropout"):
+        if getattr(model, key) and model.input_feeding:
+            refuse(f"model.{key}", f"model.{key} is {getattr(model, key)}, but model.input_feeding is true; use 0")
+    if model.cell.startswith("min_") and model.input_feeding:
+        refuse("model.input_feeding", f"model.input_feeding is true, but model.cell {model.cell} is for steps computed at once; use false")
+
+
+_BUILT_IN_SYMBOLS = re.compile(r"</?s>|<(?:pad|unk|title|upper)>|<0x[0-9A-F]{2}>")
+
+
+def _check_tokenizer(tokenizer: TokenizerConfig, refuse: Callable[[str, str], None]) -> None:
+    level = tokenizer.level
+    for key, levels, off in (
+        ("splitter", "word", "unicode"),
+        ("oov_buckets", "word", 0),
+        ("sampling", "subword", 0),
+        ("split_digits", "subword", False),
+    ):
+        value = getattr(tokenizer, key)
+        if level != levels and value != off:
+            refuse(f"tokenizer.{key}", f"tokenizer.{key} is {value}, but is for tokenizer.level={levels} (it is {level}); use {off}")
+    if level != "word" and tokenizer.case == "markers":
+        refuse("tokenizer.case", f"tokenizer.case is markers, but is for tokenizer.level=word (it is {level}); use lower or keep")
+    if level == "subword" and tokenizer.vocab_size <= 260 and not tokenizer.vocabulary:
+        found = f"tokenizer.vocab_size is {tokenizer.vocab_size}"
+        refuse("tokenizer.vocab_size", f"{found}, but special pieces and bytes alone are 260; use 1000 or more")
+    if not tokenizer.vocabulary and tokenizer.oov_buckets + len(tokenizer.reserved) + 8 > tokenizer.vocab_size:
+        refuse(
+            "tokenizer.vocab_size", f"tokenizer.vocab_size is {tokenizer.vocab_size}, all of it special pieces and hash buckets; raise it"
+        )
+    for symbol in tokenizer.reserved:
+        if (
+            tokenizer.reserved.count(symbol) > 1
+            or not re.fullmatch(r"[^\s\u2581\ufffd\ud800-\udfff\U0010f7f0-\U0010ffff]+", symbol)
+            or _BUILT_IN_SYMBOLS.fullmatch(symbol)
+        ):
+            found = f"tokenizer.reserved holds {symbol!r}"
+            refuse("tokenizer.reserved", f"{found}; give symbols without white space, each once, other than the built-in ones")
+            break

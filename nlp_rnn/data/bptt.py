@@ -1,0 +1,140 @@
+"""A split as one long text, cut into rows that are read on from batch to batch: what language models train on.
+
+The ids of all texts stand one after the other, each text ended by EOS_ID. Row b of a batch continues row b of the batch
+before. Source: Zaremba et al. 2014; random window lengths: Merity et al. 2018, section 4.1.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from nlp_rnn.config.settings import TrainingConfig
+from nlp_rnn.data.bucketing import Batch
+from nlp_rnn.data.token_cache import TokenCache
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.special_ids import EOS_ID, PAD_ID, UNK_ID
+
+_STEP = 5  # drawn window lengths are multiples of it, as are the chunks that the fast layers compute
+_MOST_UNKNOWN = 0.8  # of the tokens: there is next to nothing to learn
+_SHORT_SHARE = 0.05  # of the windows have half the length
+
+
+class TokenStream:
+    """The ids of a split, cut into `batch_size` rows of equal length.
+
+    The first id is predicted too, from EOS_ID: every id is a target once.
+
+    Args:
+      cache: from `datasets.prepare_stream`.
+      drop_remainder: whether the last ids, fewer than `batch_size`, are left out (training); else the last row is
+        filled up at weight 0.
+      rows: which of the rows to read; None: all.
+    """
+
+    def __init__(self, cache: TokenCache, batch_size: int, *, drop_remainder: bool, rows: slice | None = None) -> None:
+        self._rows = np.arange(batch_size)[rows or slice(None)]
+        self._path, self.num_tokens, self.batch_size = cache.path / "ids.bin", int(cache.offsets[-1]), batch_size
+        self.row_length = self.num_tokens // batch_size if drop_remainder else -(-self.num_tokens // batch_size)
+
+    def read(self, start: int, length: int) -> Batch:
+        """Positions start to start + length of the rows.
+
+        Returns:
+          (token_ids int32 [rows, length], the ids that follow them int32 [rows, length], weights float32 [rows, length]: 0
+          behind the row's last id).
+        """
+        token_ids = np.full((len(self._rows), length + 1), PAD_ID, np.int32)
+        with open(self._path, "rb") as file:
+            for place, row in enumerate(self._rows.tolist()):
+                first = row * self.row_length + start  # the place of the first target; its input stands before it
+                found = max(0, min(length, self.row_length - start, self.num_tokens - first))
+                file.seek(4 * max(first - 1, 0))
+                read = np.frombuffer(file.read(4 * (found + (first > 0))), np.int32) if found else np.zeros(0, np.int32)
+                ids = read if first else np.concatenate([[EOS_ID], read]).astype(np.int32)
+                token_ids[place, : len(ids)] = ids
+        steps = start + np.arange(length)
+        is_own = (steps < self.row_length) & (self._rows[:, None] * self.row_length + steps < self.num_tokens)
+        return token_ids[:, :-1], token_ids[:, 1:], is_own.astype(np.float32)
+
+    def windows(self, length: int, *, is_fixed: bool = False) -> list[tuple[int, int]]:
+        """(start, length) of windows of equal length; the last one is shorter, unless `is_fixed`, and then goes beyond the rows' end."""
+        return [(start, length if is_fixed else min(length, self.row_length - start)) for start in range(0, self.row_length, length)]
+
+
+def check_length(cache: TokenCache, config: TrainingConfig) -> None:
+    """Refuses a text to train on that does not fill a window in each row of a batch, or of which no word is known.
+
+    Raises:
+      ConfigError: with the numbers.
+    """
+    unknown = unknown_share(cache)
+    if unknown > _MOST_UNKNOWN:
+        raise ConfigError(
+            f"tokenizer.vocabulary: {unknown:.0%} of the tokens of data.train are not in the vocabulary; give one of the same language "
+            "and case, or leave tokenizer.vocabulary empty to make one from the text"
+        )
+    text = TokenStream(cache, config.batch_size, drop_remainder=True)
+    if text.row_length < config.window:
+        raise ConfigError(
+            f"data.train has {text.num_tokens:,} tokens, too few for training.batch_size {config.batch_size} rows of one window of "
+            f"training.window {config.window}; give more text, or lower both"
+        )
+
+
+def unknown_share(cache: TokenCache) -> float:
+    """The share of ids that are UNK_ID, 0-1; read in constant memory."""
+    unknown = total = 0
+    with open(cache.path / "ids.bin", "rb") as file:
+        while len(ids := np.fromfile(file, np.int32, 2**20)):
+            unknown, total = unknown + int((ids == UNK_ID).sum()), total + len(ids)
+    return unknown / max(total, 1)
+
+
+class WindowStream:
+    """The training batches of a `TokenStream`, whose cuts depend on seed and epoch only; can start in mid-epoch.
+
+    Args:
+      max_steps: of an epoch, which then reads on where the one before stopped; 0: an epoch is the whole text.
+      is_fixed: see `TokenStream.windows`.
+    """
+
+    def __init__(self, stream: TokenStream, *, window: int, is_random: bool, seed: int, max_steps: int = 0, is_fixed: bool = False) -> None:
+        self._stream, self._window, self._is_random, self._seed, self._max_steps = stream, window, is_random, seed, max_steps
+        self._is_fixed = is_fixed
+        self._planned: dict[int, list[tuple[int, int]]] = {}  # of the last epoch asked for: callbacks ask after every step
+        self.epoch = self.first_step = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Of the current epoch."""
+        return len(self.plan(self.epoch))
+
+    def num_steps(self, epochs: int) -> int:
+        """Of all epochs together."""
+        return sum(len(self.plan(epoch)) for epoch in range(epochs))
+
+    def plan(self, epoch: int) -> list[tuple[int, int]]:
+        """(start, length) of an epoch's windows."""
+        if epoch not in self._planned:
+            self._planned = {epoch: self._plan(epoch)}
+        return self._planned[epoch]
+
+    def _plan(self, epoch: int) -> list[tuple[int, int]]:
+        whole = self._draw(epoch) if self._is_random else self._stream.windows(self._window, is_fixed=self._is_fixed)
+        if not self._max_steps:
+            return whole
+        first = epoch * self._max_steps % len(whole)
+        return (whole[first:] + whole[:first])[: self._max_steps]
+
+    def _draw(self, epoch: int) -> list[tuple[int, int]]:
+        generator, plan, start = np.random.default_rng([self._seed, epoch]), [], 0
+        while start < self._stream.row_length:
+            usual = self._window / 2 if generator.random() < _SHORT_SHARE else self._window
+            length = max(_STEP, _STEP * round(generator.normal(usual, 5) / _STEP))
+            plan.append((start, min(length, self._stream.row_length - start)))
+            start += length
+        return plan
+
+    def __call__(self) -> Iterator[Batch]:
+        for start, length in self.plan(self.epoch)[self.first_step :]:
+            yield self._stream.read(start, length)

@@ -1,0 +1,248 @@
+"""Examples -> cached token ids, and batches -> tf.data.
+
+Texts are tokenised once; their ids lie on disk, keyed by a digest of texts and tokenizer, and are read row by row
+(`batches`), so that a corpus may be larger than RAM.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from nlp_rnn import files
+from nlp_rnn.config.settings import Config, DataConfig, TokenizerConfig
+from nlp_rnn.data.bptt import check_length
+from nlp_rnn.data.bucketing import Batches
+from nlp_rnn.data.corpus import Corpus, label_names
+from nlp_rnn.data.inputs import Inputs
+from nlp_rnn.data.readers import Example
+from nlp_rnn.data.token_cache import PairCache, TokenCache
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.progress import track
+from nlp_rnn.special_ids import EOS_ID, PAD_ID, UNK_ID
+from nlp_rnn.tokenization.build import build_tokenizer
+from nlp_rnn.tokenization.encoding import encode, ids_where
+from nlp_rnn.tokenization.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 3  # of the cache
+
+
+def write_cache(path: Path, examples: Iterable[tuple[str, int]], encode_texts: Callable[[tf.Tensor], tf.RaggedTensor]) -> None:
+    """Tokenises (text, label) pairs into a folder, in constant memory."""
+    lengths, labels = [], []
+    stream = iter(examples)
+    with open(path / "ids.bin", "wb") as file:
+        while chunk := list(itertools.islice(stream, 512)):
+            ids = encode_texts(tf.constant([text for text, _ in chunk]))
+            ids.flat_values.numpy().astype(np.int32).tofile(file)
+            lengths.append(ids.row_lengths().numpy())
+            labels.append(np.array([label for _, label in chunk], np.int32))
+    np.save(path / "offsets.npy", np.concatenate([[0], *lengths]).cumsum(dtype=np.int64))
+    np.save(path / "labels.npy", np.concatenate([np.zeros(0, np.int32), *labels]))
+
+
+def prepare_inputs(corpus: Corpus, config: Config) -> tuple[Inputs, Tokenizer]:
+    """What the config's model is trained on; computed once, then found on disk.
+
+    Raises:
+      ConfigError: see `corpus.label_names`, `prepare_pairs`, `bptt.check_length`.
+    """
+    data, seed, sampling = config.data, config.seed, config.tokenizer.sampling
+    tokenizer = prepare_tokenizer(corpus, data, config.tokenizer, config.training.start_from or config.model.init_from)
+    labels = label_names(corpus) if config.task == "sentiment" else []
+    numbers = {label: number for number, label in enumerate(labels)}
+    caches: list[Any] = []
+    for split in ("train", "validation"):
+        if config.task == "sentiment":
+            caches.append(prepare_split(corpus, split, data, tokenizer, numbers))
+        elif config.task == "translation":
+            caches.append(prepare_pairs(corpus, split, data, tokenizer))
+        else:
+            caches.append(prepare_stream(corpus, split, data, tokenizer, is_reversed=config.model.is_reversed))
+            check_length(caches[0], config.training)
+    digests = {f"the text of data.{split}": corpus.facts[split].digest for split in ("train", "validation")}
+    digests["the vocabulary"] = hashlib.blake2b(tokenizer.vocabulary_text().encode(), digest_size=16).hexdigest()
+    resample = Resampling(tokenizer, sampling, seed) if sampling else None
+    return Inputs(caches[0], caches[1], tokenizer.vocab_size, labels, digests, resample), tokenizer
+
+
+def prepare_tokenizer(corpus: Corpus, data: DataConfig, config: TokenizerConfig, start_from: str = "") -> Tokenizer:
+    """The tokenizer of a surveyed corpus, trained on its train split only, on both sides of pairs; or found on disk.
+
+    Args:
+      start_from: a run directory whose tokenizer to take instead.
+    """
+    if start_from:
+        return Tokenizer.load(Path(start_from) / "tokenizer")
+    given = _file_digest(Path(config.vocabulary)) if config.vocabulary else ""
+    sides = 1 + corpus.is_parallel
+    key = _key(train=corpus.facts["train"].digest, tokenizer=dataclasses.asdict(config), vocabulary=given, sides=sides)
+    folder = cache_folder(data) / f"tokenizer-{key}"
+    if not folder.exists():
+        logger.info("tokenizer: %s", f"reading {config.vocabulary}" if given else "training it on the train split")
+        with _unless_another_was_first(folder) as temporary:
+            examples = track(corpus.examples("train"), "training the tokenizer", corpus.facts["train"].num_examples)
+            build_tokenizer(config, (text for example in examples for text in example[:sides])).save(temporary)
+    return Tokenizer.load(folder)
+
+
+def prepare_split(corpus: Corpus, split: str, data: DataConfig, tokenizer: Tokenizer, label_ids: dict[str, int]) -> TokenCache:
+    """The token ids of one split; computed once, then found on disk.
+
+    Args:
+      corpus: surveyed.
+      label_ids: label -> class number.
+    """
+    how: dict[str, object] = {"max_length": data.max_length, "keep": data.keep, "labels": label_ids}
+
+    def encode_texts(texts: tf.Tensor) -> tf.RaggedTensor:
+        return encode(tokenizer, texts, data.max_length, data.keep)
+
+    return _prepare_ids(corpus, split, data, tokenizer, how, encode_texts, lambda example: (example.text, label_ids[example.label]))
+
+
+def prepare_stream(
+    corpus: Corpus, split: str, data: DataConfig, tokenizer: Tokenizer, *, side: str = "text", is_reversed: bool = False
+) -> TokenCache:
+    """The token ids of one split's whole texts, each ended by EOS_ID. Computed once, then found on disk.
+
+    Args:
+      side: "text", or "label": of pairs the target sentence.
+      is_reversed: whether the ids of each text, but for its end, are in reversed order.
+    """
+
+    def encode_texts(texts: tf.Tensor) -> tf.RaggedTensor:
+        ids = tokenizer.tokenize(texts)
+        if is_reversed:
+            ids = tf.RaggedTensor.from_row_lengths(tf.reverse(ids.flat_values, [0]), tf.reverse(ids.row_lengths(), [0]))
+            ids = tf.gather(ids, tf.range(ids.nrows() - 1, -1, -1))
+        return tf.concat([ids, tf.fill([ids.nrows(), 1], EOS_ID)], axis=1)
+
+    how: dict[str, object] = {"ends": EOS_ID}
+    if side != "text":
+        how["side"] = side
+    if is_reversed:
+        how["is_reversed"] = True
+    return _prepare_ids(corpus, split, data, tokenizer, how, encode_texts, lambda example: (getattr(example, side), 0))
+
+
+def prepare_pairs(corpus: Corpus, split: str, data: DataConfig, tokenizer: Tokenizer) -> PairCache:
+    """The token ids of one split; computed once, then found on disk. Pairs longer than data.max_length are left out.
+
+    Raises:
+      ConfigError: if none is left.
+    """
+    sides = [prepare_stream(corpus, split, data, tokenizer, side=side) for side in ("text", "label")]
+    is_short = (sides[0].lengths - 1 <= data.max_length) & (sides[1].lengths - 1 <= data.max_length)
+    if not is_short.any():
+        raise ConfigError(f"data.max_length is {data.max_length} tokens, but every pair of data.{split} is longer; raise it")
+    if not is_short.all():
+        logger.info("left out of %s: %s pairs longer than data.max_length, %d tokens", split, f"{(~is_short).sum():,}", data.max_length)
+    return PairCache(sides[0], sides[1], np.flatnonzero(is_short))
+
+
+def _prepare_ids(
+    corpus: Corpus, split: str, data: DataConfig, tokenizer: Tokenizer, how: dict[str, object],
+    encode_texts: Callable[[tf.Tensor], tf.RaggedTensor], read: Callable[[Example], tuple[str, int]],
+) -> TokenCache:  # fmt: skip
+    vocabulary = hashlib.blake2b(tokenizer.vocabulary_text().encode(), digest_size=16).hexdigest()
+    key = _key(texts=corpus.facts[split].digest, vocabulary=vocabulary, tokenizer=tokenizer.settings(), **how)
+    folder = cache_folder(data) / f"ids-{key}"
+    if not folder.exists():
+        logger.info("token ids: computing those of the %s split, into %s", split, folder)
+        with _unless_another_was_first(folder) as temporary:
+            examples = track(corpus.examples(split), f"tokenizing {split}", corpus.facts[split].num_examples)
+            write_cache(temporary, map(read, examples), encode_texts)
+    return TokenCache.load(folder)
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() if path.is_file() else "missing"
+
+
+def cache_folder(data: DataConfig) -> Path:
+    """Where token ids are kept."""
+    return Path(data.cache_dir or os.environ.get("NLP_RNN_CACHE") or Path.home() / ".cache" / "nlp-rnn")
+
+
+@contextlib.contextmanager
+def _unless_another_was_first(folder: Path) -> Iterator[Path]:
+    """A folder to fill, renamed at the end: runs that start at once compute the same and do not disturb each other."""
+    with contextlib.suppress(FileExistsError), files.atomic_folder(folder) as temporary:
+        yield temporary
+
+
+def _key(**facts: object) -> str:
+    return hashlib.blake2b(json.dumps([_FORMAT, facts], sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+# --- tf.data -------------------------------------------------------------------------------------------------------
+
+
+class Resampling:
+    """Subword regularisation: draws other segmentations of the texts that ids stand for, so that nothing but ids need be kept.
+
+    Of a truncated text, its parts are put together. Other segmentations than the best have more pieces: `time` may grow.
+
+    Args:
+      temperature, seed: see `Tokenizer.sample`; a draw depends on seed, epoch and step only.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, temperature: float, seed: int) -> None:
+        self._tokenizer, self._temperature, self._seed = tokenizer, temperature, seed
+        signature = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([2], tf.int32)]
+        self._compiled = tf.function(self.draw, input_signature=signature)
+
+    def __call__(self, token_ids: np.ndarray, epoch: int, step: int) -> np.ndarray:
+        """See `draw`."""
+        return self._compiled(token_ids, self.place(epoch, step)).numpy()
+
+    def place(self, epoch: int, step: int) -> np.ndarray:
+        """int32 [2], what a draw depends on."""
+        return np.array([(self._seed * 1009 + epoch) % 2**31, step], np.int32)
+
+    def draw(self, token_ids: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+        """int32 [batch, time] -> int32 [batch, any], both right-padded with PAD_ID; rows that end with EOS_ID still do, and rows of
+        padding stay so."""
+        is_padding, has_end = tf.reduce_all(token_ids == PAD_ID, axis=1), tf.reduce_any(token_ids == EOS_ID, axis=1)
+        is_unknown = (token_ids[:, 0] == UNK_ID) & tf.reduce_all(token_ids[:, 1:] == PAD_ID, axis=1)  # what stands for no text
+        texts = tf.where(is_unknown, "", self._tokenizer.detokenize(token_ids))
+        drawn = self._tokenizer.sample(texts, temperature=self._temperature, seed=place)
+        is_missing = (drawn.row_lengths() == 0) & ~is_padding & ~has_end
+        return tf.concat([drawn, ids_where(is_missing, UNK_ID), ids_where(has_end, EOS_ID)], axis=1).to_tensor(PAD_ID)
+
+
+def make_dataset(batches: Batches, *, is_fixed: bool = False) -> tf.data.Dataset:
+    """A prefetching tf.data set of some batches.
+
+    The graph is told the number of rows, which is that of the first batch: the fast recurrent layers halve them.
+
+    Args:
+      is_fixed: whether the time steps are those of the first batch too, which the graph is told then.
+    """
+
+    def spec(array: np.ndarray) -> tf.TensorSpec:
+        return tf.TensorSpec(array.shape if is_fixed else [len(array)] + [None] * (array.ndim - 1), array.dtype)
+
+    begun = [batches.read()]
+    first = next(begun[0])
+
+    def read() -> Iterator[Any]:
+        return itertools.chain([first], begun.pop()) if begun else batches.read()
+
+    dataset = tf.data.Dataset.from_generator(read, output_signature=tf.nest.map_structure(spec, first))
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    options.autotune.enabled = False  # nothing here is to be tuned, and to stop the tuner takes up to 15 seconds an epoch
+    return dataset.apply(tf.data.experimental.assert_cardinality(batches.count)).prefetch(4).with_options(options)

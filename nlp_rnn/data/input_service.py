@@ -1,0 +1,153 @@
+"""Batches that other machines read, redraw and pad: TensorFlow's tf.data service.
+
+The workers need TensorFlow and the files of token ids, at the same paths as the trainer; not this package. A batch has a number:
+batches come in any order and are put in order here, so that a training is the same with and without the service. To the trainer a
+killed worker looks like a slow one (TensorFlow still waited after a minute): once nothing has come for hardware.connect_seconds,
+what is missing of the batches asked for is read here, and the workers are asked for the next ones.
+Source: tf.data.experimental.service.
+"""
+
+import contextlib
+import logging
+import queue
+import threading
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from nlp_rnn.config.settings import HardwareConfig
+from nlp_rnn.data.bucketing import IdReader, Reader
+from nlp_rnn.data.service_address import check_answers, first_line
+from nlp_rnn.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_NUM_ORDERED = 500  # batches that the service is asked for at a time; no more wait here for the one whose turn it is
+_BUFFER_BYTES = 4096  # a text has some hundred bytes; TensorFlow would read 256 KB for each
+
+
+def served(reader: IdReader, hardware: HardwareConfig) -> Reader:
+    """A reader of the same batches, whose work is done by the workers of hardware.input_service.
+
+    Raises:
+      ConfigError: if nothing listens there; when batches are read, if a worker cannot read the ids or none comes in
+        hardware.connect_seconds.
+    """
+    check_answers(hardware.input_service, "hardware.input_service", hardware.connect_seconds)
+
+    def read(plan: list[np.ndarray], epoch: int = 0, first_step: int = 0) -> Iterator[list[np.ndarray]]:
+        for start in range(0, len(plan), _NUM_ORDERED):
+            yield from _read_some(reader, plan[start : start + _NUM_ORDERED], epoch, first_step + start, hardware)
+
+    return read
+
+
+def _read_some(
+    reader: IdReader, plan: list[np.ndarray], epoch: int, first_step: int, hardware: HardwareConfig
+) -> Iterator[list[np.ndarray]]:  # fmt: skip
+    waiting: dict[int, list[np.ndarray]] = {}
+    num_lost = 0
+    with contextlib.closing(_arrivals(_dataset(reader, plan, epoch, first_step, hardware.input_service), hardware)) as arrivals:
+        for number, indices in enumerate(plan):
+            while number not in waiting and (arrived := next(arrivals, None)):
+                waiting[arrived[0]] = arrived[1]
+            if number not in waiting:
+                num_lost += 1
+                waiting[number] = next(reader([indices], epoch, first_step + number))
+            yield waiting.pop(number)
+    if num_lost:
+        logger.warning("hardware.input_service: %d batches did not come, as of a worker that was lost; they were read here", num_lost)
+
+
+def _dataset(reader: IdReader, plan: list[np.ndarray], epoch: int, first_step: int, address: str) -> tf.data.Dataset:
+    """Elements (number of a batch in the plan, its ids), in any order."""
+    num_sides = len(reader.caches)
+    places = [reader.places(indices) for indices in plan]
+    seeds = np.zeros((len(plan), num_sides, 2), np.int32)
+    if reader.resample:
+        for number in range(len(plan)):
+            seeds[number] = [reader.resample.place(epoch, num_sides * (first_step + number) + side) for side in range(num_sides)]
+    paths = [cache.path.resolve() / "ids.bin" for cache in reader.caches]
+
+    @tf.autograph.experimental.do_not_convert
+    def read(number: tf.Tensor, starts: tf.Tensor, lengths: tf.Tensor, times: tf.Tensor, seeds: tf.Tensor) -> Any:
+        sides = []
+        for side, (path, fill) in enumerate(zip(paths, reader.fills, strict=True)):
+            ids = _read_rows(path, starts[side], lengths[side], times[side], fill)
+            sides.append(reader.resample.draw(ids, seeds[side]) if reader.resample else ids)
+        return number, tuple(sides)
+
+    def stacked(name: str) -> np.ndarray:
+        return np.array([[getattr(place, name) for place in sides] for sides in places])
+
+    elements = (np.arange(len(plan)), stacked("starts"), stacked("lengths"), stacked("time").astype(np.int32), seeds)
+    service = tf.data.experimental.service
+    distribute = service.distribute(processing_mode=service.ShardingPolicy.DYNAMIC, service=f"grpc://{address}")
+    return (
+        tf.data.Dataset.from_tensor_slices(elements).map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False).apply(distribute)
+    )
+
+
+def _read_rows(path: Path, starts: tf.Tensor, lengths: tf.Tensor, time: tf.Tensor, fill: int) -> tf.Tensor:
+    """What `Places.read` returns, in core operations. Of a missing row the file's first id is read and cut off again."""
+    size = path.stat().st_size
+
+    @tf.autograph.experimental.do_not_convert
+    def read_row(start: tf.Tensor, length: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.FixedLengthRecordDataset(str(path), 4 * length, 4 * start, size - 4 * (start + length), _BUFFER_BYTES)
+
+    rows = tf.data.Dataset.from_tensor_slices((starts, tf.maximum(lengths, 1))).flat_map(read_row)
+    texts = tf.strings.substr(rows.batch(starts.shape[0]).get_single_element(), tf.zeros_like(lengths), 4 * lengths)
+    ids = tf.io.decode_raw(texts, tf.int32, fixed_length=4 * time)
+    first = tf.where(lengths == 0, fill, ids[:, 0])
+    return tf.concat([first[:, None], ids[:, 1:]], axis=1)
+
+
+def _arrivals(dataset: tf.data.Dataset, hardware: HardwareConfig) -> Generator[tuple[int, list[np.ndarray]], None, None]:
+    """What a data set yields until nothing comes for hardware.connect_seconds; read in a thread, since TensorFlow waits without end."""
+    found: queue.Queue[Any] = queue.Queue(maxsize=16)
+    is_over = threading.Event()
+    has_come = False
+
+    def put(item: Any) -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(queue.Full):
+                found.put(item, timeout=0.5)
+                return
+
+    def read() -> None:
+        try:
+            for number, sides in dataset.as_numpy_iterator():
+                put((int(number), list(sides)))
+                if is_over.is_set():
+                    return
+            put(None)
+        except tf.errors.OpError as error:
+            put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        while True:
+            try:
+                item = found.get(timeout=hardware.connect_seconds)
+            except queue.Empty:
+                if has_come:
+                    return
+                raise ConfigError(
+                    f"hardware.input_service is {hardware.input_service}, from which no batch came in {hardware.connect_seconds} seconds "
+                    "(hardware.connect_seconds); start it anew, then the same command goes on where the last checkpoint is"
+                ) from None
+            if item is None:
+                return
+            if isinstance(item, Exception):
+                raise ConfigError(
+                    f"hardware.input_service is {hardware.input_service}, whose worker failed: {first_line(item)}; token ids must be on a "
+                    "disk that the workers share (data.cache_dir), at the same path, and TensorFlow's versions equal"
+                )
+            has_come = True
+            yield item
+    finally:
+        is_over.set()

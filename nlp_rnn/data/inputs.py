@@ -1,0 +1,58 @@
+"""What a model is trained on: the token ids of two splits. Computed once, they are all that training needs; no TensorFlow."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nlp_rnn.data.bucketing import Resampler
+from nlp_rnn.data.token_cache import PairCache, TokenCache
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Token ids and what belongs to them.
+
+    Attributes:
+      train, validation: a PairCache each for the task translation, else a TokenCache.
+      vocab_size: number of ids.
+      labels: class names of a classifier, by class number; else empty.
+      digests: of what the ids were made from, by its name.
+      resample: draws other segmentations (tokenizer.sampling), which takes TensorFlow; or None.
+    """
+
+    train: Any
+    validation: Any
+    vocab_size: int
+    labels: list[str]
+    digests: dict[str, str]
+    resample: Resampler | None = None
+
+
+def save_inputs(inputs: Inputs, folder: Path) -> None:
+    """Copies the ids into an empty folder."""
+    for name, cache in (("train", inputs.train), ("validation", inputs.validation)):
+        if isinstance(cache, PairCache):
+            shutil.copytree(cache.source.path, folder / f"{name}_source")
+            shutil.copytree(cache.target.path, folder / f"{name}_target")
+            np.save(folder / f"{name}_rows.npy", cache.rows)
+        else:
+            shutil.copytree(cache.path, folder / name)
+    facts = {"vocab_size": inputs.vocab_size, "labels": inputs.labels, "digests": inputs.digests}
+    (folder / "facts.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def load_inputs(folder: Path) -> Inputs:
+    """What `save_inputs` wrote."""
+    train, validation = (_load_cache(folder, name) for name in ("train", "validation"))
+    return Inputs(train, validation, **json.loads((folder / "facts.json").read_text(encoding="utf-8")))
+
+
+def _load_cache(folder: Path, name: str) -> TokenCache | PairCache:
+    if (folder / name).is_dir():
+        return TokenCache.load(folder / name)
+    source, target = (TokenCache.load(folder / f"{name}_{side}") for side in ("source", "target"))
+    return PairCache(source, target, np.load(folder / f"{name}_rows.npy"))

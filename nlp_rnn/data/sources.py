@@ -1,0 +1,34 @@
+"""The closed tables of sources: what a config can name, and the function that loads it.
+
+A source is a function of the data settings that returns its splits, each a function that streams examples from the start: nothing is
+held in memory, so that a corpus may be larger than RAM. What a source does not give, `corpus` adds.
+"""
+
+from collections.abc import Callable
+
+from nlp_rnn.config.settings import DataConfig
+from nlp_rnn.data import cldr, corpora, pair_corpora, pair_readers, readers, record_source
+from nlp_rnn.data.readers import Splits
+
+SOURCES: dict[str, Callable[[DataConfig], Splits]] = {
+    "imdb": corpora.load_imdb,
+    "tiny_shakespeare": corpora.load_tiny_shakespeare,
+    "movie_reviews": corpora.load_movie_reviews,
+    "wikitext2": corpora.load_wikitext2,
+    "csv": readers.load_csv,
+    "tsv": readers.load_tsv,
+    "jsonl": readers.load_jsonl,
+    "folders": readers.load_folders,
+    "text": readers.load_text,
+    "documents": readers.load_documents,
+    "records": record_source.load_records,
+}
+
+PAIR_SOURCES: dict[str, Callable[[DataConfig], Splits]] = {
+    "multi30k": pair_corpora.load_multi30k,
+    "tatoeba": pair_corpora.load_tatoeba,
+    "ted_hrlr": pair_corpora.load_ted_hrlr,
+    "cldr": cldr.load_cldr,
+    "aligned": pair_readers.load_aligned,
+    "tmx": pair_readers.load_tmx,
+}

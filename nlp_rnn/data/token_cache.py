@@ -1,0 +1,72 @@
+"""Token ids on disk: of one split's texts, or of its pairs; no TensorFlow."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class TokenCache:
+    """Token ids and labels of one split, on disk.
+
+    Attributes:
+      path: folder with ids.bin (int32, one text after the other), offsets.npy and labels.npy.
+      offsets: int64 [examples + 1]; text n is ids[offsets[n]:offsets[n + 1]].
+      labels: int32 [examples].
+    """
+
+    path: Path
+    offsets: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 [examples], in tokens."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def load(cls, path: Path) -> "TokenCache":
+        """Reads what `datasets.write_cache` wrote."""
+        return cls(path, np.load(path / "offsets.npy"), np.load(path / "labels.npy"))
+
+    def rows(self, indices: Iterable[int]) -> list[np.ndarray]:
+        """The ids of some texts, each int32 [time]; read, not mapped, since mapped pages would count as memory."""
+        with open(self.path / "ids.bin", "rb") as file:
+            return [ids_at(file, int(self.offsets[index]), int(self.offsets[index + 1] - self.offsets[index])) for index in indices]
+
+
+@dataclass(frozen=True)
+class PairCache:
+    """The token ids of one split's pairs, each sentence ended by EOS_ID, on disk.
+
+    Attributes:
+      rows: int64 [pairs]: those that are not too long, by their number in both caches.
+    """
+
+    source: TokenCache
+    target: TokenCache
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 [pairs, 2]: of source and target, in ids, EOS_ID included."""
+        return np.stack([self.source.lengths, self.target.lengths], axis=1)[self.rows]
+
+    @property
+    def num_tokens(self) -> int:
+        """Ids to predict: those of the targets."""
+        return int(self.lengths[:, 1].sum())
+
+
+def ids_at(file: BinaryIO, start: int, length: int) -> np.ndarray:
+    file.seek(4 * start)
+    return np.frombuffer(file.read(4 * length), np.int32)

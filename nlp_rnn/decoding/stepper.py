@@ -1,0 +1,119 @@
+"""One time step of a language model for generation: the same result as `LanguageModel.advance`, in less time.
+
+The first layer's product with the embedding is a table, looked up by id. Products are computed gate by gate: for one text TensorFlow
+then keeps both cores busy (figures: RESULTS.md). Plain TensorFlow, so that
+exported models need no XLA.
+"""
+
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from nlp_rnn.layers.cells import CELLS
+from nlp_rnn.models.language_model import LanguageModel
+
+States = list[list[tf.Tensor]]
+
+_IMPOSSIBLE = -1e9
+
+
+class Stepper(tf.Module):
+    """Copies of a language model's weights, arranged for single steps.
+
+    Args:
+      model: with its weights, in float32; its softmax is full or sampled.
+      never: ids without probability.
+    """
+
+    def __init__(self, model: LanguageModel, *, never: Sequence[int] = ()) -> None:
+        super().__init__()
+        config = model.config
+        self._advance, self._is_residual = _ADVANCE[config.cell], config.is_residual
+        self.vocab_size, self.sizes = model.vocab_size, [[tensor.shape[1] for tensor in layer] for layer in model.zero_states(1)]
+        self._norms = model.norms
+        self._embedding = tf.Variable(model.embedding.embeddings, trainable=False) if config.is_residual else None
+        self._layers = []
+        for number, layer in enumerate(model.recurrent):
+            cell = getattr(layer, "layer", layer).cell
+            kernel, (bias, recurrent_bias) = tf.convert_to_tensor(cell.kernel), _biases(cell)
+            # Of the first layer: what it adds for each id.
+            kernel, bias = (tf.convert_to_tensor(model.embedding.embeddings) @ kernel + bias, None) if not number else (kernel, bias)
+            num_gates = cell.kernel.shape[1] // self.sizes[number][0]
+            weights = (kernel, bias, getattr(cell, "recurrent_kernel", None), recurrent_bias)
+            self._layers.append([_by_gate(weight, num_gates) for weight in weights])
+        self._head = tf.Variable(tf.transpose(model.head.kernel), trainable=False)
+        bias = model.head.bias.numpy()
+        bias[list(never)] = _IMPOSSIBLE
+        self._head_bias = tf.Variable(bias, trainable=False)
+
+    def zero_states(self, batch_size: tf.Tensor) -> States:
+        """The states before a text."""
+        return [[tf.zeros([batch_size, size]) for size in sizes] for sizes in self.sizes]
+
+    def step(self, token_ids: tf.Tensor, states: States) -> tuple[tf.Tensor, States]:
+        """int32 [batch] and the states before it -> hidden float32 [batch, features] and the states behind it."""
+        vectors, found = None, []
+        for number, (kernel, bias, recurrent_kernel, recurrent_bias) in enumerate(self._layers):
+            inputs = vectors
+            recurrent = _products(states[number][0], recurrent_kernel, recurrent_bias)
+            projected = [tf.gather(table, token_ids) for table in kernel] if inputs is None else _products(inputs, kernel, bias)
+            after = self._advance(projected, recurrent, states[number])
+            found.append(after)
+            vectors = after[0]
+            if self._is_residual:
+                inputs = tf.gather(self._embedding, token_ids) if inputs is None else inputs
+                vectors = vectors + inputs if inputs.shape[-1] == vectors.shape[-1] else vectors
+            norm = self._norms[number]
+            vectors = vectors if norm is None else norm(vectors)
+        return vectors, found
+
+    def predict(self, hidden: tf.Tensor) -> tf.Tensor:
+        """float32 [batch, features] -> log-probabilities float32 [batch, vocabulary] of the next id."""
+        return tf.nn.log_softmax(tf.nn.bias_add(hidden @ self._head, self._head_bias))
+
+
+def _by_gate(weight: tf.Tensor | None, num_gates: int) -> list[tf.Variable]:
+    return [] if weight is None else [tf.Variable(part, trainable=False) for part in tf.split(weight, num_gates, axis=-1)]
+
+
+def _products(inputs: tf.Tensor, kernels: list[tf.Variable], biases: list[tf.Variable]) -> list[tf.Tensor]:
+    """float [batch, features] -> of each gate float [batch, units]."""
+    products = [inputs @ kernel for kernel in kernels]
+    return [tf.nn.bias_add(product, bias) for product, bias in zip(products, biases, strict=True)] if biases else products
+
+
+def _biases(cell: keras.layers.Layer) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """What is added to the inputs' projection and to the state's."""
+    bias = tf.convert_to_tensor(cell.bias)
+    return (bias[0], bias[1]) if isinstance(cell, keras.layers.GRUCell) else (bias, None)
+
+
+Gates = list[tf.Tensor]
+
+
+def _lstm(projected: Gates, recurrent: Gates, states: list[tf.Tensor]) -> list[tf.Tensor]:
+    i, f, g, o = (one + other for one, other in zip(projected, recurrent, strict=True))
+    c = tf.sigmoid(f) * states[1] + tf.sigmoid(i) * tf.tanh(g)
+    return [tf.sigmoid(o) * tf.tanh(c), c]
+
+
+def _gru(projected: Gates, recurrent: Gates, states: list[tf.Tensor]) -> list[tf.Tensor]:
+    z, r = (tf.sigmoid(one + other) for one, other in zip(projected[:2], recurrent[:2], strict=True))
+    n = tf.tanh(projected[2] + r * recurrent[2])
+    return [z * states[0] + (1 - z) * n]
+
+
+def _simple_rnn(projected: Gates, recurrent: Gates, states: list[tf.Tensor]) -> list[tf.Tensor]:
+    return [tf.tanh(projected[0] + recurrent[0])]
+
+
+def _linear(cell: str) -> Callable[[Gates, Gates, list[tf.Tensor]], list[tf.Tensor]]:
+    def advance(projected: Gates, recurrent: Gates, states: list[tf.Tensor]) -> list[tf.Tensor]:
+        keep, new = CELLS[cell].cell_class.gates(tf.concat(projected, axis=1))
+        return [keep * states[0] + new]
+
+    return advance
+
+
+_ADVANCE = {"simple_rnn": _simple_rnn, "lstm": _lstm, "gru": _gru, "min_gru": _linear("min_gru"), "min_lstm": _linear("min_lstm")}

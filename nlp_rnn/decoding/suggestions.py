@@ -1,0 +1,176 @@
+"""A text -> its whole words as ids, the word begun at its end, and the likeliest words there: in the graph, by words or subwords."""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from nlp_rnn.decoding.suggestible_words import PROFANE_WORDS, Vocabulary
+from nlp_rnn.models.language_model import LanguageModel
+from nlp_rnn.special_ids import EOS_ID
+from nlp_rnn.tokenization.sentencepiece_files import WORD_START
+from nlp_rnn.tokenization.tokenizer import Tokenizer
+
+MOST_WORDS = 100  # that can be asked for
+IMPOSSIBLE = -1e9  # the score of no word
+
+_BEAM = 12  # beginnings of words kept
+_MAX_PIECES = 6  # of a word
+_WORD_END = r"[\pL\pM\pN_]"
+
+
+class Found(NamedTuple):
+    """words: string [batch, count]; scores: float32 [batch, count], log-probabilities, the highest first, IMPOSSIBLE for no word."""
+
+    words: tf.Tensor
+    scores: tf.Tensor
+
+
+class WordProposals:
+    """The words of a language model over words.
+
+    Args:
+      tokenizer: of level word.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        vocabulary = Vocabulary(tokenizer)
+        self._words = tf.constant(vocabulary.words)
+        self._is_proposable = tf.constant(vocabulary.is_proposable)
+        self._is_decent = tf.constant(vocabulary.is_proposable & ~vocabulary.is_profane)
+
+    def read(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
+        """string [batch] -> ids of the whole words, ragged int32 [batch, (time)], and the word begun, string [batch], or ""."""
+        end = r"\S" if self._tokenizer.splitter == "whitespace" else _WORD_END
+        begun = _begun(text, self._tokenizer.pieces(text), end)
+        return _but_last(self._tokenizer.tokenize(text), begun != ""), begun
+
+    def find(self, log_probabilities: tf.Tensor, states: tf.Tensor, begun: tf.Tensor, allow_profanity: tf.Tensor) -> Found:
+        """The likeliest words behind a text.
+
+        Args:
+          log_probabilities: float32 [batch, vocabulary] of the next id. states: those of the model behind the text.
+          begun: what the words begin with; their probabilities are then given that.
+          allow_profanity: bool [batch].
+        """
+        matches = self._begin_with(begun) & self._is_proposable
+        total = tf.reduce_logsumexp(tf.where(matches, log_probabilities, IMPOSSIBLE), axis=1, keepdims=True)
+        log_probabilities -= tf.where(begun[:, None] == "", 0.0, total)
+        allowed = matches & tf.where(allow_profanity[:, None], self._is_proposable, self._is_decent)
+        scores, ids = tf.math.top_k(tf.where(allowed, log_probabilities, IMPOSSIBLE), min(MOST_WORDS, len(self._words)))
+        return Found(tf.gather(self._words, ids), scores)
+
+    def _begin_with(self, begun: tf.Tensor) -> tf.Tensor:
+        """string [batch] -> bool [batch, vocabulary]"""
+        words = tf.broadcast_to(self._words, tf.stack([tf.size(begun), tf.size(self._words)]))
+        return _starts_with(words, begun[:, None])
+
+
+class SubwordProposals:
+    """The words of a language model over subwords, by a beam search over their pieces.
+
+    A word is what stands between spaces, up to a sign. It begins with a piece that begins with U+2581 and goes on with pieces
+    that hold a letter or a digit; its probability is that of its pieces and of an end behind them, and of several
+    segmentations the likeliest counts. Words of more than six pieces, or of bytes, are not found.
+
+    Args:
+      tokenizer: of level subword.
+    """
+
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        names = tokenizer.texts()
+        ids = np.arange(len(names))
+        is_word_like = np.array([any(character.isalnum() for character in name) for name in names]) & (ids > EOS_ID)
+        begins = np.array([name.startswith(WORD_START) for name in names])
+        self._is_first = tf.constant(begins & (is_word_like | np.array([name == WORD_START for name in names])))
+        self._is_inner = tf.constant(is_word_like & ~begins)
+        self._ends = tf.constant(begins | (ids == EOS_ID) | (~is_word_like & (ids > EOS_ID)))
+        self._texts = tf.constant([name.removeprefix(WORD_START) for name in names])
+
+    def read(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
+        """As `WordProposals.read`: ids of pieces."""
+        words = tf.strings.split(self._tokenizer.normalize(text))
+        begun = _begun(text, words, _WORD_END)
+        return self._tokenizer.tokenize(tf.strings.reduce_join(_but_last(words, begun != ""), axis=-1, separator=" ")), begun
+
+    def find(self, log_probabilities: tf.Tensor, states: tf.Tensor, begun: tf.Tensor, allow_profanity: tf.Tensor) -> Found:
+        """As `WordProposals.find`; a completion's probability is that among the words found.
+
+        Args:
+          states: float32 [batch, size], packed.
+        """
+        words, scores = self._search(log_probabilities, states, begun)
+        total = tf.reduce_logsumexp(scores, axis=1, keepdims=True)
+        scores = tf.where((begun[:, None] == "") | (scores < IMPOSSIBLE / 2), scores, scores - total)
+        is_profane = tf.reduce_any(tf.strings.lower(words, encoding="utf-8")[:, :, None] == tf.constant(PROFANE_WORDS), axis=2)
+        scores, order = tf.math.top_k(tf.where(is_profane & ~allow_profanity[:, None], IMPOSSIBLE, scores), scores.shape[1])
+        return Found(tf.gather(words, order, batch_dims=1), scores)
+
+    def _search(self, log_probabilities: tf.Tensor, states: tf.Tensor, begun: tf.Tensor) -> Found:
+        batch, num_pieces = tf.shape(log_probabilities)[0], log_probabilities.shape[1]
+        texts, scores = tf.fill([batch, 1], ""), tf.zeros([batch, 1])
+        next_scores, states, width = log_probabilities[:, None], states[:, None], 1
+        words, finished = [], []
+        for number in range(_MAX_PIECES):
+            allowed = self._fit(texts, begun) & (self._is_inner if number else self._is_first)
+            candidates = tf.where(allowed, scores[:, :, None] + next_scores, IMPOSSIBLE)
+            scores, places = tf.math.top_k(tf.reshape(candidates, [batch, width * num_pieces]), _BEAM)
+            parents, pieces = places // num_pieces, places % num_pieces
+            texts = tf.strings.join([tf.gather(texts, parents, batch_dims=1), tf.gather(self._texts, pieces)])
+            states = tf.gather(states, parents, batch_dims=1)
+            width = _BEAM
+            hidden, after = self._model.advance(
+                tf.reshape(pieces, [-1]), self._model.unpack_states(tf.reshape(states, [-1, states.shape[2]]))
+            )
+            next_scores = tf.reshape(self._model.head(hidden), [batch, width, num_pieces])
+            states = tf.reshape(self._model.pack_states(after), [batch, width, states.shape[2]])
+            end = tf.reduce_logsumexp(tf.where(self._ends, next_scores, IMPOSSIBLE), axis=2)
+            is_whole = _starts_with(texts, begun[:, None]) & (scores > IMPOSSIBLE / 2) & (texts != "")
+            words.append(texts)
+            finished.append(tf.where(is_whole, scores + end, IMPOSSIBLE))
+        return _distinct(tf.concat(words, axis=1), tf.concat(finished, axis=1))
+
+    def _fit(self, texts: tf.Tensor, begun: tf.Tensor) -> tf.Tensor:
+        """bool [batch, beam, pieces]: whether text and piece together begin as `begun` does, or `begun` as they do."""
+        lengths = tf.minimum(tf.strings.length(texts), tf.strings.length(begun)[:, None])
+        rest = tf.strings.substr(tf.broadcast_to(begun[:, None], tf.shape(texts)), lengths, tf.fill(tf.shape(texts), 2**30))
+        shape = tf.concat([tf.shape(texts), tf.shape(self._texts)], axis=0)
+
+        def compare() -> tf.Tensor:
+            left, right = tf.broadcast_to(rest[:, :, None], shape), tf.broadcast_to(self._texts, shape)
+            left, right = (tf.reshape(each, [-1]) for each in (left, right))
+            return tf.reshape(_starts_with(left, right) | _starts_with(right, left), shape)
+
+        return tf.cond(tf.reduce_all(rest == ""), lambda: tf.ones(shape, tf.bool), compare)
+
+
+def _begun(text: tf.Tensor, words: tf.RaggedTensor, end: str) -> tf.Tensor:
+    """The last word, string [batch], where the text and the word end in what matches `end`; else ""."""
+    last = tf.concat([tf.fill([words.nrows(), 1], ""), words], axis=1)[:, -1:].to_tensor("")[:, 0]
+    is_begun = tf.strings.regex_full_match(text, f"(?s).*{end}") & tf.strings.regex_full_match(last, f"(?s).*{end}")
+    return tf.where(is_begun, last, "")
+
+
+def _but_last(rows: tf.RaggedTensor, is_cut: tf.Tensor) -> tf.RaggedTensor:
+    """Ragged [batch, (time)] without its last element where `is_cut`, bool [batch]."""
+    lengths = rows.row_lengths() - tf.cast(is_cut, tf.int64)
+    return tf.ragged.boolean_mask(rows, tf.ragged.range(rows.row_lengths()) < lengths[:, None])
+
+
+def _starts_with(texts: tf.Tensor, beginnings: tf.Tensor) -> tf.Tensor:
+    """string, string of the same shape (or one that broadcasts) -> bool"""
+    beginnings = tf.broadcast_to(beginnings, tf.shape(texts))
+    return tf.strings.substr(texts, tf.zeros_like(tf.strings.length(texts)), tf.strings.length(beginnings)) == beginnings
+
+
+def _distinct(words: tf.Tensor, scores: tf.Tensor) -> Found:
+    """Sorted by score, each word once."""
+    scores, order = tf.math.top_k(scores, scores.shape[1])
+    words = tf.gather(words, order, batch_dims=1)
+    count = words.shape[1]
+    is_earlier = tf.constant(np.tril(np.ones((count, count), bool), -1))
+    is_repeated = tf.reduce_any((words[:, :, None] == words[:, None]) & is_earlier, axis=2)
+    scores, order = tf.math.top_k(tf.where(is_repeated, IMPOSSIBLE, scores), count)
+    return Found(tf.gather(words, order, batch_dims=1), scores)

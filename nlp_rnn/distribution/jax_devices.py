@@ -1,0 +1,63 @@
+"""The devices of a training on Keras's backend JAX; no TensorFlow.
+
+Each device computes an equal part of every global batch's rows (`keras.distribution.DataParallel`). Arrays are global
+here: sums over the batch are sums over all devices, and need no help of ours.
+"""
+
+import importlib.util
+import logging
+from typing import Any
+
+from nlp_rnn.config.settings import Config
+from nlp_rnn.distribution.placement import Placement
+from nlp_rnn.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+def start_devices(config: Config) -> Placement:
+    """Finds the devices, once a process, before a model is made.
+
+    Raises:
+      ConfigError: if there are no such devices, or a setting needs TensorFlow.
+    """
+    _check(config)
+    devices = _devices(config.hardware.strategy, config.hardware.num_replicas)
+    import keras
+
+    parallel = keras.distribution.DataParallel(devices=[f"{each.platform}:{each.id}" for each in devices]) if len(devices) > 1 else None
+    keras.distribution.set_distribution(parallel)
+    logger.info("hardware: JAX, %d x %s", len(devices), devices[0].device_kind)
+    return Placement(num_replicas=len(devices), name="jax")
+
+
+def _check(config: Config) -> None:
+    if importlib.util.find_spec("jax") is None:
+        raise ConfigError(
+            "KERAS_BACKEND is jax, which needs the package jax; install it: pip install 'nlp-rnn[jax]', or unset KERAS_BACKEND"
+        )
+    if config.hardware.strategy == "multi_worker":
+        raise ConfigError("hardware.strategy is multi_worker, which is TensorFlow's; on JAX one machine trains: use auto")
+    for key, value, allowed in (
+        ("training.optimizer", config.training.optimizer, ("adam", "adamw", "sgd")),
+        ("training.gradient_accumulation", config.training.gradient_accumulation, (1,)),
+        ("training.tensorboard", config.training.tensorboard, (False,)),
+        ("tokenizer.sampling", config.tokenizer.sampling, (0,)),
+        ("model.softmax", config.model.softmax, ("full", "sampled")),
+    ):
+        if value not in allowed:
+            values = ", ".join(str(each) for each in allowed)
+            raise ConfigError(f"{key} is {value}, which needs Keras's backend tensorflow, but KERAS_BACKEND is jax; use {values}")
+
+
+def _devices(strategy: str, num_replicas: int) -> list[Any]:
+    import jax
+
+    try:
+        found = jax.devices(None if strategy in ("auto", "mirrored") else strategy)
+    except RuntimeError as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ConfigError(f"hardware.strategy is {strategy}, but JAX finds no such device ({reason}); use auto") from None
+    if num_replicas > len(found):
+        raise ConfigError(f"hardware.num_replicas is {num_replicas}, but JAX finds {len(found)} devices; use 0 for all of them")
+    return found[: num_replicas or (1 if strategy in ("cpu", "gpu") else None)]

@@ -1,0 +1,120 @@
+"""Scores of a model of characters on a split, and the originality of what it writes."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from nlp_rnn.data import datasets
+from nlp_rnn.data.corpus import Corpus
+from nlp_rnn.evaluation import inspection, originality
+from nlp_rnn.evaluation.classifier import corpus_with
+from nlp_rnn.evaluation.language_model import load_language_model, score_text
+from nlp_rnn.evaluation.typing_metrics import PerplexityMeter
+from nlp_rnn.export import generation_client
+from nlp_rnn.export.generation import GenerationModule
+from nlp_rnn.special_ids import EOS_ID
+from nlp_rnn.training.run_directory import Run
+from nlp_rnn.visualization import plots
+
+_NUM_TEXTS, _TEXT_LENGTH, _PROMPT_LENGTH = 16, 1000, 100  # of the originality report; lengths in characters
+
+
+class CharacterMeter(PerplexityMeter):
+    """Adds up what every character costs, and how often the likeliest one is right."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._num_characters = self._num_right = 0
+
+    def update(self, log_probabilities: np.ndarray, targets: np.ndarray) -> None:
+        super().update(log_probabilities, targets)
+        is_character = targets != EOS_ID
+        self._num_characters += int(is_character.sum())
+        self._num_right += int((log_probabilities.argmax(axis=1) == targets)[is_character].sum())
+
+    def result(self) -> dict[str, Any]:
+        """num_characters; nats_per_character and bits_per_character, to which the ends of texts add; accuracy, of characters."""
+        nats = self.nats / max(self._num_characters, 1)
+        accuracy = self._num_right / max(self._num_characters, 1)
+        return {
+            "num_characters": self._num_characters, "nats_per_character": nats, "bits_per_character": nats / math.log(2),
+            "accuracy": accuracy, "cross_entropy": self.nats / max(self.num_tokens, 1),
+        }  # fmt: skip
+
+
+def evaluate_run(run: Run, split: str, *, temperature: float, seed: int) -> dict[str, Any]:
+    """Scores the run's best weights on a whole split with the state carried on, lets them write, and draws gradients.png.
+
+    Args:
+      temperature, seed: of the texts that the originality report is of. Each goes on from 100 characters of the split, 16 places
+        of it that lie evenly.
+
+    Returns:
+      split, metrics, originality (what `originality.report` gives, of the written texts and of as much of the split), sample.
+      metrics and originality are also added to metrics.json.
+    """
+    corpus = corpus_with(run.config, split)
+    model, tokenizer = load_language_model(run)
+    caches = {name: datasets.prepare_stream(corpus, name, run.config.data, tokenizer) for name in ("train", split)}
+    meter = CharacterMeter()
+    for scored in score_text(model, caches[split], title=f"scoring {split}"):
+        meter.update(scored.log_probabilities, scored.targets)
+
+    module = GenerationModule(model, tokenizer, run.config)
+    prompts, held_out = _passages(corpus, split)
+    written = _write(module, prompts, temperature, seed)
+    train = originality.TrainingText(caches["train"].path / "ids.bin")
+    words = frozenset(word for example in corpus.examples("train") for word in originality.words_of(example.text))
+
+    def report(texts: list[str]) -> dict[str, Any]:
+        rows = tokenizer.tokenize(texts)
+        return originality.report(texts, [row.numpy() for row in rows], train, words)
+
+    found = {"temperature": temperature, "seed": seed, "written": report(written), "held_out": report(held_out)}
+    ids = np.fromfile(caches[split].path / "ids.bin", np.int32)
+    norms = inspection.gradient_norms(model, run.config.model, ids, seed=run.config.seed)
+    plots.plot_gradients(norms, run.path / "gradients.png", title=f"{run.config.name}: how far back the loss reaches")
+    metrics = meter.result()
+    run.write_metrics(**{split: metrics, f"{split}_originality": found})
+    return {"split": split, "metrics": metrics, "originality": found, "sample": prompts[0] + written[0]}
+
+
+def describe(facts: dict[str, Any]) -> str:
+    """The evaluation for people."""
+    metrics, found = facts["metrics"], facts["originality"]
+    lines = [
+        f"{facts['split']}: {metrics['num_characters']:,} characters, {metrics['nats_per_character']:.4f} nats "
+        f"({metrics['bits_per_character']:.4f} bits) a character, accuracy {100 * metrics['accuracy']:.2f} %",
+        "",
+        f"{'':<44}{'written':>10}{'held out':>10}",
+    ]
+    rows = [("longest passage copied from train (characters)", "longest_copy")]
+    rows += [(f"passages of {size} characters that train has", f"seen_{size}") for size in originality.N_GRAMS]
+    rows += [("words that train has not", "invented_words"), ("passages of 20 characters again", "repeated")]
+    for title, name in rows:
+        values = [found[side][name] for side in ("written", "held_out")]
+        shown = [f"{value:>10,}" if name == "longest_copy" else f"{100 * value:>8.2f} %" for value in values]
+        lines.append(f"{title:<44}{''.join(shown)}")
+    return "\n".join([*lines, f"longest copied: {found['written']['copied_passage']!r}", "", "sample:", facts["sample"]])
+
+
+def _passages(corpus: Corpus, split: str) -> tuple[list[str], list[str]]:
+    """Prompts, and how the split itself goes on from them."""
+    text = "".join(example.text for example in corpus.examples(split))
+    whole = _PROMPT_LENGTH + _TEXT_LENGTH
+    count = max(1, min(_NUM_TEXTS, len(text) // whole))
+    starts = np.linspace(0, max(len(text) - whole, 0), count).astype(int)
+    prompts = [text[start : start + _PROMPT_LENGTH] for start in starts]
+    return prompts, [text[start + _PROMPT_LENGTH : start + whole] for start in starts]
+
+
+def _write(module: GenerationModule, prompts: list[str], temperature: float, seed: int) -> list[str]:
+    settings = {"min_length": _TEXT_LENGTH, "max_length": _TEXT_LENGTH, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    found = [
+        generation_client.write(
+            module, [prompt.encode("utf-8")], settings | {"repetition_penalty": 1.0, "seed": (seed + number) % 2**31, "stop": []}
+        )
+        for number, prompt in enumerate(prompts)
+    ]
+    return [facts["text"] for rows in found for facts in rows]

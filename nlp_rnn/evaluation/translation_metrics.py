@@ -1,0 +1,66 @@
+"""Scores of translations by the sacrebleu library: BLEU, chrF, by length, the best and the worst."""
+
+from typing import Any
+
+from nlp_rnn.errors import ConfigError
+
+_EDGES = (5, 10, 15, 20, 30)  # words of the source, for scores by length
+_NUM_SHOWN = 3
+
+
+def corpus_scores(hypotheses: list[str], references: list[str]) -> dict[str, Any]:
+    """BLEU and chrF of a whole corpus, 0-100, with the signatures that make them repeatable.
+
+    Returns:
+      bleu (cased, tokenised as mteval-v13a), lowercased_bleu (the same of lower-cased text), chrf, exact_match (0-1, white
+      space aside), and the signatures bleu_signature, lowercased_bleu_signature, chrf_signature.
+
+    Raises:
+      ConfigError: if the package sacrebleu is missing.
+    """
+    sacrebleu = require_sacrebleu()
+    found: dict[str, Any] = {}
+    metrics = {"bleu": sacrebleu.BLEU(), "lowercased_bleu": sacrebleu.BLEU(lowercase=True), "chrf": sacrebleu.CHRF()}
+    for name, metric in metrics.items():
+        found[name] = metric.corpus_score(hypotheses, [references]).score
+        found[f"{name}_signature"] = str(metric.get_signature())
+    same = sum(hypothesis.split() == reference.split() for hypothesis, reference in zip(hypotheses, references, strict=True))
+    return found | {"exact_match": same / len(references)}
+
+
+def scores_by_length(sources: list[str], hypotheses: list[str], references: list[str]) -> list[dict[str, Any]]:
+    """BLEU of the sentences of like length: objects with words (such as "6-10"), num_sentences and bleu."""
+    bleu = require_sacrebleu().BLEU()
+    found = []
+    for low, high in zip((0, *_EDGES), (*_EDGES, None), strict=True):
+        rows = [row for row, text in enumerate(sources) if len(text.split()) > low and (high is None or len(text.split()) <= high)]
+        if rows:
+            score = bleu.corpus_score([hypotheses[row] for row in rows], [[references[row] for row in rows]]).score
+            words = f"{low + 1}-{high}" if high else f"{low + 1} and more"
+            found.append({"words": words, "num_sentences": len(rows), "bleu": score})
+    return found
+
+
+def best_and_worst(sources: list[str], hypotheses: list[str], references: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """The sentences with the highest and the lowest chrF that are not equal to their reference, three each."""
+    chrf = require_sacrebleu().CHRF()
+    rows = [
+        {"source": source, "translation": hypothesis, "reference": reference, "chrf": chrf.sentence_score(hypothesis, [reference]).score}
+        for source, hypothesis, reference in zip(sources, hypotheses, references, strict=True)
+        if hypothesis.split() != reference.split()
+    ]
+    rows.sort(key=lambda row: row["chrf"])
+    return {"worst": rows[:_NUM_SHOWN], "best": rows[::-1][:_NUM_SHOWN]}
+
+
+def require_sacrebleu() -> Any:
+    """The package.
+
+    Raises:
+      ConfigError: if it is missing.
+    """
+    try:
+        import sacrebleu
+    except ImportError:
+        raise ConfigError("evaluate needs the package sacrebleu, which is not installed: pip install 'nlp-rnn[translation]'") from None
+    return sacrebleu

@@ -1,0 +1,131 @@
+"""SavedModels of classifiers: a text in, its label out, and which words spoke for it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from nlp_rnn.config.settings import Config
+from nlp_rnn.export import saved_model
+from nlp_rnn.special_ids import PAD_ID
+from nlp_rnn.tokenization.encoding import encode, truncate
+from nlp_rnn.tokenization.tokenizer import Tokenizer
+
+_EXPLAIN_STEPS = 32
+
+
+class ClassifierModule(tf.Module):
+    """What an exported classifier holds: text in, labels out.
+
+    Args:
+      model: from `build_classifier`, with its weights.
+      labels: class names.
+    """
+
+    def __init__(self, model: keras.Model, tokenizer: Tokenizer, config: Config, labels: list[str]) -> None:
+        super().__init__()
+        self._model, self._tokenizer, self._data = model, tokenizer, config.data
+        saved_model.make_portable(model.get_layer("encoder").layers)
+        self._embedding, self._encoder = model.get_layer("embedding"), model.get_layer("encoder")
+        layers = {layer.name: layer for layer in model.layers}
+        self._ngrams, self._stack = layers.get("ngrams"), layers.get("stack")
+        self._labels = tf.constant(labels)
+
+    @tf.function(input_signature=[saved_model.TEXT])
+    def classify(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """string [batch] -> probability float32 [batch] (of the positive class, the second of two; of the label where
+        there are more), label string [batch], probabilities float32 [batch, classes]."""
+        probabilities = tf.nn.softmax(self._model(self._token_ids(text).to_tensor(PAD_ID), training=False))
+        winner = tf.argmax(probabilities, axis=1)
+        probability = probabilities[:, 1] if len(self._labels) == 2 else tf.reduce_max(probabilities, axis=1)
+        return {"probability": probability, "label": tf.gather(self._labels, winner), "probabilities": probabilities}
+
+    @tf.function(input_signature=[saved_model.TEXT])
+    def explain(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """string [batch] -> tokens string [batch, time], padded with "", attributions float32 [batch, time].
+
+        Integrated gradients of the positive class's (of two; else the predicted class's) log-odds along the straight
+        path from zero embeddings and no n-grams: a row's attributions add up to log-odds minus log-odds of the empty path
+        start, up to the error of 32 midpoint steps. Source: Sundararajan et al. 2017, equation 3.
+        """
+        ids = self._token_ids(text)
+        token_ids = ids.to_tensor(PAD_ID)  # [batch, time]
+        mask = token_ids != PAD_ID
+        vectors = self._embedding(token_ids)
+        winner = tf.argmax(self._model(token_ids, training=False), axis=1)
+        target = tf.ones_like(winner) if len(self._labels) == 2 else winner
+        rows = (token_ids, vectors, mask, target)
+        attributions = tf.map_fn(self._attribute, rows, fn_output_signature=tf.TensorSpec([None], tf.float32))
+        return {"tokens": saved_model.tokenized(self._tokenizer, self._pieces(text), ids)["tokens"], "attributions": attributions}
+
+    @tf.function(input_signature=[saved_model.TEXT])
+    def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """string [batch] -> see `export.tokenized`."""
+        return saved_model.tokenized(self._tokenizer, self._pieces(text), self._token_ids(text))
+
+    def _token_ids(self, text: tf.Tensor) -> tf.RaggedTensor:
+        return encode(self._tokenizer, text, self._data.max_length, self._data.keep)
+
+    def _pieces(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """The pieces as they stand in the text (unknown ones too)."""
+        return truncate(self._tokenizer.pieces(text), self._data.max_length, self._data.keep)
+
+    def _attribute(self, row: tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        """One text: all points of its path as one batch."""
+        token_ids, vectors, mask, target = row  # [time], [time, embedding_dim], [time], []
+        shares = (tf.range(_EXPLAIN_STEPS, dtype=vectors.dtype) + 0.5) / _EXPLAIN_STEPS
+        points = shares[:, None, None] * vectors  # [steps, time, embedding_dim]
+        linear = (
+            tf.zeros([tf.size(token_ids), len(self._labels)]) if self._ngrams is None else self._ngrams.contributions(token_ids[None])[0]
+        )
+        linear_points = shares[:, None] * tf.reduce_sum(linear, axis=0)  # [steps, classes]
+        with tf.GradientTape() as tape:
+            tape.watch([points, linear_points])
+            logits = self._encoder([points, tf.repeat(mask[None], _EXPLAIN_STEPS, axis=0)], training=False)
+            if self._stack is not None:
+                logits = self._stack(logits, linear_points)
+            odds = log_odds(logits, tf.repeat(target, _EXPLAIN_STEPS))
+        gradients = tape.gradient(odds, [points, linear_points], unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        by_vector, by_class = (tf.reduce_mean(each, axis=0) for each in gradients)
+        return tf.reduce_sum(vectors * by_vector, axis=-1) + tf.linalg.matvec(linear, by_class)
+
+
+def log_odds(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """float [batch, classes], int64 [batch] -> log p / (1 - p) of one class a row, float [batch]."""
+    chosen = tf.one_hot(classes, tf.shape(logits)[1], on_value=True, off_value=False)
+    others = tf.where(chosen, tf.constant(-np.inf, logits.dtype), logits)
+    return tf.gather(logits, classes, batch_dims=1) - tf.reduce_logsumexp(others, axis=1)
+
+
+def export_classifier(module: ClassifierModule, folder: Path, extras: dict[str, str]) -> Path:
+    """Writes the SavedModel as the next version under `folder`; see `export.export_module`."""
+    signatures = {"serving_default": module.classify, "explain": module.explain, "tokenize": module.tokenize}
+    return saved_model.export_module(module, folder, signatures, extras)
+
+
+def classifier_extras(module: ClassifierModule, config: Config, labels: list[str], metrics: dict[str, Any]) -> dict[str, str]:
+    """The texts of assets.extra/."""
+    direction = "bidirectional " if config.model.is_bidirectional else ""
+    rows = [
+        f"| {split} | {found['num_examples']:,} | {100 * found['accuracy']:.2f} % | {found['f1']:.4f} | {found['cross_entropy']:.4f} |"
+        f" {found['expected_calibration_error']:.4f} |"
+        for split, found in metrics.items()
+        if split in ("validation", "test")
+    ]
+    kept = {"start": "the start", "end": "the end", "both": "the first and the last half of that length"}[config.data.keep]
+    card = saved_model.card(
+        config,
+        f"{direction}{config.model.cell} text classifier of {module._model.count_params():,} parameters",
+        [
+            f"Labels: {', '.join(labels)}",
+            f"Input: UTF-8 text; of a text longer than {config.data.max_length} tokens, {kept} is read",
+            f"Tokenizer: {config.tokenizer.level} level; see `vocabulary`",
+        ],
+        ["| split | examples | accuracy | F1 | cross-entropy | calibration error |", *rows],
+        "Figures hold for text like the training data; on other domains or languages measure first.",
+    )
+    names = json.dumps(labels, ensure_ascii=False) + "\n"
+    return saved_model.extras(config, module._tokenizer, metrics, card) | {"labels.json": names}

@@ -1,0 +1,120 @@
+"""SavedModels of language models: a text in, its next words or the completions of the word begun out."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from nlp_rnn.config.settings import Config
+from nlp_rnn.decoding.suggestions import IMPOSSIBLE, SubwordProposals, WordProposals
+from nlp_rnn.export import saved_model
+from nlp_rnn.models.language_model import LanguageModel
+from nlp_rnn.special_ids import EOS_ID, PAD_ID
+from nlp_rnn.tokenization.encoding import truncate
+from nlp_rnn.tokenization.tokenizer import Tokenizer
+
+NUM_WORDS = 5  # of serving_default
+
+
+class NextWordModule(tf.Module):
+    """What an exported next-word model holds.
+
+    Args:
+      model: with its weights.
+      tokenizer: of level word or subword.
+    """
+
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, config: Config) -> None:
+        super().__init__()
+        self._model, self._tokenizer, self._config = model, tokenizer, config
+        is_subword = tokenizer.level == "subword"
+        self._proposals = SubwordProposals(model, tokenizer) if is_subword else WordProposals(tokenizer)
+        size = sum(model.state_sizes)
+        self.step = tf.function(
+            self._step, input_signature=[tf.TensorSpec([None], tf.int32, name="token_ids"), tf.TensorSpec([None, size], name="states")]
+        )
+
+    @tf.function(input_signature=[saved_model.TEXT])
+    def complete(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """string [batch] -> words string [batch, 5], probabilities float32 [batch, 5]: as `suggest`, without profanity."""
+        rows = tf.shape(text)[0]
+        return self.suggest(text, tf.fill([rows], NUM_WORDS), tf.zeros([rows], tf.bool))
+
+    @tf.function(
+        input_signature=[
+            saved_model.TEXT,
+            tf.TensorSpec([None], tf.int32, name="count"),
+            tf.TensorSpec([None], tf.bool, name="allow_profanity"),
+        ]
+    )
+    def suggest(self, text: tf.Tensor, count: tf.Tensor, allow_profanity: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The next words after a text that ends in white space or a sign, else the completions of the word it ends with.
+
+        Args:
+          text: string [batch]; of a long one, the last data.max_length tokens are read.
+          count: int32 [batch], 1 or more, how many words are wanted; there are 100 at most, of subword models fewer.
+          allow_profanity: bool [batch].
+
+        Returns:
+          words string [batch, largest count], probabilities float32 of the same shape: of a next word the model's, of a
+          completion among all words known (of subwords: found) that begin so. Where there is no further word, "" and 0.
+        """
+        ids, begun = self._proposals.read(text)
+        ids = truncate(ids, self._config.data.max_length, "end")
+        log_probabilities, states = self._predict(tf.concat([tf.fill([ids.nrows(), 1], EOS_ID), ids], axis=1))
+        words, scores = self._proposals.find(log_probabilities, states, begun, allow_profanity)
+        most = tf.clip_by_value(tf.reduce_max(count), 1, tf.shape(scores)[1])
+        words, scores = words[:, :most], scores[:, :most]
+        is_there = (scores > IMPOSSIBLE / 2) & (tf.range(most) < count[:, None])
+        return {"words": tf.where(is_there, words, ""), "probabilities": tf.where(is_there, tf.exp(scores), 0.0)}
+
+    @tf.function(input_signature=[saved_model.TEXT])
+    def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """string [batch] -> see `export.tokenized`."""
+        return saved_model.tokenized(self._tokenizer, self._tokenizer.pieces(text), self._tokenizer.tokenize(text))
+
+    def _step(self, token_ids: tf.Tensor, states: tf.Tensor) -> dict[str, tf.Tensor]:
+        """int32 [batch], states float32 [batch, size] -> log_probabilities float32 [batch, vocabulary] of the next id, hidden
+        float32 [batch, features], states behind it. A text begins with id 3, the end of the one before, and states of 0."""
+        hidden, after = self._model.advance(token_ids, self._model.unpack_states(states))
+        return {"log_probabilities": self._model.head(hidden), "hidden": hidden, "states": self._model.pack_states(after)}
+
+    def _predict(self, token_ids: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Ragged int32 [batch, (time)], a row of one or more -> log-probabilities float32 [batch, vocabulary] of the next id,
+        and the packed states behind the row."""
+        padded, lengths = token_ids.to_tensor(PAD_ID), token_ids.row_lengths()
+
+        def body(time: tf.Tensor, states: tf.Tensor, hidden: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            found, after = self._model.advance(padded[:, time], self._model.unpack_states(states))
+            is_on = (tf.cast(time, tf.int64) < lengths)[:, None]  # shorter texts wait
+            return time + 1, tf.where(is_on, self._model.pack_states(after), states), tf.where(is_on, found, hidden)
+
+        rows = token_ids.nrows(tf.int32)
+        start = (0, self._model.pack_states(self._model.zero_states(rows)), tf.zeros([rows, self._model.features]))
+        _, states, hidden = tf.while_loop(lambda time, *_: time < tf.shape(padded)[1], body, start)
+        return self._model.head(hidden), states
+
+
+def language_extras(module: NextWordModule, config: Config, metrics: dict[str, Any]) -> dict[str, str]:
+    """The texts of assets.extra/."""
+    rows = [
+        f"| {split} | {found['num_tokens']:,} | {found['perplexity']:.2f} | {_percent(found, 'recall_at_1')} |"
+        f" {_percent(found, 'recall_at_3')} | {_percent(found, 'keystroke_savings')} |"
+        for split, found in metrics.items()
+        if split in ("validation", "test")
+    ]
+    parameters, words = module._model.count_params(), module._tokenizer.vocab_size
+    card = saved_model.card(
+        config,
+        f"{config.model.cell} language model of {parameters:,} parameters over {words:,} words",
+        [
+            f"Input: UTF-8 text, of which the last {config.data.max_length} tokens are read",
+            "Never proposed: unknown words, symbols and, unless asked for, a list of English profanity",
+        ],
+        ["| split | tokens | perplexity | top-1 recall | top-3 recall | keystrokes saved |", *rows],
+        "Figures hold for text like the training data. The model proposes what such texts say, true or not.",
+    )
+    return saved_model.extras(config, module._tokenizer, metrics, card)
+
+
+def _percent(found: dict[str, Any], name: str) -> str:
+    return f"{100 * found[name]:.2f} %" if name in found else ""

@@ -1,0 +1,164 @@
+"""SavedModels that take and return strings, built of core TensorFlow ops: what those of all tasks share; and loading them again.
+
+The graph holds tokenizer, weights and decoding. `assets.extra/` tells the rest: resolved config, metrics, vocabulary
+and a model card. `import tensorflow` is all a server needs.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from nlp_rnn import __version__, files
+from nlp_rnn.config.loading import load_config, to_yaml
+from nlp_rnn.config.settings import Config
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.special_ids import PAD_ID
+from nlp_rnn.tokenization.tokenizer import Tokenizer
+
+TEXT = tf.TensorSpec([None], tf.string, name="text")
+
+
+def make_portable(layers: Iterable[keras.layers.Layer]) -> None:
+    """Keeps recurrent layers from cuDNN's op, where there is a GPU, and from XLA: the export would not load elsewhere."""
+    for layer in layers:
+        recurrent = getattr(layer, "layer", layer)  # what WeightDrop wraps
+        if hasattr(recurrent, "use_cudnn"):
+            recurrent.use_cudnn = False
+        if hasattr(recurrent, "is_portable"):
+            recurrent.is_portable = True
+
+
+def export_module(module: tf.Module, folder: Path, signatures: dict[str, Any], extras: dict[str, str]) -> Path:
+    """Writes the SavedModel as the next version under `folder`, whole or not at all.
+
+    Args:
+      folder: saved_models/<task>.
+      signatures: name -> tf.function of the module.
+      extras: file name -> text, for assets.extra/.
+
+    Returns:
+      the version's folder.
+    """
+    while True:
+        path = next_version(folder)
+        try:
+            with files.atomic_folder(path) as temporary:
+                tf.saved_model.save(module, str(temporary), signatures=signatures)
+                (temporary / "assets.extra").mkdir()
+                for name, text in extras.items():
+                    (temporary / "assets.extra" / name).write_text(text, encoding="utf-8", newline="\n")
+                _refuse_foreign_ops(temporary)
+            return path
+        except FileExistsError:
+            continue  # another export took the number
+
+
+def next_version(folder: Path) -> Path:
+    """The folder of the next version under saved_models/<task>."""
+    return folder / str(max(_versions(folder), default=0) + 1)
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """An exported model: its signatures as functions (`loaded.classify(text)`), its config, its class names, its folder."""
+
+    loaded: Any
+    config: Config
+    labels: list[str]
+    path: Path
+
+
+def load_model(path: str | os.PathLike[str], task: str) -> ExportedModel:
+    """Loads an exported model: `saved_models/<task>/<version>`, or `saved_models/<task>` for its newest version.
+
+    Raises:
+      ConfigError: if there is none, or it is of another task.
+    """
+    folder = find_model(path, task)
+    config = load_config(folder / "assets.extra" / "config.yaml", task=task)
+    path_of_labels = folder / "assets.extra" / "labels.json"  # classifiers only
+    labels = json.loads(path_of_labels.read_text(encoding="utf-8")) if path_of_labels.is_file() else []
+    try:
+        return ExportedModel(tf.saved_model.load(str(folder)), config, labels, folder)
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        raise ConfigError(f"--model is {folder}, but it does not load ({str(error).splitlines()[0]}); export it again") from None
+
+
+def find_model(path: str | os.PathLike[str], task: str) -> Path:
+    """The folder of the newest version at or under `path`."""
+    folder = Path(path)
+    versions = _versions(folder)
+    if versions:
+        folder = folder / str(max(versions))
+    if not (folder / "saved_model.pb").is_file() or not (folder / "assets.extra" / "config.yaml").is_file():
+        raise ConfigError(f"--model is {path}, but holds no exported model; give a folder that export wrote, such as saved_models/{task}")
+    return folder
+
+
+def card(config: Config, what: str, facts: list[str], table: list[str], warning: str) -> str:
+    """A short Markdown text: what the model is, what it was trained on, what it scored.
+
+    Args:
+      what: the kind of model and its size.
+      facts: of its input and output, a line each.
+      table: the header and the rows of its scores, in Markdown.
+      warning: what its figures do not say.
+    """
+    lines = "\n".join(f"- {fact}" for fact in [f"Training data: source `{config.data.source}`, seed {config.seed}", *facts])
+    scores = "\n".join([table[0], "|---" * (table[0].count("|") - 1) + "|", *table[1:]])
+    return f"""# {config.task}: {config.name}
+
+A {what}, trained by nlp-rnn {__version__} on TensorFlow {tf.__version__}, Keras {keras.__version__}.
+
+{lines}
+
+## Measured
+
+{scores}
+
+The weights were chosen on the validation split. {warning} Settings: `config.yaml`; all figures: `metrics.json`.
+"""
+
+
+def extras(config: Config, tokenizer: Tokenizer, metrics: dict[str, Any], model_card: str) -> dict[str, str]:
+    """The texts of assets.extra/ that every model has."""
+    return {
+        "config.yaml": to_yaml(config),
+        "metrics.json": json.dumps(metrics, indent=2) + "\n",
+        "vocabulary": tokenizer.vocabulary_text(),
+        "MODEL_CARD.md": model_card,
+    }
+
+
+def tokenized(tokenizer: Tokenizer, pieces: tf.RaggedTensor, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
+    """The signature `tokenize` of a model: tokens string [batch, time], padded with "", token_ids int32 [batch, time], padded
+    with 0, text string [batch]: the ids as text again."""
+    token_ids = ids.to_tensor(PAD_ID)
+    tokens = pieces.to_tensor("", shape=tf.stack([-1, tf.shape(token_ids)[1]]))
+    return {"tokens": tokens, "token_ids": token_ids, "text": tokenizer.detokenize(ids)}
+
+
+def _versions(folder: Path) -> list[int]:
+    return [int(entry.name) for entry in folder.glob("*") if re.fullmatch(r"\d+", entry.name) and entry.is_dir()]
+
+
+def _refuse_foreign_ops(folder: Path) -> None:
+    """The contract: core ops only. An op of an add-on library would load here and nowhere else."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    ops = {node.op for node in graph.node} | {node.op for function in graph.library.function for node in function.node_def}
+    functions = {function.signature.name for function in graph.library.function}
+    from tensorflow.python.framework import op_def_registry
+
+    foreign = sorted(op for op in ops - functions if op_def_registry.get(op) is None or op.startswith(("Cudnn", "Xla")))
+    if foreign:
+        raise RuntimeError(f"the exported graph holds ops that are not core TensorFlow on every machine: {', '.join(foreign)}")

@@ -1,0 +1,225 @@
+"""SavedModels that translate: a sentence in, its translation out; of one model, or of several that vote."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from nlp_rnn.config.settings import SEARCH_DEFAULTS, Config
+from nlp_rnn.decoding.beam_search import IMPOSSIBLE, Found, Search, beam_search
+from nlp_rnn.export import saved_model
+from nlp_rnn.models.translator import Translator
+from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from nlp_rnn.tokenization.tokenizer import Tokenizer
+
+MOST_BEAMS = 100
+_LENGTH = (2, 10)  # a translation has at most so many times the source's pieces, and so many more
+
+
+def _rows(dtype: tf.DType, name: str) -> tf.TensorSpec:
+    return tf.TensorSpec([None], dtype, name=name)
+
+
+_SETTINGS = [
+    tf.TensorSpec([], tf.int32, name="beam_size"), _rows(tf.float32, "length_penalty"), _rows(tf.float32, "coverage_penalty"),
+    _rows(tf.int32, "min_length"), _rows(tf.int32, "max_length"), _rows(tf.float32, "min_ratio"), _rows(tf.float32, "max_ratio"),
+    tf.TensorSpec([], tf.int32, name="no_repeat_ngram"), _rows(tf.string, "prefix"),
+]  # fmt: skip
+
+
+class TranslationModule(tf.Module):
+    """What an exported translator holds.
+
+    Args:
+      models: with their weights; of several, the probabilities are averaged at each step. Source: Sutskever et al. 2014.
+      tokenizer: of both languages.
+    """
+
+    def __init__(self, models: list[Translator], tokenizer: Tokenizer, config: Config) -> None:
+        super().__init__()
+        self._models, self._tokenizer, self._config = models, tokenizer, config
+        for model in models:
+            saved_model.make_portable([*model.forward_layers, *model.backward_layers, *model.decoder_layers])
+        self.num_models = len(models)
+        self.num_parameters = sum(model.count_params() for model in models)
+
+    @tf.function(input_signature=[saved_model.TEXT])
+    def translate_best(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """string [batch] -> translation string [batch], score float32 [batch]: the first that `translate` finds with a beam of 5."""
+        rows = tf.shape(text)[0]
+        penalty, zeros = tf.fill([rows], SEARCH_DEFAULTS["length_penalty"]), tf.zeros([rows], tf.int32)
+        none, beam_size = tf.zeros([rows]), tf.constant(int(SEARCH_DEFAULTS["beam_size"]))
+        found = self.translate(text, beam_size, penalty, none, zeros, zeros, none, none, tf.constant(0), tf.fill([rows], ""))
+        return {"translation": found["translations"][:, 0], "score": found["scores"][:, 0]}
+
+    @tf.function(input_signature=[saved_model.TEXT, *_SETTINGS])
+    def translate(
+        self, text: tf.Tensor, beam_size: tf.Tensor, length_penalty: tf.Tensor, coverage_penalty: tf.Tensor, min_length: tf.Tensor,
+        max_length: tf.Tensor, min_ratio: tf.Tensor, max_ratio: tf.Tensor, no_repeat_ngram: tf.Tensor, prefix: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:  # fmt: skip
+        """The translations of each sentence, the best first. What is found does not depend on the others of the batch.
+
+        Args:
+          text: string [batch]; of a long one, the first data.max_length pieces are read.
+          beam_size: int32 [], 1 to 100; 1: greedy.
+          length_penalty, coverage_penalty: float32 [batch]; see `beam_search.Search`.
+          min_length, max_length: int32 [batch], in pieces. min_ratio, max_ratio: float32 [batch], the same in multiples of the
+            source's pieces. 0: no limit; without an upper one, twice the source's, the prefix's and ten more. A source without
+            pieces has the translation "".
+          no_repeat_ngram: int32 []; no n-gram of so many pieces comes twice; 0: allowed.
+          prefix: string [batch]; what the translation begins with; "": anything. Its unknown words are replaced as all others.
+
+        Returns:
+          translations string [batch, beam_size], scores float32 [batch, beam_size], log_probabilities float32 [batch, beam_size],
+          in nats, of the pieces and of the end behind them. Where there is no further one: "", -1e9 and -1e9.
+        """
+        source = self._source(text)
+        forced = self._tokenizer.tokenize(prefix)
+        num_pieces = tf.cast(source.row_lengths(), tf.int32) - 1  # without the end
+        usual = _LENGTH[0] * num_pieces + _LENGTH[1] + tf.cast(forced.row_lengths(), tf.int32)
+        shortest, ratio = (tf.cast(tf.math.ceil(each * tf.cast(num_pieces, tf.float32)), tf.int32) for each in (min_ratio, max_ratio))
+        limits = [tf.where(each > 0, each, tf.int32.max) for each in (max_length, ratio)]
+        longest = tf.where(max_ratio + tf.cast(max_length, tf.float32) > 0, tf.minimum(*limits), usual)
+        longest = tf.where(num_pieces == 0, 0, longest)
+        search = Search(
+            beam_size=tf.clip_by_value(beam_size, 1, MOST_BEAMS),
+            min_length=tf.minimum(tf.maximum(min_length, shortest), longest), max_length=longest,
+            length_penalty=length_penalty, coverage_penalty=coverage_penalty, no_repeat=no_repeat_ngram,
+            prefix=forced.to_tensor(PAD_ID), never=(PAD_ID, BOS_ID) if self._tokenizer.level == "word" else (PAD_ID, BOS_ID, UNK_ID),
+        )  # fmt: skip
+        found = self._search(self._padded(source), search)
+        is_there = found.scores > IMPOSSIBLE
+        flat = tf.reshape(found.ids, [-1, tf.shape(found.ids)[2]])
+        texts = self._texts(text, source, flat) if self._tokenizer.level == "word" else self._tokenizer.detokenize(flat)
+        return {
+            "translations": tf.where(is_there, tf.reshape(texts, tf.shape(found.scores)), ""),
+            "scores": tf.where(is_there, found.scores, IMPOSSIBLE),
+            "log_probabilities": tf.where(is_there, found.log_probabilities, IMPOSSIBLE),
+        }
+
+    @tf.function(input_signature=[saved_model.TEXT, tf.TensorSpec([None], tf.string, name="translation")])
+    def explain(self, text: tf.Tensor, translation: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What the decoder looked at while it wrote; "" for a translation: the one of `translate_best`.
+
+        Returns:
+          source_tokens string [batch, source], target_tokens string [batch, target], padded with "", both ended by "</s>",
+          attention float32 [batch, target, source], log_probabilities float32 [batch, target] of the target's tokens.
+        """
+        best = tf.cond(tf.reduce_any(translation == ""), lambda: self.translate_best(text)["translation"], lambda: translation)
+        target_text = tf.where(translation == "", best, translation)
+        source, target = self._source(text), self._with_end(self._tokenizer.tokenize(target_text))
+        target_ids = self._padded(target)
+        scores, weights = self._score(self._padded(source), target_ids)
+        log_probabilities = tf.where(target_ids != PAD_ID, tf.gather(scores, target_ids, batch_dims=2), 0.0)
+        return {
+            "source_tokens": self._pieces(text, source), "target_tokens": self._pieces(target_text, target),
+            "attention": weights, "log_probabilities": log_probabilities,
+        }  # fmt: skip
+
+    @tf.function(input_signature=[saved_model.TEXT, saved_model.TEXT])
+    def score(self, text: tf.Tensor, translation: tf.Tensor) -> dict[str, tf.Tensor]:
+        """string [batch], string [batch] -> of all pieces of the translations and their ends, each given those before it: nats
+        float32 [], num_tokens int32 [], and num_correct int32 [], how many were the likeliest ones."""
+        target_ids = self._padded(self._with_end(self._tokenizer.tokenize(translation)))
+        scores, _ = self._score(self._padded(self._source(text)), target_ids)
+        is_token = target_ids != PAD_ID
+        is_best = is_token & (tf.argmax(scores, axis=2, output_type=tf.int32) == target_ids)
+        nats = -tf.reduce_sum(tf.where(is_token, tf.gather(scores, target_ids, batch_dims=2), 0.0))
+        counts = {"num_tokens": is_token, "num_correct": is_best}
+        return {"nats": nats} | {name: tf.reduce_sum(tf.cast(each, tf.int32)) for name, each in counts.items()}
+
+    @tf.function(input_signature=[saved_model.TEXT])
+    def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """string [batch] -> see `export.tokenized`."""
+        return saved_model.tokenized(self._tokenizer, self._tokenizer.pieces(text), self._tokenizer.tokenize(text))
+
+    def _source(self, text: tf.Tensor) -> tf.RaggedTensor:
+        ids = self._tokenizer.tokenize(text)
+        return self._with_end(ids[:, : self._config.data.max_length])
+
+    def _padded(self, ids: tf.RaggedTensor) -> tf.Tensor:
+        """int32 [batch, time], a step or more, also where there is no row: Keras's layers want one."""
+        padded = ids.to_tensor(PAD_ID)
+        return tf.pad(padded, [[0, 0], [0, tf.cast(tf.shape(padded)[1] == 0, tf.int32)]])
+
+    def _with_end(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
+        return tf.concat([ids, tf.fill([ids.nrows(), 1], EOS_ID)], axis=1)
+
+    def _search(self, source_ids: tf.Tensor, search: Search) -> Found:
+        encoded = [model.encode(source_ids) for model in self._models]
+        states = [each.states for each in encoded]
+        repeated = [
+            each._replace(**{name: tf.repeat(getattr(each, name), search.beam_size, axis=0) for name in ("memory", "keys", "mask")})
+            for each in encoded
+        ]
+
+        def step(ids: tf.Tensor, states: list[Any]) -> tuple[tf.Tensor, list[Any], tf.Tensor]:
+            scores, after, weights = [], [], []
+            for model, state, source in zip(self._models, states, repeated, strict=True):
+                hidden, new, attention = model.advance(ids, state, source)
+                scores.append(model.head(hidden))
+                after.append(new)
+                weights.append(attention)
+            return _mean_log(scores), after, tf.add_n(weights) / len(weights)
+
+        return beam_search(step, states, encoded[0].mask, search)
+
+    def _score(self, source_ids: tf.Tensor, target_ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """int32 [batch, source], int32 [batch, target] -> log-probabilities float32 [batch, target, vocabulary] of what stands at
+        each place, given what stands before it, and the mean attention float32 [batch, target, source]."""
+        inputs = tf.concat([tf.fill([tf.shape(target_ids)[0], 1], BOS_ID), target_ids[:, :-1]], axis=1)
+        scores, weights = [], []
+        for model in self._models:
+            hidden, attention = model.decode(inputs, model.encode(source_ids))
+            scores.append(model.head(hidden))
+            weights.append(attention)
+        return _mean_log(scores), tf.add_n(weights) / len(weights)
+
+    def _pieces(self, text: tf.Tensor, ids: tf.RaggedTensor) -> tf.Tensor:
+        """The pieces as they stand in the text, and the end."""
+        pieces = self._tokenizer.pieces(text)
+        places = tf.ragged.range(pieces.row_lengths())
+        pieces = tf.ragged.boolean_mask(pieces, places < tf.expand_dims(ids.row_lengths() - 1, 1))
+        return tf.concat([pieces, tf.fill([pieces.nrows(), 1], "</s>")], axis=1).to_tensor("")
+
+    def _texts(self, text: tf.Tensor, source: tf.RaggedTensor, ids: tf.Tensor) -> tf.Tensor:
+        """Ids [batch * beam, target] as text; words that the vocabulary has not are those of the source that were looked at most.
+        Source: Luong et al. 2015b."""
+        lengths = tf.reduce_sum(tf.cast(ids != PAD_ID, tf.int32), axis=1)
+        ids = ids[:, : tf.reduce_max(tf.concat([lengths, [1]], axis=0))]
+        beams = tf.shape(ids)[0] // tf.maximum(tf.shape(text)[0], 1)
+        source_ids = tf.repeat(self._padded(source), beams, axis=0)
+        _, weights = self._score(source_ids, ids)
+        is_word = tf.cast((source_ids != PAD_ID) & (source_ids != EOS_ID), tf.float32)
+        words = tf.repeat(self._pieces(text, source), beams, axis=0)
+        looked_at = tf.gather(words, tf.argmax(weights * is_word[:, None], axis=2), batch_dims=1)
+        looked_at = tf.where(tf.reduce_any(is_word > 0, axis=1, keepdims=True), looked_at, "")
+        return self._tokenizer.detokenize(ids, unknown=looked_at)
+
+
+def _mean_log(scores: list[tf.Tensor]) -> tf.Tensor:
+    """The logarithm of the mean probability."""
+    return scores[0] if len(scores) == 1 else tf.reduce_logsumexp(tf.stack(scores), axis=0) - tf.math.log(float(len(scores)))
+
+
+def translation_extras(module: TranslationModule, config: Config, metrics: dict[str, Any]) -> dict[str, str]:
+    """The texts of assets.extra/."""
+    rows = [
+        f"| {split} | {found['num_sentences']:,} | {found['beam_size']} | {found['bleu']:.2f} | {found['chrf']:.2f} |"
+        f" {found['perplexity']:.2f} |"
+        for split, found in metrics.items()
+        if split in ("validation", "test")
+    ]
+    data = config.data
+    number = f"{module.num_models} models that vote, " if module.num_models > 1 else ""
+    card = saved_model.card(
+        config,
+        f"{config.model.cell} translator from {data.source_language} to {data.target_language}, {number}"
+        f"of {module.num_parameters:,} parameters",
+        [
+            f"Input: a sentence in {data.source_language}, UTF-8, of which the first {data.max_length} pieces are read",
+            f"Tokenizer: {config.tokenizer.level} level, {module._tokenizer.vocab_size:,} pieces for both languages; see `vocabulary`",
+        ],
+        ["| split | sentences | beam | BLEU | chrF | perplexity of a piece |", *rows],
+        "Figures hold for text like the training data. A fluent translation can be wrong: have someone read it who knows both languages.",
+    )
+    return saved_model.extras(config, module._tokenizer, metrics, card)

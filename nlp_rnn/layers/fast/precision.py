@@ -1,0 +1,50 @@
+"""The type in which training multiplies large matrices: float32, or bfloat16 with float32 sums.
+
+The setting holds for a process, as `torch.set_float32_matmul_precision` does for PyTorch: it is read when a training step
+is traced. Weights, states, gates, sums of gradients and the optimizer are float32 in either; inference always multiplies
+in float32.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow as tf
+
+from nlp_rnn.config.settings import MatmulPrecision
+
+logger = logging.getLogger(__name__)
+
+_setting: list[MatmulPrecision] = ["float32"]
+
+
+def set_matmul_precision(precision: MatmulPrecision) -> None:
+    """Sets the type of the products in training steps that are traced from now on; bfloat16 without support is slow, and logged."""
+    if precision == "bfloat16" and has_bfloat16() is False:
+        logger.warning("hardware.matmul_precision is bfloat16, which this processor only emulates: training will be slow; use float32")
+    _setting[0] = precision
+
+
+def matmul_dtype(*, is_training: bool = True) -> tf.DType:
+    """What training steps multiply in; float32 for inference."""
+    return tf.as_dtype(_setting[0] if is_training else "float32")
+
+
+@contextlib.contextmanager
+def matmul_precision(precision: MatmulPrecision) -> Iterator[None]:
+    """`set_matmul_precision` for as long as the context lasts."""
+    before = _setting[0]
+    set_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        _setting[0] = before
+
+
+def has_bfloat16() -> bool | None:
+    """Whether the processor multiplies bfloat16 by itself; None where it does not say."""
+    if tf.config.list_physical_devices("GPU") or not Path("/proc/cpuinfo").exists():
+        return None
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    return any(name in flags for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert", " bf16"))

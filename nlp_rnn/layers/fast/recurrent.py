@@ -1,0 +1,152 @@
+"""Recurrent layers that are faster than Keras's on CPUs, with the same weights, names and results.
+
+What runs in place of Keras's loop over time is in `lstm_gru` (LSTM, GRU) and `linear_recurrence` (minGRU, minLSTM).
+"""
+
+import functools
+import logging
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from nlp_rnn.layers.cells import MinGRU, MinLSTM
+from nlp_rnn.layers.fast.linear_recurrence import run_linear_recurrence
+from nlp_rnn.layers.fast.lstm_gru import run_recurrence, why_not_compiled
+from nlp_rnn.layers.fast.precision import matmul_dtype
+
+logger = logging.getLogger(__name__)
+
+
+class _Fast:
+    """Replaces Keras's loop over time where it can; everything else is the stock layer's.
+
+    Attributes:
+      is_portable: whether the stock loop runs instead, of core operations: an exported graph must not need XLA.
+      has_twin: whether the layer of the other direction runs at the same time, on the other core.
+    """
+
+    is_portable = False
+    has_twin = False
+
+    def inner_loop(self, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
+        layer: Any = self
+        mask = mask[0] if isinstance(mask, list | tuple) else mask
+        reason = "" if self.is_portable else self._why_not(sequences, mask)
+        if reason:
+            _log_once(f"{layer.name}: Keras's own loop runs, since {reason}")
+        if reason or self.is_portable:
+            return super().inner_loop(sequences, initial_state, mask, training)  # type: ignore[misc]
+        sequences = tf.transpose(sequences, [1, 0, 2])
+        mask = None if mask is None else tf.transpose(mask)
+        if layer.go_backwards:
+            sequences = tf.reverse(sequences, [0])
+            mask = None if mask is None else tf.reverse(mask, [0])
+        states = list(initial_state) if isinstance(initial_state, list | tuple) else [initial_state]
+        outputs, states = self._run(sequences, mask, states, bool(training))
+        if mask is not None:  # before the first step that counts, Keras's output is zero, whatever the state
+            has_begun = tf.cumsum(tf.cast(mask, tf.int32)) > 0
+            outputs = tf.where(has_begun[:, :, None], outputs, 0.0)
+        last = outputs[-1]
+        return last, tf.transpose(outputs, [1, 0, 2]) if layer.return_sequences else last[:, None], states
+
+    def _why_not(self, sequences: tf.Tensor, mask: tf.Tensor | None) -> str:
+        """Why the stock layer has to run; empty where ours can."""
+        return self.why_not_at_all()
+
+    def why_not_at_all(self) -> str:
+        """The same, whatever the layer is given."""
+        layer: Any = self
+        reasons = {
+            "there is a GPU": bool(tf.config.list_physical_devices("GPU")),
+            "there is a TPU": bool(tf.config.list_logical_devices("TPU")),
+            f"it computes in {layer.compute_dtype}": layer.compute_dtype != "float32",
+            "it is unrolled": layer.unroll,
+            "zero_output_for_mask is on": layer.zero_output_for_mask,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "")
+
+    def _weights(self, *names: str) -> list[tf.Tensor]:
+        """The cell's, as tensors, of which the gradient is taken; Keras reads them, so that weight drop can put others in their place."""
+        cell = self.cell  # type: ignore[attr-defined]
+        return [tf.convert_to_tensor(keras.ops.convert_to_tensor(getattr(cell, name))) for name in names]
+
+    def _run(self, sequences: tf.Tensor, mask: tf.Tensor | None, states: list[tf.Tensor], is_training: bool) -> Any:
+        """Time-major outputs, and the states after the last step."""
+        raise NotImplementedError
+
+
+class _FastGated(_Fast):
+    """Of LSTM and GRU."""
+
+    recurrence: str
+
+    def why_not_at_all(self) -> str:
+        layer: Any = self
+        cell = layer.cell
+        is_standard = cell.activation is keras.activations.tanh and cell.recurrent_activation is keras.activations.sigmoid
+        reasons = {
+            "its activations are not tanh and sigmoid": not is_standard,
+            "it has dropout of its own": bool(layer.dropout or layer.recurrent_dropout),
+            "it has no bias": not layer.use_bias,
+            "reset_after is off": self.recurrence == "gru" and not getattr(cell, "reset_after", True),
+        }
+        return super().why_not_at_all() or next((reason for reason, holds in reasons.items() if holds), "")
+
+    def _why_not(self, sequences: tf.Tensor, mask: tf.Tensor | None) -> str:
+        layer: Any = self
+        reason = self.why_not_at_all()
+        batch_size, num_steps, _ = sequences.shape
+        if not reason and batch_size:
+            found = why_not_compiled(
+                self.recurrence, layer.units, batch_size, num_steps, is_masked=mask is not None, has_twin=self.has_twin
+            )
+            reason = found and f"XLA cannot compile ours for batches of {batch_size}: {found}"
+        return reason
+
+    def _run(self, sequences: tf.Tensor, mask: tf.Tensor | None, states: list[tf.Tensor], is_training: bool) -> Any:
+        weights = self._weights("kernel", "recurrent_kernel", "bias")
+        options = {"is_training": is_training, "has_twin": self.has_twin, "dtype": matmul_dtype(is_training=is_training)}
+        return run_recurrence(self.recurrence, sequences, mask, states, weights, **options)
+
+
+@functools.cache
+def _log_once(message: str) -> None:
+    logger.info(message)
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class FastLSTM(_FastGated, keras.layers.LSTM):
+    """keras.layers.LSTM, faster on CPUs. Arguments, weights, masks and results are the stock layer's."""
+
+    recurrence = "lstm"
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class FastGRU(_FastGated, keras.layers.GRU):
+    """keras.layers.GRU, faster on CPUs. Arguments, weights, masks and results are the stock layer's."""
+
+    recurrence = "gru"
+
+
+class _FastLinear(_Fast):
+    """Of minGRU and minLSTM."""
+
+    def _run(self, sequences: tf.Tensor, mask: tf.Tensor | None, states: list[tf.Tensor], is_training: bool) -> Any:
+        layer: Any = self
+        weights, dtype = self._weights("kernel", "bias"), matmul_dtype(is_training=is_training)
+        outputs, state = run_linear_recurrence(layer.cell_class.gates, sequences, mask, *states, *weights, dtype=dtype)
+        return outputs, [state]
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class FastMinGRU(_FastLinear, MinGRU):
+    """MinGRU, over all time steps at once. Arguments, weights, masks and results are its."""
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class FastMinLSTM(_FastLinear, MinLSTM):
+    """MinLSTM, over all time steps at once. Arguments, weights, masks and results are its."""
+
+
+FAST_CELLS: dict[str, type[keras.layers.Layer]] = {"lstm": FastLSTM, "gru": FastGRU, "min_gru": FastMinGRU, "min_lstm": FastMinLSTM}

@@ -1,0 +1,229 @@
+"""Recurrent layers and stacks: plain Keras, on any of its backends. Masks are passed explicitly and honoured everywhere."""
+
+from typing import Any
+
+import keras
+
+from nlp_rnn.config.settings import ModelConfig
+from nlp_rnn.layers.cells import CELLS
+
+# Units from which the fast layers are faster, in one direction and in both, where Keras's two loops use both cores too (RESULTS.md).
+_FAST_FROM_UNITS = {"lstm": (1, 64), "gru": (1, 64), "min_gru": (1, 1), "min_lstm": (1, 1)}
+
+
+def build_recurrent_stack(config: ModelConfig, sequences: Any, mask: Any) -> Any:
+    """Applies `num_layers` recurrent layers: dropout, recurrence, residual sum, layer norm.
+
+    Args:
+      config: cell, units, num_layers, is_bidirectional, is_residual, layer_norm and the dropouts are read.
+      sequences: float [batch, time, features].
+      mask: bool [batch, time], False on padding. Padded steps leave the state alone, in both directions.
+
+    Returns:
+      float [batch, time, units], twice the units if bidirectional.
+    """
+    for number in range(config.num_layers):
+        inputs = sequences
+        if config.dropout and number:
+            sequences = keras.layers.SpatialDropout1D(config.dropout, name=f"dropout_{number}")(sequences)
+        sequences = _run_directions(config, sequences, mask, number)
+        if config.is_residual and inputs.shape[-1] == sequences.shape[-1]:
+            sequences = keras.layers.Add(name=f"residual_{number}")([inputs, sequences])
+        if config.layer_norm:
+            sequences = keras.layers.LayerNormalization(name=f"layer_norm_{number}")(sequences)
+    return sequences
+
+
+def _run_directions(config: ModelConfig, sequences: Any, mask: Any, number: int) -> Any:
+    name, units = f"{config.cell}_{number}", config.units_of(number)
+    if not config.is_bidirectional:
+        return build_recurrent_layer(config, name=name, units=units)(sequences, mask=mask)
+    forward = build_recurrent_layer(config, name=f"{name}_forward", units=units)(sequences, mask=mask)
+    backward = build_recurrent_layer(config, name=f"{name}_backward", units=units, go_backwards=True)(sequences, mask=mask)
+    backward = Flip(name=f"{name}_flip")(backward)
+    return keras.layers.Concatenate(name=f"{name}_both")([forward, backward])
+
+
+def build_recurrent_layer(
+    config: ModelConfig, *, name: str, units: int = 0, go_backwards: bool = False, return_state: bool = False
+) -> keras.layers.Layer:
+    """One recurrent layer of the config that returns sequences (in reversed time if `go_backwards`), and states if `return_state`.
+
+    Args:
+      units: 0 for the config's.
+    """
+    options: dict[str, Any] = {"recurrent_dropout": config.recurrent_dropout} if config.recurrent_dropout else {}
+    options |= {"return_sequences": True, "return_state": return_state, "go_backwards": go_backwards}
+    layer = _layer_class(config)(units or config.units, name=name, **options)
+    layer.has_twin = config.is_bidirectional  # the fast layers then leave a core to the other direction
+    return WeightDrop(layer, config.weight_dropout, name=f"{name}_weight_drop") if config.weight_dropout else layer
+
+
+def _layer_class(config: ModelConfig) -> type[keras.layers.Layer]:
+    """The fast layer where there is one and it is wanted."""
+    if config.fast == "off" or config.cell not in _FAST_FROM_UNITS or keras.backend.backend() != "tensorflow":
+        return CELLS[config.cell]
+    if config.fast == "auto" and config.units < _FAST_FROM_UNITS[config.cell][config.is_bidirectional]:
+        return CELLS[config.cell]
+    from nlp_rnn.layers.fast.recurrent import FAST_CELLS
+
+    return FAST_CELLS[config.cell]
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class Flip(keras.layers.Layer):
+    """Reverses time: [batch, time, features] -> the same shape. A mask stays as it is: recurrent layers do not reverse theirs."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, sequences: Any) -> Any:
+        return keras.ops.flip(sequences, axis=1)
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class ReverseTexts(keras.layers.Layer):
+    """Reverses each text of a batch and leaves the padding behind it: float [batch, time, features], bool [batch, time] -> the same."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, sequences: Any, mask: Any) -> Any:
+        ops = keras.ops
+        steps = ops.arange(ops.shape(mask)[1])[None]
+        lengths = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)  # [batch, 1]
+        places = ops.where(steps < lengths, lengths - 1 - steps, steps)
+        return ops.take_along_axis(sequences, places[:, :, None], axis=1)
+
+    def compute_output_shape(self, sequences_shape: Any, mask_shape: Any = None) -> Any:
+        return sequences_shape
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class WeightDrop(keras.layers.Wrapper):
+    """DropConnect on the recurrent matrix: in training, one mask a batch, the same at all time steps.
+
+    Outputs and mask are those of the wrapped layer. Source: Merity et al. 2018, section 2.
+
+    Args:
+      layer: a Keras recurrent layer with a cell that has a `recurrent_kernel`.
+      rate: the share of weights dropped, 0-1.
+    """
+
+    def __init__(self, layer: keras.layers.Layer, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(layer, **kwargs)
+        self.rate, self.seed = rate, seed
+        self.supports_masking = True
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, sequences: Any, mask: Any = None, training: bool = False, initial_state: Any = None) -> Any:
+        options = {"mask": mask, "training": training, "initial_state": initial_state}
+        if not training or not self.rate:
+            return self.layer(sequences, **options)
+        kernel = self.layer.cell.recurrent_kernel
+        dropped = keras.random.dropout(kernel, self.rate, seed=self.seed_generator)
+        # Within the scope the layer reads `dropped` wherever it asks for its kernel, on every backend. JAX, which keeps variables in
+        # such a scope itself, must be told the others; and what they were set to, as the seeds of dropout are, behind it.
+        values = [(each, dropped if each is kernel else keras.ops.convert_to_tensor(each)) for each in self.layer.variables]
+        with keras.StatelessScope(state_mapping=values) as scope:
+            outputs = self.layer(sequences, **options)
+        for variable in self.layer.non_trainable_variables:
+            variable.assign(scope.get_current_value(variable))
+        return outputs
+
+    def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
+        return self.layer.compute_output_shape(sequences_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"rate": self.rate, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class WordDropout(keras.layers.Layer):
+    """In training, takes some words of the vocabulary out of a batch: all their occurrences, so that none tells of another.
+
+    Source: Gal & Ghahramani 2016, section 4.2; AWD-LSTM's embedding dropout.
+    """
+
+    def __init__(self, vocab_size: int, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.vocab_size, self.rate, self.seed = vocab_size, rate, seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, token_ids: Any, vectors: Any, training: bool = False) -> Any:
+        """int32 [batch, time], float [batch, time, features] -> float [batch, time, features]"""
+        if not training or not self.rate:
+            return vectors
+        kept = keras.random.dropout(keras.ops.ones((self.vocab_size, 1), vectors.dtype), self.rate, seed=self.seed_generator)
+        return vectors * keras.ops.take(kept, token_ids, axis=0)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"vocab_size": self.vocab_size, "rate": self.rate, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class MaskedPooling(keras.layers.Layer):
+    """Pools a sequence over its unpadded steps into one vector: the concatenation of what `kinds` names.
+
+    - last: the last step; of a bidirectional sequence, the last of the first half of the features and the first of
+      the second half, each having read the whole text.
+    - max, mean: over time.
+    - attention: a mean weighted by softmax(v . tanh(W h)). Source: Yang et al. 2016, section 2.2.
+
+    Args:
+      kinds: one or more of "last", "max", "mean", "attention".
+      is_bidirectional: whether the second half of the features read the text backwards.
+    """
+
+    def __init__(self, kinds: tuple[str, ...], *, is_bidirectional: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kinds, self.is_bidirectional = tuple(kinds), is_bidirectional
+        self.supports_masking = True
+
+    def compute_mask(self, sequences: Any, mask: Any = None) -> None:
+        """Time is gone, and with it the mask."""
+
+    def build(self, sequences_shape: Any, mask_shape: Any = None) -> None:
+        if "attention" in self.kinds:
+            size = sequences_shape[-1]
+            self.attention_kernel = self.add_weight(name="attention_kernel", shape=(size, size))
+            self.attention_vector = self.add_weight(name="attention_vector", shape=(size, 1))
+
+    def call(self, sequences: Any, mask: Any) -> Any:
+        """float [batch, time, features], bool [batch, time] with one True a row or more -> float [batch, features * kinds]."""
+        pools = {"last": self._last, "max": self._max, "mean": self._mean, "attention": self._attention}
+        return keras.ops.concatenate([pools[kind](sequences, mask) for kind in self.kinds], axis=-1)
+
+    def compute_output_shape(self, sequences_shape: Any, mask_shape: Any = None) -> Any:
+        return (sequences_shape[0], sequences_shape[-1] * len(self.kinds))
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"kinds": list(self.kinds), "is_bidirectional": self.is_bidirectional}
+
+    def _last(self, sequences: Any, mask: Any) -> Any:
+        ops = keras.ops
+        last = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True) - 1  # [batch, 1]
+        steps = ops.squeeze(ops.take_along_axis(sequences, last[:, :, None], axis=1), axis=1)
+        if not self.is_bidirectional:
+            return steps
+        half = sequences.shape[-1] // 2
+        return ops.concatenate([steps[:, :half], sequences[:, 0, half:]], axis=-1)
+
+    def _max(self, sequences: Any, mask: Any) -> Any:
+        lowest = keras.ops.full_like(sequences, -6e4)  # below any activation, and a float16
+        return keras.ops.max(keras.ops.where(mask[:, :, None], sequences, lowest), axis=1)
+
+    def _mean(self, sequences: Any, mask: Any) -> Any:
+        weights = keras.ops.cast(mask, "float32")
+        return self._weighted_sum(sequences, weights / keras.ops.sum(weights, axis=1, keepdims=True))
+
+    def _attention(self, sequences: Any, mask: Any) -> Any:
+        scores = keras.ops.tanh(sequences @ self.attention_kernel) @ self.attention_vector  # [batch, time, 1]
+        scores = keras.ops.where(mask, keras.ops.cast(scores[:, :, 0], "float32"), -1e9)
+        return self._weighted_sum(sequences, keras.ops.softmax(scores, axis=1))
+
+    def _weighted_sum(self, sequences: Any, weights: Any) -> Any:
+        weights = keras.ops.cast(weights, sequences.dtype)
+        return keras.ops.squeeze(weights[:, None, :] @ sequences, axis=1)

@@ -1,0 +1,152 @@
+"""The output layer of language models: hidden vectors -> probabilities of the vocabulary's words. Plain Keras, on any backend."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from nlp_rnn.config.settings import SoftmaxName
+from nlp_rnn.errors import ConfigError
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class SoftmaxHead(keras.layers.Layer):
+    """A softmax over the vocabulary, with the loss that it is trained by. Evaluation is exact for all three kinds.
+
+    - full: all words, in training too.
+    - sampled: in training, the sum over the words other than the target is exact for the most frequent ones, and estimated,
+      without bias, from draws that a batch shares for the others, from a log-uniform distribution. Source: Bengio & Senécal
+      2008; Blanc & Rendle 2018, section 3.
+    - adaptive: frequent words are computed directly, the others in clusters of fewer features that are computed where
+      needed. Source: Grave et al. 2017.
+    Sampled and adaptive need ids in the order of falling frequency, as `Tokenizer` gives them.
+
+    Args:
+      vocab_size: number of ids.
+      softmax: see above.
+      num_sampled: of a sampled softmax; half of them the most frequent words, half drawn anew for each batch, with replacement.
+      cutoffs: where the clusters begin, rising, below vocab_size: [2000, 10000] makes three parts.
+      embedding: a built Embedding layer whose table is the kernel (tied weights; not for adaptive). Source: Press & Wolf 2017.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        *,
+        softmax: SoftmaxName = "full",
+        num_sampled: int = 1024,
+        cutoffs: tuple[int, ...] = (),
+        embedding: keras.layers.Embedding | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if softmax == "adaptive":
+            if not cutoffs or sorted({0, *cutoffs, vocab_size}) != [0, *cutoffs, vocab_size]:
+                raise ConfigError(f"cutoffs are {list(cutoffs)}, but must rise, between 0 and the vocabulary's size of {vocab_size}")
+            if embedding is not None:
+                raise ConfigError("softmax is adaptive, whose clusters have fewer features than the embedding; do not tie the weights")
+        self.vocab_size, self.softmax, self.num_sampled, self.cutoffs = vocab_size, softmax, num_sampled, tuple(cutoffs)
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        # Not an attribute: the table stays the embedding's weight and is no weight of this layer.
+        self._table: Callable[[], Any] | None = embedding and (lambda: embedding.embeddings)
+
+    def build(self, hidden_shape: Any) -> None:
+        size = hidden_shape[-1]
+        num_words = self.cutoffs[0] + len(self.cutoffs) if self.softmax == "adaptive" else self.vocab_size
+        if self._table is None:
+            self._kernel = self.add_weight(name="kernel", shape=(num_words, size), initializer="glorot_uniform")
+        elif tuple(self.kernel.shape) != (num_words, size):
+            expected = f"the output layer needs a table of {num_words} rows with {size} features"
+            raise ConfigError(f"{expected}, but the embedding's has {tuple(self.kernel.shape)}; tied weights must agree")
+        self.bias = self.add_weight(name="bias", shape=(num_words,), initializer="zeros")
+        self.tails = []
+        ends = [*self.cutoffs[1:], self.vocab_size] if self.softmax == "adaptive" else []
+        for number, (start, end) in enumerate(zip(self.cutoffs, ends, strict=False)):
+            fewer = max(1, size // 4 ** (number + 1))
+            shapes = {"projection": (size, fewer), "kernel": (end - start, fewer), "bias": (end - start,)}
+            initializers = {"projection": "glorot_uniform", "kernel": "glorot_uniform", "bias": "zeros"}
+            self.tails.append(
+                [self.add_weight(name=f"tail_{number}_{name}", shape=shapes[name], initializer=initializers[name]) for name in shapes]
+            )
+
+    @property
+    def kernel(self) -> Any:
+        """float [vocabulary, features], or of an adaptive softmax [frequent words + clusters, features]."""
+        return self._table() if self._table else self._kernel
+
+    def call(self, hidden: Any) -> Any:
+        """float [..., features] -> log probabilities float [..., vocabulary]."""
+        ops = keras.ops
+        found = ops.log_softmax(hidden @ ops.transpose(self.kernel) + self.bias, axis=-1)
+        if self.softmax != "adaptive":
+            return found
+        parts = [found[..., : self.cutoffs[0]]]
+        for number, (projection, kernel, bias) in enumerate(self.tails):
+            cluster = found[..., self.cutoffs[0] + number, None]
+            parts.append(cluster + ops.log_softmax(hidden @ projection @ ops.transpose(kernel) + bias, axis=-1))
+        return ops.concatenate(parts, axis=-1)
+
+    def compute_output_shape(self, hidden_shape: Any) -> Any:
+        return (*hidden_shape[:-1], self.vocab_size)
+
+    def loss(self, hidden: Any, targets: Any, weights: Any, training: bool = False, label_smoothing: float = 0.0) -> Any:
+        """The weighted sum of cross-entropies in nats: exact, but for a sampled softmax in training.
+
+        Args:
+          hidden: float32 [rows, features].
+          targets: int32 [rows].
+          weights: float32 [rows]; 0 leaves a row out.
+          label_smoothing: the share of each target that is spread over all words; of a full softmax only.
+        """
+        ops = keras.ops
+        if self.softmax == "sampled" and training:
+            return self._sampled_loss(hidden, targets, weights)
+        if keras.backend.backend() != "tensorflow":
+            if self.softmax == "adaptive":
+                raise NotImplementedError("an adaptive softmax is trained on Keras's backend tensorflow only; use full or sampled")
+            found = self(hidden)
+            losses = (1 - label_smoothing) * ops.take_along_axis(found, targets[:, None], axis=1)[:, 0]
+            return -ops.sum((losses + label_smoothing * ops.mean(found, axis=1)) * weights)
+        from nlp_rnn.layers.fast import softmax as fast_softmax
+        from nlp_rnn.layers.fast.precision import matmul_dtype
+
+        tensors, dtype = ops.convert_to_tensor, matmul_dtype(is_training=training)
+        head = (tensors(self.kernel), tensors(self.bias))
+        if self.softmax == "adaptive":
+            tails = [tuple(tensors(weight) for weight in tail) for tail in self.tails]
+            return fast_softmax.adaptive_cross_entropy(hidden, head, tails, targets, weights, is_training=training, dtype=dtype)
+        return fast_softmax.softmax_cross_entropy(
+            hidden, *head, targets, weights, is_training=training, label_smoothing=label_smoothing, dtype=dtype
+        )
+
+    def _sampled_loss(self, hidden: Any, targets: Any, weights: Any) -> Any:
+        """The most frequent words exactly, the sum over the others from as many draws: most of the sum, and none of its noise."""
+        ops = keras.ops
+        num_exact = min(self.num_sampled // 2, self.vocab_size)
+        others, log_counts = self._draw(num_exact)
+        ids = ops.concatenate([ops.arange(num_exact, dtype="int32"), others])
+        true_logits = ops.sum(hidden * ops.take(self.kernel, targets, axis=0), axis=1) + ops.take(self.bias, targets)
+        rows = ops.take(self.kernel, ids, axis=0)
+        biases = ops.take(self.bias, ids) - ops.concatenate([ops.zeros(num_exact), log_counts])
+        if keras.backend.backend() == "tensorflow":
+            from nlp_rnn.layers.fast import softmax as fast_softmax
+            from nlp_rnn.layers.fast.precision import matmul_dtype
+
+            return fast_softmax.sampled_cross_entropy(hidden, rows, biases, true_logits, ids, targets, weights, dtype=matmul_dtype())
+        logits = hidden @ ops.transpose(rows) + biases
+        logits = ops.where(targets[:, None] == ids[None], -1e9, logits)
+        logits = ops.concatenate([true_logits[:, None], logits], axis=1)
+        return ops.sum((ops.logsumexp(logits, axis=1) - logits[:, 0]) * weights)
+
+    def _draw(self, first: int) -> tuple[Any, Any]:
+        """Ids from `first` on, log-uniform, with replacement, and the logarithm of how often each is expected among them."""
+        ops = keras.ops
+        num_draws = self.num_sampled - first if first < self.vocab_size else 0
+        span = math.log((self.vocab_size + 1) / (first + 1))
+        draws = keras.random.uniform((num_draws,), seed=self.seed_generator)
+        ids = ops.cast(ops.exp(draws * span + math.log(first + 1)), "int32") - 1
+        ids = ops.clip(ids, first, self.vocab_size - 1)
+        ranks = ops.cast(ids, "float32") + 1
+        return ids, ops.log(num_draws * ops.log((ranks + 1) / ranks) / span)

@@ -1,0 +1,88 @@
+"""The text classifier: embedding, recurrent layers, pooling, and a linear part over n-grams beside them."""
+
+from typing import Any
+
+import keras
+
+from nlp_rnn.config.settings import ModelConfig
+from nlp_rnn.distribution import replicas
+from nlp_rnn.layers.ngrams import NgramLinear, Stack
+from nlp_rnn.layers.recurrent import MaskedPooling, ReverseTexts, build_recurrent_stack
+
+_PAD_ID = 0  # tokenizer.PAD_ID; models do not import TensorFlow
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class Classifier(keras.Model):
+    """A functional model [batch, time] -> logits [batch, classes], with its loss and metrics.
+
+    Targets: int32 [batch]. Sample weights: float [batch], 0 for rows that fill up a batch.
+    """
+
+    # The arguments of Keras's functional models, by which `load_model` knows it as one.
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(inputs, outputs, name=name, **kwargs)
+        self.accuracy = keras.metrics.Mean(name="accuracy")
+        self.cross_entropy = keras.metrics.Mean(name="cross_entropy")  # nats an example
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
+        """Mean cross-entropy in nats of the examples whose weight is not 0; of several replicas, each one's share."""
+        ops = keras.ops
+        weights = ops.ones(ops.shape(y)[:1]) if sample_weight is None else sample_weight
+        losses = ops.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
+        self.accuracy.update_state(ops.cast(ops.argmax(y_pred, axis=-1), y.dtype) == y, sample_weight=weights)
+        self.cross_entropy.update_state(losses, sample_weight=weights)
+        return ops.sum(losses * weights) / ops.maximum(replicas.batch_weight(weights), 1.0)
+
+
+def build_classifier(config: ModelConfig, *, vocab_size: int, num_classes: int) -> Classifier:
+    """Embedding, recurrent stack, pooling, linear output.
+
+    Args:
+      vocab_size: number of ids, special ones included.
+      num_classes: two or more.
+
+    Returns:
+      a model int32 [batch, time], right-padded with 0 -> float32 logits [batch, num_classes]. Its layers `embedding`
+      (ids -> vectors) and `encoder` ([vectors, mask] -> logits) can be called one after the other, which is what
+      explanations do; with config.ngrams, `stack` then adds the logits of `ngrams` (ids -> logits).
+    """
+    token_ids = keras.Input((None,), dtype="int32", name="token_ids")
+    mask = NotPadding(name="mask")(token_ids)
+    vectors = keras.layers.Embedding(vocab_size, config.embedding_dim, name="embedding")(token_ids)
+    logits = build_classifier_encoder(config, num_classes=num_classes)([vectors, mask])
+    if config.ngrams:
+        logits = Stack(name="stack")(logits, NgramLinear(config.ngrams, num_classes, name="ngrams")(token_ids))
+    return Classifier(token_ids, logits, name="classifier")
+
+
+def build_classifier_encoder(config: ModelConfig, *, num_classes: int) -> keras.Model:
+    """[float [batch, time, embedding_dim], bool [batch, time]] -> float32 logits [batch, num_classes]."""
+    vectors = keras.Input((None, config.embedding_dim), name="vectors")
+    mask = keras.Input((None,), dtype="bool", name="mask")
+    sequences: Any = vectors
+    if config.is_reversed:
+        sequences = ReverseTexts(name="reverse")(sequences, mask)
+    if config.word_dropout:
+        # One decision a word: the noise is shared by its embedding dimensions.
+        sequences = keras.layers.Dropout(config.word_dropout, noise_shape=(None, None, 1), name="word_dropout")(sequences)
+    if config.embedding_dropout:
+        sequences = keras.layers.SpatialDropout1D(config.embedding_dropout, name="embedding_dropout")(sequences)
+    sequences = build_recurrent_stack(config, sequences, mask)
+    pooled = MaskedPooling(config.pooling, is_bidirectional=config.is_bidirectional, name="pooling")(sequences, mask)
+    if config.final_dropout:
+        pooled = keras.layers.Dropout(config.final_dropout, name="dropout")(pooled)
+    # Logits in float32: a softmax in half precision loses the probabilities' last digits.
+    logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(pooled)
+    return keras.Model([vectors, mask], logits, name="encoder")
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class NotPadding(keras.layers.Layer):
+    """int32 ids [batch, time] -> bool mask [batch, time], False where the id is 0."""
+
+    def call(self, token_ids: Any) -> Any:
+        return keras.ops.not_equal(token_ids, _PAD_ID)
+
+    def compute_output_spec(self, token_ids: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(token_ids.shape, dtype="bool")

@@ -1,0 +1,198 @@
+"""The language model: token ids -> hidden vectors -> log-probabilities of the next id, with a state that is carried on."""
+
+from typing import Any
+
+import keras
+
+from nlp_rnn.config.settings import ModelConfig
+from nlp_rnn.distribution import replicas
+from nlp_rnn.layers.recurrent import WordDropout, build_recurrent_layer
+from nlp_rnn.layers.softmax_head import SoftmaxHead
+
+States = list[list[Any]]
+
+
+class LanguageModel(keras.Model):
+    """Embedding, recurrent layers, softmax over the vocabulary: AWD-LSTM's recipe, each part a setting.
+
+    Source: Merity et al. 2018, "Regularizing and Optimizing LSTM Language Models": dropout of whole words, of embedding
+    dimensions, between layers and before the output with one mask for all time steps; weight drop on the recurrent
+    matrices; tied weights; the last layer as wide as the embedding; activation regularisation.
+
+    In `fit` and `evaluate` row b of a batch continues row b of the batch before: the states are carried on in variables
+    of their own for either, and start at zero with `reset_states`. `run` takes and returns states instead.
+
+    Args:
+      vocab_size: number of ids.
+      activation_regularization, temporal_regularization: weights of the mean square of the last layer's outputs (after
+        dropout) and of their change from step to step (before it).
+      batch_size: rows of the batches of `fit` and `evaluate`; 0: the model only `run`s.
+      window: the usual number of time steps; a shorter batch weighs less in training by its share of it. 0: all weigh the same.
+    """
+
+    def __init__(
+        self, config: ModelConfig, *, vocab_size: int, batch_size: int = 0, window: int = 0, activation_regularization: float = 0.0,
+        temporal_regularization: float = 0.0, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(**kwargs)
+        self.config, self.vocab_size, self.window = config, vocab_size, window
+        self.activation_regularization, self.temporal_regularization = activation_regularization, temporal_regularization
+        self.embedding = keras.layers.Embedding(vocab_size, config.embedding_dim, embeddings_initializer=_uniform(0.1), name="embedding")
+        self.embedding.build()
+        self.word_dropout = WordDropout(vocab_size, config.word_dropout, name="word_dropout")
+        self.dropouts = [keras.layers.SpatialDropout1D(config.embedding_dropout, name="embedding_dropout")]
+        self.recurrent: list[keras.layers.Layer] = []
+        self.norms: list[keras.layers.Layer | None] = []
+        for number in range(config.num_layers):
+            is_last = number == config.num_layers - 1
+            units = config.units_of(number, default=config.embedding_dim if config.tie_embeddings else config.units)
+            self.recurrent.append(build_recurrent_layer(config, name=f"{config.cell}_{number}", units=units, return_state=True))
+            self.norms.append(keras.layers.LayerNormalization(name=f"layer_norm_{number}") if config.layer_norm else None)
+            rate, name = (config.final_dropout, "dropout") if is_last else (config.dropout, f"dropout_{number + 1}")
+            self.dropouts.append(keras.layers.SpatialDropout1D(rate, name=name))
+        self.head = SoftmaxHead(
+            vocab_size, softmax=config.softmax, num_sampled=min(config.num_sampled, vocab_size),
+            cutoffs=config.cutoffs,
+            embedding=self.embedding if config.tie_embeddings else None, dtype="float32", name="softmax",
+        )  # fmt: skip
+        self.cross_entropy = keras.metrics.Mean(name="cross_entropy")  # nats a token
+        phases = ("training", "evaluation") if batch_size else ()
+        self._carried = {phase: [[_state(phase, batch_size, size) for size in sizes] for sizes in self._sizes()] for phase in phases}
+        self.run(keras.ops.zeros((1, 1), "int32"), self.zero_states(1))  # builds the layers
+        self.head.build((None, self._sizes()[-1][0]))
+        self.built = True
+
+    def run(self, token_ids: Any, states: States, training: bool = False) -> tuple[Any, States]:
+        """int32 [batch, time] and the states before it -> hidden float [batch, time, features] and the states behind it.
+
+        Padding at a row's end leaves the hidden vectors before it as they are; the states are those behind the padding.
+        """
+        hidden, _, found = self._run(token_ids, states, training)
+        return hidden, found
+
+    def _run(self, token_ids: Any, states: States, training: bool) -> tuple[Any, Any, States]:
+        """As `run`, with the hidden vectors before their dropout in the middle."""
+        sequences = self.word_dropout(token_ids, self.embedding(token_ids), training=training)
+        found = []
+        for number, layer in enumerate(self.recurrent):
+            inputs = self.dropouts[number](sequences, training=training)
+            sequences, *after = layer(inputs, initial_state=states[number], training=training)
+            found.append(after)
+            if self.config.is_residual and inputs.shape[-1] == sequences.shape[-1]:
+                sequences = sequences + inputs
+            norm = self.norms[number]
+            if norm is not None:
+                sequences = norm(sequences)
+        return self.dropouts[-1](sequences, training=training), sequences, found
+
+    def advance(self, token_ids: Any, states: States) -> tuple[Any, States]:
+        """One step of `run`, by the cells alone: int32 [batch] -> hidden float [batch, features] and the states behind it."""
+        return self.advance_vectors(self.embedding(token_ids), states)
+
+    def advance_vectors(self, vectors: Any, states: States) -> tuple[Any, States]:
+        """As `advance`, of ids that are vectors already: float [batch, embedding_dim]."""
+        found = []
+        for number, layer in enumerate(self.recurrent):
+            inputs = vectors
+            vectors, after = getattr(layer, "layer", layer).cell(inputs, states[number])
+            found.append(list(after) if isinstance(after, list | tuple) else [after])
+            if self.config.is_residual and inputs.shape[-1] == vectors.shape[-1]:
+                vectors = vectors + inputs
+            norm = self.norms[number]
+            if norm is not None:
+                vectors = norm(vectors)
+        return vectors, found
+
+    def zero_states(self, batch_size: Any) -> States:
+        """The states before a text: of each layer, float [batch, units] once or twice (LSTM: h and c)."""
+        return [[keras.ops.zeros((batch_size, size), self.compute_dtype) for size in sizes] for sizes in self._sizes()]
+
+    @property
+    def features(self) -> int:
+        """The size of the hidden vectors."""
+        return self._sizes()[-1][0]
+
+    @property
+    def state_sizes(self) -> list[int]:
+        """The sizes of all states, layer by layer."""
+        return [size for sizes in self._sizes() for size in sizes]
+
+    def pack_states(self, states: States) -> Any:
+        """States as one tensor, float [batch, sum(state_sizes)]."""
+        return keras.ops.concatenate([state for layer in states for state in layer], axis=1)
+
+    def unpack_states(self, packed: Any) -> States:
+        """What `pack_states` packed."""
+        found, start = [], 0
+        for sizes in self._sizes():
+            layer = []
+            for size in sizes:
+                layer.append(packed[:, start : start + size])
+                start += size
+            found.append(layer)
+        return found
+
+    def reset_states(self, phase: str) -> None:
+        """Starts the texts of "training" or "evaluation" anew."""
+        for variables in self._carried[phase]:
+            for variable in variables:
+                variable.assign(keras.ops.zeros(variable.shape))
+
+    @property
+    def kept_weights(self) -> list[keras.Variable]:
+        """All weights but the carried states."""
+        carried = {id(variable) for phase in self._carried.values() for variables in phase for variable in variables}
+        return [weight for weight in self.weights if id(weight) not in carried]
+
+    def call(self, token_ids: Any, training: bool = False) -> tuple[Any, Any]:
+        """int32 [batch, time] -> hidden float [batch, time, features], after and before dropout, from the carried states on."""
+        carried = self._carried["training" if training else "evaluation"]
+        states = [[keras.ops.cast(replicas.own_rows(variable), self.compute_dtype) for variable in variables] for variables in carried]
+        hidden, sequences, found = self._run(token_ids, states, training)
+        for variables, values in zip(carried, found, strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                value = keras.ops.cast(keras.ops.stop_gradient(value), "float32")
+                variable.assign(replicas.with_own_rows(variable, value))
+        return hidden, sequences
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
+        """Mean cross-entropy in nats of the tokens whose weight is not 0, and the regularisers; of several replicas, each one's share.
+
+        Args:
+          y: int32 [batch, time], the next ids. y_pred: hidden vectors, as `call` gives them. sample_weight: float [batch, time].
+        """
+        ops = keras.ops
+        hidden = ops.cast(ops.reshape(y_pred[0], (-1, y_pred[0].shape[-1])), "float32")
+        weights = ops.reshape(sample_weight, (-1,))
+        total, count = self.head.loss(hidden, ops.reshape(y, (-1,)), weights, training=training), ops.sum(weights)
+        self.cross_entropy.update_state(total / ops.maximum(count, 1.0), sample_weight=count)
+        mean = total / ops.maximum(replicas.batch_weight(weights), 1.0)
+        if not training:
+            return mean
+        length = ops.cast(ops.shape(y)[1], "float32") / self.window if self.window else 1.0
+        return mean * length + replicas.share() * self._regularizers(hidden, y_pred[1])
+
+    def _regularizers(self, hidden: Any, sequences: Any) -> Any:
+        ops, found = keras.ops, 0.0
+        if self.activation_regularization:
+            found += self.activation_regularization * ops.mean(ops.square(hidden))
+        if self.temporal_regularization:
+            change = ops.cast(sequences[:, 1:] - sequences[:, :-1], "float32")
+            found += self.temporal_regularization * ops.sum(ops.square(change)) / ops.cast(ops.maximum(ops.size(change), 1), "float32")
+        return found
+
+    def _sizes(self) -> list[list[int]]:
+        """The sizes of each layer's states."""
+        found = []
+        for layer in self.recurrent:
+            size = getattr(layer, "layer", layer).cell.state_size  # what WeightDrop wraps
+            found.append(list(size) if isinstance(size, list | tuple) else [size])
+        return found
+
+
+def _state(phase: str, batch_size: int, size: int) -> keras.Variable:
+    return keras.Variable(keras.ops.zeros((batch_size, size)), trainable=False, name=f"{phase}_state")
+
+
+def _uniform(limit: float) -> keras.initializers.Initializer:
+    return keras.initializers.RandomUniform(-limit, limit)

@@ -1,0 +1,163 @@
+"""A next-word model from its LiteRT file, without TensorFlow: words in, suggestions out, at a cost that does not grow with the text."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import regex
+
+from nlp_rnn.errors import ConfigError
+
+SETTINGS_FILE = "vocabulary.json"
+PRECISIONS = ("float", "int8")
+EOS_ID, UNK_ID = 3, 1  # tokenizer's; it would import TensorFlow
+
+# The expressions of `words` and `normalization`, for Python's regex; a test holds them equal.
+_CONTRACTION = regex.compile(r"(?i)(\p{L})(n['’]t|['’](?:s|re|ve|ll|d|m))(?![A-Za-z0-9_])")
+_WORD = regex.compile(
+    r"(?i:n['’]t(?![A-Za-z0-9_])|['’](?:s|re|ve|ll|d|m)(?![A-Za-z0-9_]))|[0-9]+(?:[.,:/][0-9]+)+"
+    r"|[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*|[\p{L}\p{M}\p{N}_\u200c\u200d]+|\S"
+)
+_INVISIBLE = regex.compile(r"[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]+")
+_SPACE = regex.compile(r"[\s\p{Z}\p{Cc}]+")
+_HTML_BREAK = regex.compile(r"(?i)<br\s*/?>")
+# Capitals of Unicode 14 and later, which Python makes small, but TensorFlow 2.21 does not know.
+_NEW_CAPITALS = regex.compile(r"([\u1c89\u2c2f\ua7c0\ua7cb\ua7cc\ua7d0\ua7d6\ua7d8\ua7da\ua7dc\U00010570-\U00010595\U00010d50-\U00010d65])")
+
+
+def split_whitespace(text: str) -> list[str]:
+    """As `words.SPLITTERS["whitespace"]`."""
+    return text.split()
+
+
+def split_unicode(text: str) -> list[str]:
+    """As `words.split_unicode`."""
+    return _WORD.findall(_CONTRACTION.sub(r"\1 \2", text))
+
+
+SPLITTERS = {"unicode": split_unicode, "whitespace": split_whitespace}
+_WORD_ENDS = {"unicode": regex.compile(r"[\p{L}\p{M}\p{N}_]$"), "whitespace": regex.compile(r"\S$")}
+
+
+def split_text(text: str, *, splitter: str, lowercase: bool, html_breaks: bool) -> list[str]:
+    """The words of a text as `Tokenizer.pieces` gives them."""
+    text = _INVISIBLE.sub("", text)
+    if html_breaks:
+        text = _HTML_BREAK.sub(" ", text)
+    text = _SPACE.sub(" ", text).strip(" ")
+    return SPLITTERS[splitter](_to_lower(text) if lowercase else text)
+
+
+def _to_lower(text: str) -> str:
+    return "".join(part if number % 2 else part.lower() for number, part in enumerate(_NEW_CAPITALS.split(text)))
+
+
+class Step(NamedTuple):
+    """After some ids: log_probabilities float32 [vocabulary] of the next one, hidden float32 [features], states float32 [1, size]."""
+
+    log_probabilities: np.ndarray
+    hidden: np.ndarray
+    states: np.ndarray
+
+
+class OnDeviceModel:
+    """A folder that `litert_export` wrote.
+
+    Attributes:
+      words: the text of each id. proposable, decent: bool [vocabulary], with and without profanity.
+      cache: share and theta of the continuous cache.
+
+    Raises:
+      ConfigError: if the folder holds no such model, or the package ai-edge-litert is missing.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, precision: str = "int8") -> None:
+        self.path = _find(Path(folder))
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError:
+            raise ConfigError(
+                f"--model is {folder}, a LiteRT model, which needs the package ai-edge-litert: pip install 'nlp-rnn[console]'"
+            ) from None
+        settings = json.loads((self.path / SETTINGS_FILE).read_text(encoding="utf-8"))
+        self.words: list[str] = settings["words"]
+        self.proposable = np.zeros(len(self.words), bool)
+        self.proposable[settings["proposable"]] = True
+        self.decent = self.proposable.copy()
+        self.decent[settings["profane"]] = False
+        self.cache: dict[str, float] = settings["cache"]
+        self.name: str = settings["name"]
+        self._ids = {word: number for number, word in enumerate(self.words) if number > EOS_ID}
+        self._settings = settings
+        with _quiet():
+            self._interpreter = Interpreter(str(self.path / f"model_{precision}.tflite"), num_threads=1)
+            self._interpreter.allocate_tensors()
+        self._step, self._prefill = (self._interpreter.get_signature_runner(name) for name in ("step", "prefill"))
+        self._size = int(self._step.get_input_details()["states"]["shape"][1])
+        self.features = int(self._step.get_output_details()["hidden"]["shape"][1])
+
+    def zero_states(self) -> np.ndarray:
+        """The states before a text: float32 [1, size]."""
+        return np.zeros((1, self._size), np.float32)
+
+    def step(self, token_id: int, states: np.ndarray) -> Step:
+        """Reads one id."""
+        return _unpack(self._step(token_ids=np.array([token_id], np.int32), states=states))
+
+    def prefill(self, token_ids: Any, states: np.ndarray) -> Step:
+        """Reads several ids, int [time], one or more, at once."""
+        return _unpack(self._prefill(token_ids=np.asarray(token_ids, np.int32)[None], states=states))
+
+    def split(self, text: str) -> list[str]:
+        """The words of a text, normalised as in training."""
+        names = ("splitter", "lowercase", "html_breaks")
+        return split_text(text, **{name: self._settings[name] for name in names})
+
+    def is_begun(self, text: str) -> bool:
+        """Whether a text ends within a word."""
+        return bool(_WORD_ENDS[self._settings["splitter"]].search(text))
+
+    def ids(self, words: list[str]) -> list[int]:
+        """Of words of `split`."""
+        return [self._ids.get(word, UNK_ID) for word in words]
+
+
+def is_ondevice(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a LiteRT model, or versions of one."""
+    try:
+        _find(Path(path))
+    except ConfigError:
+        return False
+    return True
+
+
+def _find(folder: Path) -> Path:
+    versions = [int(entry.name) for entry in folder.glob("*") if entry.name.isdecimal() and (entry / SETTINGS_FILE).is_file()]
+    found = folder / str(max(versions)) if versions else folder
+    if not (found / SETTINGS_FILE).is_file():
+        raise ConfigError(
+            f"--model is {folder}, but holds no LiteRT model; give a folder that export --format litert wrote, such as "
+            "saved_models/next_word_litert"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps LiteRT's line about its delegate, which comes from C++, off standard error; an error raises."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _unpack(answer: dict[str, np.ndarray]) -> Step:
+    return Step(answer["log_probabilities"][0], answer["hidden"][0], answer["states"])

@@ -1,0 +1,153 @@
+"""Someone types, a model on the device proposes words: what the console shows, without the console."""
+
+import bisect
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from nlp_rnn.ondevice.continuous_cache import CacheSettings, ContinuousCache
+from nlp_rnn.ondevice.litert_model import EOS_ID, OnDeviceModel, Step
+
+_NUM_CHECKPOINTS = 64  # places in the line that a correction can go back to without reading it all again
+_MAX_TOKENS = 512  # of a pasted text, the last ones are read
+
+
+class Proposal(NamedTuple):
+    """A word, its probability 0-1, and what it adds to what is typed."""
+
+    word: str
+    probability: float
+    rest: str
+
+
+@dataclass
+class Statistics:
+    """characters: of the text. saved: those of them that were not typed, less the keys that took them."""
+
+    characters: int = 0
+    accepted: int = 0
+    saved: int = 0
+
+    def __str__(self) -> str:
+        share = 100 * self.saved / self.characters if self.characters else 0.0
+        return f"{self.saved} of {self.characters} keystrokes saved ({share:.0f} %), {self.accepted} words taken"
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """The state at a place of the line: behind `length` characters that end in white space."""
+
+    length: int
+    step: Step
+
+
+@dataclass
+class TypingSession:
+    """A text under way, line by line; the model's state is carried on, so that a key costs the same however long the text is.
+
+    Attributes:
+      count: words to propose. temperature: of the probabilities shown; 1 is the model's.
+      adapts: whether what was typed before makes its words likelier (a continuous cache).
+    """
+
+    model: OnDeviceModel
+    count: int = 5
+    temperature: float = 1.0
+    adapts: bool = False
+    allows_profanity: bool = False
+    statistics: Statistics = field(default_factory=Statistics)
+
+    def __post_init__(self) -> None:
+        self.memory = ContinuousCache(
+            CacheSettings(**self.model.cache), vocab_size=len(self.model.words), features=self.model.features
+        )  # fmt: skip
+        order = sorted(np.flatnonzero(self.model.proposable).tolist(), key=self.model.words.__getitem__)
+        self._sorted = np.array(order, np.int64)
+        self._sorted_words = [self.model.words[number] for number in order]
+        self.reset()
+
+    def reset(self) -> None:
+        """Begins a new text; what was learnt stays."""
+        self._begin_line(self.model.step(EOS_ID, self.model.zero_states()))
+
+    def propose(self, text: str) -> list[Proposal]:
+        """The likeliest next words after a line that ends in white space or a sign, else completions of the word it ends with."""
+        step, begun = self._read(text)
+        scores = self._scores(step)
+        start, end = 0, len(self._sorted)
+        if begun:
+            start = bisect.bisect_left(self._sorted_words, begun)
+            end = bisect.bisect_left(self._sorted_words, begun + "\U0010ffff")
+        ids = self._sorted[start:end]
+        scores = scores[ids] / self.temperature
+        total = np.logaddexp.reduce(scores) if len(ids) and (begun or self.temperature != 1) else 0.0
+        if not self.allows_profanity:
+            scores = np.where(self.model.decent[ids], scores, -np.inf)
+        best = _largest(scores, self.count)
+        pairs = [(self.model.words[ids[place]], float(np.exp(scores[place] - total))) for place in best if np.isfinite(scores[place])]
+        return [Proposal(word, probability, word[len(begun) :]) for word, probability in pairs]
+
+    def accept(self, proposal: Proposal) -> str:
+        """What to insert for a proposal that is taken: the rest of the word, and a space."""
+        self.statistics.accepted += 1
+        self.statistics.saved += len(proposal.rest)  # and the space, for the key that took it
+        return proposal.rest + " "
+
+    def finish_line(self, text: str) -> None:
+        """Enter: the line becomes part of the text, and of what is learnt."""
+        self.statistics.characters += len(text)
+        step, ids = self._start, [*self.model.ids(self.model.split(text))[-_MAX_TOKENS:], EOS_ID]
+        if self.adapts:
+            for token in ids:
+                self.memory.add(step.hidden, token)
+                step = self.model.step(token, step.states)
+        else:
+            step = self.model.prefill(ids, step.states)
+        self._begin_line(step)
+
+    @property
+    def _start(self) -> Step:
+        """Before the line."""
+        return self._checkpoints[0].step
+
+    def _begin_line(self, step: Step) -> None:
+        self._checkpoints, self._line = [_Checkpoint(0, step)], ""
+
+    def _read(self, text: str) -> tuple[Step, str]:
+        """The model behind the whole words of the line, and the word begun at its end, or ""."""
+        while len(self._checkpoints) > 1 and not text.startswith(self._line[: self._checkpoints[-1].length]):
+            self._checkpoints.pop()  # what stood there was changed
+        base = self._checkpoints[-1]
+        tail = text[base.length :]
+        last = "" if not tail or tail[-1].isspace() else tail.split()[-1]
+        head = tail[: len(tail) - len(last)]
+        step = self._advance(base.step, self.model.split(head))
+        if head:
+            self._line = text
+            self._checkpoints.append(_Checkpoint(base.length + len(head), step))
+            if len(self._checkpoints) > _NUM_CHECKPOINTS:
+                del self._checkpoints[1]
+        words = self.model.split(last)
+        begun = words.pop() if words and self.model.is_begun(text[-1:]) else ""
+        return self._advance(step, words), begun
+
+    def _advance(self, step: Step, words: list[str]) -> Step:
+        ids = self.model.ids(words)
+        if len(ids) > _MAX_TOKENS:  # of a pasted book the end counts
+            return self.model.prefill(ids[-_MAX_TOKENS:], self.model.zero_states())
+        if len(ids) == 1:
+            return self.model.step(ids[0], step.states)
+        return self.model.prefill(ids, step.states) if ids else step
+
+    def _scores(self, step: Step) -> np.ndarray:
+        return self.memory.mix(step.log_probabilities, step.hidden) if self.adapts else step.log_probabilities
+
+
+def _largest(scores: np.ndarray, count: int) -> np.ndarray:
+    """The places of the largest scores, the largest first."""
+    count = min(count, len(scores))
+    if not count:
+        return np.zeros(0, np.int64)
+    places = np.argpartition(-scores, count - 1)[:count]
+    return places[np.argsort(-scores[places], kind="stable")]

@@ -1,0 +1,67 @@
+"""The tokenizer of a config: trained, or with a vocabulary of the user's."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from nlp_rnn.config.settings import TokenizerConfig
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.files import read_lines
+from nlp_rnn.special_ids import SPECIAL_PIECES
+from nlp_rnn.tokenization import sentencepiece_files
+from nlp_rnn.tokenization.sentencepiece_files import BYTE_PIECES
+from nlp_rnn.tokenization.tokenizer import Tokenizer, unescape
+
+
+def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
+    """The tokenizer of the config: trained on training texts, or with the vocabulary of the user's file.
+
+    Raises:
+      ConfigError: if the texts or the file do not give a vocabulary.
+    """
+    tokenizer = untrained_tokenizer(config)
+    if not config.vocabulary:
+        tokenizer.adapt(texts, vocab_size=config.vocab_size, min_count=config.min_count, split_digits=config.split_digits)
+    elif config.level == "subword":
+        tokenizer.set_vocabulary(*sentencepiece_files.read_model(Path(config.vocabulary), reserved=tokenizer.reserved))
+    else:
+        tokenizer.set_vocabulary(_read_vocabulary(Path(config.vocabulary), tokenizer))
+    capital = next((piece for piece in tokenizer.known_vocabulary() if piece != piece.lower() and piece not in BYTE_PIECES), "")
+    if capital and config.vocabulary and config.case != "keep":
+        raise ConfigError(
+            f"tokenizer.vocabulary is {config.vocabulary}, which holds capitals, such as {capital!r}, but tokenizer.case is {config.case}: "
+            "they would never be found; set tokenizer.case=keep"
+        )
+    return tokenizer
+
+
+def untrained_tokenizer(config: TokenizerConfig) -> Tokenizer:
+    """The tokenizer of the config, without a vocabulary: it can `normalize`, and give `pieces` of words and characters."""
+    return Tokenizer(
+        config.level, case=config.case, nfkc=config.nfkc, html_breaks=config.html_breaks, splitter=config.splitter,
+        oov_buckets=config.oov_buckets, reserved=config.reserved,
+    )  # fmt: skip
+
+
+def _read_vocabulary(path: Path, tokenizer: Tokenizer) -> list[str]:
+    """The pieces of a user's file, one a line."""
+    lines: dict[str, int] = dict.fromkeys((*SPECIAL_PIECES, *tokenizer.own_symbols()), 0)
+    num_fixed = len(lines)
+    if not path.is_file():
+        raise ConfigError(f"tokenizer.vocabulary is {path}, but there is no such file; give a text file with a piece a line")
+    for number, line in read_lines(path):
+        piece, mistake = unescape(line), ""
+        if piece in lines:
+            mistake = f"repeats {piece!r} of line {lines[piece]}" if lines[piece] else f"holds {piece!r}, which every vocabulary has"
+        elif not piece:
+            mistake = "is empty"
+        elif tokenizer.level == "char" and len(piece) > 1:
+            mistake = f"is {piece!r}, but tokenizer.level is char"
+        elif re.search("[\U0010f7f0-\U0010ffff]", piece):
+            mistake = f"is {piece!r}, of a range that the tokenizer uses itself"
+        if mistake:
+            raise ConfigError(f"tokenizer.vocabulary is {path}, whose line {number} {mistake}; mend or remove that line")
+        lines[piece] = number
+    if len(lines) == num_fixed:
+        raise ConfigError(f"tokenizer.vocabulary is {path}, which is empty; give a piece a line")
+    return list(lines)[num_fixed:]

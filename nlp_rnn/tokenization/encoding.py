@@ -1,0 +1,58 @@
+"""Texts as models read them: token ids of limited length, one a row or more; core operations."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from nlp_rnn.special_ids import BOS_ID, EOS_ID, UNK_ID
+from nlp_rnn.tokenization.tokenizer import Tokenizer
+
+
+def encode(
+    tokenizer: Tokenizer, texts: Any, max_length: int, keep: str, *, add_bos: bool = False, add_eos: bool = False
+) -> tf.RaggedTensor:
+    """string [batch] -> int32 ragged [batch, (time)], as models read it, in training and in exported graphs.
+
+    At most `max_length` ids a row (see `truncate`), and at least one: a text without tokens becomes UNK_ID.
+
+    Args:
+      add_bos, add_eos: whether BOS_ID comes first and EOS_ID last; truncation keeps them.
+
+    Raises:
+      ValueError: if `max_length` leaves no room for the text.
+    """
+    if max_length <= add_bos + add_eos:
+        raise ValueError(f"max_length is {max_length}, which leaves no room for text; use {add_bos + add_eos + 1} or more")
+    ids = never_empty(truncate(tokenizer.tokenize(texts), max_length - add_bos - add_eos, keep))
+    column = tf.ones([ids.nrows(), 1], tf.int32)
+    return tf.concat([column * BOS_ID] * add_bos + [ids] + [column * EOS_ID] * add_eos, axis=1)
+
+
+def never_empty(token_ids: tf.RaggedTensor) -> tf.RaggedTensor:
+    """Gives rows of ragged int32 [batch, (time)] without ids one UNK_ID: a recurrent layer has to read something."""
+    return tf.concat([token_ids, ids_where(token_ids.row_lengths() == 0, UNK_ID)], axis=1)
+
+
+def ids_where(is_there: tf.Tensor, token_id: int) -> tf.RaggedTensor:
+    """bool [batch] -> ragged int32 [batch, (0 or 1)]: the id in the rows that are true."""
+    return tf.RaggedTensor.from_row_lengths(tf.fill([tf.math.count_nonzero(is_there)], token_id), tf.cast(is_there, tf.int64))
+
+
+def truncate(token_ids: tf.RaggedTensor, max_length: int, keep: str) -> tf.RaggedTensor:
+    """Cuts ragged int32 [batch, (time)] to at most `max_length` ids a row.
+
+    Args:
+      token_ids: ids without padding.
+      max_length: in ids.
+      keep: "start", "end", or "both": the first half and the last half, where texts open and conclude.
+    """
+    if keep == "start" or max_length <= 0:
+        return token_ids[:, : max(max_length, 0)]
+    if keep == "end":
+        return token_ids[:, -max_length:]
+    head = (max_length + 1) // 2
+    positions = tf.ragged.range(token_ids.row_lengths())
+    lengths = tf.gather(token_ids.row_lengths(), token_ids.value_rowids())
+    flat = positions.flat_values
+    is_kept = (flat < head) | (flat >= lengths - (max_length - head))
+    return tf.ragged.boolean_mask(token_ids, token_ids.with_flat_values(is_kept))

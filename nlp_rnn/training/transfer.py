@@ -1,0 +1,57 @@
+"""The weights of a trained language model as the first weights of another model (model.init_from)."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nlp_rnn.config.settings import Config
+from nlp_rnn.training.checkpoints import load_arrays
+from nlp_rnn.training.run_directory import load_run
+
+logger = logging.getLogger(__name__)
+
+
+def initialize(model: Any, config: Config) -> None:
+    """Assigns the embedding, recurrent layers and norms of the run model.init_from to a built model.
+
+    What has no counterpart there, or one of another shape, keeps its random weights; one line is logged about it. `run_directory.find_run`
+    has checked that the two models fit.
+    """
+    source = load_run(Path(config.model.init_from))
+    arrays = {name.partition(":")[2]: values for name, values in load_arrays(source.best_checkpoint).items()}
+    taken, left = [], []
+    for name, layer in _counterparts(model, config):
+        weights = {weight.path.rsplit("/", 1)[-1]: weight for weight in layer.trainable_weights}
+        found = {key: _weight_of(arrays, name, key) for key in weights}
+        if all(values is not None and values.shape == tuple(weights[key].shape) for key, values in found.items()):
+            for key, values in found.items():
+                weights[key].assign(values)
+            taken.append(layer.name)
+        else:
+            left.append(layer.name)
+    random = f"; random, since there are no such weights: {', '.join(left)}" if left else ""
+    logger.info("model.init_from %s: took %s%s", source.path, ", ".join(taken), random)
+
+
+def _counterparts(model: Any, config: Config) -> list[tuple[str, Any]]:
+    """(the name of a layer in the language model, the layer that takes its weights)."""
+    settings, numbers = config.model, range(config.model.num_layers)
+    if config.task == "sentiment":
+        layers = {layer.name.removesuffix("_weight_drop"): layer for layer in model.get_layer("encoder").layers}
+        names = [f"{settings.cell}_{number}" for number in numbers] + [f"layer_norm_{number}" for number in numbers]
+        return [("embedding", model.get_layer("embedding")), *((name, layers[name]) for name in names if name in layers)]
+    if config.task == "translation":
+        embeddings = {id(layer): layer for layer in (model.embedding, model.target_embedding)}.values()
+        sides = [*zip(numbers, model.forward_layers, strict=True), *zip(numbers, model.decoder_layers, strict=True)]
+        return [*(("embedding", layer) for layer in embeddings), *((f"{settings.cell}_{number}", layer) for number, layer in sides)]
+    recurrent = [(f"{settings.cell}_{number}", layer) for number, layer in enumerate(model.recurrent)]
+    norms = [(f"layer_norm_{number}", layer) for number, layer in enumerate(model.norms) if layer is not None]
+    return [("embedding", model.embedding), *recurrent, *norms, ("softmax", model.head)]
+
+
+def _weight_of(arrays: dict[str, np.ndarray], layer: str, name: str) -> np.ndarray | None:
+    """The values of a layer's weight; the paths of a checkpoint also name wrapper and cell."""
+    found = [values for path, values in arrays.items() if layer in path.split("/")[:-1] and path.rsplit("/", 1)[-1] == name]
+    return found[0] if len(found) == 1 else None

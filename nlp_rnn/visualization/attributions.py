@@ -1,0 +1,158 @@
+"""Coloured text. Pieces and their ids in the terminal; word attributions in terminal, HTML and PNG: orange speaks for
+the label, blue against it; a unit's activations in the terminal."""
+
+import html
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from nlp_rnn import files
+from nlp_rnn.special_ids import UNK_ID
+
+_ORANGE, _BLUE = (217, 96, 26), (31, 95, 168)
+_WORD_START = "\u2581"
+
+
+# --- pieces --------------------------------------------------------------------------------------------------------
+
+
+def tokens_of(loaded: Any, text: bytes, *, is_terminal: bool) -> tuple[dict[str, Any], str]:
+    """The pieces and ids of a text as an exported model reads it, and the text that the ids give back: as facts, and to show."""
+    answer = {name: value.numpy()[0] for name, value in loaded.tokenize(tf.constant([text])).items()}
+    pieces = [piece.decode("utf-8") for piece in answer["tokens"]]
+    facts = {"pieces": pieces, "ids": answer["token_ids"].tolist(), "text": answer["text"].decode("utf-8")}
+    show = pieces_to_terminal if is_terminal else pieces_to_plain
+    return facts, f"{show(pieces, facts['ids'])}\n{facts['text']}"
+
+
+def pieces_to_terminal(pieces: list[str], token_ids: list[int]) -> str:
+    """The pieces on two background colours in turn, their ids dim behind them; unknown pieces in red."""
+    from rich.text import Text
+
+    text = Text()
+    for number, (piece, token_id) in enumerate(zip(pieces, token_ids, strict=True)):
+        background = "dark_red" if token_id == UNK_ID else ("rgb(31,95,168)", "rgb(60,60,60)")[number % 2]
+        text.append(piece, style=f"white on {background}")
+        text.append(f"{token_id} ", style="dim")
+    return _to_ansi(text)
+
+
+def pieces_to_plain(pieces: list[str], token_ids: list[int]) -> str:
+    """piece/id, for pipes."""
+    return " ".join(f"{piece}/{number}" for piece, number in zip(pieces, token_ids, strict=True))
+
+
+# --- attributions --------------------------------------------------------------------------------------------------
+
+
+class Attribution(NamedTuple):
+    """A text's words and what each adds to the log-odds of `label`."""
+
+    label: str
+    probability: float
+    words: list[str]
+    scores: list[float]
+
+    @property
+    def title(self) -> str:
+        """One line: the verdict."""
+        return f"{self.label} ({100 * self.probability:.1f} %)"
+
+
+def attribute(loaded: Any, text: str) -> Attribution:
+    """Asks an exported classifier's `explain` signature about one text; scores are for the label it answers."""
+    strings = tf.constant([text.encode("utf-8", "surrogateescape")])
+    answer = {name: value.numpy()[0] for name, value in loaded.classify(strings).items()}
+    found = {name: value.numpy()[0] for name, value in loaded.explain(strings).items()}
+    winner, probabilities = int(answer["probabilities"].argmax()), answer["probabilities"]
+    sign = -1 if len(probabilities) == 2 and winner == 0 else 1  # of two, the signature explains the positive one
+    words = [word.decode("utf-8") for word in found["tokens"]]
+    scores = [sign * float(score) for score in found["attributions"]]
+    return Attribution(answer["label"].decode("utf-8"), float(probabilities[winner]), words, scores)
+
+
+def to_terminal(attribution: Attribution) -> str:
+    """The words with ANSI background colours, the verdict first."""
+    from rich.text import Text
+
+    text = Text(attribution.title + "\n", style="bold")
+    for space, word, share in _shares(attribution):
+        color = _mixed(share, (0, 0, 0))
+        text.append(space)
+        text.append(word, style=f"white on rgb({color[0]},{color[1]},{color[2]})" if abs(share) > 0.05 else "")
+    return _to_ansi(text)
+
+
+def to_plain(attribution: Attribution) -> str:
+    """The verdict, then a word and its score a line: for pipes."""
+    rows = [f"{score:+.4f}\t{word}" for word, score in zip(attribution.words, attribution.scores, strict=True)]
+    return "\n".join([attribution.title, *rows])
+
+
+def write_html(attribution: Attribution, path: Path) -> None:
+    """A page that needs nothing else; a word's score shows on hover."""
+    spans = []
+    for (space, word, share), score in zip(_shares(attribution), attribution.scores, strict=True):
+        red, green, blue = _ORANGE if share > 0 else _BLUE
+        style = f"background:rgba({red},{green},{blue},{0.8 * abs(share):.2f})"
+        spans.append(f'{space}<span style="{style}" title="{score:+.4f}">{html.escape(word)}</span>')
+    page = f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{html.escape(attribution.title)}</title>
+<style>body{{font:17px/1.9 Georgia,serif;max-width:46em;margin:3em auto;padding:0 1em;color:#222}}
+h1{{font-size:1.2em}} span{{padding:.15em .1em;border-radius:.2em}} p.note{{color:#666;font-size:.8em}}</style>
+<h1>{html.escape(attribution.title)}</h1>
+<p dir="auto">{"".join(spans)}</p>
+<p class="note">Orange words speak for “{html.escape(attribution.label)}”, blue ones against it (integrated gradients;
+hover for the share of the log-odds).</p></html>
+"""
+    with files.atomic_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def write_png(attribution: Attribution, path: Path) -> None:
+    """The pieces on their colours as a picture."""
+    from nlp_rnn.visualization.plots import plot_attributions
+
+    plot_attributions(attribution.words, attribution.scores, path, title=attribution.title)
+
+
+# --- activations ---------------------------------------------------------------------------------------------------------
+
+
+def activations_to_terminal(characters: list[str], values: list[float]) -> str:
+    """The text, each character on a background of its activation: orange above zero, blue below."""
+    from rich.text import Text
+
+    text, largest = Text(), max((abs(value) for value in values), default=0.0) or 1.0
+    for character, value in zip(characters, values, strict=True):
+        red, green, blue = _mixed(value / largest, (0, 0, 0))
+        text.append(character, style=f"white on rgb({red},{green},{blue})")
+    return _to_ansi(text)
+
+
+def _shares(attribution: Attribution) -> list[tuple[str, str, float]]:
+    """(space before it, word, score in [-1, 1]) of each word. Subwords bring their spaces: they begin with U+2581."""
+    largest = max((abs(score) for score in attribution.scores), default=0.0) or 1.0
+    are_subwords = any(word.startswith(_WORD_START) and len(word) > 1 for word in attribution.words)
+    rows = []
+    for number, (word, score) in enumerate(zip(attribution.words, attribution.scores, strict=True)):
+        has_space = number and (word.startswith(_WORD_START) or not are_subwords)
+        rows.append((" " if has_space else "", word.removeprefix(_WORD_START) if are_subwords else word, score / largest))
+    return rows
+
+
+def _to_ansi(text: Any) -> str:
+    from rich.console import Console
+
+    console = Console(force_terminal=True, color_system="truecolor")
+    with console.capture() as capture:
+        console.print(text, soft_wrap=True)
+    return capture.get().rstrip("\n")
+
+
+def _mixed(share: float, background: tuple[int, int, int]) -> tuple[int, ...]:
+    """The colour of a share in [-1, 1] over a background."""
+    color = _ORANGE if share > 0 else _BLUE
+    return tuple(round(abs(share) * front + (1 - abs(share)) * back) for front, back in zip(color, background, strict=True))

@@ -1,0 +1,204 @@
+import subprocess
+import sys
+import typing
+
+import pytest
+
+from nlp_rnn.config import settings as config_module
+from nlp_rnn.config.loading import ALL_SETTINGS, differences, load_config, to_yaml
+from nlp_rnn.config.settings import TASK_DEFAULTS, HardwareConfig
+from nlp_rnn.data.sources import PAIR_SOURCES, SOURCES
+from nlp_rnn.errors import ConfigError
+
+
+def mistakes(path, overrides=(), **options):
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, list(overrides), **options)
+    return str(caught.value).split("\n")
+
+
+def test_resolved_config_reads_back_equal(tmp_path):
+    config = load_config(
+        None, ["model.pooling=[max, attention]", "training.learning_rate=3e-4", "name=2024", "data.train=x", "data.source=csv"]
+    )
+    assert (config.training.learning_rate, config.model.pooling, config.name) == (3e-4, ("max", "attention"), "2024")
+    (tmp_path / "c.yaml").write_text(to_yaml(config))
+    assert load_config(tmp_path / "c.yaml") == config
+
+
+def test_command_line_beats_file_beats_default(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("model:\n  units: 7\n  num_layers: 2\n")
+    config = load_config(path, ["model.units=9"])
+    assert (config.model.units, config.model.num_layers, config.model.cell, config.name) == (9, 2, "lstm", "mine")
+
+
+def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("model:\n  unit: 3\n  cell: lstmm\ntraining:\n  epochs: true\n  clip_norm: no\n  schedule: cosin\nmodl:\n  units: 3\n")
+    assert sorted(mistakes(path, ["training.batch_size=-3", "units=5", "nonsense"])) == sorted(
+        [
+            "command line: 'nonsense' is not of the form section.key=value, such as training.epochs=5",
+            f"{path}: model.unit is not a setting; did you mean model.units?",
+            f"{path}: model.cell is 'lstmm', but must be one of 'simple_rnn', 'lstm', 'gru', 'min_gru' or 'min_lstm'; did you mean lstm?",
+            f"{path}: training.epochs is True, but must be a valid integer",
+            f"{path}: training.clip_norm is 'no', but must be a valid number",
+            f"{path}: training.schedule is 'cosin', but must be one of 'constant', 'cosine' or 'one_cycle'; did you mean cosine?",
+            "command line: training.batch_size is -3, but must be greater than 0",
+            "command line: units is not a setting; did you mean model.units?",
+            f"{path}: modl is not a setting; did you mean model?",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.pooling=[]", "command line: model.pooling is [], but must name some of last, max, mean, attention, each once"),
+        ("data.source=csv", "command line: data.train is empty, but data.source csv reads files; set data.train=PATH"),
+        ("name=../x", "command line: name is '../x', but names a folder: use letters, digits, '.', '-' and '_'"),
+        (
+            "training.weight_decay=0.1",
+            "command line: training.weight_decay is 0.1, but training.optimizer is adam; only the optimizer adamw decays weights",
+        ),
+        (
+            "tokenizer={level: char, splitter: treebank}",
+            "command line: tokenizer.splitter is treebank, but is for tokenizer.level=word (it is char); use unicode",
+        ),
+        (
+            "tokenizer={level: subword, oov_buckets: 3}",
+            "command line: tokenizer.oov_buckets is 3, but is for tokenizer.level=word (it is subword); use 0",
+        ),
+        ("tokenizer.sampling=5.0", "command line: tokenizer.sampling is 5.0, but is for tokenizer.level=subword (it is word); use 0"),
+        (
+            "tokenizer={level: char, case: markers}",
+            "command line: tokenizer.case is markers, but is for tokenizer.level=word (it is char); use lower or keep",
+        ),
+        (
+            "tokenizer={level: subword, vocab_size: 260}",
+            "command line: tokenizer.vocab_size is 260, but special pieces and bytes alone are 260; use 1000 or more",
+        ),
+        (
+            "tokenizer.oov_buckets=20000",
+            "command line: tokenizer.vocab_size is 20000, all of it special pieces and hash buckets; raise it",
+        ),
+        *(
+            (
+                f"tokenizer.reserved=[{written}]",
+                f"command line: tokenizer.reserved holds {symbol!r}; give symbols without white space, each once, "
+                "other than the built-in ones",
+            )
+            for written, symbol in (("a b", "a b"), ('""', ""), ("<pad>", "<pad>"), ("x, x", "x"), ('"\\U0010F800"', "\U0010f800"))
+        ),
+        (
+            "hardware.input_service=grpc://reader:5000",
+            "command line: hardware.input_service is 'grpc://reader:5000', but must be HOST:PORT, such as reader.local:5000",
+        ),
+        ("hardware=3", "command line: hardware is 3, but must be a section of `key: value`"),
+        ("training.learning_rate=.nan", "command line: training.learning_rate is nan, but must be a finite number"),
+    ],
+)
+def test_rules_between_settings(override, message):
+    found = mistakes(None, [override])
+    assert found[0].replace("defaults:", "command line:") == message
+
+
+def test_a_language_model_needs_no_input_service():
+    with pytest.raises(ConfigError, match="language models read on in a text, which leaves nothing to do for others; leave it empty"):
+        load_config(None, ["hardware.input_service=reader:5000", "data.source=wikitext2"], task="next_word")
+
+
+def test_unreadable_files_are_one_line_each(tmp_path):
+    missing = tmp_path / "sentimet.yaml"
+    (tmp_path / "sentiment.yaml").write_text("")
+    assert mistakes(missing) == [f"--config is {missing}, but there is no such file; did you mean {tmp_path / 'sentiment.yaml'}?"]
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("model:\n  units: [3\n")
+    assert mistakes(broken) == [
+        f"{broken}: line 3, column 1: not readable as YAML (expected ',' or ']', but got '<stream end>'); mend that line"
+    ]
+    broken.write_text("- 3\n")
+    assert mistakes(broken) == [f"{broken}: holds a list, but a config is sections of `key: value`; see configs/sentiment.yaml"]
+    broken.write_bytes(b"name: caf\xe9\n")
+    assert mistakes(broken) == [f"{broken}: byte 9 is not UTF-8; save the file as UTF-8"]
+
+
+def test_differences_name_settings_but_not_places():
+    elsewhere = ["data.dir=/elsewhere", "runs_dir=x", "hardware.input_service=reader:5000"]
+    first, second = load_config(None), load_config(None, ["model.units=3", *elsewhere])
+    assert differences(first, second) == ["model.units is 3 and was 128"]
+
+
+def test_sources_and_cells_equal_their_literals():
+    from nlp_rnn.layers.cells import CELLS
+
+    assert set(typing.get_args(config_module.SourceName)) == {*SOURCES, *PAIR_SOURCES}
+    assert set(typing.get_args(config_module.CellName)) == set(CELLS)
+
+
+def test_shipped_configs_are_valid():
+    from tests.conftest import ROOT
+
+    for task in TASK_DEFAULTS:
+        names = {load_config(path, task=task).name for path in (ROOT / "configs").glob(f"{task}*.yaml")}
+        assert {task, f"{task}_demo", f"{task}_smoke"} <= names
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "model.unit=3"]])
+def test_help_and_config_errors_do_not_import_tensorflow(arguments):
+    code = f"""
+import sys
+import pipelines.sentiment
+from nlp_rnn import cli
+cli.main(pipelines.sentiment, {arguments!r})
+sys.exit(any(name in sys.modules for name in ("tensorflow", "keras", "numpy", "matplotlib")))
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_a_task_has_defaults_between_the_dataclasses_and_the_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("task: next_word\nmodel: {units: 7}\n")
+    found = load_config(path, ["data.split=hash"], task="next_word")
+    assert (found.model.units, found.model.is_bidirectional, found.data.split, found.data.label_column) == (7, False, "hash", "")
+    assert load_config(None, [], task="next_word").task == "next_word"
+    assert load_config(None, [], task="sentiment").model.is_bidirectional
+    path.write_text(to_yaml(found))
+    assert load_config(path, task="next_word") == found
+
+
+def test_files_of_earlier_versions_are_read_by_their_settings_present_names(tmp_path):
+    path = tmp_path / "old.yaml"
+    path.write_text("task: next_word\nmodel: {units: 7, sampled_precision: bfloat16}\n")
+    found = load_config(path, task="next_word")
+    assert (found.model.units, found.hardware.matmul_precision) == (7, "bfloat16")
+    path.write_text("model: {sampled_precision: bfloat16}\nhardware: {matmul_precision: float32, strategy: cpu}\n")
+    assert load_config(path).hardware == HardwareConfig(strategy="cpu")
+
+
+def test_the_rate_before_the_output_is_that_between_layers_unless_given():
+    found = load_config(None, ["model.dropout=0.4", "model.output_dropout=0.1"]).model
+    assert (found.dropout, found.final_dropout) == (0.4, 0.1)
+    assert load_config(None, ["model.dropout=0.4", "model.output_dropout="]).model.final_dropout == 0.4
+
+
+def test_the_last_layer_has_units_of_its_own():
+    found = load_config(None, ["model.num_layers=3", "model.units=8", "model.last_units=5"]).model
+    assert [found.units_of(number, default=7) for number in range(3)] == [8, 8, 5]
+    found = load_config(None, ["model.num_layers=2", "model.units=8"]).model
+    assert [found.units_of(number, default=7) for number in range(2)] == [8, 7]
+    assert found.units_of(1) == 8
+
+
+def test_only_a_language_model_of_imdb_reads_unlabeled_texts():
+    assert load_config(None, ["data.source=imdb", "data.use_unlabeled=true"], task="next_word").data.use_unlabeled
+    for task, source in (("sentiment", "imdb"), ("next_word", "wikitext2")):
+        with pytest.raises(ConfigError, match="only language models of the source imdb have unlabeled texts to read: use false"):
+            load_config(None, [f"data.source={source}", "data.use_unlabeled=true"], task=task)
+
+
+def test_every_tasks_defaults_are_settings():
+    for task, defaults in TASK_DEFAULTS.items():
+        for section, settings in defaults.items():
+            for key in settings:
+                assert f"{section}.{key}" in ALL_SETTINGS, task

@@ -1,0 +1,142 @@
+"""Keras's backend JAX trains the same models from prepared ids, without TensorFlow; TensorFlow exports them."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nlp_rnn.config.loading import load_config
+from nlp_rnn.distribution import jax_devices
+from nlp_rnn.errors import ConfigError
+from tests import train_all
+from tests.conftest import ROOT, SMALL, ask, differences, pipeline_environment, refused
+
+WITHOUT_TENSORFLOW = """
+import runpy, sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tensorflow", "tensorflow_datasets"):
+            raise ImportError(f"{name} is not to be had here")
+
+sys.meta_path.insert(0, Blocked())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def jax_command(program: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", WITHOUT_TENSORFLOW, str(program), *arguments]
+
+
+def jax_environment(folder: Path, num_devices: int = 1) -> dict[str, str]:
+    """That of a machine without TensorFlow and without the texts."""
+    devices = f"--xla_force_host_platform_device_count={num_devices}"
+    return pipeline_environment(folder) | {"KERAS_BACKEND": "jax", "XLA_FLAGS": devices, "NLP_RNN_CACHE": "/nowhere", "NLP_RNN_DATA": ""}
+
+
+def run(command: list[str], environment: dict[str, str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def prepared(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which runs/jax is prepared from texts that are no longer there, and the run that it starts from is trained."""
+    folder = tmp_path_factory.mktemp("jax")
+    (folder / "reviews.csv").write_bytes(reviews.read_bytes())
+    ask("train", "name=first", *CLASSIFIER, "training.epochs=1", cwd=folder)
+    ask("train", "name=tensorflow", *CLASSIFIER, *FROM_FIRST, cwd=folder)
+    assert "token ids: runs/jax/ids" in ask("prepare", "name=jax", *CLASSIFIER, *FROM_FIRST, cwd=folder)
+    ask("prepare", "name=again", *CLASSIFIER, *FROM_FIRST, cwd=folder)
+    (folder / "reviews.csv").unlink()
+    return folder
+
+
+CLASSIFIER = [*SMALL, "model.dropout=0", "training.optimizer=sgd", "training.learning_rate=0.5", "training.clip_norm=0",
+              "data.source=csv", "data.train=reviews.csv"]  # fmt: skip
+FROM_FIRST = ["training.start_from=runs/first", "training.ema_momentum=0.5"]
+
+
+def test_a_classifier_trained_on_jax_is_tensorflows_and_exported_by_it(prepared: Path) -> None:
+    program = ROOT / "pipelines" / "sentiment.py"
+    said = run(jax_command(program, "train", "name=jax", *CLASSIFIER, *FROM_FIRST), jax_environment(prepared, 2), prepared)
+    assert "hardware: JAX, 2 x cpu" in said
+    assert max(differences(prepared / "runs" / "jax", prepared / "runs" / "tensorflow")) < 1e-4
+    ask("export", "--run", "runs/jax", cwd=prepared)
+    assert ask("predict", "--model", "saved_models/sentiment", "a lovely warm great story", cwd=prepared).startswith("pos\t")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_devices", [1, 4])
+def test_all_tasks_train_as_on_tensorflow(corpora: Path, tmp_path: Path, num_devices: int) -> None:
+    """The same weights and batches give the same losses and, by plain SGD, the same gradients."""
+    program, environment = ROOT / "tests" / "train_all.py", pipeline_environment(tmp_path)
+    for name in ("first", "tensorflow", "jax"):
+        (tmp_path / name).mkdir()
+        for file in corpora.glob("*.csv"):
+            (tmp_path / name / file.name).symlink_to(file)
+    start = "training.start_from=../first/runs/{task}"
+    for name, *arguments in (("first", "train"), ("tensorflow", "train", start), ("jax", "prepare", start)):
+        run([sys.executable, str(program), name, *arguments], environment, tmp_path)
+    for file in (tmp_path / "jax").glob("*.csv"):
+        file.unlink()
+    run(jax_command(program, "jax", "train", start), jax_environment(tmp_path, num_devices), tmp_path)
+    for task in train_all.TASKS:
+        assert max(differences(tmp_path / "jax" / "runs" / task, tmp_path / "tensorflow" / "runs" / task)) < 1e-4, task
+
+
+@pytest.mark.slow
+def test_a_stopped_training_on_jax_goes_on(reviews: Path, tmp_path: Path) -> None:
+    settings = [*CLASSIFIER[:-1], f"data.train={reviews}", "training.epochs=6"]
+    program, environment = ROOT / "pipelines" / "sentiment.py", jax_environment(tmp_path)
+    commands = {name: jax_command(program, "train", f"name={name}", *settings) for name in ("whole", "stopped")}
+    for name in commands:
+        ask("prepare", f"name={name}", *settings, cwd=tmp_path)
+    run(commands["whole"], environment, tmp_path)
+    process = subprocess.Popen(commands["stopped"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch 2"):
+            os.kill(process.pid, signal.SIGTERM)
+            break
+    assert "everything is saved" in process.stderr.read()
+    assert process.wait() == 130
+    assert "resuming after epoch" in run(commands["stopped"], environment, tmp_path)
+    assert differences(tmp_path / "runs" / "whole", tmp_path / "runs" / "stopped") == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "backend", "message"),
+    [
+        (["train", "name=new"], "jax", "KERAS_BACKEND is jax, which trains from token ids, but runs/new has none; make them by the verb"),
+        (["train", "name=new"], "torch", "KERAS_BACKEND is 'torch', but must be tensorflow or jax"),
+        (["prepare", "name=new"], "jax", "KERAS_BACKEND is jax, on which models are trained from prepared ids"),
+        (["evaluate", "--run", "runs/first"], "jax", "KERAS_BACKEND is jax, on which models are trained from prepared ids"),
+    ],
+)
+def test_what_jax_does_not_do_is_refused(prepared: Path, reviews: Path, arguments: list[str], backend: str, message: str) -> None:
+    more = [*SMALL, "data.source=csv", f"data.train={reviews}"] if len(arguments) == 2 else []
+    assert message in refused(*arguments, *more, cwd=prepared, KERAS_BACKEND=backend)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("training.optimizer=lazy_adam", "training.optimizer is lazy_adam, which needs Keras's backend tensorflow"),
+        ("training.gradient_accumulation=2", "training.gradient_accumulation is 2, which needs Keras's backend tensorflow"),
+        ("hardware.strategy=multi_worker", "hardware.strategy is multi_worker, which is TensorFlow's"),
+    ],
+)
+def test_settings_that_need_tensorflow_are_refused(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        jax_devices.start_devices(load_config(None, [setting], task="sentiment"))
+
+
+def test_prepared_ids_train_on_tensorflow_too(prepared: Path) -> None:
+    ask("train", "name=again", *CLASSIFIER, *FROM_FIRST, cwd=prepared)
+    assert differences(prepared / "runs" / "again", prepared / "runs" / "tensorflow") == (0, 0)

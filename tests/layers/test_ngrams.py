@@ -1,0 +1,148 @@
+"""The linear part of wide and deep classifiers."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nlp_rnn.data.token_cache import TokenCache
+from nlp_rnn.evaluation import classifier as classifier_evaluation
+from nlp_rnn.layers.ngrams import NUM_BUCKETS, NgramLinear, Stack, ngram_ids
+from nlp_rnn.training import stacking
+from nlp_rnn.training.run_directory import load_run
+from tests.conftest import SMALL, ask, outcome, run_pipeline, told_to_stop
+
+WIDE = [*SMALL, "data.source=csv", "data.test_fraction=0.2", "model.ngrams=2", "training.epochs=3"]
+
+
+def make_layer(longest=2, num_classes=2, seed=0):
+    layer = NgramLinear(longest, num_classes)
+    layer.build((None, None))
+    columns = num_classes if num_classes > 2 else 1
+    generator = np.random.default_rng(seed)
+    layer.assign(generator.normal(size=(NUM_BUCKETS, columns)), generator.normal(size=columns))
+    return layer
+
+
+def weight(layer, ids):
+    return np.asarray(layer.table.numpy())[ids].astype(float) * layer.scale.numpy()
+
+
+def test_ngrams_of_two_and_three_tokens_have_ids_of_their_own():
+    ids = ngram_ids(np.array([[5, 6, 7, 0], [5, 6, 0, 0]]), 3, ops=np)
+    assert ids.shape == (2, 12)
+    assert ids[0, :4].tolist() == [5, 6, 7, 0]
+    assert ids[0, 4:8].tolist() == [*ids[0, 4:6], 0, 0]
+    assert ids[1, 4:].tolist() == [ids[0, 4], 0, 0, 0, 0, 0, 0, 0]  # what would reach into the padding is none
+    assert (ids[0, 8] > 0, ids[0, 9:].any()) == (True, False)
+    assert len({*ids[0]} - {0}) == 6
+
+
+def test_the_hash_is_the_same_in_the_graph_and_spreads_as_chance_would():
+    generator = np.random.default_rng(1)
+    words = np.minimum(np.exp(generator.uniform(1.5, 10, (400, 200))), 25000).astype(np.int32)  # frequent words are frequent
+    ids = ngram_ids(words, 3, ops=np)
+    np.testing.assert_array_equal(tf.function(lambda x: ngram_ids(x, 3))(tf.constant(words)), ids)
+    for size, start in ((2, 200), (3, 400)):
+        grams = {tuple(row[i : i + size]) for row in words for i in range(200 - size + 1)}
+        found = len(set(ids[:, start : start + 200].ravel().tolist()) - {0})
+        expected = NUM_BUCKETS * (1 - np.exp(-len(grams) / NUM_BUCKETS))
+        assert abs(found - expected) < 0.01 * expected
+
+
+def test_logits_are_the_sum_over_distinct_ngrams():
+    layer, ids = make_layer(), np.array([[5, 6, 5, 6, 0]])
+    grams = ngram_ids(ids, 2, ops=np)[0]
+    score = sum(weight(layer, gram)[0] for gram in {5, 6, grams[5], grams[6]}) + layer.bias.numpy()[0]
+    np.testing.assert_allclose(layer(ids)[0], [-score / 2, score / 2], rtol=1e-5)
+    np.testing.assert_allclose(layer(np.array([[5, 6, 5, 6, 0, 0, 0]]))[0], layer(ids)[0], rtol=1e-5)  # padding changes nothing
+    np.testing.assert_allclose(layer(np.array([[0]]))[0], np.array([-1, 1]) * layer.bias.numpy()[0] / 2, rtol=1e-5)  # an empty text
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_contributions_add_up_to_the_logits_without_the_bias(num_classes):
+    layer, ids = make_layer(3, num_classes), np.array([[5, 6, 5, 6, 7, 0], [9, 0, 0, 0, 0, 0]])
+    found = layer.contributions(ids).numpy()
+    assert found.shape == (2, 6, num_classes)
+    empty = layer(np.zeros((2, 1), np.int32)).numpy()
+    np.testing.assert_allclose(found.sum(axis=1), layer(ids).numpy() - empty, atol=1e-5)
+    assert not found[0, 5].any()
+    assert not found[1, 1:].any()
+
+
+def test_a_layer_survives_its_config():
+    layer = NgramLinear.from_config(NgramLinear(3, 4, name="x").get_config())
+    assert (layer.longest, layer.num_classes, layer.name) == (3, 4, "x")
+    assert Stack.from_config(Stack(name="y").get_config()).name == "y"
+
+
+def make_cache(folder, texts, labels):
+    lengths = [len(text) for text in texts]
+    np.concatenate(texts).astype(np.int32).tofile(folder / "ids.bin")
+    return TokenCache(folder, np.concatenate([[0], np.cumsum(lengths)]), np.array(labels, np.int32))
+
+
+def test_the_linear_part_learns_what_only_pairs_of_words_tell(tmp_path):
+    # "5 6" is good and "6 5" bad: no single word tells.
+    generator = np.random.default_rng(1)
+    texts, labels = [], []
+    for number in range(200):
+        filler = generator.integers(10, 40, generator.integers(1, 8))
+        texts.append(np.concatenate([filler, [5, 6] if number % 2 else [6, 5], [4]]))
+        labels.append(number % 2)
+    layer = NgramLinear(2, 2)
+    layer.build((None, None))
+    stacking.fit_linear_part(layer, make_cache(tmp_path, texts, labels), seed=1)
+    answers = layer(np.array([[5, 6, 0], [6, 5, 0], [11, 5, 6]])).numpy()
+    assert answers.argmax(axis=1).tolist() == [1, 0, 1]
+    assert not layer.table.numpy()[ngram_ids(np.array([[50, 51]]), 2, ops=np)[0]].any()  # unseen n-grams weigh nothing
+
+
+def test_three_classes_are_told_apart(tmp_path):
+    texts = [np.array([10 + number % 3, 20 + number % 7]) for number in range(90)]
+    layer = NgramLinear(2, 3)
+    layer.build((None, None))
+    stacking.fit_linear_part(layer, make_cache(tmp_path, texts, [number % 3 for number in range(90)]), seed=1)
+    assert layer(np.array([[10, 22], [11, 22], [12, 22]])).numpy().argmax(axis=1).tolist() == [0, 1, 2]
+
+
+def test_the_stack_gives_the_better_part_the_larger_share():
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, 2, 2000)
+    signal = np.stack([-(2 * labels - 1), 2 * labels - 1], axis=1) / 2.0
+    noisy = signal + generator.normal(size=signal.shape) * 0.7
+    layer = Stack()
+    layer.build((None, 2), (None, 2))
+    assert layer.shares.numpy().tolist() == [1, 0]  # as long as nothing is fitted
+    stacking.fit_stack(layer, generator.normal(size=signal.shape), noisy, labels)
+    useless, useful = layer.shares.numpy()
+    assert useless < 0.1 < 1 < useful
+    np.testing.assert_allclose(layer(np.ones((1, 2), np.float32), np.zeros((1, 2), np.float32)), np.full((1, 2), useless), rtol=1e-5)
+
+
+def test_a_wide_and_deep_classifier_trains_resumes_exports_and_explains(reviews, tmp_path):
+    settings = [*WIDE, f"data.train={reviews}"]
+    done = run_pipeline("train", "name=whole", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "linear part: " in done.stderr
+    assert "stacked on validation: " in done.stderr
+    with told_to_stop(lambda keeper: (keeper.progress.epoch, keeper.progress.step) == (1, 3)):
+        assert run_pipeline("train", "name=stopped", *settings, cwd=tmp_path).returncode == 130
+    done = run_pipeline("train", "name=stopped", *settings, cwd=tmp_path)
+    assert "linear part: " not in done.stderr  # it is in the checkpoint
+    assert outcome(tmp_path / "runs" / "stopped") == outcome(tmp_path / "runs" / "whole")
+
+    run = load_run(tmp_path / "runs" / "whole", "sentiment")
+    model, tokenizer = classifier_evaluation.load_classifier(run)
+    assert model.get_layer("stack").shares.numpy()[1] > 0
+    ask("export", "--run", "runs/whole", cwd=tmp_path)
+    loaded = tf.saved_model.load(str(tmp_path / "saved_models" / "sentiment" / "1"))
+    text = tf.constant(["a good lovely film was dull", ""])
+    probabilities = loaded.classify(text)["probabilities"].numpy()
+    np.testing.assert_allclose(probabilities[:1], keras.ops.softmax(model(tokenizer(text[:1])), axis=-1), atol=1e-5)
+    explained = loaded.explain(text)["attributions"].numpy().sum(axis=1)
+    ids = tokenizer(text[:1])
+    vectors, mask = model.get_layer("embedding")(ids), ids != 0
+    start = model.get_layer("stack")(model.get_layer("encoder")([vectors * 0, mask]), tf.zeros([1, 2])).numpy()[0]
+    end = model(ids).numpy()[0] - model.get_layer("stack").shares.numpy()[1] * model.get_layer("ngrams")(np.zeros((1, 1), np.int32))[0]
+    assert explained[0] == pytest.approx(float((end[1] - end[0]) - (start[1] - start[0])), rel=0.02)

@@ -1,0 +1,222 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from nlp_rnn.config.loading import load_config
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.training.checkpoints import Progress, checkpoint_arrays, load_checkpoint, load_progress, save_checkpoint
+from nlp_rnn.training.optimizers import WarmUpSchedule, build_optimizer
+from tests.conftest import SMALL, outcome, pipeline_environment, refused, run_pipeline, spawn_pipeline, told_to_stop
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0]),
+        ("cosine", [0.5, 1.0, 1.0, (1 + np.cos(np.pi / 4)) / 2, 0.5]),
+        ("one_cycle", [1 - (1 - 1 / 25) * 0.5, 1.0, 1.0, 1e-4 + (1 - 1e-4) * (1 + np.cos(np.pi / 4)) / 2, 1e-4 + (1 - 1e-4) / 2]),
+    ],
+)
+def test_schedules_worked_out_by_hand(shape, expected):
+    schedule = WarmUpSchedule(shape, 1.0, num_steps=10, warmup_fraction=0.2)
+    np.testing.assert_allclose([float(schedule(step)) for step in (0, 1, 2, 4, 6)], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", ["constant", "cosine", "one_cycle"])
+def test_schedules_survive_a_config_round_trip(shape):
+    schedule = WarmUpSchedule(shape, 0.1, num_steps=10, warmup_fraction=0.2)
+    assert WarmUpSchedule.from_config(schedule.get_config()).get_config() == schedule.get_config()
+
+
+def test_gradients_are_clipped_to_the_global_norm():
+    config = load_config(
+        None, ["training.optimizer=sgd", "training.schedule=constant", "training.learning_rate=1.0", "training.clip_norm=5.0"]
+    )
+    optimizer = build_optimizer(config.training, num_steps=1)
+    weights = [keras.Variable([0.0]), keras.Variable([0.0])]
+    optimizer.apply([np.array([30.0]), np.array([40.0])], weights)  # norm 50: a tenth stays
+    np.testing.assert_allclose([float(weight.value[0]) for weight in weights], [-3, -4], rtol=1e-5)
+
+
+def test_checkpoints_give_back_values_and_progress(tmp_path):
+    variables = [keras.Variable([1.0, 2.0]), keras.Variable(3, dtype="int32")]
+    progress = Progress(epoch=2, step=5, history=[{"epoch": 1, "loss": 0.5}], best=0.5, wait=1)
+    save_checkpoint(tmp_path / "a.npz", checkpoint_arrays(variables), progress)
+    for variable in variables:
+        variable.assign(variable.value * 0)
+    load_checkpoint(tmp_path / "a.npz", variables)
+    assert [variable.numpy().tolist() for variable in variables] == [[1.0, 2.0], 3]
+    assert load_progress(tmp_path / "a.npz") == progress
+    with pytest.raises(ConfigError, match="written by another model"):
+        load_checkpoint(tmp_path / "a.npz", [keras.Variable([1.0])])
+    with pytest.raises(ConfigError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "b.npz", variables)
+    assert load_progress(tmp_path / "b.npz") == Progress()
+
+
+SETTINGS = [
+    *SMALL,
+    "data.source=csv",
+    "data.split=blocks",
+    "data.block_size=10",
+    "training.batch_size=1",
+    "training.epochs=2",
+    "training.checkpoint_seconds=1",
+    "training.learning_rate=0.002",
+    "model.dropout=0.3",
+    "model.weight_dropout=0.2",
+    "model.word_dropout=0.1",
+    "training.ema_momentum=0.9",
+]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(reviews, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    done = spawn_pipeline("train", "name=a", *SETTINGS, f"data.train={reviews}", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return outcome(folder / "runs" / "a")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill -9", "Ctrl-C", "SIGTERM"])
+def test_a_run_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(reviews, tmp_path, uninterrupted, number):
+    command = [sys.executable, "-m", "pipelines.sentiment", "train", "name=a", *SETTINGS, f"data.train={reviews}"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=pipeline_environment(tmp_path), stderr=subprocess.PIPE, text=True)
+    checkpoint = tmp_path / "runs" / "a" / "checkpoints" / "last.npz"
+    deadline = time.monotonic() + 120
+    while not (checkpoint.exists() and load_progress(checkpoint).step) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    stopped = load_progress(checkpoint)
+    assert stopped.step > 0  # in mid-epoch
+    assert not stopped.is_finished
+    if number != signal.SIGKILL:
+        assert process.returncode == 130
+        assert f"stopped in epoch {stopped.epoch + 1} after step {stopped.step} of" in errors
+        assert errors.rstrip().endswith("everything is saved: run the same command again to go on")
+    done = run_pipeline(*command[3:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"resuming after epoch {stopped.epoch}, step {stopped.step}" in done.stderr
+    assert outcome(tmp_path / "runs" / "a") == uninterrupted
+
+
+def test_a_run_killed_between_epochs_ends_as_an_uninterrupted_one(reviews, tmp_path, uninterrupted):
+    # Saved at the ends of epochs only.
+    arguments = ["train", "name=a", *SETTINGS, f"data.train={reviews}", "training.checkpoint_seconds=1000000"]
+    command = [sys.executable, "-m", "pipelines.sentiment", *arguments]
+    process = subprocess.Popen(command, cwd=tmp_path, env=pipeline_environment(tmp_path), stderr=subprocess.PIPE)
+    checkpoint = tmp_path / "runs" / "a" / "checkpoints" / "last.npz"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert (load_progress(checkpoint).epoch, load_progress(checkpoint).step) == (1, 0)
+    done = run_pipeline(*arguments, cwd=tmp_path)
+    assert "resuming after epoch 1, step 0" in done.stderr
+    assert outcome(tmp_path / "runs" / "a") == uninterrupted
+
+
+def test_a_run_stopped_at_the_last_step_of_an_epoch_ends_as_an_uninterrupted_one(reviews, tmp_path):
+    arguments = [*SMALL, "data.source=csv", f"data.train={reviews}"]
+    with told_to_stop(lambda keeper: keeper.progress.step == keeper.stream.steps_per_epoch - 1):
+        stopped = run_pipeline("train", "name=a", *arguments, cwd=tmp_path)
+    assert stopped.returncode == 130
+    assert "stopped after epoch 1; everything is saved: run the same command again to go on" in stopped.stderr
+    for name in "ab":
+        assert run_pipeline("train", f"name={name}", *arguments, cwd=tmp_path).returncode == 0
+    assert outcome(tmp_path / "runs" / "a") == outcome(tmp_path / "runs" / "b")
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(reviews, tmp_path, uninterrupted):
+    for settings in (["name=a"], ["name=b", "seed=2", "training.epochs=1"]):
+        assert run_pipeline("train", *SETTINGS, f"data.train={reviews}", *settings, cwd=tmp_path).returncode == 0
+    assert outcome(tmp_path / "runs" / "a") == uninterrupted
+    assert outcome(tmp_path / "runs" / "b")[0] != uninterrupted[0]
+
+
+def test_a_finished_run_is_not_trained_again(reviews, tmp_path):
+    command = ["train", "name=a", *SMALL, "data.source=csv", f"data.train={reviews}"]
+    first = run_pipeline(*command, cwd=tmp_path)
+    before = os.stat(tmp_path / "runs" / "a" / "checkpoints" / "last.npz").st_mtime_ns
+    again = run_pipeline(*command, cwd=tmp_path)
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    assert os.stat(tmp_path / "runs" / "a" / "checkpoints" / "last.npz").st_mtime_ns == before
+
+
+def test_a_run_starts_from_another_ones_weights_and_vocabulary(trained, reviews, tmp_path):
+    start = trained / "runs" / "small"
+    arguments = [*SMALL, "data.source=csv", f"data.train={reviews}", "training.epochs=1", "training.learning_rate=1e-9"]
+    done = run_pipeline("train", "name=a", *arguments, f"training.start_from={start}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"starting from the best weights of {start}" in done.stderr
+    for file in ("tokenizer/vocabulary.txt", "labels.json"):
+        assert (tmp_path / "runs" / "a" / file).read_text() == (start / file).read_text()
+    with np.load(start / "checkpoints" / "best.npz") as before, np.load(tmp_path / "runs" / "a" / "checkpoints" / "best.npz") as after:
+        for name in before.files:
+            np.testing.assert_allclose(after[name], before[name], atol=1e-6)
+    for setting, message in [
+        ("training.start_from=nowhere", "nowhere is not a run directory"),
+        ("tokenizer.case=keep", f"training.start_from is {start}, whose vocabulary is taken, but tokenizer.case is 'keep' and was 'lower'"),
+    ]:
+        found = refused("train", "name=b", *arguments, f"training.start_from={start}", setting, cwd=tmp_path)
+        assert message in found
+    wide = run_pipeline("train", "name=c", *arguments, f"training.start_from={start}", "model.units=7", cwd=tmp_path)
+    assert wide.returncode == 2
+    assert "was written by another model or version" in wide.stderr
+
+
+def test_an_infinite_loss_stops_with_one_line_and_keeps_the_last_good_checkpoint(reviews, tmp_path):
+    settings = [*SMALL, "training.optimizer=sgd", "training.schedule=constant", "training.clip_norm=0", "training.epochs=4"]
+    # The rate rises over the first half of the steps: the first epoch still goes well.
+    settings += ["training.warmup_fraction=0.9", "training.learning_rate=1e38", "data.source=csv", f"data.train={reviews}", "name=a"]
+    done = run_pipeline("train", *settings, cwd=tmp_path)
+    assert done.returncode == 2
+    last_line = done.stderr.rstrip().split("\n")[-1]
+    assert last_line.startswith(("the training loss became ", "the weights became infinite"))
+    assert "lower training.learning_rate (1e+38)" in last_line
+    checkpoints = tmp_path / "runs" / "a" / "checkpoints"
+    for path in checkpoints.glob("*.npz"):
+        with np.load(path) as arrays:
+            assert all(np.isfinite(arrays[name]).all() for name in arrays.files)
+
+
+def test_early_stopping_keeps_the_best_epoch(reviews, tmp_path):
+    settings = [
+        *SMALL,
+        "training.epochs=30",
+        "training.patience=2",
+        "training.schedule=constant",
+        "data.source=csv",
+        f"data.train={reviews}",
+    ]
+    done = run_pipeline("train", "--json", "name=a", *settings, cwd=tmp_path)
+    facts = json.loads(done.stdout)
+    assert facts["epochs"] < 30
+    assert facts["epochs"] == facts["best_epoch"] + 2
+    history = (tmp_path / "runs" / "a" / "history.csv").read_text().splitlines()
+    losses = [float(dict(zip(history[0].split(","), row.split(","), strict=True))["val_cross_entropy"]) for row in history[1:]]
+    assert facts["best_epoch"] == int(np.argmin(losses)) + 1
+    assert facts["validation"]["cross_entropy"] == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_averaged_weights_are_what_is_validated_and_kept(reviews, tmp_path):
+    settings = [*SMALL, "training.ema_momentum=0.9", "data.source=csv", f"data.train={reviews}"]
+    done = run_pipeline("train", "--json", "name=a", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    history = (tmp_path / "runs" / "a" / "history.csv").read_text().splitlines()
+    losses = [float(dict(zip(history[0].split(","), row.split(","), strict=True))["val_cross_entropy"]) for row in history[1:]]
+    assert json.loads(done.stdout)["validation"]["cross_entropy"] == pytest.approx(min(losses), rel=1e-4)
+    with (
+        np.load(tmp_path / "runs" / "a" / "checkpoints" / "best.npz") as best,
+        np.load(tmp_path / "runs" / "a" / "checkpoints" / "last.npz") as last,
+    ):
+        assert not np.array_equal(best[best.files[0]], last[last.files[0]])
