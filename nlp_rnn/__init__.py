@@ -1,3 +1,44 @@
-"""Recurrent text models that are small, fast on a plain CPU and easy to serve."""
+"""Recurrent text models that are small, fast on a plain CPU and easy to serve.
+
+`load` and `train` are the Python API; they and all else here are imported when they are first used.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from nlp_rnn.api import (
+        Attributions,
+        CharacterModel,
+        Evaluation,
+        Generation,
+        NextWordModel,
+        Prediction,
+        Run,
+        Suggestion,
+        TextClassifier,
+        Tokens,
+        Translation,
+        TranslationModel,
+        load,
+        train,
+    )
+    from nlp_rnn.errors import ConfigError, Stopped
+
+__all__ = [
+    "Attributions", "CharacterModel", "ConfigError", "Evaluation", "Generation", "NextWordModel", "Prediction", "Run", "Stopped",
+    "Suggestion", "TextClassifier", "Tokens", "Translation", "TranslationModel", "load", "train",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'nlp_rnn' has no attribute {name!r}")
+    from nlp_rnn import api, errors
+
+    return getattr(errors if name in ("ConfigError", "Stopped") else api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,5 +1,9 @@
-"""The error that all mistakes of users raise."""
+"""What users' mistakes raise, and a training that was told to stop."""
 
 
 class ConfigError(ValueError):
     """A mistake of the user's: the setting, its value, what is allowed and the next step, one line a mistake."""
+
+
+class Stopped(KeyboardInterrupt):
+    """The user stopped the training; its state is saved, on all workers after the same step."""

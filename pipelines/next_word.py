@@ -4,25 +4,27 @@ import math
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
+from nlp_rnn import api
 from nlp_rnn.cli import commands
 from nlp_rnn.cli import main as cli
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.tensorflow_import import import_tensorflow
-from nlp_rnn.training import language_training
 
 TASK = "next_word"
 
 
 def train(config: Config) -> cli.Result:
     """Trains, or goes on where the run directory stops, and measures the best weights on validation data."""
-    run, found = language_training.train_run(config)
-    perplexity = math.exp(found.pop("cross_entropy"))
-    text = f"validation perplexity {perplexity:.2f} (best of {found['epochs']} epochs)\nrun: {run.path}\ncurves: {run.path}/curves.png"
-    return cli.Result({"run": str(run.path), **found, "validation_perplexity": perplexity}, text)
+    trained = api.run_training(config)
+    run, perplexity = trained.run, math.exp(trained.best)
+    text = f"validation perplexity {perplexity:.2f} (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
+    facts = {"run": str(run.path), **trained.summary, "validation_perplexity": perplexity}
+    return cli.Result(facts, f"{text}\ncurves: {run.path}/curves.png")
 
 
 def prepare(config: Config) -> cli.Result:
@@ -54,44 +56,16 @@ def evaluate(options: Namespace) -> cli.Result:
 
 def export(options: Namespace) -> cli.Result:
     """Writes the run's best weights as the next version under saved_models/next_word, or next_word_litert."""
-    import_tensorflow()
-    from nlp_rnn.evaluation import language_model as language_evaluation
-    from nlp_rnn.export import next_word as next_word_export
-    from nlp_rnn.export import saved_model
-    from nlp_rnn.training import run_directory
-
-    run = run_directory.load_run(Path(options.run), TASK)
-    if run.config.model.is_reversed:
-        raise ConfigError(
-            f"--run is {options.run}, whose model reads texts from their end (model.is_reversed), so it predicts no next words; "
-            "it is for model.init_from of a classifier"
-        )
-    model, tokenizer = language_evaluation.load_language_model(run)
-    if options.format == "litert":
-        from nlp_rnn.export import litert as litert_export
-
-        path, found = litert_export.export_litert(model, tokenizer, run.config, run.metrics, Path(options.to) / f"{TASK}_litert")
-        sizes = ", ".join(f"{precision} {size / 1e6:.1f} MB" for precision, size in found["bytes"].items())
-        return cli.Result({"model": str(path), **found}, f"{path}: LiteRT, {sizes}; see README.md there")
-    module = next_word_export.NextWordModule(model, tokenizer, run.config)
-    signatures = {"serving_default": module.complete, "suggest": module.suggest, "step": module.step, "tokenize": module.tokenize}
-    extras = next_word_export.language_extras(module, run.config, run.metrics)
-    path = saved_model.export_module(module, Path(options.to) / TASK, signatures, extras)
-    return cli.Result({"model": str(path)}, f"{path}: load it with tf.saved_model.load; signatures {', '.join(signatures)}")
+    return commands.export(options, TASK, format=options.format)
 
 
 def predict(options: Namespace) -> Iterator[cli.Result]:
     """The likeliest next words after each text, or the completions of the word it ends with."""
-    loaded = commands.exported_model(options, TASK)
-    import tensorflow as tf
-
+    model = api.load(options.model, TASK)
     for texts in cli.input_texts(options):
-        count, allowed = tf.fill([len(texts)], options.count), tf.fill([len(texts)], options.profanity)
-        answer = {name: value.numpy() for name, value in loaded.suggest(tf.constant(texts, tf.string), count, allowed).items()}
-        for text, words, probabilities in zip(texts, answer["words"], answer["probabilities"], strict=True):
-            pairs = [(word.decode("utf-8"), float(share)) for word, share in zip(words, probabilities, strict=True) if word]
-            facts = {"text": text.decode("utf-8", "replace"), "words": [{"word": word, "probability": share} for word, share in pairs]}
-            yield cli.Result(facts, "   ".join(f"{word} {share:.4f}" for word, share in pairs) + f"\t{facts['text']}")
+        for text, words in zip(texts, model.suggest_all(texts, options.count, options.profanity), strict=True):
+            facts = {"text": text.decode("utf-8", "replace"), "words": [asdict(each) for each in words]}
+            yield cli.Result(facts, "   ".join(f"{each.word} {each.probability:.4f}" for each in words) + f"\t{facts['text']}")
 
 
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:

@@ -4,8 +4,8 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from nlp_rnn import api
 from nlp_rnn.cli import commands
 from nlp_rnn.cli import main as cli
 from nlp_rnn.config.settings import Config
@@ -16,37 +16,13 @@ TASK = "sentiment"
 
 def train(config: Config) -> cli.Result:
     """Trains, or goes on where the run directory stops, and measures the best weights on validation data."""
-    from nlp_rnn.training import setup
-
-    with setup.opened(config) as found:
-        from nlp_rnn.evaluation import metrics
-        from nlp_rnn.models.classifier import build_classifier
-        from nlp_rnn.training import checkpoints, fit
-        from nlp_rnn.visualization import plots
-
-        placement, run, inputs = found.placement, found.run, found.inputs
-        fit.configure_hardware(config.hardware, config.seed)
-
-        def build() -> Any:
-            return build_classifier(config.model, vocab_size=inputs.vocab_size, num_classes=len(inputs.labels))
-
-        with placement.scope():
-            model = build()
-        progress = fit.train_classifier(model, run, inputs, placement)
-    summary = {"seconds": round(progress.seconds, 1), "epochs": progress.epoch, "best_epoch": progress.best_epoch, "seed": config.seed}
-    if not placement.is_chief:
-        return cli.Result({"run": str(run.path), **summary}, f"run: {run.path}, scored by worker 0")
-    title = f"{config.name}: {config.model.cell}, {model.count_params():,} parameters"
-    plots.plot_curves(progress.history, run.path / "curves.png", title=title)
-    best = build()  # on this machine alone
-    checkpoints.load_checkpoint(run.best_checkpoint, best.weights)
-    if config.model.ngrams:
-        fit.stack_parts(best, run, inputs.validation)
-    probabilities = fit.predict_probabilities(best, inputs.validation, config.training.batch_size)
-    scores = metrics.classification_metrics(probabilities, inputs.validation.labels)
-    run.write_metrics(training=summary | {"parameters": model.count_params()}, validation=scores)
-    text = f"validation accuracy {100 * scores['accuracy']:.2f} % (best of {progress.epoch} epochs)\nrun: {run.path}"
-    return cli.Result({"run": str(run.path), **summary, "validation": scores}, f"{text}\ncurves: {run.path}/curves.png")
+    trained = api.run_training(config)
+    run, facts = trained.run, {"run": str(trained.run.path), **trained.summary}
+    if not trained.is_chief:
+        return cli.Result(facts, f"run: {run.path}, scored by worker 0")
+    scores = run.metrics["validation"]
+    text = f"validation accuracy {100 * scores['accuracy']:.2f} % (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
+    return cli.Result({**facts, "validation": scores}, f"{text}\ncurves: {run.path}/curves.png")
 
 
 def prepare(config: Config) -> cli.Result:
@@ -76,36 +52,26 @@ def evaluate(options: Namespace) -> cli.Result:
 
 def export(options: Namespace) -> cli.Result:
     """Writes the run's best weights as the next version under saved_models/sentiment."""
-    import_tensorflow()
-    from nlp_rnn.evaluation import classifier as classifier_evaluation
-    from nlp_rnn.export import classifier as classifier_export
-    from nlp_rnn.training import run_directory
-
-    run = run_directory.load_run(Path(options.run), TASK)
-    model, tokenizer = classifier_evaluation.load_classifier(run)
-    module = classifier_export.ClassifierModule(model, tokenizer, run.config, run.labels)
-    extras = classifier_export.classifier_extras(module, run.config, run.labels, run.metrics)
-    path = classifier_export.export_classifier(module, Path(options.to) / TASK, extras)
-    return cli.Result({"model": str(path)}, f"{path}: load it with tf.saved_model.load; signatures serving_default, explain, tokenize")
+    return commands.export(options, TASK)
 
 
 def predict(options: Namespace) -> Iterator[cli.Result]:
     """A label and the probability that `serving_default` gives, for each text."""
-    loaded = commands.exported_model(options, TASK)
+    classify = api.load(options.model, TASK)
     for texts in cli.input_texts(options):
-        answer = {name: value.numpy() for name, value in loaded.classify(_strings(texts)).items()}
-        for text, label, probability in zip(texts, answer["label"], answer["probability"], strict=True):
-            shown = text.decode("utf-8", "replace")
-            facts = {"text": shown, "label": label.decode("utf-8"), "probability": float(probability)}
-            yield cli.Result(facts, f"{facts['label']}\t{probability:.4f}\t{shown}")
+        for text, found in zip(texts, classify(texts), strict=True):
+            # Of two labels the probability is that of the second, whatever the answer.
+            probability = found.probabilities[classify.labels[1]] if len(classify.labels) == 2 else found.probability
+            facts = {"text": text.decode("utf-8", "replace"), "label": found.label, "probability": probability}
+            yield cli.Result(facts, f"{found.label}\t{probability:.4f}\t{facts['text']}")
 
 
 def explain(options: Namespace) -> cli.Result:
-    """Which words spoke for the answer: coloured on a terminal, numbers in a pipe, or a page or picture."""
-    loaded = commands.exported_model(options, TASK)
+    """Which words supported the answer: coloured on a terminal, numbers in a pipe, or a page or picture."""
+    signatures = api.load(options.model, TASK).signatures
     from nlp_rnn.visualization import attributions
 
-    found = attributions.attribute(loaded, options.text[0])
+    found = attributions.attribute(signatures, options.text[0])
     if options.html:
         attributions.write_html(found, Path(options.html))
     if options.png:
@@ -117,12 +83,6 @@ def explain(options: Namespace) -> cli.Result:
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:
     """The pieces and ids of each text as the model reads them, and the text that the ids give back."""
     return commands.show_tokens(options, TASK)
-
-
-def _strings(texts: list[bytes]) -> Any:
-    import tensorflow as tf
-
-    return tf.constant(texts, tf.string)
 
 
 if __name__ == "__main__":

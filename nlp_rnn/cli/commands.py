@@ -3,7 +3,7 @@
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 from nlp_rnn.cli import main as cli
 from nlp_rnn.config.settings import Config
@@ -20,17 +20,26 @@ def prepare(config: Config) -> cli.Result:
     return cli.Result(facts, f"token ids: {run.ids}: {counts}\nrun: {run.path}; train it by the verb train, with the same settings")
 
 
-def exported_model(options: Namespace, task: str) -> Any:
-    """The signatures of the model that --model names, as functions."""
+def export(options: Namespace, task: str, *, format: str = "savedmodel") -> cli.Result:
+    """Writes the best weights of the run, or of an ensemble of runs, that --run names."""
     import_tensorflow()
-    from nlp_rnn.export import saved_model
+    from nlp_rnn.evaluation import run_model
+    from nlp_rnn.training.run_directory import load_run
 
-    return saved_model.load_model(options.model, task).loaded
+    paths = options.run if isinstance(options.run, list) else [options.run]
+    found = run_model.export_runs([load_run(Path(path), task) for path in paths], Path(options.to), format=format)
+    if format == "litert":
+        sizes = ", ".join(f"{precision} {size / 1e6:.1f} MB" for precision, size in found.bytes.items())
+        return cli.Result({"model": str(found.path), "bytes": found.bytes}, f"{found.path}: LiteRT, {sizes}; see README.md there")
+    text = f"{found.path}: load it with tf.saved_model.load; signatures {', '.join(found.signatures)}"
+    return cli.Result({"model": str(found.path)}, text)
 
 
 def show_tokens(options: Namespace, task: str) -> Iterator[cli.Result]:
     """The pieces and ids of each text as the model reads them, and the text that the ids give back."""
-    loaded = exported_model(options, task)
+    from nlp_rnn import api
+
+    loaded = api.load(options.model, task).signatures
     from nlp_rnn.visualization import attributions
 
     for texts in cli.input_texts(options):

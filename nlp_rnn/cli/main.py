@@ -6,6 +6,7 @@ user's, told in one line each; 130 for Ctrl-C; 1 for a bug of ours, with its tra
 
 import argparse
 import contextlib
+import dataclasses
 import gc
 import itertools
 import json
@@ -15,6 +16,7 @@ import os
 import re
 import sys
 import traceback
+import typing
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -170,6 +172,67 @@ def _parser(program: str, verb: str, text: str, task: str) -> argparse.ArgumentP
         parser.add_argument("settings", metavar="section.key=value", nargs="*", help="settings that override the config's")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
+
+
+def add_settings(parser: argparse.ArgumentParser, kind: type, *names: str, **aliases: str) -> None:
+    """Adds an option for each field of a dataclass of settings, with the field's default and description.
+
+    Args:
+      names: of the fields; none: all.
+      aliases: field=another name of its option.
+    """
+    for field in dataclasses.fields(kind):
+        if names and field.name not in names:
+            continue
+        base, *notes = typing.get_args(field.type)
+        words = next(note.description for note in notes if getattr(note, "description", None))
+        flags = [_flag(field.name), *([_flag(aliases[field.name])] if field.name in aliases else [])]
+        if base in (int, float):
+            parser.add_argument(*flags, type=_number(base), default=field.default, metavar="N", help=f"{words} (default: %(default)s)")
+        elif base is str:
+            parser.add_argument(*flags, default=field.default, metavar="TEXT", help=words)
+        else:
+            parser.add_argument(*flags, action="append", default=[], metavar="TEXT", help=f"{words}; can be repeated")
+
+
+def settings_of(kind: type["Checked"], options: argparse.Namespace) -> dict[str, Any]:
+    """The values of a dataclass of settings that options give; its `checked` has taken them.
+
+    Raises:
+      ConfigError: naming the options.
+    """
+    names = [field.name for field in dataclasses.fields(kind) if hasattr(options, field.name)]  # type: ignore[arg-type]
+    values = {name: getattr(options, name) for name in names}
+    try:
+        kind.checked(**values)
+    except ConfigError as error:
+        told = str(error)
+        for name in names:
+            told = re.sub(rf"\b{name} is", f"{_flag(name)} is", told)
+        raise ConfigError(told) from None
+    return values
+
+
+class Checked(typing.Protocol):
+    """A dataclass of settings that checks them."""
+
+    @classmethod
+    def checked(cls, **settings: Any) -> Any:
+        """The settings, or ConfigError."""
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _number(base: type) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            return base(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"is {text!r}, but must be a {'whole ' if base is int else ''}number") from None
+
+    return read
 
 
 def between(kind: type[int] | type[float], low: float, high: float, what: str) -> Callable[[str], float]:

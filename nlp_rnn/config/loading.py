@@ -8,8 +8,9 @@ import dataclasses
 import difflib
 import os
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 from nlp_rnn.config.rules import broken_rules
 from nlp_rnn.config.settings import TASK_DEFAULTS, Config
 from nlp_rnn.errors import ConfigError
+
+Settings = TypeVar("Settings")
 
 
 class _Loader(yaml.SafeLoader):
@@ -35,12 +38,14 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_config(path: str | os.PathLike[str] | None, overrides: list[str] | None = None, *, task: str | None = None) -> Config:
+def load_config(
+    path: str | os.PathLike[str] | None, overrides: Iterable[str] | Mapping[str, Any] | None = None, *, task: str | None = None
+) -> Config:
     """Reads a YAML file and command-line overrides into a checked Config.
 
     Args:
       path: a YAML file, or None for the defaults.
-      overrides: `section.key=value` texts; values are read as YAML.
+      overrides: `section.key=value` texts, whose values are read as YAML, or a mapping of "section.key" to values.
       task: the task of the command that asks; a config of another task is refused.
 
     Raises:
@@ -50,8 +55,12 @@ def load_config(path: str | os.PathLike[str] | None, overrides: list[str] | None
     tree = _with_moved_settings(_read_yaml(Path(path))) if path is not None else {}
     origins: dict[str, str] = {}
     mistakes: list[str] = []
-    for override in overrides or []:
-        _apply_override(tree, override, origins, mistakes)
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            _set(tree, key, value, origins, mistakes)
+    else:
+        for override in overrides or []:
+            _apply_override(tree, override, origins, mistakes)
     if path is None and task is not None:
         tree.setdefault("task", task)
     config, found = _validate(_with_task_defaults(tree), origin, origins)
@@ -63,6 +72,43 @@ def load_config(path: str | os.PathLike[str] | None, overrides: list[str] | None
     if not config.name:
         config = dataclasses.replace(config, name=Path(path).stem if path is not None else config.task)
     return config
+
+
+def load_saved_config(path: Path, task: str | None = None) -> Config:
+    """The config that a run or an exported model was saved with.
+
+    The rules between settings are not checked: one that came later would make models of earlier versions unloadable.
+
+    Raises:
+      ConfigError: if the file is damaged, or the model is of another task than `task`.
+    """
+    config, mistakes = _validate(_with_task_defaults(_with_moved_settings(_read_yaml(path))), str(path), {})
+    if config is not None and task is not None and config.task != task:
+        mistakes = [f"{path}: {text}" for _, text in broken_rules(config, task)]
+    if config is None or mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return config
+
+
+def checked(kind: type[Settings], values: dict[str, Any]) -> Settings:
+    """A dataclass of settings from values by name.
+
+    Raises:
+      ConfigError: naming each value that is unknown or out of its range, one a line.
+    """
+    names = [each.name for each in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    unknown = [name for name in values if name not in names]
+    mistakes = []
+    for name in unknown:
+        near = difflib.get_close_matches(name, names, n=1)
+        mistakes.append(f"{name} is not a setting; " + (f"did you mean {near[0]}?" if near else f"allowed are {', '.join(names)}"))
+    try:
+        found = TypeAdapter(kind).validate_python({name: value for name, value in values.items() if name in names})
+    except ValidationError as errors:
+        mistakes += [_explain(".".join(str(part) for part in error["loc"]), error) for error in errors.errors()]
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return found
 
 
 def to_yaml(config: Config) -> str:
@@ -158,6 +204,10 @@ def _apply_override(tree: dict[str, Any], override: str, origins: dict[str, str]
         value = text
     elif value is None and key not in OPTIONAL_SETTINGS:
         value = ""
+    _set(tree, key, value, origins, mistakes)
+
+
+def _set(tree: dict[str, Any], key: str, value: Any, origins: dict[str, str], mistakes: list[str]) -> None:
     *sections, name = key.split(".")
     for section in sections:
         child = tree.setdefault(section, {})

@@ -248,7 +248,6 @@ TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 LANGUAGE_TASKS = ("next_word", "char_generation")
-SEARCH_DEFAULTS = {"beam_size": 5, "length_penalty": 1.0}  # of translation
 PAIR_SOURCES = ("multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx")  # of translation alone
 TFDS_SOURCES = ("imdb", "tiny_shakespeare", "records", "ted_hrlr")  # those that TensorFlow reads
 FILE_SOURCES = ("csv", "tsv", "jsonl", "folders", "text", "documents", "aligned", "tmx")  # those that read data.train

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from nlp_rnn.config.settings import DataConfig
+from nlp_rnn.config.settings import Config, DataConfig
 from nlp_rnn.data.languages import check_order
 from nlp_rnn.data.pair_readers import why_unfit
 from nlp_rnn.data.readers import SPLIT_NAMES, Example
@@ -175,6 +175,16 @@ def load_corpus(data: DataConfig, seed: int, *, is_parallel: bool = False) -> Co
     for name in SPLIT_NAMES:
         if is_parallel and corpus.has(name):
             check_order(data, itertools.islice(corpus.examples(name), _NUM_PROBED))
+    return corpus
+
+
+def corpus_with(config: Config, split: str) -> Corpus:
+    """The surveyed corpus, which must have the split."""
+    corpus = load_corpus(config.data, config.seed, is_parallel=config.task == "translation")
+    if not corpus.has(split):
+        raise ConfigError(
+            f"--split is {split}, but data.source {config.data.source} has no such split here; set data.{split} or data.{split}_fraction"
+        )
     return corpus
 
 

@@ -7,11 +7,10 @@ import tensorflow as tf
 
 from nlp_rnn.decoding import sampling as sampling_of
 from nlp_rnn.decoding.sampling import IMPOSSIBLE, REPETITION_WINDOW, Sampling
+from nlp_rnn.decoding.settings import MAX_STOP_LENGTH
 from nlp_rnn.decoding.stepper import States, Stepper
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-
-MOST_STOP_LENGTH = 32  # of a stop string, in ids
 
 _BLOCK = 64  # steps whose random numbers are drawn at once
 _NEVER = -(2**30)  # the place of an id that has not been seen
@@ -89,7 +88,7 @@ class Generator(tf.Module):
         rows = tf.shape(hidden)[0]
         return Session(
             states=_pack(states), log_probabilities=self._stepper.predict(hidden), last_seen=self._last_seen(prompts),
-            recent=tf.fill([rows, MOST_STOP_LENGTH], PAD_ID), length=tf.zeros([rows], tf.int32), is_done=tf.zeros([rows], tf.bool),
+            recent=tf.fill([rows, MAX_STOP_LENGTH], PAD_ID), length=tf.zeros([rows], tf.int32), is_done=tf.zeros([rows], tf.bool),
         )  # fmt: skip
 
     def extend(self, session: Session, count: tf.Tensor, limits: Limits, sampling: Sampling) -> Written:

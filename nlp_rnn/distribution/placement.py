@@ -21,7 +21,7 @@ from typing import Any
 
 from nlp_rnn.config.settings import HardwareConfig, TrainingConfig
 from nlp_rnn.distribution.cluster import Cluster, await_others, cluster_of_environment
-from nlp_rnn.errors import ConfigError
+from nlp_rnn.errors import ConfigError, Stopped
 from nlp_rnn.tensorflow_import import import_tensorflow, without_noise
 
 logger = logging.getLogger(__name__)
@@ -184,10 +184,6 @@ class Placement:
 
 
 ONE_DEVICE = Placement()
-
-
-class Stopped(KeyboardInterrupt):
-    """The user stopped the training; its state is saved, on all workers after the same step."""
 
 
 def start_devices(hardware: HardwareConfig) -> Placement:

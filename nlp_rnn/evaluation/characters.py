@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from nlp_rnn.data import datasets
-from nlp_rnn.data.corpus import Corpus
+from nlp_rnn.data.corpus import Corpus, corpus_with
 from nlp_rnn.evaluation import inspection, originality
-from nlp_rnn.evaluation.classifier import corpus_with
-from nlp_rnn.evaluation.language_model import load_language_model, score_text
+from nlp_rnn.evaluation.language_model import score_text
+from nlp_rnn.evaluation.run_model import load_language_model
 from nlp_rnn.evaluation.typing_metrics import PerplexityMeter
 from nlp_rnn.export import generation_client
 from nlp_rnn.export.generation import GenerationModule
@@ -43,7 +43,7 @@ class CharacterMeter(PerplexityMeter):
         }  # fmt: skip
 
 
-def evaluate_run(run: Run, split: str, *, temperature: float, seed: int) -> dict[str, Any]:
+def evaluate_run(run: Run, split: str, *, temperature: float = 0.8, seed: int = 1) -> dict[str, Any]:
     """Scores the run's best weights on a whole split with the state carried on, lets them write, and draws gradients.png.
 
     Args:

@@ -8,20 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from nlp_rnn.config.settings import Config
 from nlp_rnn.data import datasets
-from nlp_rnn.data.corpus import Corpus, label_names, load_corpus
-from nlp_rnn.errors import ConfigError
+from nlp_rnn.data.corpus import Corpus, corpus_with, label_names, load_corpus
 from nlp_rnn.evaluation.metrics import classification_metrics, most_confident_errors
 from nlp_rnn.evaluation.nbsvm import Nbsvm
-from nlp_rnn.models.classifier import build_classifier
+from nlp_rnn.evaluation.run_model import load_classifier
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.training import fit
-from nlp_rnn.training.checkpoints import load_checkpoint
 from nlp_rnn.training.run_directory import Run
 from nlp_rnn.visualization import plots
 
@@ -36,15 +33,6 @@ class Evaluation:
 
     facts: dict[str, Any]
     picture: Path | None
-
-
-def load_classifier(run: Run) -> tuple[keras.Model, Tokenizer]:
-    """The model with the run's best weights, and its tokenizer."""
-    tokenizer = Tokenizer.load(run.path / "tokenizer")
-    keras.config.set_dtype_policy("float32")
-    model = build_classifier(run.config.model, vocab_size=tokenizer.vocab_size, num_classes=len(run.labels))
-    load_checkpoint(run.best_checkpoint, model.weights)
-    return model, tokenizer
 
 
 def evaluate_run(run: Run, split: str) -> Evaluation:
@@ -112,16 +100,6 @@ def describe(found: Evaluation) -> str:
     if found.picture:
         lines.append(f"picture: {found.picture}")
     return "\n".join(lines)
-
-
-def corpus_with(config: Config, split: str) -> Corpus:
-    """The surveyed corpus, which must have the split."""
-    corpus = load_corpus(config.data, config.seed, is_parallel=config.task == "translation")
-    if not corpus.has(split):
-        raise ConfigError(
-            f"--split is {split}, but data.source {config.data.source} has no such split here; set data.{split} or data.{split}_fraction"
-        )
-    return corpus
 
 
 def _facts(corpus: Corpus, split: str, labels: list[str], probabilities: np.ndarray, truth: np.ndarray) -> dict[str, Any]:

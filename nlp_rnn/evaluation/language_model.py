@@ -6,26 +6,23 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from nlp_rnn.config.settings import Config
 from nlp_rnn.data import datasets
 from nlp_rnn.data.bptt import TokenStream
+from nlp_rnn.data.corpus import corpus_with
 from nlp_rnn.data.token_cache import TokenCache
 from nlp_rnn.decoding.suggestible_words import Vocabulary
-from nlp_rnn.evaluation.classifier import corpus_with
 from nlp_rnn.evaluation.kneser_ney import KneserNey
+from nlp_rnn.evaluation.run_model import load_language_model
 from nlp_rnn.evaluation.typing_metrics import KeyboardMeter, PerplexityMeter
-from nlp_rnn.models.build import build_language_model
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.ondevice.continuous_cache import CacheSettings, ContinuousCache
 from nlp_rnn.ondevice.litert_model import OnDeviceModel
 from nlp_rnn.progress import track
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID
-from nlp_rnn.tokenization.tokenizer import Tokenizer
-from nlp_rnn.training.checkpoints import load_checkpoint
 from nlp_rnn.training.run_directory import Run
 
 logger = logging.getLogger(__name__)
@@ -43,15 +40,6 @@ class Scored(NamedTuple):
     targets: np.ndarray
     log_probabilities: np.ndarray
     hidden: np.ndarray
-
-
-def load_language_model(run: Run) -> tuple[LanguageModel, Tokenizer]:
-    """The model with the run's best weights, and its tokenizer."""
-    tokenizer = Tokenizer.load(run.path / "tokenizer")
-    keras.config.set_dtype_policy("float32")
-    model = build_language_model(run.config.model, vocab_size=tokenizer.vocab_size)
-    load_checkpoint(run.best_checkpoint, model.kept_weights)
-    return model, tokenizer
 
 
 def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: bool) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """SavedModels of classifiers: a text in, its label out, and which words spoke for it."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -28,11 +27,15 @@ class ClassifierModule(tf.Module):
     def __init__(self, model: keras.Model, tokenizer: Tokenizer, config: Config, labels: list[str]) -> None:
         super().__init__()
         self._model, self._tokenizer, self._data = model, tokenizer, config.data
-        saved_model.make_portable(model.get_layer("encoder").layers)
         self._embedding, self._encoder = model.get_layer("embedding"), model.get_layer("encoder")
         layers = {layer.name: layer for layer in model.layers}
         self._ngrams, self._stack = layers.get("ngrams"), layers.get("stack")
         self._labels = tf.constant(labels)
+        self.portable_layers = model.get_layer("encoder").layers
+
+    def signature_functions(self) -> dict[str, Any]:
+        """The signatures of the export, by name."""
+        return {"serving_default": self.classify, "explain": self.explain, "tokenize": self.tokenize}
 
     @tf.function(input_signature=[saved_model.TEXT])
     def classify(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -98,12 +101,6 @@ def log_odds(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
     chosen = tf.one_hot(classes, tf.shape(logits)[1], on_value=True, off_value=False)
     others = tf.where(chosen, tf.constant(-np.inf, logits.dtype), logits)
     return tf.gather(logits, classes, batch_dims=1) - tf.reduce_logsumexp(others, axis=1)
-
-
-def export_classifier(module: ClassifierModule, folder: Path, extras: dict[str, str]) -> Path:
-    """Writes the SavedModel as the next version under `folder`; see `export.export_module`."""
-    signatures = {"serving_default": module.classify, "explain": module.explain, "tokenize": module.tokenize}
-    return saved_model.export_module(module, folder, signatures, extras)
 
 
 def classifier_extras(module: ClassifierModule, config: Config, labels: list[str], metrics: dict[str, Any]) -> dict[str, str]:

@@ -5,8 +5,9 @@ from typing import Any
 import tensorflow as tf
 
 from nlp_rnn.config.settings import Config
-from nlp_rnn.decoding.generation import MOST_STOP_LENGTH, Generator, Limits, Session
+from nlp_rnn.decoding.generation import Generator, Limits, Session
 from nlp_rnn.decoding.sampling import Sampling
+from nlp_rnn.decoding.settings import MAX_STOP_LENGTH
 from nlp_rnn.export import saved_model
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import PAD_ID, UNK_ID
@@ -45,11 +46,16 @@ class GenerationModule(tf.Module):
         size, vocab_size = sum(model.state_sizes), model.vocab_size
         session = [
             tf.TensorSpec([None, size], name="states"), tf.TensorSpec([None, vocab_size], name="log_probabilities"),
-            tf.TensorSpec([None, vocab_size], tf.int32, name="last_seen"), tf.TensorSpec([None, MOST_STOP_LENGTH], tf.int32, name="recent"),
+            tf.TensorSpec([None, vocab_size], tf.int32, name="last_seen"), tf.TensorSpec([None, MAX_STOP_LENGTH], tf.int32, name="recent"),
             _rows(tf.int32, "length"), _rows(tf.bool, "is_done"),
         ]  # fmt: skip
         count = tf.TensorSpec([], tf.int32, name="count")
         self.extend = tf.function(self._extend, input_signature=[*session, count, *_LIMITS, *_SAMPLING], autograph=False)
+
+    def signature_functions(self) -> dict[str, Any]:
+        """The signatures of the export, by name."""
+        names = ("generate", "begin", "extend", "explain", "tokenize")
+        return {"serving_default": self.write} | {name: getattr(self, name) for name in names}
 
     @tf.function(input_signature=[_PROMPT], autograph=False)
     def write(self, prompt: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -129,11 +135,11 @@ class GenerationModule(tf.Module):
         return truncate(tf.ragged.boolean_mask(ids, ids != UNK_ID), self._config.data.max_length, "end")
 
     def _limits(self, min_length: tf.Tensor, max_length: tf.Tensor, stop: tf.Tensor) -> Limits:
-        flat = self._tokenizer.tokenize(tf.reshape(stop, [-1]))[:, :MOST_STOP_LENGTH]
-        padding = tf.fill([tf.shape(stop)[0] * tf.shape(stop)[1], MOST_STOP_LENGTH], PAD_ID)
+        flat = self._tokenizer.tokenize(tf.reshape(stop, [-1]))[:, :MAX_STOP_LENGTH]
+        padding = tf.fill([tf.shape(stop)[0] * tf.shape(stop)[1], MAX_STOP_LENGTH], PAD_ID)
         # The last of padding and ids together: the ids stand to the right.
-        aligned = tf.concat([padding, flat], axis=1)[:, -MOST_STOP_LENGTH:].to_tensor(PAD_ID, shape=[None, MOST_STOP_LENGTH])
-        stops = tf.reshape(aligned, [tf.shape(stop)[0], tf.shape(stop)[1], MOST_STOP_LENGTH])
+        aligned = tf.concat([padding, flat], axis=1)[:, -MAX_STOP_LENGTH:].to_tensor(PAD_ID, shape=[None, MAX_STOP_LENGTH])
+        stops = tf.reshape(aligned, [tf.shape(stop)[0], tf.shape(stop)[1], MAX_STOP_LENGTH])
         return Limits(min_length, tf.minimum(max_length, MOST_LENGTH), stops)
 
     def _text(self, ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:

@@ -33,6 +33,10 @@ class NextWordModule(tf.Module):
             self._step, input_signature=[tf.TensorSpec([None], tf.int32, name="token_ids"), tf.TensorSpec([None, size], name="states")]
         )
 
+    def signature_functions(self) -> dict[str, Any]:
+        """The signatures of the export, by name."""
+        return {"serving_default": self.complete, "suggest": self.suggest, "step": self.step, "tokenize": self.tokenize}
+
     @tf.function(input_signature=[saved_model.TEXT])
     def complete(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """string [batch] -> words string [batch, 5], probabilities float32 [batch, 5]: as `suggest`, without profanity."""

@@ -4,10 +4,11 @@ The graph holds tokenizer, weights and decoding. `assets.extra/` tells the rest:
 and a model card. `import tensorflow` is all a server needs.
 """
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from nlp_rnn import __version__, files
-from nlp_rnn.config.loading import load_config, to_yaml
+from nlp_rnn.config.loading import load_saved_config, to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.special_ids import PAD_ID
@@ -25,14 +26,21 @@ from nlp_rnn.tokenization.tokenizer import Tokenizer
 TEXT = tf.TensorSpec([None], tf.string, name="text")
 
 
-def make_portable(layers: Iterable[keras.layers.Layer]) -> None:
-    """Keeps recurrent layers from cuDNN's op, where there is a GPU, and from XLA: the export would not load elsewhere."""
+@contextlib.contextmanager
+def _portable(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
+    """Keeps recurrent layers from cuDNN's op, where there is a GPU, and from XLA meanwhile: the export would not load elsewhere."""
+    before = []
     for layer in layers:
         recurrent = getattr(layer, "layer", layer)  # what WeightDrop wraps
-        if hasattr(recurrent, "use_cudnn"):
-            recurrent.use_cudnn = False
-        if hasattr(recurrent, "is_portable"):
-            recurrent.is_portable = True
+        for name, value in (("use_cudnn", False), ("is_portable", True)):
+            if hasattr(recurrent, name):
+                before.append((recurrent, name, getattr(recurrent, name)))
+                setattr(recurrent, name, value)
+    try:
+        yield
+    finally:
+        for recurrent, name, value in before:
+            setattr(recurrent, name, value)
 
 
 def export_module(module: tf.Module, folder: Path, signatures: dict[str, Any], extras: dict[str, str]) -> Path:
@@ -40,6 +48,8 @@ def export_module(module: tf.Module, folder: Path, signatures: dict[str, Any], e
 
     Args:
       folder: saved_models/<task>.
+      module: its `portable_layers`, if it has some, are the layers whose loops over time are exported; none of its functions may have
+        been called before, since they would keep the loops of this machine.
       signatures: name -> tf.function of the module.
       extras: file name -> text, for assets.extra/.
 
@@ -50,7 +60,8 @@ def export_module(module: tf.Module, folder: Path, signatures: dict[str, Any], e
         path = next_version(folder)
         try:
             with files.atomic_folder(path) as temporary:
-                tf.saved_model.save(module, str(temporary), signatures=signatures)
+                with _portable(getattr(module, "portable_layers", [])):
+                    tf.saved_model.save(module, str(temporary), signatures=signatures)
                 (temporary / "assets.extra").mkdir()
                 for name, text in extras.items():
                     (temporary / "assets.extra" / name).write_text(text, encoding="utf-8", newline="\n")
@@ -75,14 +86,14 @@ class ExportedModel:
     path: Path
 
 
-def load_model(path: str | os.PathLike[str], task: str) -> ExportedModel:
+def load_model(path: str | os.PathLike[str], task: str | None = None) -> ExportedModel:
     """Loads an exported model: `saved_models/<task>/<version>`, or `saved_models/<task>` for its newest version.
 
     Raises:
       ConfigError: if there is none, or it is of another task.
     """
     folder = find_model(path, task)
-    config = load_config(folder / "assets.extra" / "config.yaml", task=task)
+    config = load_saved_config(folder / "assets.extra" / "config.yaml", task)
     path_of_labels = folder / "assets.extra" / "labels.json"  # classifiers only
     labels = json.loads(path_of_labels.read_text(encoding="utf-8")) if path_of_labels.is_file() else []
     try:
@@ -91,14 +102,16 @@ def load_model(path: str | os.PathLike[str], task: str) -> ExportedModel:
         raise ConfigError(f"--model is {folder}, but it does not load ({str(error).splitlines()[0]}); export it again") from None
 
 
-def find_model(path: str | os.PathLike[str], task: str) -> Path:
+def find_model(path: str | os.PathLike[str], task: str | None = None) -> Path:
     """The folder of the newest version at or under `path`."""
     folder = Path(path)
     versions = _versions(folder)
     if versions:
         folder = folder / str(max(versions))
     if not (folder / "saved_model.pb").is_file() or not (folder / "assets.extra" / "config.yaml").is_file():
-        raise ConfigError(f"--model is {path}, but holds no exported model; give a folder that export wrote, such as saved_models/{task}")
+        raise ConfigError(
+            f"--model is {path}, but holds no exported model; give a folder that export wrote, such as saved_models/{task or 'sentiment'}"
+        )
     return folder
 
 

@@ -1,11 +1,13 @@
 """SavedModels that translate: a sentence in, its translation out; of one model, or of several that vote."""
 
+import logging
 from typing import Any
 
 import tensorflow as tf
 
-from nlp_rnn.config.settings import SEARCH_DEFAULTS, Config
+from nlp_rnn.config.settings import Config
 from nlp_rnn.decoding.beam_search import IMPOSSIBLE, Found, Search, beam_search
+from nlp_rnn.decoding.settings import SearchSettings
 from nlp_rnn.export import saved_model
 from nlp_rnn.models.translator import Translator
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
@@ -26,6 +28,11 @@ _SETTINGS = [
 ]  # fmt: skip
 
 
+logger = logging.getLogger(__name__)
+
+_DEFAULTS = SearchSettings()
+
+
 class TranslationModule(tf.Module):
     """What an exported translator holds.
 
@@ -37,17 +44,23 @@ class TranslationModule(tf.Module):
     def __init__(self, models: list[Translator], tokenizer: Tokenizer, config: Config) -> None:
         super().__init__()
         self._models, self._tokenizer, self._config = models, tokenizer, config
-        for model in models:
-            saved_model.make_portable([*model.forward_layers, *model.backward_layers, *model.decoder_layers])
+        self.portable_layers = [
+            layer for model in models for layer in (*model.forward_layers, *model.backward_layers, *model.decoder_layers)
+        ]
         self.num_models = len(models)
         self.num_parameters = sum(model.count_params() for model in models)
+
+    def signature_functions(self) -> dict[str, Any]:
+        """The signatures of the export, by name."""
+        names = ("translate", "explain", "tokenize")
+        return {"serving_default": self.translate_best} | {name: getattr(self, name) for name in names}
 
     @tf.function(input_signature=[saved_model.TEXT])
     def translate_best(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """string [batch] -> translation string [batch], score float32 [batch]: the first that `translate` finds with a beam of 5."""
         rows = tf.shape(text)[0]
-        penalty, zeros = tf.fill([rows], SEARCH_DEFAULTS["length_penalty"]), tf.zeros([rows], tf.int32)
-        none, beam_size = tf.zeros([rows]), tf.constant(int(SEARCH_DEFAULTS["beam_size"]))
+        penalty, zeros = tf.fill([rows], _DEFAULTS.length_penalty), tf.zeros([rows], tf.int32)
+        none, beam_size = tf.zeros([rows]), tf.constant(_DEFAULTS.beam_size)
         found = self.translate(text, beam_size, penalty, none, zeros, zeros, none, none, tf.constant(0), tf.fill([rows], ""))
         return {"translation": found["translations"][:, 0], "score": found["scores"][:, 0]}
 
@@ -223,3 +236,31 @@ def translation_extras(module: TranslationModule, config: Config, metrics: dict[
         "Figures hold for text like the training data. A fluent translation can be wrong: have someone read it who knows both languages.",
     )
     return saved_model.extras(config, module._tokenizer, metrics, card)
+
+
+def search_tensors(search: SearchSettings, rows: int, n_best: int = 1) -> dict[str, tf.Tensor]:
+    """The arguments of the signature `translate` for some sentences, all with the same settings.
+
+    Args:
+      n_best: hypotheses wanted; the beam is as large at least.
+    """
+
+    def fill(value: Any) -> tf.Tensor:
+        return tf.fill([rows], value)
+
+    return {
+        "beam_size": tf.constant(max(search.beam_size, n_best)), "length_penalty": fill(float(search.length_penalty)),
+        "coverage_penalty": fill(float(search.coverage_penalty)), "min_length": fill(search.min_length),
+        "max_length": fill(search.max_length), "min_ratio": fill(float(search.min_ratio)), "max_ratio": fill(float(search.max_ratio)),
+        "no_repeat_ngram": tf.constant(search.no_repeat_ngram), "prefix": fill(search.prefix.encode("utf-8", "surrogateescape")),
+    }  # fmt: skip
+
+
+def warn_of_long_texts(signatures: Any, max_length: int, texts: list[bytes]) -> None:
+    """Logs which texts have more pieces than the model reads."""
+    for text in texts:
+        if len(text) > max_length:  # a piece has a byte or more
+            count = int(tf.math.count_nonzero(signatures.tokenize(tf.constant([text]))["token_ids"]))
+            if count > max_length:
+                shown = text.decode("utf-8", "replace")[:40]
+                logger.warning("%r... has %d pieces, of which the first %d are translated (data.max_length)", shown, count, max_length)

@@ -140,7 +140,7 @@ def train_language_model(model: LanguageModel, run: Run, inputs: Inputs, placeme
     )  # fmt: skip
     compile_model(model, config, stream.num_steps(config.epochs), placement)
     unknown = 100 * unknown_share(inputs.train)
-    num_parameters = sum(math.prod(weight.shape) for weight in model.kept_weights)
+    num_parameters = count_parameters(model)
     logger.info("training on %s tokens (%.1f %% unknown), vocabulary %s", f"{text.num_tokens:,}", unknown, f"{model.vocab_size:,}")
     logger.info(
         "%d steps in the first epoch, %d rows, windows of about %d tokens, %s parameters",
@@ -163,6 +163,11 @@ def train_translator(model: Translator, run: Run, inputs: Inputs, placement: Pla
         f"{model.count_params():,}",
     )  # fmt: skip
     return _train(model, run, stream, _pair_evaluation(inputs.validation, config.batch_size, rows, multiple), placement)
+
+
+def count_parameters(model: keras.Model) -> int:
+    """The number of weights, without the states that a language model carries from batch to batch."""
+    return sum(math.prod(weight.shape) for weight in kept_weights(model))
 
 
 def compile_model(model: keras.Model, config: TrainingConfig, num_steps: int, placement: Placement) -> None:

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 
 from nlp_rnn import files
-from nlp_rnn.distribution.placement import Placement, Stopped
-from nlp_rnn.errors import ConfigError
+from nlp_rnn.distribution.placement import Placement
+from nlp_rnn.errors import ConfigError, Stopped
 from nlp_rnn.progress import Bar
 from nlp_rnn.training.checkpoints import Progress, checkpoint_arrays, load_checkpoint, save_checkpoint
 from nlp_rnn.training.run_directory import Run

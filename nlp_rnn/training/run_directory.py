@@ -12,7 +12,7 @@ from typing import Any
 import filelock
 
 from nlp_rnn import files
-from nlp_rnn.config.loading import differences, load_config, to_yaml
+from nlp_rnn.config.loading import differences, load_saved_config, to_yaml
 from nlp_rnn.config.settings import LANGUAGE_TASKS, Config
 from nlp_rnn.errors import ConfigError
 
@@ -94,7 +94,7 @@ def load_run(path: Path, task: str | None = None) -> Run:
     """
     if not (path / "config.yaml").is_file() or not (path / "tokenizer").is_dir():
         raise ConfigError(f"{path} is not a run directory (no config.yaml and tokenizer in it); give one that train wrote")
-    return Run(path, load_config(path / "config.yaml", task=task))
+    return Run(path, load_saved_config(path / "config.yaml", task))
 
 
 def create_run(config: Config, labels: list[str], save_tokenizer: Callable[[Path], None]) -> Run:

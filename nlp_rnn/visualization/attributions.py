@@ -60,9 +60,9 @@ class Attribution(NamedTuple):
         return f"{self.label} ({100 * self.probability:.1f} %)"
 
 
-def attribute(loaded: Any, text: str) -> Attribution:
+def attribute(loaded: Any, text: str | bytes) -> Attribution:
     """Asks an exported classifier's `explain` signature about one text; scores are for the label it answers."""
-    strings = tf.constant([text.encode("utf-8", "surrogateescape")])
+    strings = tf.constant([text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text])
     answer = {name: value.numpy()[0] for name, value in loaded.classify(strings).items()}
     found = {name: value.numpy()[0] for name, value in loaded.explain(strings).items()}
     winner, probabilities = int(answer["probabilities"].argmax()), answer["probabilities"]

@@ -149,7 +149,7 @@ def test_help_and_config_errors_do_not_import_tensorflow(arguments):
     code = f"""
 import sys
 import pipelines.sentiment
-from nlp_rnn import cli
+from nlp_rnn.cli import main as cli
 cli.main(pipelines.sentiment, {arguments!r})
 sys.exit(any(name in sys.modules for name in ("tensorflow", "keras", "numpy", "matplotlib")))
 """

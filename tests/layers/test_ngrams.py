@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn.data.token_cache import TokenCache
-from nlp_rnn.evaluation import classifier as classifier_evaluation
+from nlp_rnn.evaluation import run_model
 from nlp_rnn.layers.ngrams import NUM_BUCKETS, NgramLinear, Stack, ngram_ids
 from nlp_rnn.training import stacking
 from nlp_rnn.training.run_directory import load_run
@@ -133,7 +133,7 @@ def test_a_wide_and_deep_classifier_trains_resumes_exports_and_explains(reviews,
     assert outcome(tmp_path / "runs" / "stopped") == outcome(tmp_path / "runs" / "whole")
 
     run = load_run(tmp_path / "runs" / "whole", "sentiment")
-    model, tokenizer = classifier_evaluation.load_classifier(run)
+    model, tokenizer = run_model.load_classifier(run)
     assert model.get_layer("stack").shares.numpy()[1] > 0
     ask("export", "--run", "runs/whole", cwd=tmp_path)
     loaded = tf.saved_model.load(str(tmp_path / "saved_models" / "sentiment" / "1"))

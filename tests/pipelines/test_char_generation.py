@@ -89,13 +89,13 @@ def test_explain_colours_a_unit(characters_trained):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--temperature", "-1"), "--temperature: is '-1', but must be a number from 0 (always the likeliest character) to 100"),
-        (("--top-p", "0"), "--top-p: is '0', but must be a number above 0, 1 at most"),
-        (("--top-p", "1.1"), "--top-p: is '1.1', but"),
-        (("--temperature", "nan"), "--temperature: is 'nan', but"),
-        (("--length", "0"), "--length: is '0', but must be a whole number from 1 to 1,000,000"),
+        (("--temperature", "-1"), "--temperature is -1.0, but must be greater than or equal to 0"),
+        (("--top-p", "0"), "--top-p is 0.0, but must be greater than 0"),
+        (("--top-p", "1.1"), "--top-p is 1.1, but must be less than or equal to 1"),
+        (("--temperature", "nan"), "--temperature is nan, but must be a finite number"),
+        (("--length", "0"), "--max-length is 0, but must be greater than or equal to 1"),
         (("--stop", "x" * 33), "of 33 characters, but 32 at most are compared"),
-        (("--length", "9", "--min-length", "10"), "--min-length is 10, but --length is 9; lower the one or raise the other"),
+        (("--length", "9", "--min-length", "10"), "--min-length is 10, but --max-length is 9; lower the one or raise the other"),
     ],
 )
 def test_options_that_cannot_be(characters_trained, arguments, message):

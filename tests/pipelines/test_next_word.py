@@ -129,7 +129,7 @@ def test_console_through_a_pipe(next_word_trained):
 
 def test_console_without_tensorflow(next_word_trained):
     code = (
-        "import sys; from pipelines import next_word; from nlp_rnn import cli; "
+        "import sys; from pipelines import next_word; from nlp_rnn.cli import main as cli; "
         f"cli.main(next_word, ['console', '--model', {str(next_word_trained / 'saved_models' / 'next_word_litert')!r}]); "
         "print('tensorflow' in sys.modules)"
     )

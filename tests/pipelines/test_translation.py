@@ -16,8 +16,10 @@ from nlp_rnn.config.loading import load_config
 from nlp_rnn.data.bucketing import pair_batch, pair_reader, pair_stream
 from nlp_rnn.data.datasets import Resampling, write_cache
 from nlp_rnn.data.token_cache import PairCache, TokenCache
-from nlp_rnn.evaluation.translation import load_module, search_settings
+from nlp_rnn.decoding.settings import SearchSettings
+from nlp_rnn.evaluation.run_model import load_module
 from nlp_rnn.evaluation.translation_metrics import corpus_scores
+from nlp_rnn.export.translation import search_tensors
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.training.run_directory import load_run
@@ -36,7 +38,8 @@ def loaded(translation_trained):
 
 
 def translate(loaded, sentences, beam_size=4, length_penalty=0.0, **settings):
-    found = loaded.translate(tf.constant(sentences), **search_settings(len(sentences), beam_size, length_penalty, **settings))
+    search = SearchSettings.checked(beam_size=beam_size, length_penalty=length_penalty, **settings)
+    found = loaded.translate(tf.constant(sentences), **search_tensors(search, len(sentences)))
     return {name: value.numpy() for name, value in found.items()}
 
 
@@ -207,9 +210,9 @@ def test_the_map_in_the_terminal():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("predict", *SAVED, "text", "--beam-size", "0"), "--beam-size: is '0', but must be a whole number from 1 (greedy) to 100"),
-        (("predict", *SAVED, "text", "--length-penalty", "-1"), "--length-penalty: is '-1', but must be a number from 0 to 10"),
-        (("predict", "--model", "saved_models/none", "text"), "holds no exported model"),
+        (("predict", *SAVED, "text", "--beam-size", "0"), "--beam-size is 0, but must be greater than or equal to 1"),
+        (("predict", *SAVED, "text", "--length-penalty", "-1"), "--length-penalty is -1.0, but must be greater than or equal to 0"),
+        (("predict", "--model", "saved_models/none", "text"), "the model is saved_models/none, but there is no such folder"),
         ((*BAD, "data.train=uneven"), "lines with the same number must belong together"),
         (
             ("train", "name=bad", "data.source=aligned", "data.train=train", "data.max_length=1", "tokenizer.level=word"),
@@ -230,7 +233,7 @@ def test_models_of_other_tasks_and_runs_that_cannot_vote_are_refused(translation
     settings = ("data.source=aligned", "data.train=train", "data.source_language=de", "data.target_language=en", "training.epochs=1")
     ask("train", "name=back", *settings, "tokenizer.level=char", "model.units=8", cwd=translation_trained)
     found = refused("export", "--run", "runs/small", "--run", "runs/back", cwd=translation_trained)
-    assert found.splitlines()[-1] == "--run runs/back is from de to en; runs that vote share languages"
+    assert found.splitlines()[-1] == "--run runs/back is from de to en; the runs of an ensemble share languages"
     drawn = ("--run", "runs/small", "--run", "runs/other", "data.validation=")
     assert "the runs have the seeds 1, 2, which draw different splits" in refused("evaluate", *drawn, cwd=translation_trained)
 

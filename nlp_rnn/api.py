@@ -1,0 +1,426 @@
+"""The Python API: load a model and use it, or train one.
+
+    import nlp_rnn
+
+    classify = nlp_rnn.load("saved_models/sentiment")
+    classify("What a film!")                                # Prediction(label='pos', probability=0.98, ...)
+
+    run = nlp_rnn.train("configs/sentiment_demo.yaml", {"training.epochs": 2})
+    run.evaluate("test").metrics["accuracy"]
+
+`import nlp_rnn` imports neither TensorFlow nor Keras; `load` and `train` do. The command line does its work through this module.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from nlp_rnn.config.loading import load_config
+from nlp_rnn.config.settings import Config
+from nlp_rnn.decoding.settings import GenerationSettings, SearchSettings
+from nlp_rnn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nlp_rnn.training.recipes import Trained
+
+Text = str | bytes
+
+
+# --- what models answer ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A classifier's answer.
+
+    Attributes:
+      label: the likeliest label.
+      probability: of that label, 0-1.
+      probabilities: of every label, 0-1.
+    """
+
+    label: str
+    probability: float
+    probabilities: dict[str, float] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Attributions:
+    """Which tokens supported a prediction. `scores` are what each adds to the log-odds of `label`, in nats."""
+
+    label: str
+    probability: float
+    tokens: list[str]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A word that may come next, or that completes the one begun, and its probability, 0-1."""
+
+    word: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A text that continues a prompt, and the natural logarithm of its probability."""
+
+    prompt: str
+    text: str
+    log_probability: float
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A translation and its score: the mean log-probability that the beam search ranks by."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A text as a model reads it: its pieces, their ids, and the text that the ids give back."""
+
+    pieces: list[str]
+    ids: list[int]
+    text: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of a run or an exported model on a split.
+
+    Attributes:
+      split: "validation" or "test".
+      metrics: by name; shares are 0-1, BLEU and chrF 0-100, cross-entropies in nats.
+      details: all that the command `evaluate --json` prints.
+    """
+
+    split: str
+    metrics: dict[str, Any]
+    details: dict[str, Any] = field(repr=False)
+
+
+# --- models ------------------------------------------------------------------------------------------------------------
+
+
+class Model:
+    """A loaded model; its subclass says what it answers.
+
+    Attributes:
+      config: the settings it was trained with.
+      path: the folder it was loaded from.
+      signatures: its TensorFlow functions, such as `signatures.tokenize(text)`.
+    """
+
+    def __init__(self, signatures: Any, config: Config, path: Path, labels: list[str]) -> None:
+        self.signatures, self.config, self.path, self.labels = signatures, config, path, labels
+
+    def tokenize(self, text: Text) -> Tokens:
+        """The text's pieces and ids."""
+        answer = {name: value.numpy()[0] for name, value in self.signatures.tokenize(_strings([text])).items()}
+        return Tokens([piece.decode("utf-8") for piece in answer["tokens"]], answer["token_ids"].tolist(), answer["text"].decode("utf-8"))
+
+
+class TextClassifier(Model):
+    """Labels texts."""
+
+    @overload  # a str is an iterable too, of characters
+    def __call__(self, texts: str, batch_size: int = 64) -> Prediction: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, texts: bytes, batch_size: int = 64) -> Prediction: ...
+    @overload
+    def __call__(self, texts: list[str] | list[bytes] | tuple[Text, ...], batch_size: int = 64) -> list[Prediction]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, texts: Iterable[Text], batch_size: int = 64) -> Iterator[Prediction]: ...
+    def __call__(self, texts: Any, batch_size: int = 64) -> Any:
+        """The prediction of a text, a list of them for a list, or an iterator for another iterable, which is read as it is needed."""
+        if isinstance(texts, Text):
+            return self._classify([_bytes(texts)])[0]
+        found = (each for batch in _batches(texts, batch_size) for each in self._classify(batch))
+        return list(found) if isinstance(texts, list | tuple) else found
+
+    def explain(self, text: Text) -> Attributions:
+        """Which tokens supported the predicted label: integrated gradients (Sundararajan et al. 2017)."""
+        from nlp_rnn.visualization.attributions import attribute
+
+        found = attribute(self.signatures, _bytes(text))
+        return Attributions(found.label, found.probability, found.words, found.scores)
+
+    def _classify(self, texts: list[bytes]) -> list[Prediction]:
+        answer = {name: value.numpy() for name, value in self.signatures.classify(_strings(texts)).items()}
+        rows = zip(answer["label"], answer["probabilities"], strict=True)
+        return [
+            Prediction(label.decode("utf-8"), float(row.max()), dict(zip(self.labels, map(float, row), strict=True))) for label, row in rows
+        ]
+
+
+class NextWordModel(Model):
+    """Suggests the next words, and completions of the word begun."""
+
+    def suggest(self, text: Text, count: int = 5, allow_profanity: bool = False) -> list[Suggestion]:
+        """The likeliest words after a text that ends in a space, else the likeliest completions of its last word."""
+        return next(self.suggest_all([text], count, allow_profanity))
+
+    def suggest_all(self, texts: Iterable[Text], count: int = 5, allow_profanity: bool = False) -> Iterator[list[Suggestion]]:
+        """`suggest` for each text; the texts are read as they are needed."""
+        import tensorflow as tf
+
+        for batch in _batches(texts, 64):
+            counts, allowed = tf.fill([len(batch)], count), tf.fill([len(batch)], allow_profanity)
+            answer = {name: value.numpy() for name, value in self.signatures.suggest(_strings(batch), counts, allowed).items()}
+            for words, probabilities in zip(answer["words"], answer["probabilities"], strict=True):
+                pairs = zip(words, probabilities, strict=True)
+                yield [Suggestion(word.decode("utf-8"), float(share)) for word, share in pairs if word]
+
+
+class CharacterModel(Model):
+    """Continues a prompt, character by character."""
+
+    def generate(self, prompt: Text, **settings: Any) -> Generation:
+        """A continuation of the prompt.
+
+        Args:
+          settings: those of `GenerationSettings`: max_length, min_length, temperature, top_k, top_p, repetition_penalty, seed, stop.
+
+        Raises:
+          ConfigError: if a setting is out of its range.
+        """
+        return next(self.generate_all([prompt], **settings))
+
+    def generate_all(self, prompts: Iterable[Text], **settings: Any) -> Iterator[Generation]:
+        """`generate` for each prompt; each answer is what it would be alone."""
+        from nlp_rnn.export import generation_client
+
+        checked = asdict(GenerationSettings.checked(**settings))
+        for batch in _batches(prompts, 16):
+            generation_client.warn_of_unknown_characters(self.signatures, batch)
+            yield from (Generation(**facts) for facts in generation_client.write(self.signatures, batch, checked))
+
+    def stream(self, prompt: Text, **settings: Any) -> Iterator[str]:
+        """The text of `generate`, a few characters at a time, as they are generated."""
+        from nlp_rnn.export import generation_client
+
+        checked = asdict(GenerationSettings.checked(**settings))
+        generation_client.warn_of_unknown_characters(self.signatures, [_bytes(prompt)])
+        return generation_client.stream(self.signatures, _bytes(prompt), checked)
+
+
+class TranslationModel(Model):
+    """Translates sentences."""
+
+    @overload
+    def translate(self, texts: Text, **settings: Any) -> Translation: ...
+    @overload
+    def translate(self, texts: Iterable[Text], **settings: Any) -> list[Translation]: ...
+    def translate(self, texts: Any, **settings: Any) -> Any:
+        """The translation of a sentence, or of each sentence.
+
+        Args:
+          settings: those of `SearchSettings`: beam_size, length_penalty, coverage_penalty, min_length, max_length, min_ratio, max_ratio,
+            no_repeat_ngram, prefix.
+
+        Raises:
+          ConfigError: if a setting is out of its range.
+        """
+        if isinstance(texts, Text):
+            return next(self.translate_all([texts], **settings))[0]
+        return [found[0] for found in self.translate_all(texts, **settings)]
+
+    def translate_all(self, texts: Iterable[Text], n_best: int = 1, **settings: Any) -> Iterator[list[Translation]]:
+        """Of each sentence the `n_best` translations, the best first."""
+        from nlp_rnn.export.translation import search_tensors, warn_of_long_texts
+
+        search = SearchSettings.checked(**settings)
+        for batch in _batches(texts, 32):
+            warn_of_long_texts(self.signatures, self.config.data.max_length, batch)
+            answer = self.signatures.translate(_strings(batch), **search_tensors(search, len(batch), n_best))
+            rows = zip(answer["translations"].numpy(), answer["scores"].numpy(), strict=True)
+            for row, scores in rows:
+                pairs = list(zip(row, scores, strict=True))[:n_best]
+                yield [Translation(text.decode("utf-8"), float(score)) for text, score in pairs if score > -1e9]
+
+
+MODELS: dict[str, type[Model]] = {
+    "sentiment": TextClassifier,
+    "next_word": NextWordModel,
+    "char_generation": CharacterModel,
+    "translation": TranslationModel,
+}
+
+
+def load(model: str | os.PathLike[str], task: str | None = None) -> Any:
+    """Loads a model.
+
+    Args:
+      model: a SavedModel's folder, or the folder of its versions; a run directory; the name of a model under NLP_RNN_MODELS,
+        ./saved_models or the checkout's saved_models; or "hf://owner/name", optionally with @revision, from a model hub.
+      task: the task that the model must be of.
+
+    Returns:
+      a TextClassifier, NextWordModel, CharacterModel or TranslationModel.
+
+    Raises:
+      ConfigError: if there is no such model, it does not load, or it is of another task.
+    """
+    from nlp_rnn.tensorflow_import import import_tensorflow
+
+    path = find_model(model)
+    import_tensorflow()
+    if (path / "tokenizer").is_dir():
+        return Run.open(path, task).load()
+    from nlp_rnn.export import saved_model
+
+    exported = saved_model.load_model(path, task)
+    return MODELS[exported.config.task](exported.loaded, exported.config, exported.path, exported.labels)
+
+
+def find_model(model: str | os.PathLike[str]) -> Path:
+    """The folder that `load` loads; models of a hub are downloaded first."""
+    name = os.fspath(model)
+    if name.startswith("hf://"):
+        from nlp_rnn.hub import download
+
+        return download(name)
+    if os.path.exists(name):
+        return Path(name)
+    folders = [Path(os.environ[key]) for key in ("NLP_RNN_MODELS",) if os.environ.get(key)]
+    folders += [Path("saved_models"), Path(__file__).parent.parent / "saved_models"]
+    if re.fullmatch(r"[\w.-]+", name):
+        for folder in folders:
+            if (folder / name).is_dir():
+                return folder / name
+    there = sorted({entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir() if entry.is_dir()})
+    known = f"models there: {', '.join(there)}" if there else "there are none yet: train and export one, or set NLP_RNN_MODELS"
+    raise ConfigError(f"the model is {name}, but there is no such folder, nor one in {', '.join(map(str, folders))}; {known}")
+
+
+# --- training ----------------------------------------------------------------------------------------------------------
+
+
+class Run:
+    """A training in its run directory.
+
+    Attributes:
+      path: the run directory.
+      config: the settings.
+    """
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path, self.config = path, config
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], task: str | None = None) -> "Run":
+        """Opens a run directory that `train` wrote.
+
+        Raises:
+          ConfigError: if it is none, or of another task.
+        """
+        from nlp_rnn.training.run_directory import load_run
+
+        found = load_run(Path(path), task)
+        return cls(found.path, found.config)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What was measured so far: `training`, and each split that was evaluated."""
+        return self._directory.metrics
+
+    def load(self) -> Any:
+        """The model with the run's best weights, as `nlp_rnn.load` gives it."""
+        from nlp_rnn.evaluation import run_model
+
+        module = run_model.load_module([self._directory])
+        labels = self._directory.labels if self.config.task == "sentiment" else []
+        return MODELS[self.config.task](module, self.config, self.path, labels)
+
+    def evaluate(self, split: str = "validation", **options: Any) -> Evaluation:
+        """Scores the best weights on a split; adds the figures to metrics.json.
+
+        Args:
+          split: "validation" or "test".
+          options: baseline=True (sentiment, next_word): also trains and scores the baseline; adapt=True (next_word): also with a
+            cache; temperature, seed (char_generation); beam_size, length_penalty (translation).
+        """
+        from nlp_rnn.evaluation import of_task
+
+        return Evaluation(split, *of_task.evaluate(self._directory, split, **options))
+
+    def export(self, to: str | os.PathLike[str] = "saved_models", format: str = "savedmodel") -> Path:
+        """Writes the best weights as the next version under `to`; returns its folder.
+
+        Args:
+          format: "savedmodel", or of next_word "litert".
+        """
+        from nlp_rnn.evaluation import run_model
+
+        return run_model.export_runs([self._directory], Path(to), format=format).path
+
+    @property
+    def _directory(self) -> Any:
+        from nlp_rnn.training import run_directory
+
+        return run_directory.Run(self.path, self.config)
+
+
+def train(config: str | os.PathLike[str] | Config, settings: Mapping[str, Any] | None = None, task: str | None = None) -> Run:
+    """Trains a model, or resumes the unfinished run of the same settings.
+
+    Args:
+      config: a YAML file, or a Config.
+      settings: "section.key": value, which override the file's.
+      task: the task that the config must be of.
+
+    Returns:
+      the finished run.
+
+    Raises:
+      ConfigError: for mistakes in settings or data, each one line.
+      nlp_rnn.Stopped: on Ctrl-C or SIGTERM, after saving.
+    """
+    if not isinstance(config, Config):
+        config = load_config(config, settings, task=task)
+    elif settings:
+        raise ConfigError("settings are given beside a Config; put them into it, or give the path of a file")
+    return Run(run_training(config).run.path, config)
+
+
+def run_training(config: Config) -> "Trained":
+    """What `train` does; tells more of it."""
+    from nlp_rnn.training.recipes import train_run
+
+    trained = train_run(config)
+    if trained.probabilities is not None:
+        from nlp_rnn.evaluation.metrics import classification_metrics
+
+        trained.run.write_metrics(validation=classification_metrics(trained.probabilities, trained.inputs.validation.labels))
+    return trained
+
+
+# --- texts -------------------------------------------------------------------------------------------------------------
+
+
+def _bytes(text: Text) -> bytes:
+    if isinstance(text, bytes):
+        return text
+    if isinstance(text, str):
+        return text.encode("utf-8", "surrogateescape")
+    raise TypeError(f"a text is a str or bytes, not a {type(text).__name__}")
+
+
+def _strings(texts: Iterable[Text]) -> Any:
+    import tensorflow as tf
+
+    return tf.constant([_bytes(text) for text in texts], tf.string)
+
+
+def _batches(texts: Iterable[Text], size: int) -> Iterator[list[bytes]]:
+    stream = (_bytes(text) for text in texts)
+    while batch := list(itertools.islice(stream, size)):
+        yield batch

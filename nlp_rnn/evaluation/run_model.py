@@ -1,0 +1,148 @@
+"""A run's best weights: as a model, as the module that is exported, and exported."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.export import saved_model
+from nlp_rnn.export.classifier import ClassifierModule, classifier_extras
+from nlp_rnn.export.generation import GenerationModule, generation_extras
+from nlp_rnn.export.next_word import NextWordModule, language_extras
+from nlp_rnn.export.translation import TranslationModule, translation_extras
+from nlp_rnn.models.build import build_language_model, build_translator
+from nlp_rnn.models.classifier import build_classifier
+from nlp_rnn.models.language_model import LanguageModel
+from nlp_rnn.tokenization.tokenizer import Tokenizer
+from nlp_rnn.training.checkpoints import load_checkpoint
+from nlp_rnn.training.run_directory import Run
+
+
+class Exported(NamedTuple):
+    """The folder that was written, and what is there: names of signatures, or of LiteRT files with their bytes."""
+
+    path: Path
+    signatures: tuple[str, ...]
+    bytes: dict[str, int]
+
+
+# --- models ------------------------------------------------------------------------------------------------------------
+
+
+def load_classifier(run: Run) -> tuple[keras.Model, Tokenizer]:
+    """The model with the run's best weights, and its tokenizer."""
+    tokenizer = load_tokenizer(run)
+    with _in_float32():
+        model = build_classifier(run.config.model, vocab_size=tokenizer.vocab_size, num_classes=len(run.labels))
+    load_checkpoint(run.best_checkpoint, model.weights)
+    return model, tokenizer
+
+
+def load_language_model(run: Run) -> tuple[LanguageModel, Tokenizer]:
+    """The model with the run's best weights, and its tokenizer."""
+    tokenizer = load_tokenizer(run)
+    with _in_float32():
+        model = build_language_model(run.config.model, vocab_size=tokenizer.vocab_size)
+    load_checkpoint(run.best_checkpoint, model.kept_weights)
+    return model, tokenizer
+
+
+def load_tokenizer(run: Run) -> Tokenizer:
+    """The tokenizer that the run was trained with."""
+    return Tokenizer.load(run.path / "tokenizer")
+
+
+@contextlib.contextmanager
+def _in_float32() -> Iterator[None]:
+    """Models that are built meanwhile compute in float32, whatever they were trained in."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+# --- modules -----------------------------------------------------------------------------------------------------------
+
+
+def load_module(runs: list[Run]) -> Any:
+    """What is exported of one run's best weights, or of an ensemble of translation runs.
+
+    Raises:
+      ConfigError: see `_load_translators`.
+    """
+    task, run = runs[0].config.task, runs[0]
+    if task == "translation":
+        return _load_translators(runs)
+    if task == "sentiment":
+        return ClassifierModule(*load_classifier(run), run.config, run.labels)
+    if run.config.model.is_reversed:
+        raise ConfigError(
+            f"--run is {run.path}, whose model reads texts from their end (model.is_reversed), so it predicts no next words; "
+            "it is for model.init_from of a classifier"
+        )
+    module = GenerationModule if task == "char_generation" else NextWordModule
+    return module(*load_language_model(run), run.config)
+
+
+def _load_translators(runs: list[Run]) -> TranslationModule:
+    """One run's translator, or an ensemble of several.
+
+    Raises:
+      ConfigError: if the runs do not share languages and vocabulary.
+    """
+    tokenizers = [load_tokenizer(run) for run in runs]
+    first = runs[0].config.data
+    for run, tokenizer in zip(runs, tokenizers, strict=True):
+        data = run.config.data
+        if (data.source_language, data.target_language) != (first.source_language, first.target_language):
+            raise ConfigError(
+                f"--run {run.path} is from {data.source_language} to {data.target_language}; the runs of an ensemble share languages"
+            )
+        if tokenizer.vocabulary_text() != tokenizers[0].vocabulary_text() or tokenizer.settings() != tokenizers[0].settings():
+            raise ConfigError(f"--run {run.path} has another vocabulary than {runs[0].path}; train both on the same data and tokenizer.*")
+    models = []
+    for run in runs:
+        with _in_float32():
+            model = build_translator(run.config.model, vocab_size=tokenizers[0].vocab_size)
+        load_checkpoint(run.best_checkpoint, model.weights)
+        models.append(model)
+    return TranslationModule(models, tokenizers[0], runs[0].config)
+
+
+# --- exports -----------------------------------------------------------------------------------------------------------
+
+
+def export_runs(runs: list[Run], to: Path, *, format: str = "savedmodel") -> Exported:
+    """Writes one run's best weights, or an ensemble of translation runs, as the next version under a folder of models.
+
+    Args:
+      format: "savedmodel", or of next_word "litert".
+
+    Raises:
+      ConfigError: see `load_module`.
+    """
+    run = runs[0]
+    config, module = run.config, load_module(runs)
+    if format == "litert":
+        from nlp_rnn.export.litert import export_litert
+
+        model, tokenizer = load_language_model(run)
+        path, found = export_litert(model, tokenizer, config, run.metrics, to / f"{config.task}_litert")
+        return Exported(path, (), found["bytes"])
+    name: str = config.task
+    signatures = module.signature_functions()
+    if isinstance(module, ClassifierModule):
+        extras = classifier_extras(module, config, run.labels, run.metrics)
+    elif isinstance(module, NextWordModule):
+        extras = language_extras(module, config, run.metrics)
+    elif isinstance(module, GenerationModule):
+        extras = generation_extras(module, config, run.metrics)
+    else:
+        name = f"{config.task}_{config.data.source_language}_{config.data.target_language}"
+        extras = translation_extras(module, config, run.metrics if len(runs) == 1 else {})
+    return Exported(saved_model.export_module(module, to / name, signatures, extras), tuple(signatures), {})

@@ -1,0 +1,83 @@
+"""From a config to a trained model in its run directory: what all tasks share."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nlp_rnn.config.settings import Config
+from nlp_rnn.data.inputs import Inputs
+from nlp_rnn.training import setup
+from nlp_rnn.training.run_directory import Run
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training.
+
+    Attributes:
+      inputs: what it was trained on.
+      summary: seconds, epochs, best_epoch and seed; of the chief also parameters.
+      best: the best value of the monitored metric; nan if no epoch was finished.
+      is_chief: whether this process writes the run's files.
+      probabilities: of classifiers, on the chief: float32 [validation examples, classes], of the best weights.
+    """
+
+    run: Run
+    inputs: Inputs
+    summary: dict[str, Any]
+    best: float
+    is_chief: bool
+    probabilities: np.ndarray | None = None
+
+
+def train_run(config: Config) -> Trained:
+    """Trains, or resumes where the run directory stops; draws curves.png and writes metrics.json.
+
+    Raises:
+      ConfigError: see `setup.opened` and `fit`.
+      Stopped: on Ctrl-C or SIGTERM, after saving.
+    """
+    with setup.opened(config) as session:
+        from nlp_rnn.training import fit
+        from nlp_rnn.visualization import plots
+
+        placement, run, inputs = session.placement, session.run, session.inputs
+        fit.configure_hardware(config.hardware, config.seed)
+        with placement.scope():
+            model = build_model(config, inputs)
+        train = {"sentiment": fit.train_classifier, "translation": fit.train_translator}.get(config.task, fit.train_language_model)
+        progress = train(model, run, inputs, placement)
+    summary = {"seconds": round(progress.seconds, 1), "epochs": progress.epoch, "best_epoch": progress.best_epoch, "seed": config.seed}
+    if placement.is_chief:
+        summary["parameters"] = fit.count_parameters(model)
+        title = f"{config.name}: {config.model.cell}, {summary['parameters']:,} parameters"
+        plots.plot_curves(progress.history, run.path / "curves.png", title=title)
+        run.write_metrics(training=summary)
+    best = progress.best if progress.best is not None else float("nan")
+    probabilities = _score_classifier(run, inputs) if placement.is_chief and config.task == "sentiment" else None
+    return Trained(run, inputs, summary, best, placement.is_chief, probabilities)
+
+
+def _score_classifier(run: Run, inputs: Inputs) -> np.ndarray:
+    """The validation probabilities of the best weights; before, stacks the two parts of a wide and deep classifier."""
+    from nlp_rnn.training import fit
+    from nlp_rnn.training.checkpoints import load_checkpoint
+
+    best = build_model(run.config, inputs)  # on this machine alone
+    load_checkpoint(run.best_checkpoint, best.weights)
+    if run.config.model.ngrams:
+        fit.stack_parts(best, run, inputs.validation)
+    return fit.predict_probabilities(best, inputs.validation, run.config.training.batch_size)
+
+
+def build_model(config: Config, inputs: Inputs) -> Any:
+    """The model of a config, to be trained on some inputs."""
+    if config.task == "sentiment":
+        from nlp_rnn.models.classifier import build_classifier
+
+        return build_classifier(config.model, vocab_size=inputs.vocab_size, num_classes=len(inputs.labels))
+    from nlp_rnn.models.build import build_language_model, build_translator
+
+    build = build_translator if config.task == "translation" else build_language_model
+    return build(config.model, vocab_size=inputs.vocab_size, training=config.training)
