@@ -19,7 +19,7 @@ NEXT_WORD = $(BIN)/python -m pipelines.next_word
 CHARACTERS = $(BIN)/python -m pipelines.char_generation
 TRANSLATION = $(BIN)/python -m pipelines.translation
 
-.PHONY: demo demo-next-word demo-characters demo-translation test lint types unit slow distribution bench bench-memory bench-scaling bench-console results clean
+.PHONY: demo demo-next-word demo-characters demo-translation test lint types unit slow distribution bench bench-memory bench-scaling bench-console results docs clean
 
 demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of real film reviews (minutes)
 	$(SENTIMENT) train --config $(DEMO_CONFIG)
@@ -105,10 +105,18 @@ $(VENV)/dev.stamp: setup.cfg pyproject.toml constraints.txt
 	$(INSTALL) '.[dev]'
 	touch $@
 
+$(VENV)/docs.stamp: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) '.[docs]'
+	touch $@
+
 $(VENV)/bench.stamp: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) '.[bench]'
 	touch $@
+
+docs: $(VENV)/docs.stamp  ## the documentation site, in build/site; a broken link is an error
+	$(BIN)/mkdocs build --quiet
 
 clean:  ## removes the virtual environment and caches, not runs or models
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

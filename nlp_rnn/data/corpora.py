@@ -93,7 +93,6 @@ def tfds_rows(data: DataConfig, name: str, instead: str) -> Callable[[str], Iter
     Args:
       instead: settings that do without.
     """
-    require_package("tensorflow_datasets", "tfds", f"data.source is {data.source}")
     import_tensorflow()
     import tensorflow_datasets as tfds
 

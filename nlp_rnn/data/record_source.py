@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nlp_rnn.config.settings import DataConfig
-from nlp_rnn.data.readers import Example, Splits, require_package
+from nlp_rnn.data.readers import Example, Splits
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.tensorflow_import import import_tensorflow
 
 
 def load_records(data: DataConfig) -> Splits:
     """What `nlp-rnn records` wrote into the folder data.dir: the examples of other sources, in their order."""
-    require_package("tensorflow_datasets", "tfds", "data.source is records")
     folder = records_folder(Path(data.dir))
     if not data.dir or not folder.is_dir():
         raise ConfigError(f"data.source is records, but data.dir is {data.dir!r}, without {folder}; write it with nlp-rnn records")
