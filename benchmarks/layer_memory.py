@@ -29,7 +29,7 @@ SHAPES = [
 def main() -> None:
     """Prints a line a shape; with a number and a name, the megabytes of one layer."""
     if len(sys.argv) == 3:
-        shape, classes = SHAPES[int(sys.argv[1])], {"keras": layers.STOCK, "ours": layers.FAST_CELLS}[sys.argv[2]]
+        shape, classes = SHAPES[int(sys.argv[1])], {"keras": layers.STOCK, "ours": layers.FAST}[sys.argv[2]]
         run = training_step(shape, classes[shape.cell])
         run(100)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

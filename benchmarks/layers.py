@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import timing
+from nlp_rnn.config.tables import CELLS, resolve
 from nlp_rnn.layers.fast.precision import matmul_precision
-from nlp_rnn.layers.fast.recurrent import FAST_CELLS
 
 
 class Shape(NamedTuple):
@@ -55,6 +55,7 @@ SHAPES = [
     Shape("lstm", 64, 200, 128, 128, is_inference=True),
     Shape("gru", 64, 200, 128, 128, is_inference=True),
 ]
+FAST = {name: resolve(cell.fast_layer) for name, cell in CELLS.items() if cell.fast_layer}
 STOCK = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "min_gru": keras.layers.LSTM}
 NUM_GATES = {"lstm": 4, "gru": 3, "min_gru": 2}
 
@@ -72,9 +73,9 @@ def main() -> None:
 
 def measure(shape: Shape, rounds: int, peak: float) -> dict[str, float]:
     """One line: medians in ms and ratios."""
-    rivals = {"keras": keras_run(shape, STOCK[shape.cell]), "ours": keras_run(shape, FAST_CELLS[shape.cell])}
+    rivals = {"keras": keras_run(shape, STOCK[shape.cell]), "ours": keras_run(shape, FAST[shape.cell])}
     if not shape.is_inference:
-        rivals["ours, bfloat16"] = in_bfloat16(keras_run(shape, FAST_CELLS[shape.cell]))
+        rivals["ours, bfloat16"] = in_bfloat16(keras_run(shape, FAST[shape.cell]))
     if importlib.util.find_spec("torch") and not shape.is_masked and shape.cell != "min_gru":
         rivals["torch"] = torch_run(shape)
     seconds = timing.interleave(rivals, rounds, lead_in=True)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import Config
+from nlp_rnn.config.tables import TASKS, Answers
 from nlp_rnn.decoding.settings import GenerationSettings, SearchSettings
 from nlp_rnn.errors import ConfigError
 
@@ -247,11 +248,11 @@ class TranslationModel(Model):
                 yield [Translation(text.decode("utf-8"), float(score)) for text, score in pairs if score > -1e9]
 
 
-MODELS: dict[str, type[Model]] = {
-    "sentiment": TextClassifier,
-    "next_word": NextWordModel,
-    "char_generation": CharacterModel,
-    "translation": TranslationModel,
+_MODELS: dict[Answers, type[Model]] = {
+    "labels": TextClassifier,
+    "words": NextWordModel,
+    "characters": CharacterModel,
+    "translations": TranslationModel,
 }
 
 
@@ -278,7 +279,7 @@ def load(model: str | os.PathLike[str], task: str | None = None) -> Any:
     from nlp_rnn.export import saved_model
 
     exported = saved_model.load_model(path, task)
-    return MODELS[exported.config.task](exported.loaded, exported.config, exported.path, exported.labels)
+    return _MODELS[TASKS[exported.config.task].answers](exported.loaded, exported.config, exported.path, exported.labels)
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
@@ -337,8 +338,8 @@ class Run:
         from nlp_rnn.evaluation import run_model
 
         module = run_model.load_module([self._directory])
-        labels = self._directory.labels if self.config.task == "sentiment" else []
-        return MODELS[self.config.task](module, self.config, self.path, labels)
+        labels = self._directory.labels if self.config.kind == "classifier" else []
+        return _MODELS[TASKS[self.config.task].answers](module, self.config, self.path, labels)
 
     def evaluate(self, split: str = "validation", **options: Any) -> Evaluation:
         """Scores the best weights on a split; adds the figures to metrics.json.

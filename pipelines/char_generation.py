@@ -1,7 +1,7 @@
-"""Character-level generation: a language model of any text's characters, which writes on from a prompt."""
+"""Character-level generation: trains a language model of any text's characters that continues a prompt."""
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -98,7 +98,7 @@ def tokenizer(options: Namespace) -> Iterator[cli.Result]:
     return commands.show_tokens(options, TASK)
 
 
-def add_options(parser: ArgumentParser, verb: str) -> None:
+def add_options(parser: cli.Parser, verb: str) -> None:
     """The options of generation."""
     if verb == "predict":
         cli.add_settings(parser, GenerationSettings, max_length="length")

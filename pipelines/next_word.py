@@ -1,4 +1,4 @@
-"""Next word: a language model of any text, which proposes the next words and completes those begun."""
+"""Next word: trains a language model of any text that suggests the next words and completes those begun."""
 
 import math
 import sys
@@ -88,6 +88,26 @@ def console(options: Namespace) -> Iterator[cli.Result]:
     for line, proposals in console.run_pipe(session, sys.stdin.buffer):
         facts = {"text": line, "words": [{"word": each.word, "probability": each.probability} for each in proposals]}
         yield cli.Result(facts, "   ".join(f"{each.word} {each.probability:.4f}" for each in proposals))
+
+
+def add_options(parser: cli.Parser, verb: str) -> None:
+    """The options of the keyboard."""
+    if verb == "evaluate":
+        parser.source.add_argument("--model", metavar="DIR", help="LiteRT export, such as saved_models/next_word_litert")
+        parser.add_argument("--baseline", action="store_true", help="also train and score an n-gram model")
+        parser.add_argument("--adapt", action="store_true", help="also score the model with a cache of the previous words")
+    if verb == "console":
+        parser.add_argument("--model", metavar="DIR", required=True, help="LiteRT export, such as saved_models/next_word_litert")
+        parser.add_argument("--learn", action="store_true", help="adapt to what you type")
+        parser.add_argument("--memory", metavar="FILE", default="", help="restore what /save kept; implies --learn")
+        parser.add_argument("--history", metavar="FILE", default="", help="keep the lines for the next session's arrow keys")
+    if verb in ("evaluate", "console"):
+        parser.add_argument("--precision", choices=("int8", "float"), default="int8", help="of --model (default: %(default)s)")
+    if verb in ("predict", "console"):
+        parser.add_argument("--count", type=cli.positive, default=5, metavar="N", help="words to suggest (default: %(default)s)")
+        parser.add_argument("--profanity", action="store_true", help="suggest profanity too")
+    if verb == "export":
+        parser.add_argument("--format", choices=("savedmodel", "litert"), default="savedmodel", help="litert: for phones and the console")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Sentiment: reviews, or any labelled texts, to a classifier of strings."""
+"""Sentiment: trains a classifier of reviews or any labelled texts."""
 
 import sys
 from argparse import Namespace
@@ -83,6 +83,15 @@ def explain(options: Namespace) -> cli.Result:
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:
     """The pieces and ids of each text as the model reads them, and the text that the ids give back."""
     return commands.show_tokens(options, TASK)
+
+
+def add_options(parser: cli.Parser, verb: str) -> None:
+    """The options of classifiers."""
+    if verb == "evaluate":
+        parser.source.add_argument("--model", metavar="DIR", help="exported model, such as saved_models/sentiment")
+        parser.add_argument("--baseline", action="store_true", help="also train and score NBSVM, the linear baseline")
+    if verb == "explain":
+        parser.add_argument("--html", metavar="FILE", help="write a page")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Translation: pairs of sentences to a model that writes one language for another."""
+"""Translation: trains a translator from pairs of sentences."""
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from nlp_rnn.decoding.settings import SearchSettings
 from nlp_rnn.tensorflow_import import import_tensorflow
 
 TASK = "translation"
+HAS_ENSEMBLES = True
 
 
 def train(config: Config) -> cli.Result:
@@ -81,7 +82,7 @@ def tokenizer(options: Namespace) -> Iterator[cli.Result]:
     return commands.show_tokens(options, TASK)
 
 
-def add_options(parser: ArgumentParser, verb: str) -> None:
+def add_options(parser: cli.Parser, verb: str) -> None:
     """The options of the search."""
     if verb == "predict":
         cli.add_settings(parser, SearchSettings)
@@ -90,6 +91,7 @@ def add_options(parser: ArgumentParser, verb: str) -> None:
     if verb == "evaluate":
         cli.add_settings(parser, SearchSettings, "beam_size", "length_penalty")
     if verb == "explain":
+        parser.add_argument("--html", metavar="FILE", help="write a page")
         parser.add_argument("--translation", default="", metavar="TEXT", help="explain this one (default: the best found)")
 
 

@@ -38,19 +38,25 @@ class Result:
 
 
 VERBS = {
-    "prepare": "compute a run's token ids, all that train then needs: no texts, and on JAX no TensorFlow",
-    "train": "train a model, or go on with the unfinished run of the same config",
+    "prepare": "compute a run's token ids: all that train then needs, without the texts and, on JAX, without TensorFlow",
+    "train": "train a model, or resume the unfinished run of the same config",
     "evaluate": "score a run or an exported model on a split",
-    "export": "write a run's model as a SavedModel",
-    "predict": "answer texts: arguments, else a line each from standard input",
-    "explain": "show what the model made of a text",
+    "export": "write a run's best weights as a model to serve",
+    "predict": "answer texts: arguments, the lines of a file, or the lines of standard input",
+    "explain": "show why the model answers a text as it does",
     "tokenizer": "show a text's pieces and ids",
-    "console": "propose words while you type",
+    "console": "suggest words while you type",
 }
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with errors of one line."""
+    """argparse with errors of one line.
+
+    Attributes:
+      source: of the commands evaluate and export, the group of options of which one names what is scored or exported.
+    """
+
+    source: Any = None
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help")
@@ -101,7 +107,7 @@ def _run(pipeline: ModuleType, arguments: list[str]) -> None:
     verb = arguments[0]
     if verb not in verbs:
         raise ConfigError(f"{program}: {verb!r} is not a verb; choose one of {', '.join(verbs)}")
-    parser = _parser(f"{program} {verb}", verb, verbs[verb], pipeline.TASK)
+    parser = _parser(f"{program} {verb}", verb, verbs[verb], pipeline)
     if hasattr(pipeline, "add_options"):
         pipeline.add_options(parser, verb)
     options = parser.parse_intermixed_args(arguments[1:])
@@ -120,53 +126,31 @@ def _overview(program: str, pipeline: ModuleType, verbs: dict[str, str]) -> str:
     return "\n".join([*lines, "", f"{program} VERB --help tells more."])
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     if not re.fullmatch("[0-9]+", text) or not int(text):
         raise argparse.ArgumentTypeError(f"is {text!r}, but must be a whole number of 1 or more")
     return int(text)
 
 
-def _parser(program: str, verb: str, text: str, task: str) -> argparse.ArgumentParser:
+def _parser(program: str, verb: str, text: str, pipeline: ModuleType) -> Parser:
     parser = Parser(prog=program, description=text, allow_abbrev=False)
     if verb in ("prepare", "train"):
         parser.add_argument("--config", metavar="FILE", help="YAML file of settings; without it, the defaults")
     if verb in ("evaluate", "export"):
-        source = parser.add_mutually_exclusive_group(required=True)
-        several: dict[str, Any] = {"action": "append"} if task == "translation" else {}
-        also = "; given again, runs that vote" if several else ""
-        source.add_argument("--run", metavar="DIR", help=f"run directory that train wrote{also}", **several)
-        if verb == "evaluate":
-            parser.add_argument("--split", choices=("validation", "test"), default="validation")
-        if verb == "evaluate" and task in ("sentiment", "next_word"):
-            example = "LiteRT export, such as saved_models/next_word_litert" if task == "next_word" else f"saved_models/{task}"
-            source.add_argument("--model", metavar="DIR", help=f"exported model: {example}")
-            parser.add_argument("--baseline", action="store_true", help="train and score the baseline beside it")
-            if task == "next_word":
-                parser.add_argument("--precision", choices=("int8", "float"), default="int8", help="of --model (default: %(default)s)")
-                parser.add_argument("--adapt", action="store_true", help="also score it with a cache of the words before")
+        parser.source = parser.add_mutually_exclusive_group(required=True)
+        several: dict[str, Any] = {"action": "append"} if getattr(pipeline, "HAS_ENSEMBLES", False) else {}
+        also = "; given several times, an ensemble" if several else ""
+        parser.source.add_argument("--run", metavar="DIR", help=f"run directory that train wrote{also}", **several)
+    if verb == "evaluate":
+        parser.add_argument("--split", choices=("validation", "test"), default="validation")
     if verb in ("predict", "explain", "tokenizer"):
-        parser.add_argument("--model", metavar="DIR", required=True, help="exported model, such as saved_models/sentiment")
+        parser.add_argument("--model", metavar="DIR", required=True, help=f"exported model, such as saved_models/{pipeline.TASK}")
         parser.add_argument("text", metavar="TEXT", nargs="*" if verb != "explain" else 1)
     if verb in ("predict", "tokenizer"):
-        parser.add_argument("--file", metavar="FILE", default="", help="of texts, one a line (default: standard input)")
-    if verb == "console":
-        parser.add_argument("--model", metavar="DIR", required=True, help="LiteRT export, such as saved_models/next_word_litert")
-        parser.add_argument("--precision", choices=("int8", "float"), default="int8", help="which file (default: %(default)s)")
-        parser.add_argument("--learn", action="store_true", help="make the words of this session likelier")
-        parser.add_argument("--memory", metavar="FILE", default="", help="what /save kept; implies --learn")
-        parser.add_argument("--history", metavar="FILE", default="", help="keep the lines for the next session's arrow keys")
-    if verb in ("predict", "console") and task == "next_word":
-        parser.add_argument("--count", type=_positive, default=5, metavar="N", help="words to propose (default: %(default)s)")
-        parser.add_argument("--profanity", action="store_true", help="propose profanity too")
+        parser.add_argument("--file", metavar="FILE", default="", help="of texts, one per line (default: standard input)")
     if verb == "explain":
-        if task in ("sentiment", "translation"):
-            parser.add_argument("--html", metavar="FILE", help="write a page")
         parser.add_argument("--png", metavar="FILE", help="write a picture")
     if verb == "export":
-        if task == "next_word":
-            parser.add_argument(
-                "--format", choices=("savedmodel", "litert"), default="savedmodel", help="litert: for telephones, the console"
-            )
         parser.add_argument("--to", metavar="DIR", default="saved_models", help="folder of all exported models (default: %(default)s)")
     if verb in ("prepare", "train", "evaluate"):
         parser.add_argument("settings", metavar="section.key=value", nargs="*", help="settings that override the config's")

@@ -16,7 +16,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from nlp_rnn.config.rules import broken_rules
-from nlp_rnn.config.settings import TASK_DEFAULTS, Config
+from nlp_rnn.config.settings import Config
+from nlp_rnn.config.tables import TASKS, Task
 from nlp_rnn.errors import ConfigError
 
 Settings = TypeVar("Settings")
@@ -220,7 +221,7 @@ def _set(tree: dict[str, Any], key: str, value: Any, origins: dict[str, str], mi
 
 
 def _with_task_defaults(tree: dict[str, Any]) -> dict[str, Any]:
-    defaults = TASK_DEFAULTS.get(tree.get("task", Config.task), {})
+    defaults = TASKS.get(str(tree.get("task", Config.task)), Task("labels")).defaults
     whole = dict(tree)
     for section, settings in defaults.items():
         given = whole.get(section, {})

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Callable
 
-from nlp_rnn.config.settings import FILE_SOURCES, LANGUAGE_TASKS, PAIR_SOURCES, Config, TokenizerConfig
+from nlp_rnn.config.settings import FILE_SOURCES, PAIR_SOURCES, Config, TokenizerConfig
+from nlp_rnn.config.tables import CELLS, TASKS
 
 
 def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
@@ -34,7 +35,7 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
     if not model.pooling or len(set(model.pooling)) != len(model.pooling):
         refuse("model.pooling", f"model.pooling is {list(model.pooling)}, but must name some of last, max, mean, attention, each once")
     for key in ("recurrent_dropout", "weight_dropout"):
-        if model.cell.startswith("min_") and getattr(model, key):
+        if not CELLS[model.cell].reads_state and getattr(model, key):
             found = f"model.{key} is {getattr(model, key)}, but the gates of model.cell {model.cell} do not look at the state"
             refuse(f"model.{key}", f"{found}; set model.{key}=0")
     if training.weight_decay and training.optimizer != "adamw":
@@ -46,18 +47,18 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
     service = config.hardware.input_service
     if service and not re.fullmatch(r"[^/\s]+:[0-9]{1,5}", service):
         refuse("hardware.input_service", f"hardware.input_service is {service!r}, but must be HOST:PORT, such as reader.local:5000")
-    if service and config.task in LANGUAGE_TASKS:
+    if service and config.kind == "language_model":
         found = f"hardware.input_service is {service}, but language models read on in a text, which leaves nothing to do for others"
         refuse("hardware.input_service", f"{found}; leave it empty")
-    if data.use_unlabeled and (data.source != "imdb" or config.task not in LANGUAGE_TASKS):
+    if data.use_unlabeled and (data.source != "imdb" or config.kind != "language_model"):
         found = f"data.use_unlabeled is true, but data.source is {data.source} and the task {config.task}"
         refuse("data.use_unlabeled", f"{found}; only language models of the source imdb have unlabeled texts to read: use false")
     _check_transfer(config, refuse)
-    if config.task == "translation":
+    if config.kind == "translator":
         _check_translation(config, refuse)
     elif data.source in PAIR_SOURCES:
         refuse("data.source", f"data.source is {data.source}, which holds pairs for the task translation; use another source")
-    if config.task in LANGUAGE_TASKS:
+    if config.kind == "language_model":
         _check_language_model(config, refuse)
     if not re.fullmatch(r"[\w.-]*", config.name) or config.name in (".", ".."):
         refuse("name", f"name is {config.name!r}, but names a folder: use letters, digits, '.', '-' and '_'")
@@ -80,21 +81,21 @@ def _check_transfer(config: Config, refuse: Callable[[str, str], None]) -> None:
             f"training.unfreeze has {len(training.unfreeze)} phases, but there are {model.num_layers} recurrent layers and the embedding"
         )
         refuse("training.unfreeze", f"{found} to keep frozen; use {model.num_layers + 1} phases or fewer")
-    if model.ngrams and config.task != "sentiment":
+    if model.ngrams and config.kind != "classifier":
         refuse("model.ngrams", f"model.ngrams is {model.ngrams}, but is for classifiers (the task is {config.task}); use 0")
     for key, off in (("unfreeze", ()), ("layer_decay", 1.0)):
         if getattr(training, key) == off:
             continue
         shown = getattr(training, key) if key == "layer_decay" else list(training.unfreeze)
-        if config.task != "sentiment":
+        if config.kind != "classifier":
             refuse(f"training.{key}", f"training.{key} is {shown}, but is for classifiers (the task is {config.task}); leave it out")
         if training.weight_decay:
             found = f"training.{key} is {shown}, but training.weight_decay is {training.weight_decay}, which would change frozen layers too"
             refuse(f"training.{key}", f"{found}; use 0 and the optimizer adam")
-    if model.is_reversed and config.task in ("translation", "char_generation"):
+    if model.is_reversed and TASKS[config.task].answers in ("translations", "characters"):
         found = f"model.is_reversed is true, but the task is {config.task}"
         refuse("model.is_reversed", f"{found}; only classifiers and the language models that they start from (next_word) read backwards")
-    if model.is_reversed and model.is_bidirectional and config.task == "sentiment":
+    if model.is_reversed and model.is_bidirectional and config.kind == "classifier":
         refuse("model.is_reversed", "model.is_reversed is true, but model.is_bidirectional reads both ways; use one of the two")
 
 
@@ -107,11 +108,11 @@ def _check_language_model(config: Config, refuse: Callable[[str, str], None]) ->
     if model.softmax == "adaptive" and model.tie_embeddings:
         found = "model.tie_embeddings is true, but the clusters of model.softmax adaptive have fewer features than the embedding"
         refuse("model.tie_embeddings", f"{found}; use false")
-    if config.task == "next_word" and config.tokenizer.level == "char":
+    if TASKS[config.task].answers == "words" and config.tokenizer.level == "char":
         refuse("tokenizer.level", "tokenizer.level is char, but next_word proposes words; use word or subword")
-    if config.task == "char_generation" and model.softmax == "adaptive":
+    if TASKS[config.task].answers == "characters" and model.softmax == "adaptive":
         refuse("model.softmax", "model.softmax is adaptive, which is for vocabularies of 10,000 and more; for characters use full")
-    if config.task == "char_generation" and config.tokenizer.level != "char":
+    if TASKS[config.task].answers == "characters" and config.tokenizer.level != "char":
         refuse("tokenizer.level", f"tokenizer.level is {config.tokenizer.level}, but char_generation writes characters; use char")
     if config.tokenizer.case == "markers":
         refuse("tokenizer.case", "tokenizer.case is markers, of which a language model would propose one by one; use lower or keep")
@@ -150,7 +151,7 @@ def _check_translation(config: Config, refuse: Callable[[str, str], None]) -> No
     for key in ("weight_dropout", "recurrent_dropout"):
         if getattr(model, key) and model.input_feeding:
             refuse(f"model.{key}", f"model.{key} is {getattr(model, key)}, but model.input_feeding is true; use 0")
-    if model.cell.startswith("min_") and model.input_feeding:
+    if not CELLS[model.cell].reads_state and model.input_feeding:
         refuse("model.input_feeding", f"model.input_feeding is true, but model.cell {model.cell} is for steps computed at once; use false")
 
 

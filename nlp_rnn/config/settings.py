@@ -1,9 +1,13 @@
 """The settings: frozen dataclasses with their types, ranges and defaults. `loading` fills them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, with_config
+from pydantic import AfterValidator, ConfigDict, Field, with_config
+from pydantic_core import PydanticCustomError
+
+from nlp_rnn.config.tables import CELLS, TASKS, Kind
 
 PositiveInt = Annotated[int, Field(strict=True, gt=0)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
@@ -13,12 +17,26 @@ Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
 OptionalFraction = Annotated[float | None, Field(strict=True, ge=0, lt=1)]
 Switch = Annotated[bool, Field(strict=True)]
 
-Task = Literal["sentiment", "next_word", "char_generation", "translation"]
+
+def _one_of(table: Mapping[str, Any]) -> AfterValidator:
+    """Takes the names of a table, as it is when a config is checked."""
+
+    def check(value: str) -> str:
+        if value not in table:
+            *others, last = map(repr, table)
+            expected = f"{', '.join(others)} or {last}"
+            raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+        return value
+
+    return AfterValidator(check)
+
+
+TaskName = Annotated[str, _one_of(TASKS)]
 SourceName = Literal[
     "imdb", "movie_reviews", "wikitext2", "tiny_shakespeare", "csv", "tsv", "jsonl", "folders", "text", "documents", "records",
     "multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx",
 ]  # fmt: skip
-CellName = Literal["simple_rnn", "lstm", "gru", "min_gru", "min_lstm"]
+CellName = Annotated[str, _one_of(CELLS)]
 PoolingName = Literal["last", "max", "mean", "attention"]
 SoftmaxName = Literal["full", "sampled", "adaptive"]
 AttentionName = Literal["dot", "general", "additive"]
@@ -181,6 +199,9 @@ class TrainingConfig:
     # each window's length is drawn around it (Merity et al. 2018, section 4.1), so that the cuts move.
     window: PositiveInt = 35
     random_window: Switch = True
+    # Of language models: the share of rows whose carried state is set to zero before each window. Without it, a model that reads a long
+    # text once only knows states far from the zero state that evaluation, generation and transfer begin with.
+    state_reset: Fraction = 0.0
     # Weights of the mean square of the last layer's outputs, and of their change from step to step (Merity et al. 2017).
     activation_regularization: NonNegativeFloat = 0.0
     temporal_regularization: NonNegativeFloat = 0.0
@@ -219,7 +240,7 @@ class HardwareConfig:
 class Config:
     """Everything that makes a run repeatable. Saved, resolved, with every run and every exported model."""
 
-    task: Task = "sentiment"
+    task: TaskName = "sentiment"
     name: str = ""  # of the run directory; empty: the config file's name, else the task
     runs_dir: str = "runs"
     seed: NonNegativeInt = 1
@@ -229,25 +250,12 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 
+    @property
+    def kind(self) -> Kind:
+        """The kind of model that is trained: "classifier", "language_model" or "translator"."""
+        return TASKS[self.task].kind
 
-# What a task's settings are where neither file nor command line says.
-TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
-    "sentiment": {},
-    "next_word": {"data": {"split": "blocks", "label_column": ""}, "model": {"is_bidirectional": False}},
-    "char_generation": {
-        "data": {"source": "tiny_shakespeare", "split": "contiguous", "label_column": ""},
-        "tokenizer": {"level": "char", "case": "keep"},
-        "model": {"is_bidirectional": False, "tie_embeddings": False},
-    },
-    "translation": {
-        "data": {"source": "cldr", "text_column": "source", "label_column": "target", "max_length": 100, "keep": "start"},
-        "tokenizer": {"level": "subword", "case": "keep", "html_breaks": False, "vocab_size": 8000},
-        "model": {"cell": "lstm", "units": 256},
-        "training": {"label_smoothing": 0.1},
-    },
-}
 
-LANGUAGE_TASKS = ("next_word", "char_generation")
 PAIR_SOURCES = ("multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx")  # of translation alone
 TFDS_SOURCES = ("imdb", "tiny_shakespeare", "records", "ted_hrlr")  # those that TensorFlow reads
 FILE_SOURCES = ("csv", "tsv", "jsonl", "folders", "text", "documents", "aligned", "tmx")  # those that read data.train

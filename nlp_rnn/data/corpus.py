@@ -180,7 +180,7 @@ def load_corpus(data: DataConfig, seed: int, *, is_parallel: bool = False) -> Co
 
 def corpus_with(config: Config, split: str) -> Corpus:
     """The surveyed corpus, which must have the split."""
-    corpus = load_corpus(config.data, config.seed, is_parallel=config.task == "translation")
+    corpus = load_corpus(config.data, config.seed, is_parallel=config.kind == "translator")
     if not corpus.has(split):
         raise ConfigError(
             f"--split is {split}, but data.source {config.data.source} has no such split here; set data.{split} or data.{split}_fraction"

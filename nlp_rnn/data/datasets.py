@@ -60,13 +60,13 @@ def prepare_inputs(corpus: Corpus, config: Config) -> tuple[Inputs, Tokenizer]:
     """
     data, seed, sampling = config.data, config.seed, config.tokenizer.sampling
     tokenizer = prepare_tokenizer(corpus, data, config.tokenizer, config.training.start_from or config.model.init_from)
-    labels = label_names(corpus) if config.task == "sentiment" else []
+    labels = label_names(corpus) if config.kind == "classifier" else []
     numbers = {label: number for number, label in enumerate(labels)}
     caches: list[Any] = []
     for split in ("train", "validation"):
-        if config.task == "sentiment":
+        if config.kind == "classifier":
             caches.append(prepare_split(corpus, split, data, tokenizer, numbers))
-        elif config.task == "translation":
+        elif config.kind == "translator":
             caches.append(prepare_pairs(corpus, split, data, tokenizer))
         else:
             caches.append(prepare_stream(corpus, split, data, tokenizer, is_reversed=config.model.is_reversed))

@@ -1,16 +1,17 @@
 """One time step of a language model for generation: the same result as `LanguageModel.advance`, in less time.
 
 The first layer's product with the embedding is a table, looked up by id. Products are computed gate by gate: for one text TensorFlow
-then keeps both cores busy (figures: RESULTS.md). Plain TensorFlow, so that
+then keeps both cores busy (figures: docs/results.md). Plain TensorFlow, so that
 exported models need no XLA.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
-from nlp_rnn.layers.cells import CELLS
+from nlp_rnn.config.tables import CELLS, resolve
+from nlp_rnn.layers.cells import MinGRUCell, MinLSTMCell
 from nlp_rnn.models.language_model import LanguageModel
 
 States = list[list[tf.Tensor]]
@@ -29,12 +30,13 @@ class Stepper(tf.Module):
     def __init__(self, model: LanguageModel, *, never: Sequence[int] = ()) -> None:
         super().__init__()
         config = model.config
-        self._advance, self._is_residual = _ADVANCE[config.cell], config.is_residual
+        step = CELLS[config.cell].step
+        self._model, self._advance, self._is_residual = model, resolve(step) if step else None, config.is_residual
         self.vocab_size, self.sizes = model.vocab_size, [[tensor.shape[1] for tensor in layer] for layer in model.zero_states(1)]
         self._norms = model.norms
         self._embedding = tf.Variable(model.embedding.embeddings, trainable=False) if config.is_residual else None
         self._layers = []
-        for number, layer in enumerate(model.recurrent):
+        for number, layer in enumerate(model.recurrent if step else []):
             cell = getattr(layer, "layer", layer).cell
             kernel, (bias, recurrent_bias) = tf.convert_to_tensor(cell.kernel), _biases(cell)
             # Of the first layer: what it adds for each id.
@@ -53,6 +55,8 @@ class Stepper(tf.Module):
 
     def step(self, token_ids: tf.Tensor, states: States) -> tuple[tf.Tensor, States]:
         """int32 [batch] and the states before it -> hidden float32 [batch, features] and the states behind it."""
+        if self._advance is None:
+            return self._model.advance(token_ids, states)
         vectors, found = None, []
         for number, (kernel, bias, recurrent_kernel, recurrent_bias) in enumerate(self._layers):
             inputs = vectors
@@ -92,28 +96,37 @@ def _biases(cell: keras.layers.Layer) -> tuple[tf.Tensor, tf.Tensor | None]:
 Gates = list[tf.Tensor]
 
 
-def _lstm(projected: Gates, recurrent: Gates, states: list[tf.Tensor]) -> list[tf.Tensor]:
+def lstm_step(projected: Gates, recurrent: Gates, states: list[tf.Tensor]) -> list[tf.Tensor]:
+    """The states behind one step.
+
+    Args:
+      projected: of each gate the inputs' projection, float32 [batch, units]. recurrent: the state's; empty if the cell has none.
+      states: before the step, each float32 [batch, units].
+    """
     i, f, g, o = (one + other for one, other in zip(projected, recurrent, strict=True))
     c = tf.sigmoid(f) * states[1] + tf.sigmoid(i) * tf.tanh(g)
     return [tf.sigmoid(o) * tf.tanh(c), c]
 
 
-def _gru(projected: Gates, recurrent: Gates, states: list[tf.Tensor]) -> list[tf.Tensor]:
+def gru_step(projected: Gates, recurrent: Gates, states: list[tf.Tensor]) -> list[tf.Tensor]:
+    """See `lstm_step`."""
     z, r = (tf.sigmoid(one + other) for one, other in zip(projected[:2], recurrent[:2], strict=True))
     n = tf.tanh(projected[2] + r * recurrent[2])
     return [z * states[0] + (1 - z) * n]
 
 
-def _simple_rnn(projected: Gates, recurrent: Gates, states: list[tf.Tensor]) -> list[tf.Tensor]:
+def simple_rnn_step(projected: Gates, recurrent: Gates, states: list[tf.Tensor]) -> list[tf.Tensor]:
+    """See `lstm_step`."""
     return [tf.tanh(projected[0] + recurrent[0])]
 
 
-def _linear(cell: str) -> Callable[[Gates, Gates, list[tf.Tensor]], list[tf.Tensor]]:
-    def advance(projected: Gates, recurrent: Gates, states: list[tf.Tensor]) -> list[tf.Tensor]:
-        keep, new = CELLS[cell].cell_class.gates(tf.concat(projected, axis=1))
-        return [keep * states[0] + new]
-
-    return advance
+def min_gru_step(projected: Gates, recurrent: Gates, states: list[tf.Tensor]) -> list[tf.Tensor]:
+    """See `lstm_step`."""
+    keep, new = MinGRUCell.gates(tf.concat(projected, axis=1))
+    return [keep * states[0] + new]
 
 
-_ADVANCE = {"simple_rnn": _simple_rnn, "lstm": _lstm, "gru": _gru, "min_gru": _linear("min_gru"), "min_lstm": _linear("min_lstm")}
+def min_lstm_step(projected: Gates, recurrent: Gates, states: list[tf.Tensor]) -> list[tf.Tensor]:
+    """See `lstm_step`."""
+    keep, new = MinLSTMCell.gates(tf.concat(projected, axis=1))
+    return [keep * states[0] + new]

@@ -6,13 +6,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nlp_rnn.config.settings import CellName, ModelConfig
+from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.models.build import build_language_model
 from nlp_rnn.models.language_model import LanguageModel
 
 _DISTANCE = 100  # time steps
 _ROWS = 16  # windows that are averaged
-_CELLS: tuple[CellName, ...] = ("simple_rnn", "gru", "lstm")
+_CELLS = ("simple_rnn", "gru", "lstm")
 
 
 def gradient_norms(model: LanguageModel, config: ModelConfig, ids: np.ndarray, *, seed: int) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from nlp_rnn.config.tables import TASKS
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.export import saved_model
 from nlp_rnn.export.classifier import ClassifierModule, classifier_extras
@@ -75,17 +76,18 @@ def load_module(runs: list[Run]) -> Any:
     Raises:
       ConfigError: see `_load_translators`.
     """
-    task, run = runs[0].config.task, runs[0]
-    if task == "translation":
+    run = runs[0]
+    answers = TASKS[run.config.task].answers
+    if answers == "translations":
         return _load_translators(runs)
-    if task == "sentiment":
+    if answers == "labels":
         return ClassifierModule(*load_classifier(run), run.config, run.labels)
     if run.config.model.is_reversed:
         raise ConfigError(
             f"--run is {run.path}, whose model reads texts from their end (model.is_reversed), so it predicts no next words; "
             "it is for model.init_from of a classifier"
         )
-    module = GenerationModule if task == "char_generation" else NextWordModule
+    module = GenerationModule if answers == "characters" else NextWordModule
     return module(*load_language_model(run), run.config)
 
 

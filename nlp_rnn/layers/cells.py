@@ -106,12 +106,3 @@ class MinLSTM(_LinearLayer):
     """A minLSTM over time (see `MinLSTMCell`)."""
 
     cell_class = MinLSTMCell
-
-
-CELLS: dict[str, type[keras.layers.Layer]] = {
-    "simple_rnn": keras.layers.SimpleRNN,
-    "lstm": keras.layers.LSTM,
-    "gru": keras.layers.GRU,
-    "min_gru": MinGRU,
-    "min_lstm": MinLSTM,
-}

@@ -5,10 +5,7 @@ from typing import Any
 import keras
 
 from nlp_rnn.config.settings import ModelConfig
-from nlp_rnn.layers.cells import CELLS
-
-# Units from which the fast layers are faster, in one direction and in both, where Keras's two loops use both cores too (RESULTS.md).
-_FAST_FROM_UNITS = {"lstm": (1, 64), "gru": (1, 64), "min_gru": (1, 1), "min_lstm": (1, 1)}
+from nlp_rnn.config.tables import CELLS, resolve
 
 
 def build_recurrent_stack(config: ModelConfig, sequences: Any, mask: Any) -> Any:
@@ -61,13 +58,10 @@ def build_recurrent_layer(
 
 def _layer_class(config: ModelConfig) -> type[keras.layers.Layer]:
     """The fast layer where there is one and it is wanted."""
-    if config.fast == "off" or config.cell not in _FAST_FROM_UNITS or keras.backend.backend() != "tensorflow":
-        return CELLS[config.cell]
-    if config.fast == "auto" and config.units < _FAST_FROM_UNITS[config.cell][config.is_bidirectional]:
-        return CELLS[config.cell]
-    from nlp_rnn.layers.fast.recurrent import FAST_CELLS
-
-    return FAST_CELLS[config.cell]
+    cell = CELLS[config.cell]
+    is_faster = config.fast == "on" or config.units >= cell.fast_from_units[config.is_bidirectional]
+    is_fast = cell.fast_layer and config.fast != "off" and is_faster and keras.backend.backend() == "tensorflow"
+    return resolve(cell.fast_layer if is_fast else cell.layer)
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")

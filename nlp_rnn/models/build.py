@@ -12,6 +12,7 @@ def build_language_model(config: ModelConfig, *, vocab_size: int, training: Trai
     return LanguageModel(
         config, vocab_size=vocab_size, batch_size=training.batch_size, window=training.window,
         activation_regularization=training.activation_regularization, temporal_regularization=training.temporal_regularization,
+        state_reset=training.state_reset,
     )  # fmt: skip
 
 

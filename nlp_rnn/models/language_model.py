@@ -26,16 +26,18 @@ class LanguageModel(keras.Model):
       vocab_size: number of ids.
       activation_regularization, temporal_regularization: weights of the mean square of the last layer's outputs (after
         dropout) and of their change from step to step (before it).
+      state_reset: the share of rows, drawn for each batch of `fit`, whose states are set to zero before it.
       batch_size: rows of the batches of `fit` and `evaluate`; 0: the model only `run`s.
       window: the usual number of time steps; a shorter batch weighs less in training by its share of it. 0: all weigh the same.
     """
 
     def __init__(
         self, config: ModelConfig, *, vocab_size: int, batch_size: int = 0, window: int = 0, activation_regularization: float = 0.0,
-        temporal_regularization: float = 0.0, **kwargs: Any,
+        temporal_regularization: float = 0.0, state_reset: float = 0.0, **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(**kwargs)
-        self.config, self.vocab_size, self.window = config, vocab_size, window
+        self.config, self.vocab_size, self.window, self.state_reset = config, vocab_size, window, state_reset
+        self.reset_seeds = keras.random.SeedGenerator() if state_reset else None
         self.activation_regularization, self.temporal_regularization = activation_regularization, temporal_regularization
         self.embedding = keras.layers.Embedding(vocab_size, config.embedding_dim, embeddings_initializer=_uniform(0.1), name="embedding")
         self.embedding.build()
@@ -148,6 +150,10 @@ class LanguageModel(keras.Model):
         """int32 [batch, time] -> hidden float [batch, time, features], after and before dropout, from the carried states on."""
         carried = self._carried["training" if training else "evaluation"]
         states = [[keras.ops.cast(replicas.own_rows(variable), self.compute_dtype) for variable in variables] for variables in carried]
+        if training and self.reset_seeds:
+            rows = keras.ops.shape(token_ids)[0]
+            stays = keras.random.uniform((rows, 1), dtype="float32", seed=self.reset_seeds) >= self.state_reset
+            states = [[keras.ops.where(stays, state, keras.ops.zeros_like(state)) for state in layer] for layer in states]
         hidden, sequences, found = self._run(token_ids, states, training)
         for variables, values in zip(carried, found, strict=True):
             for variable, value in zip(variables, values, strict=True):

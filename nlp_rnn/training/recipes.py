@@ -46,7 +46,9 @@ def train_run(config: Config) -> Trained:
         fit.configure_hardware(config.hardware, config.seed)
         with placement.scope():
             model = build_model(config, inputs)
-        train = {"sentiment": fit.train_classifier, "translation": fit.train_translator}.get(config.task, fit.train_language_model)
+        train = {"classifier": fit.train_classifier, "translator": fit.train_translator, "language_model": fit.train_language_model}[
+            config.kind
+        ]
         progress = train(model, run, inputs, placement)
     summary = {"seconds": round(progress.seconds, 1), "epochs": progress.epoch, "best_epoch": progress.best_epoch, "seed": config.seed}
     if placement.is_chief:
@@ -55,7 +57,7 @@ def train_run(config: Config) -> Trained:
         plots.plot_curves(progress.history, run.path / "curves.png", title=title)
         run.write_metrics(training=summary)
     best = progress.best if progress.best is not None else float("nan")
-    probabilities = _score_classifier(run, inputs) if placement.is_chief and config.task == "sentiment" else None
+    probabilities = _score_classifier(run, inputs) if placement.is_chief and config.kind == "classifier" else None
     return Trained(run, inputs, summary, best, placement.is_chief, probabilities)
 
 
@@ -73,11 +75,11 @@ def _score_classifier(run: Run, inputs: Inputs) -> np.ndarray:
 
 def build_model(config: Config, inputs: Inputs) -> Any:
     """The model of a config, to be trained on some inputs."""
-    if config.task == "sentiment":
+    if config.kind == "classifier":
         from nlp_rnn.models.classifier import build_classifier
 
         return build_classifier(config.model, vocab_size=inputs.vocab_size, num_classes=len(inputs.labels))
     from nlp_rnn.models.build import build_language_model, build_translator
 
-    build = build_translator if config.task == "translation" else build_language_model
+    build = build_translator if config.kind == "translator" else build_language_model
     return build(config.model, vocab_size=inputs.vocab_size, training=config.training)

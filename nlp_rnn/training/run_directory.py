@@ -13,7 +13,8 @@ import filelock
 
 from nlp_rnn import files
 from nlp_rnn.config.loading import differences, load_saved_config, to_yaml
-from nlp_rnn.config.settings import LANGUAGE_TASKS, Config
+from nlp_rnn.config.settings import Config
+from nlp_rnn.config.tables import TASKS
 from nlp_rnn.errors import ConfigError
 
 
@@ -153,19 +154,19 @@ def _check_init(config: Config) -> None:
     if not start:
         return
     run = load_run(Path(start))
-    if run.config.task not in LANGUAGE_TASKS:
+    if run.config.kind != "language_model":
         raise ConfigError(
             f"model.init_from is {start}, a run of the task {run.config.task}; give the run directory of a language model "
-            f"({' or '.join(LANGUAGE_TASKS)})"
+            f"({' or '.join(name for name, task in TASKS.items() if task.kind == 'language_model')})"
         )
     if not run.best_checkpoint.exists():
         raise ConfigError(f"model.init_from is {start}, which was not trained to its first validation; train it further")
     _check_tokenizer(run, config, f"model.init_from is {start}")
     source = run.config.model
     wanted: dict[str, Any] = {key: getattr(source, key) for key in ("cell", "embedding_dim", "units", "is_reversed", "num_layers")}
-    if config.task == "translation":
+    if config.kind == "translator":
         del wanted["is_reversed"], wanted["num_layers"]
-    if config.task == "sentiment":
+    if config.kind == "classifier":
         wanted["is_bidirectional"] = False
         last = source.units_of(source.num_layers - 1, default=source.embedding_dim if source.tie_embeddings else source.units)
         if model.units_of(model.num_layers - 1) != last:

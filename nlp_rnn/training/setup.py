@@ -83,10 +83,10 @@ def prepare(config: Config) -> tuple[run_directory.Run, Inputs]:
 
 def _start(config: Config) -> tuple[Placement, Corpus]:
     """The devices and the surveyed corpus. Mistakes in files of the user's show before TensorFlow is imported."""
-    is_parallel = config.task == "translation"
+    is_parallel = config.kind == "translator"
     if config.data.source not in TFDS_SOURCES:
         corpus = load_corpus(config.data, config.seed, is_parallel=is_parallel)
-        if config.task == "sentiment":
+        if config.kind == "classifier":
             label_names(corpus)
         return start_devices(config.hardware), corpus
     # These are read by TensorFlow, whose devices must be set up first; and prepared, by one worker.

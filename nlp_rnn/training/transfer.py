@@ -38,11 +38,11 @@ def initialize(model: Any, config: Config) -> None:
 def _counterparts(model: Any, config: Config) -> list[tuple[str, Any]]:
     """(the name of a layer in the language model, the layer that takes its weights)."""
     settings, numbers = config.model, range(config.model.num_layers)
-    if config.task == "sentiment":
+    if config.kind == "classifier":
         layers = {layer.name.removesuffix("_weight_drop"): layer for layer in model.get_layer("encoder").layers}
         names = [f"{settings.cell}_{number}" for number in numbers] + [f"layer_norm_{number}" for number in numbers]
         return [("embedding", model.get_layer("embedding")), *((name, layers[name]) for name in names if name in layers)]
-    if config.task == "translation":
+    if config.kind == "translator":
         embeddings = {id(layer): layer for layer in (model.embedding, model.target_embedding)}.values()
         sides = [*zip(numbers, model.forward_layers, strict=True), *zip(numbers, model.decoder_layers, strict=True)]
         return [*(("embedding", layer) for layer in embeddings), *((f"{settings.cell}_{number}", layer) for number, layer in sides)]

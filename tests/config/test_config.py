@@ -6,7 +6,8 @@ import pytest
 
 from nlp_rnn.config import settings as config_module
 from nlp_rnn.config.loading import ALL_SETTINGS, differences, load_config, to_yaml
-from nlp_rnn.config.settings import TASK_DEFAULTS, HardwareConfig
+from nlp_rnn.config.settings import HardwareConfig
+from nlp_rnn.config.tables import TASKS
 from nlp_rnn.data.sources import PAIR_SOURCES, SOURCES
 from nlp_rnn.errors import ConfigError
 
@@ -129,17 +130,14 @@ def test_differences_name_settings_but_not_places():
     assert differences(first, second) == ["model.units is 3 and was 128"]
 
 
-def test_sources_and_cells_equal_their_literals():
-    from nlp_rnn.layers.cells import CELLS
-
+def test_sources_equal_their_literal():
     assert set(typing.get_args(config_module.SourceName)) == {*SOURCES, *PAIR_SOURCES}
-    assert set(typing.get_args(config_module.CellName)) == set(CELLS)
 
 
 def test_shipped_configs_are_valid():
     from tests.conftest import ROOT
 
-    for task in TASK_DEFAULTS:
+    for task in TASKS:
         names = {load_config(path, task=task).name for path in (ROOT / "configs").glob(f"{task}*.yaml")}
         assert {task, f"{task}_demo", f"{task}_smoke"} <= names
 
@@ -198,7 +196,7 @@ def test_only_a_language_model_of_imdb_reads_unlabeled_texts():
 
 
 def test_every_tasks_defaults_are_settings():
-    for task, defaults in TASK_DEFAULTS.items():
-        for section, settings in defaults.items():
+    for task, record in TASKS.items():
+        for section, settings in record.defaults.items():
             for key in settings:
                 assert f"{section}.{key}" in ALL_SETTINGS, task

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nlp_rnn.config.loading import load_config
-from nlp_rnn.layers.cells import CELLS
+from nlp_rnn.config.tables import CELLS, resolve
 from nlp_rnn.layers.recurrent import Flip, MaskedPooling, WeightDrop
 from nlp_rnn.models.classifier import build_classifier, build_classifier_encoder
 
@@ -84,7 +84,7 @@ def test_attention_pooling_worked_out_by_hand():
 @pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru"])
 def test_weight_drop_equals_the_layer_with_dropped_weights(cell):
     keras.utils.set_random_seed(1)
-    layer = CELLS[cell](4, return_sequences=True)
+    layer = resolve(CELLS[cell].layer)(4, return_sequences=True)
     wrapped = WeightDrop(layer, 0.5, seed=3)
     inputs = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
     plain = wrapped(inputs).numpy()
@@ -148,7 +148,7 @@ def test_linear_cells_are_what_the_paper_says(cell):
     def sigmoid(value):
         return 1 / (1 + np.exp(-value))
 
-    layer = CELLS[cell](3)
+    layer = resolve(CELLS[cell].layer)(3)
     inputs, state = RNG.normal(size=(2, 5)).astype(np.float32), RNG.normal(size=(2, 3)).astype(np.float32)
     layer.cell(inputs, [state])  # builds it
     layer.cell.bias.assign(RNG.normal(size=layer.cell.bias.shape))

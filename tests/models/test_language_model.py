@@ -211,3 +211,23 @@ def test_what_is_kept_is_without_states():
     trained, plain = make_model(batch_size=4), make_model()
     assert [weight.shape for weight in trained.kept_weights] == [weight.shape for weight in plain.weights]
     assert len(trained.weights) == len(plain.weights) + 2 * 4
+
+
+def test_the_drawn_rows_begin_at_the_zero_state():
+    def states_after(state_reset):
+        keras.utils.set_random_seed(1)
+        model = LanguageModel(
+            ModelConfig(units=4, embedding_dim=4, is_bidirectional=False), vocab_size=9, batch_size=200, state_reset=state_reset
+        )
+        ids = np.ones((200, 1), np.int32)
+        for _ in range(2):
+            model(ids, training=True)
+        return model._carried["training"][0][1].numpy()  # the cell's state of each row: the same in all that read as much
+
+    kept, drawn = states_after(0.0), states_after(0.3)
+    assert np.allclose(kept, kept[:1])
+    is_new = ~np.isclose(drawn, kept[:1]).all(axis=1)
+    assert 0.2 < is_new.mean() < 0.4
+    first = LanguageModel(ModelConfig(units=4, embedding_dim=4, is_bidirectional=False), vocab_size=9)
+    assert first.reset_seeds is None  # so that checkpoints of models without it stay what they were
+    assert np.allclose(drawn[is_new], drawn[is_new][:1])

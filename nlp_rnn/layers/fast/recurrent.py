@@ -147,6 +147,3 @@ class FastMinGRU(_FastLinear, MinGRU):
 @keras.saving.register_keras_serializable("nlp_rnn")
 class FastMinLSTM(_FastLinear, MinLSTM):
     """MinLSTM, over all time steps at once. Arguments, weights, masks and results are its."""
-
-
-FAST_CELLS: dict[str, type[keras.layers.Layer]] = {"lstm": FastLSTM, "gru": FastGRU, "min_gru": FastMinGRU, "min_lstm": FastMinLSTM}
