@@ -135,7 +135,7 @@ def positive(text: str) -> int:
 def _parser(program: str, verb: str, text: str, pipeline: ModuleType) -> Parser:
     parser = Parser(prog=program, description=text, allow_abbrev=False)
     if verb in ("prepare", "train"):
-        parser.add_argument("--config", metavar="FILE", help="YAML file of settings; without it, the defaults")
+        parser.add_argument("--config", metavar="FILE", help="YAML file, or a name such as sentiment_demo; without it, the defaults")
     if verb in ("evaluate", "export"):
         parser.source = parser.add_mutually_exclusive_group(required=True)
         several: dict[str, Any] = {"action": "append"} if getattr(pipeline, "HAS_ENSEMBLES", False) else {}

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import os
 import re
+import sysconfig
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,13 +46,14 @@ def load_config(
     """Reads a YAML file and command-line overrides into a checked Config.
 
     Args:
-      path: a YAML file, or None for the defaults.
+      path: a YAML file, the name of one that comes with the package, or None for the defaults.
       overrides: `section.key=value` texts, whose values are read as YAML, or a mapping of "section.key" to values.
       task: the task of the command that asks; a config of another task is refused.
 
     Raises:
       ConfigError: naming every mistake, one a line.
     """
+    path = path if path is None else find_config(path)
     origin = str(path) if path is not None else "defaults"
     tree = _with_moved_settings(_read_yaml(Path(path))) if path is not None else {}
     origins: dict[str, str] = {}
@@ -73,6 +75,18 @@ def load_config(
     if not config.name:
         config = dataclasses.replace(config, name=Path(path).stem if path is not None else config.task)
     return config
+
+
+def find_config(path: str | os.PathLike[str]) -> Path:
+    """The file itself, or, of a bare name such as sentiment_demo, the config of that name that comes with the package."""
+    name = os.fspath(path)
+    if re.fullmatch(r"\w+", name) and not os.path.exists(name):
+        above = Path(__file__).parents[2]  # of a checkout, or site-packages
+        installed = Path("share", "nlp_rnn", "configs", f"{name}.yaml")
+        for place in (above / "configs" / f"{name}.yaml", above / installed, Path(sysconfig.get_path("data")) / installed):
+            if place.is_file():
+                return place
+    return Path(name)
 
 
 def load_saved_config(path: Path, task: str | None = None) -> Config:

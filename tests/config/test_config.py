@@ -200,3 +200,13 @@ def test_every_tasks_defaults_are_settings():
         for section, settings in record.defaults.items():
             for key in settings:
                 assert f"{section}.{key}" in ALL_SETTINGS, task
+
+
+def test_a_bare_name_is_a_config_that_comes_with_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("sentiment_demo", task="sentiment").name == "sentiment_demo"
+    (tmp_path / "sentiment_demo").write_text("model: {units: 7}\n")  # the user's own file comes first
+    assert load_config("sentiment_demo").model.units == 7
+    assert mistakes("sentiment_demos") == [
+        "--config is sentiment_demos, but there is no such file; give the path of a YAML file, such as configs/sentiment.yaml"
+    ]

@@ -6,6 +6,7 @@ from nlp_rnn.config.settings import ModelConfig, TrainingConfig
 from nlp_rnn.data.bptt import TokenStream, WindowStream
 from nlp_rnn.data.token_cache import TokenCache
 from nlp_rnn.models.build import build_language_model
+from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.training.optimizers import build_optimizer
 
@@ -214,20 +215,26 @@ def test_what_is_kept_is_without_states():
 
 
 def test_the_drawn_rows_begin_at_the_zero_state():
-    def states_after(state_reset):
-        keras.utils.set_random_seed(1)
-        model = LanguageModel(
-            ModelConfig(units=4, embedding_dim=4, is_bidirectional=False), vocab_size=9, batch_size=200, state_reset=state_reset
-        )
-        ids = np.ones((200, 1), np.int32)
+    config = ModelConfig(units=4, embedding_dim=4, is_bidirectional=False)
+    models = [LanguageModel(config, vocab_size=9, batch_size=200, state_reset=rate) for rate in (0.0, 0.3)]
+    assert models[0].reset_seeds is None  # so that checkpoints of models without it stay what they were
+    for weight, other in zip(models[1].kept_weights, models[0].kept_weights, strict=True):
+        weight.assign(other)
+
+    def cell_states(model):
+        return model._carried["training"][0][1].numpy()  # of each row; all rows read the same
+
+    ids = np.ones((200, 1), np.int32)
+    models[0](ids, training=True)
+    first = cell_states(models[0])[0]
+    for model in models:
+        model.reset_states("training")
         for _ in range(2):
             model(ids, training=True)
-        return model._carried["training"][0][1].numpy()  # the cell's state of each row: the same in all that read as much
-
-    kept, drawn = states_after(0.0), states_after(0.3)
-    assert np.allclose(kept, kept[:1])
-    is_new = ~np.isclose(drawn, kept[:1]).all(axis=1)
+    second = cell_states(models[0])
+    assert np.allclose(second, second[0])
+    assert not np.allclose(second[0], first)
+    drawn = cell_states(models[1])
+    is_new = np.isclose(drawn, first).all(axis=1)
     assert 0.2 < is_new.mean() < 0.4
-    first = LanguageModel(ModelConfig(units=4, embedding_dim=4, is_bidirectional=False), vocab_size=9)
-    assert first.reset_seeds is None  # so that checkpoints of models without it stay what they were
-    assert np.allclose(drawn[is_new], drawn[is_new][:1])
+    assert np.allclose(drawn[~is_new], second[0])
