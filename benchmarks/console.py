@@ -1,7 +1,7 @@
 """How long a key takes in the next-word console, and how long its start.
 
-Types a text key by key, as the console reads it, and prints the distribution of the times from key to proposals; the start is
-that of a new process up to its first proposals.
+Types a text key by key, as the console reads it, and prints the distribution of the times from key to suggestions; the start is
+that of a new process up to its first suggestions.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import sys
 from nlp_rnn import console
 from nlp_rnn.ondevice.litert_model import OnDeviceModel
 from nlp_rnn.ondevice.typing_session import TypingSession
-TypingSession(OnDeviceModel(sys.argv[1], precision=sys.argv[2])).propose("The ")
+TypingSession(OnDeviceModel(sys.argv[1], precision=sys.argv[2])).suggest("The ")
 """
 
 
@@ -42,7 +42,7 @@ def main() -> None:
             for line in lines:
                 for end in range(1, len(line) + 1):
                     start = time.perf_counter()
-                    session.propose(line[:end])
+                    session.suggest(line[:end])
                     times.append(1e3 * (time.perf_counter() - start))
                 session.finish_line(line)
             name = f"{precision}, {'learning' if learns else 'not learning'}"
@@ -53,7 +53,7 @@ def main() -> None:
             start = time.perf_counter()
             subprocess.run([sys.executable, "-c", _START, arguments.model, precision], check=True)
             seconds.append(time.perf_counter() - start)
-        print(f"{precision}, start to first proposals: {np.median(seconds):.2f} s")
+        print(f"{precision}, start to first suggestions: {np.median(seconds):.2f} s")
 
 
 if __name__ == "__main__":

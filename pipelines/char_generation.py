@@ -18,7 +18,7 @@ TASK = "char_generation"
 
 
 def train(config: Config) -> cli.Result:
-    """Trains, or goes on where the run directory stops, and measures the best weights on validation data."""
+    """Trains, or resumes the unfinished run, and measures the best weights on validation data."""
     trained = api.run_training(config)
     run, nats = trained.run, trained.best
     text = f"validation: {nats:.4f} nats a character (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
@@ -81,7 +81,7 @@ def explain(options: Namespace) -> cli.Result:
     units = activations.shape[1]
     if options.unit is not None and options.unit >= units:
         raise ConfigError(f"--unit is {options.unit}, but the model has units 0 to {units - 1}")
-    unit = inspection.telling_unit(activations) if options.unit is None else options.unit
+    unit = inspection.most_informative_unit(activations) if options.unit is None else options.unit
     values = [float(value) for value in activations[:, unit]]
     title = f"unit {unit} of {units}, from {min(values):+.2f} (blue) to {max(values):+.2f} (orange)"
     if options.png:

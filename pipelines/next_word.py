@@ -19,7 +19,7 @@ TASK = "next_word"
 
 
 def train(config: Config) -> cli.Result:
-    """Trains, or goes on where the run directory stops, and measures the best weights on validation data."""
+    """Trains, or resumes the unfinished run, and measures the best weights on validation data."""
     trained = api.run_training(config)
     run, perplexity = trained.run, math.exp(trained.best)
     text = f"validation perplexity {perplexity:.2f} (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
@@ -74,7 +74,7 @@ def tokenizer(options: Namespace) -> Iterator[cli.Result]:
 
 
 def console(options: Namespace) -> Iterator[cli.Result]:
-    """Proposes words while you type, from a LiteRT export; through a pipe a line in, proposals out. TensorFlow is not imported."""
+    """Suggests words while you type, from a LiteRT export; through a pipe a line in, suggestions out. TensorFlow is not imported."""
     from nlp_rnn.ondevice import console, litert_model
     from nlp_rnn.ondevice.typing_session import TypingSession
 
@@ -85,9 +85,9 @@ def console(options: Namespace) -> Iterator[cli.Result]:
     if sys.stdin.isatty() and not options.json:
         console.run_terminal(session, history_file=options.history)
         return
-    for line, proposals in console.run_pipe(session, sys.stdin.buffer):
-        facts = {"text": line, "words": [{"word": each.word, "probability": each.probability} for each in proposals]}
-        yield cli.Result(facts, "   ".join(f"{each.word} {each.probability:.4f}" for each in proposals))
+    for line, suggestions in console.run_pipe(session, sys.stdin.buffer):
+        facts = {"text": line, "words": [{"word": each.word, "probability": each.probability} for each in suggestions]}
+        yield cli.Result(facts, "   ".join(f"{each.word} {each.probability:.4f}" for each in suggestions))
 
 
 def add_options(parser: cli.Parser, verb: str) -> None:

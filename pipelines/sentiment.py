@@ -15,7 +15,7 @@ TASK = "sentiment"
 
 
 def train(config: Config) -> cli.Result:
-    """Trains, or goes on where the run directory stops, and measures the best weights on validation data."""
+    """Trains, or resumes the unfinished run, and measures the best weights on validation data."""
     trained = api.run_training(config)
     run, facts = trained.run, {"run": str(trained.run.path), **trained.summary}
     if not trained.is_chief:

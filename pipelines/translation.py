@@ -17,7 +17,7 @@ HAS_ENSEMBLES = True
 
 
 def train(config: Config) -> cli.Result:
-    """Trains, or goes on where the run directory stops; the best weights are those of the lowest validation loss."""
+    """Trains, or resumes the unfinished run; the best weights are those of the lowest validation loss."""
     trained = api.run_training(config)
     run, nats = trained.run, trained.best
     text = f"validation: {nats:.4f} nats a token (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
@@ -30,7 +30,7 @@ def prepare(config: Config) -> cli.Result:
 
 
 def evaluate(options: Namespace) -> cli.Result:
-    """Scores a run, or several that vote, against the references of a split."""
+    """Scores a run, or an ensemble of several, against the references of a split."""
     import_tensorflow()
     from nlp_rnn.evaluation import translation as translation_evaluation
     from nlp_rnn.training import run_directory

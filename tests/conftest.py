@@ -232,18 +232,18 @@ def outcome(run: Path) -> tuple[dict[str, bytes], dict[str, Any], str]:
 
 @contextlib.contextmanager
 def told_to_stop(when: Callable[[Any], bool]) -> Iterator[None]:
-    """Tells trainings of this process to stop, as by SIGTERM, in the step at which `when` (of their RunKeeper) is true."""
-    from nlp_rnn.training.run_callback import RunKeeper  # which imports TensorFlow
+    """Tells trainings of this process to stop, as by SIGTERM, in the step at which `when` (of their RunCallback) is true."""
+    from nlp_rnn.training.run_callback import RunCallback  # which imports TensorFlow
 
-    usual = RunKeeper.on_train_batch_end
+    usual = RunCallback.on_train_batch_end
 
-    def tell(keeper: Any, batch: int, logs: Any = None) -> None:
-        if when(keeper):
-            keeper._signal = signal.SIGTERM
-        usual(keeper, batch, logs)
+    def tell(callback: Any, batch: int, logs: Any = None) -> None:
+        if when(callback):
+            callback._signal = signal.SIGTERM
+        usual(callback, batch, logs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunKeeper, "on_train_batch_end", tell)
+        patch.setattr(RunCallback, "on_train_batch_end", tell)
         yield
 
 

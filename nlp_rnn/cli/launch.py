@@ -108,7 +108,7 @@ def _wait(workers: list[subprocess.Popen[bytes]]) -> int:
             deadline = time.monotonic() + _GRACE
             if code < 0:
                 how = signal.Signals(-code).name
-                print(f"worker {failed} was ended by {how}; the others end too; run the same command again to go on", file=sys.stderr)
+                print(f"worker {failed} was ended by {how}; the others end too; rerun the same command to resume", file=sys.stderr)
         if None not in found:
             return status
         if time.monotonic() > deadline:

@@ -51,7 +51,7 @@ def load_config(
       task: the task of the command that asks; a config of another task is refused.
 
     Raises:
-      ConfigError: naming every mistake, one a line.
+      ConfigError: naming every mistake, one per line.
     """
     path = path if path is None else find_config(path)
     origin = str(path) if path is not None else "defaults"
@@ -109,7 +109,7 @@ def checked(kind: type[Settings], values: dict[str, Any]) -> Settings:
     """A dataclass of settings from values by name.
 
     Raises:
-      ConfigError: naming each value that is unknown or out of its range, one a line.
+      ConfigError: naming each value that is unknown or out of its range, one per line.
     """
     names = [each.name for each in dataclasses.fields(kind)]  # type: ignore[arg-type]
     unknown = [name for name in values if name not in names]
@@ -181,7 +181,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(f"{path}: {place}not readable as YAML ({getattr(error, 'problem', None) or error}); mend that line") from None
+        raise ConfigError(f"{path}: {place}not readable as YAML ({getattr(error, 'problem', None) or error}); fix that line") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):

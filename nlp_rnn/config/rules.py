@@ -26,7 +26,7 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
         refuse("data.train", f"data.train is empty, but data.source {data.source} reads files; set data.train=PATH")
     if data.source not in FILE_SOURCES and (data.train or data.validation or data.test):
         allowed = ", ".join(FILE_SOURCES)
-        refuse("data.source", f"data.source is {data.source!r}, which reads no files of yours; set data.source to one of {allowed}")
+        refuse("data.source", f"data.source is {data.source!r}, which does not read your files; set data.source to one of {allowed}")
     if data.validation_fraction + data.test_fraction >= 1:
         total = data.validation_fraction + data.test_fraction
         refuse("data.test_fraction", f"data.validation_fraction and data.test_fraction add up to {total:g}; leave something to train on")
@@ -48,7 +48,7 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
     if service and not re.fullmatch(r"[^/\s]+:[0-9]{1,5}", service):
         refuse("hardware.input_service", f"hardware.input_service is {service!r}, but must be HOST:PORT, such as reader.local:5000")
     if service and config.kind == "language_model":
-        found = f"hardware.input_service is {service}, but language models read on in a text, which leaves nothing to do for others"
+        found = f"hardware.input_service is {service}, but language models read one long text, which a service cannot speed up"
         refuse("hardware.input_service", f"{found}; leave it empty")
     if data.use_unlabeled and (data.source != "imdb" or config.kind != "language_model"):
         found = f"data.use_unlabeled is true, but data.source is {data.source} and the task {config.task}"
@@ -109,13 +109,13 @@ def _check_language_model(config: Config, refuse: Callable[[str, str], None]) ->
         found = "model.tie_embeddings is true, but the clusters of model.softmax adaptive have fewer features than the embedding"
         refuse("model.tie_embeddings", f"{found}; use false")
     if TASKS[config.task].answers == "words" and config.tokenizer.level == "char":
-        refuse("tokenizer.level", "tokenizer.level is char, but next_word proposes words; use word or subword")
+        refuse("tokenizer.level", "tokenizer.level is char, but next_word suggests words; use word or subword")
     if TASKS[config.task].answers == "characters" and model.softmax == "adaptive":
         refuse("model.softmax", "model.softmax is adaptive, which is for vocabularies of 10,000 and more; for characters use full")
     if TASKS[config.task].answers == "characters" and config.tokenizer.level != "char":
-        refuse("tokenizer.level", f"tokenizer.level is {config.tokenizer.level}, but char_generation writes characters; use char")
+        refuse("tokenizer.level", f"tokenizer.level is {config.tokenizer.level}, but char_generation generates characters; use char")
     if config.tokenizer.case == "markers":
-        refuse("tokenizer.case", "tokenizer.case is markers, of which a language model would propose one by one; use lower or keep")
+        refuse("tokenizer.case", "tokenizer.case is markers, which a language model would suggest as words of their own; use lower or keep")
     if training.monitor == "val_accuracy":
         refuse("training.monitor", "training.monitor is val_accuracy, but language models are chosen by val_cross_entropy")
 
@@ -139,7 +139,7 @@ def _check_translation(config: Config, refuse: Callable[[str, str], None]) -> No
     if model.units % parts:
         refuse("model.units", f"model.units is {model.units}, but must be a multiple of {parts}: model.num_heads, of each direction")
     if config.tokenizer.oov_buckets or config.tokenizer.case == "markers":
-        found = "tokenizer.oov_buckets and tokenizer.case=markers have ids for words that cannot be written again"
+        found = "tokenizer.oov_buckets and tokenizer.case=markers have ids for words that cannot be turned back into text"
         refuse("tokenizer.oov_buckets" if config.tokenizer.oov_buckets else "tokenizer.case", f"{found}; use 0 and keep or lower")
     if config.training.monitor == "val_accuracy":
         refuse("training.monitor", "training.monitor is val_accuracy, but translators are chosen by val_cross_entropy")

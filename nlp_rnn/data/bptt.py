@@ -15,7 +15,7 @@ from nlp_rnn.errors import ConfigError
 from nlp_rnn.special_ids import EOS_ID, PAD_ID, UNK_ID
 
 _STEP = 5  # drawn window lengths are multiples of it, as are the chunks that the fast layers compute
-_MOST_UNKNOWN = 0.8  # of the tokens: there is next to nothing to learn
+_MAX_UNKNOWN = 0.8  # of the tokens: there is next to nothing to learn
 _SHORT_SHARE = 0.05  # of the windows have half the length
 
 
@@ -68,7 +68,7 @@ def check_length(cache: TokenCache, config: TrainingConfig) -> None:
       ConfigError: with the numbers.
     """
     unknown = unknown_share(cache)
-    if unknown > _MOST_UNKNOWN:
+    if unknown > _MAX_UNKNOWN:
         raise ConfigError(
             f"tokenizer.vocabulary: {unknown:.0%} of the tokens of data.train are not in the vocabulary; give one of the same language "
             "and case, or leave tokenizer.vocabulary empty to make one from the text"

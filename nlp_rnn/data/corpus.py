@@ -1,7 +1,7 @@
 """A source's examples, split into train, validation and test.
 
 Validation and test parts that the source does not give are split off by a seed, and no text is in two of them. Examples
-are streamed: nothing but the keys of judging texts is held in memory.
+are streamed: only the keys of evaluation texts is held in memory.
 """
 
 import functools
@@ -44,7 +44,7 @@ class Corpus:
 
     Attributes:
       facts: SplitFacts of each split, after `survey`.
-      num_removed: how many examples each split lost because a judging split holds the same text.
+      num_removed: how many examples each split lost because an evaluation split holds the same text.
       num_unfit: how many pairs train lost, by the reason.
     """
 
@@ -169,7 +169,9 @@ def load_corpus(data: DataConfig, seed: int, *, is_parallel: bool = False) -> Co
     corpus = Corpus(data, seed, is_parallel=is_parallel).survey()
     counts = ", ".join(f"{name} {corpus.facts[name].num_examples:,}" for name in SPLIT_NAMES if corpus.has(name))
     removed = ", ".join(f"{count:,} from {name}" for name, count in corpus.num_removed.items() if count)
-    logger.info("corpus %s: %s examples%s", data.source, counts, f"; removed as repeated in a judging split: {removed}" if removed else "")
+    logger.info(
+        "corpus %s: %s examples%s", data.source, counts, f"; removed as repeated in an evaluation split: {removed}" if removed else ""
+    )
     if corpus.num_unfit:
         logger.info("left out of train: %s", corpus.describe_unfit())
     for name in SPLIT_NAMES:
@@ -206,7 +208,7 @@ def label_names(corpus: Corpus) -> list[str]:
         unknown = sorted(set(corpus.facts[name].labels) - set(found))
         if unknown:
             shown = ", ".join(map(repr, unknown[:5]))
-            raise ConfigError(f"data.{name} has labels that train has not: {shown}; mend them or add training examples")
+            raise ConfigError(f"data.{name} has labels that are not in data.train: {shown}; correct them or add training examples")
     try:
         return sorted(found, key=float)
     except ValueError:

@@ -138,7 +138,7 @@ def _arrivals(dataset: tf.data.Dataset, hardware: HardwareConfig) -> Generator[t
                     return
                 raise ConfigError(
                     f"hardware.input_service is {hardware.input_service}, from which no batch came in {hardware.connect_seconds} seconds "
-                    "(hardware.connect_seconds); start it anew, then the same command goes on where the last checkpoint is"
+                    "(hardware.connect_seconds); restart the service, then rerun the same command to resume"
                 ) from None
             if item is None:
                 return

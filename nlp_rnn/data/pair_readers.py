@@ -88,7 +88,7 @@ def _tmx_units(path: Path, data: DataConfig) -> Iterator[Example]:
                 found += 1
                 yield Example(pair[0], pair[1])
     except (ElementTree.ParseError, gzip.BadGzipFile, EOFError) as error:
-        raise ConfigError(f"{path}: not readable as TMX ({error}); mend the file or export it again") from None
+        raise ConfigError(f"{path}: not readable as TMX ({error}); repair the file or export it again") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
     if not found:

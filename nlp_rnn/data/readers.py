@@ -41,22 +41,22 @@ def load_tsv(data: DataConfig) -> Splits:
 
 
 def load_jsonl(data: DataConfig) -> Splits:
-    """A JSON object a line."""
+    """One JSON object per line."""
     return load_files(data, lambda path: PART_READERS["jsonl"](path, data))
 
 
 def load_text(data: DataConfig) -> Splits:
-    """A text a line; a line may begin with `__label__NAME ` (fastText's format)."""
+    """One text per line; a line may begin with `__label__NAME ` (fastText's format)."""
     return load_files(data, lambda path: PART_READERS["text"](path, data))
 
 
 def load_documents(data: DataConfig) -> Splits:
-    """A text a file, its line ends and spaces kept: a file, or all files below a folder that data.patterns name, such as source code."""
+    """One text per file, with its line ends and spaces: a file, or all files below a folder that data.patterns name."""
     return load_files(data, lambda path: _document_examples(path, data))
 
 
 def load_folders(data: DataConfig) -> Splits:
-    """A folder per label, a text a file: TRAIN/LABEL/*.txt or *.txt.gz."""
+    """One folder per label, one text per file: TRAIN/LABEL/*.txt or *.txt.gz."""
     return load_files(data, _folder_examples)
 
 
@@ -101,7 +101,7 @@ def read_table(path: Path | Part, delimiter: str, columns: tuple[str, ...]) -> I
                 continue
             number = lines_before + reader.line_num
             if len(row) != len(header):
-                raise ConfigError(f"{path}: line {number} has {len(row)} fields, but the header has {len(header)}; quote or mend it")
+                raise ConfigError(f"{path}: line {number} has {len(row)} fields, but the header has {len(header)}; quote it or fix it")
             yield number, [row[place] for place in places]
     except csv.Error as error:
         number = lines_before + reader.line_num
@@ -125,7 +125,7 @@ def _json_examples(path: Path | Part, data: DataConfig) -> Iterator[Example]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ConfigError(f"{path}: line {number}, column {error.colno}: not JSON ({error.msg}); write one object a line") from None
+            raise ConfigError(f"{path}: line {number}, column {error.colno}: not JSON ({error.msg}); write one object per line") from None
         if not isinstance(row, dict) or not isinstance(row.get(data.text_column), str):
             raise ConfigError(f"{path}: line {number} has no string {data.text_column!r}; set data.text_column to the name of the text")
         label = row.get(data.label_column, "")
@@ -171,9 +171,7 @@ def _document_examples(path: Path, data: DataConfig) -> Iterator[Example]:
     for file in files:
         text = "".join(line for _, line in decoded_lines(file))
         if "\0" in text:
-            raise ConfigError(
-                f"{file}: holds NUL bytes, so it is no text; take it out, or name the files to read, as data.patterns=[*.txt]"
-            )
+            raise ConfigError(f"{file}: holds NUL bytes, so it is not text; remove it, or name the files to read, as data.patterns=[*.txt]")
         if text:
             yield Example(text, "")
 

@@ -68,7 +68,7 @@ def write_records(
         try:
             held = FileLock(target.parent / ".lock", timeout=0).acquire()
         except Timeout:
-            raise ConfigError(f"--to is {folder}, where another process is writing records; wait for it, or give another folder") from None
+            raise ConfigError(f"--to is {folder}, where another process is writing records; wait for it or give another folder") from None
         with held:
             if target.exists():
                 raise ConfigError(f"--to is {folder}, which holds records already ({target}); give another folder, or remove that one")

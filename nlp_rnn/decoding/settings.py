@@ -30,7 +30,7 @@ class GenerationSettings:
         """The settings, checked.
 
         Raises:
-          ConfigError: naming each setting that is unknown or out of its range, one a line.
+          ConfigError: naming each setting that is unknown or out of its range, one per line.
         """
         found = checked(cls, settings)
         if found.min_length > found.max_length:
@@ -60,6 +60,6 @@ class SearchSettings:
         """The settings, checked.
 
         Raises:
-          ConfigError: naming each setting that is unknown or out of its range, one a line.
+          ConfigError: naming each setting that is unknown or out of its range, one per line.
         """
         return checked(cls, settings)

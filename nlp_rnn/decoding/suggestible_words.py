@@ -1,4 +1,4 @@
-"""Which ids are words that may be proposed to someone who types."""
+"""Which ids are words that may be suggested to someone who types."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from nlp_rnn.errors import ConfigError
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nlp_rnn.tokenization.tokenizer import UNKNOWN_TEXT, Tokenizer
 
-# Words that a keyboard does not propose by itself; a user who types them whole is not corrected. English.
+# Words that a keyboard does not suggest by itself; a user who types them whole is not corrected. English.
 _PROFANE_STEMS = (
     "arsehole", "asshole", "bastard", "bitch", "blowjob", "bollock", "bullshit", "cock", "cocksuck", "cunt", "dick", "dickhead", "dildo",
     "dumbass", "fag", "faggot", "fuck", "goddamn", "horseshit", "jackass", "jerkoff", "kike", "motherfuck", "nigga", "nigger", "piss",
@@ -22,8 +22,8 @@ class Vocabulary:
     Attributes:
       words: the text of each id.
       is_symbol: bool [vocabulary]: what nobody types.
-      is_proposable: bool [vocabulary]: words, known ones.
-      is_profane: bool [vocabulary]: words that are left out of proposals unless they are asked for.
+      is_suggestible: bool [vocabulary]: words, known ones.
+      is_profane: bool [vocabulary]: words that are left out of suggestions unless they are asked for.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -33,6 +33,6 @@ class Vocabulary:
         ids = np.arange(len(self.words))
         self.is_symbol = np.isin(ids, (PAD_ID, BOS_ID, EOS_ID)) | np.array([word in tokenizer.reserved for word in self.words])
         is_known = np.array([bool(word) and UNKNOWN_TEXT not in word for word in self.words])
-        self.is_proposable = is_known & ~self.is_symbol & (ids != UNK_ID)
+        self.is_suggestible = is_known & ~self.is_symbol & (ids != UNK_ID)
         profane = set(PROFANE_WORDS)
         self.is_profane = np.array([word.lower() in profane for word in self.words])

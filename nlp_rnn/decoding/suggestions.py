@@ -11,7 +11,7 @@ from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.tokenization.sentencepiece_files import WORD_START
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
-MOST_WORDS = 100  # that can be asked for
+MAX_WORDS = 100  # that can be asked for
 IMPOSSIBLE = -1e9  # the score of no word
 
 _BEAM = 12  # beginnings of words kept
@@ -26,7 +26,7 @@ class Found(NamedTuple):
     scores: tf.Tensor
 
 
-class WordProposals:
+class WordSuggestions:
     """The words of a language model over words.
 
     Args:
@@ -37,8 +37,8 @@ class WordProposals:
         self._tokenizer = tokenizer
         vocabulary = Vocabulary(tokenizer)
         self._words = tf.constant(vocabulary.words)
-        self._is_proposable = tf.constant(vocabulary.is_proposable)
-        self._is_decent = tf.constant(vocabulary.is_proposable & ~vocabulary.is_profane)
+        self._is_suggestible = tf.constant(vocabulary.is_suggestible)
+        self._is_decent = tf.constant(vocabulary.is_suggestible & ~vocabulary.is_profane)
 
     def read(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
         """string [batch] -> ids of the whole words, ragged int32 [batch, (time)], and the word begun, string [batch], or ""."""
@@ -54,11 +54,11 @@ class WordProposals:
           begun: what the words begin with; their probabilities are then given that.
           allow_profanity: bool [batch].
         """
-        matches = self._begin_with(begun) & self._is_proposable
+        matches = self._begin_with(begun) & self._is_suggestible
         total = tf.reduce_logsumexp(tf.where(matches, log_probabilities, IMPOSSIBLE), axis=1, keepdims=True)
         log_probabilities -= tf.where(begun[:, None] == "", 0.0, total)
-        allowed = matches & tf.where(allow_profanity[:, None], self._is_proposable, self._is_decent)
-        scores, ids = tf.math.top_k(tf.where(allowed, log_probabilities, IMPOSSIBLE), min(MOST_WORDS, len(self._words)))
+        allowed = matches & tf.where(allow_profanity[:, None], self._is_suggestible, self._is_decent)
+        scores, ids = tf.math.top_k(tf.where(allowed, log_probabilities, IMPOSSIBLE), min(MAX_WORDS, len(self._words)))
         return Found(tf.gather(self._words, ids), scores)
 
     def _begin_with(self, begun: tf.Tensor) -> tf.Tensor:
@@ -67,7 +67,7 @@ class WordProposals:
         return _starts_with(words, begun[:, None])
 
 
-class SubwordProposals:
+class SubwordSuggestions:
     """The words of a language model over subwords, by a beam search over their pieces.
 
     A word is what stands between spaces, up to a sign. It begins with a piece that begins with U+2581 and goes on with pieces
@@ -90,13 +90,13 @@ class SubwordProposals:
         self._texts = tf.constant([name.removeprefix(WORD_START) for name in names])
 
     def read(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
-        """As `WordProposals.read`: ids of pieces."""
+        """As `WordSuggestions.read`: ids of pieces."""
         words = tf.strings.split(self._tokenizer.normalize(text))
         begun = _begun(text, words, _WORD_END)
         return self._tokenizer.tokenize(tf.strings.reduce_join(_but_last(words, begun != ""), axis=-1, separator=" ")), begun
 
     def find(self, log_probabilities: tf.Tensor, states: tf.Tensor, begun: tf.Tensor, allow_profanity: tf.Tensor) -> Found:
-        """As `WordProposals.find`; a completion's probability is that among the words found.
+        """As `WordSuggestions.find`; a completion's probability is that among the words found.
 
         Args:
           states: float32 [batch, size], packed.

@@ -52,7 +52,7 @@ def _norms(model: LanguageModel, windows: np.ndarray) -> np.ndarray:
     return norms / max(norms[0], np.finfo(np.float32).tiny)
 
 
-def telling_unit(activations: np.ndarray) -> int:
+def most_informative_unit(activations: np.ndarray) -> int:
     """Of float [time, units], the unit that tells most over longer stretches: whose mean over ten steps varies most."""
     width = min(10, len(activations))
     sums = np.cumsum(np.concatenate([np.zeros((1, activations.shape[1])), activations]), axis=0)

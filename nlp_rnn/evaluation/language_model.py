@@ -60,7 +60,7 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: bool) -> d
     words = Vocabulary(tokenizer) if tokenizer.level == "word" else None
 
     def make_meter() -> PerplexityMeter:
-        return KeyboardMeter(words.words, words.is_proposable, words.is_symbol) if words else PerplexityMeter()
+        return KeyboardMeter(words.words, words.is_suggestible, words.is_symbol) if words else PerplexityMeter()
 
     num_words = sum(len(example.text.split()) + 1 for example in corpus.examples(split))  # an end a text
     is_reversed = config.model.is_reversed
@@ -87,7 +87,7 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: bool) -> d
 def evaluate_device(device: OnDeviceModel, config: Config, split: str) -> dict[str, Any]:
     """As `evaluate_run`, of a LiteRT file: a step a word, as on a telephone."""
     corpus = corpus_with(config, split)
-    meter = KeyboardMeter(device.words, device.proposable, np.isin(np.arange(len(device.words)), (PAD_ID, BOS_ID, EOS_ID)))
+    meter = KeyboardMeter(device.words, device.suggestible, np.isin(np.arange(len(device.words)), (PAD_ID, BOS_ID, EOS_ID)))
     step = device.step(EOS_ID, device.zero_states())
     for example in track(corpus.examples(split), f"scoring {split}", corpus.facts[split].num_examples):
         for token in [*device.ids(device.split(example.text)), EOS_ID]:

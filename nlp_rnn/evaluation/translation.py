@@ -22,7 +22,7 @@ _ROWS = 32  # sentences at a time
 
 
 def evaluate_runs(runs: list[Run], split: str, **settings: float) -> dict[str, Any]:
-    """Scores a run's best weights, or several runs that vote; writes translations_<split>.txt, and of a single run metrics.json.
+    """Scores a run's best weights, or an ensemble of runs; writes translations_<split>.txt, and of a single run metrics.json.
 
     Args:
       settings: beam_size and length_penalty of the search, see `SearchSettings`.

@@ -31,21 +31,21 @@ class KeyboardMeter(PerplexityMeter):
     """Scores distributions over a vocabulary of words, as they come.
 
     Every token counts for the perplexity. The others are of words only, not of symbols such as the end of a text; a word
-    that is not in the vocabulary, or not to be proposed, is a miss. Keystrokes: at each word the user looks at three
+    that is not in the vocabulary, or not to be suggested, is a miss. Keystrokes: at each word the user looks at three
     suggestions, the likeliest words that begin with what is typed of it, takes the right one with one key (which also
     writes the space) as soon as it is offered, and else types on. An unknown word is typed to its end, at the mean
     length of the others.
 
     Args:
       words: the text of each id.
-      is_proposable: bool [vocabulary]; False for symbols and for what shall not be proposed.
+      is_suggestible: bool [vocabulary]; False for symbols and for what shall not be suggested.
       is_symbol: bool [vocabulary]; True for what nobody types, such as the end of a text.
     """
 
-    def __init__(self, words: Sequence[str], is_proposable: np.ndarray, is_symbol: np.ndarray) -> None:
+    def __init__(self, words: Sequence[str], is_suggestible: np.ndarray, is_symbol: np.ndarray) -> None:
         super().__init__()
-        self._words, self._is_proposable, self._is_symbol = words, is_proposable, is_symbol
-        self._sorted = np.array(sorted(np.flatnonzero(is_proposable).tolist(), key=words.__getitem__), np.int64)
+        self._words, self._is_suggestible, self._is_symbol = words, is_suggestible, is_symbol
+        self._sorted = np.array(sorted(np.flatnonzero(is_suggestible).tolist(), key=words.__getitem__), np.int64)
         self._sorted_words = [words[number] for number in self._sorted]
         self._num_words = self._num_unknown = 0
         self._reciprocal = 0.0
@@ -59,7 +59,7 @@ class KeyboardMeter(PerplexityMeter):
             if self._is_symbol[target]:
                 continue
             self._num_words += 1
-            if not self._is_proposable[target]:
+            if not self._is_suggestible[target]:
                 self._num_unknown += 1
                 continue
             scores = row[self._sorted]  # in the order of the alphabet: words that begin alike stand together

@@ -1,4 +1,4 @@
-"""SavedModels of classifiers: a text in, its label out, and which words spoke for it."""
+"""SavedModels of classifiers: a text in, its label out, and which words supported it."""
 
 import json
 from typing import Any

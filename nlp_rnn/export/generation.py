@@ -16,7 +16,7 @@ from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 # What `serving_default` writes with.
 DEFAULTS = {"max_length": 200, "temperature": 0.8, "top_k": 0, "top_p": 1.0, "seed": 1}
-MOST_LENGTH = 1_000_000  # of a text that is asked for
+MAX_LENGTH = 1_000_000  # of a text that is asked for
 
 
 def _rows(dtype: tf.DType, name: str) -> tf.TensorSpec:
@@ -87,7 +87,7 @@ class GenerationModule(tf.Module):
           text string [batch], log_probability float32 [batch] of what was written, by the model at temperature 1, in nats.
         """
         found = self._generator.extend(
-            self._generator.begin(self._ids(prompt)), tf.constant(MOST_LENGTH), self._limits(min_length, max_length, stop),
+            self._generator.begin(self._ids(prompt)), tf.constant(MAX_LENGTH), self._limits(min_length, max_length, stop),
             Sampling(temperature, top_k, top_p, repetition_penalty, seed),
         )  # fmt: skip
         return {
@@ -140,7 +140,7 @@ class GenerationModule(tf.Module):
         # The last of padding and ids together: the ids stand to the right.
         aligned = tf.concat([padding, flat], axis=1)[:, -MAX_STOP_LENGTH:].to_tensor(PAD_ID, shape=[None, MAX_STOP_LENGTH])
         stops = tf.reshape(aligned, [tf.shape(stop)[0], tf.shape(stop)[1], MAX_STOP_LENGTH])
-        return Limits(min_length, tf.minimum(max_length, MOST_LENGTH), stops)
+        return Limits(min_length, tf.minimum(max_length, MAX_LENGTH), stops)
 
     def _text(self, ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         return self._tokenizer.detokenize(tf.RaggedTensor.from_tensor(ids, lengths=tf.maximum(lengths, 0)))

@@ -76,7 +76,7 @@ def check(folder: Path, model: LanguageModel) -> dict[str, Any]:
             step = device.step(int(token), states)
             states = step.states
             found.append(step.log_probabilities)
-        likely = expected > np.log(1e-4)  # what is proposed; far below, int8 differs more
+        likely = expected > np.log(1e-4)  # what is suggested; far below, int8 differs more
         stepped = float(np.abs(np.stack(found) - expected)[likely].max())
         at_once = float(np.abs(device.prefill(ids, device.zero_states()).log_probabilities - expected[-1])[likely[-1]].max())
         differences[precision] = max(stepped, at_once)
@@ -178,7 +178,7 @@ def _write_settings(folder: Path, tokenizer: Tokenizer, config: Config, metrics:
     cache = CacheSettings(**metrics["cache"]) if "cache" in metrics else CacheSettings(share=0.15, theta=0.3)
     settings = {
         "words": vocabulary.words,
-        "proposable": np.flatnonzero(vocabulary.is_proposable).tolist(),
+        "proposable": np.flatnonzero(vocabulary.is_suggestible).tolist(),
         "profane": np.flatnonzero(vocabulary.is_profane).tolist(),
         "splitter": tokenizer.splitter,
         "lowercase": tokenizer.case == "lower",

@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from nlp_rnn.config.settings import Config
-from nlp_rnn.decoding.suggestions import IMPOSSIBLE, SubwordProposals, WordProposals
+from nlp_rnn.decoding.suggestions import IMPOSSIBLE, SubwordSuggestions, WordSuggestions
 from nlp_rnn.export import saved_model
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import EOS_ID, PAD_ID
@@ -27,7 +27,7 @@ class NextWordModule(tf.Module):
         super().__init__()
         self._model, self._tokenizer, self._config = model, tokenizer, config
         is_subword = tokenizer.level == "subword"
-        self._proposals = SubwordProposals(model, tokenizer) if is_subword else WordProposals(tokenizer)
+        self._suggestions = SubwordSuggestions(model, tokenizer) if is_subword else WordSuggestions(tokenizer)
         size = sum(model.state_sizes)
         self.step = tf.function(
             self._step, input_signature=[tf.TensorSpec([None], tf.int32, name="token_ids"), tf.TensorSpec([None, size], name="states")]
@@ -62,10 +62,10 @@ class NextWordModule(tf.Module):
           words string [batch, largest count], probabilities float32 of the same shape: of a next word the model's, of a
           completion among all words known (of subwords: found) that begin so. Where there is no further word, "" and 0.
         """
-        ids, begun = self._proposals.read(text)
+        ids, begun = self._suggestions.read(text)
         ids = truncate(ids, self._config.data.max_length, "end")
         log_probabilities, states = self._predict(tf.concat([tf.fill([ids.nrows(), 1], EOS_ID), ids], axis=1))
-        words, scores = self._proposals.find(log_probabilities, states, begun, allow_profanity)
+        words, scores = self._suggestions.find(log_probabilities, states, begun, allow_profanity)
         most = tf.clip_by_value(tf.reduce_max(count), 1, tf.shape(scores)[1])
         words, scores = words[:, :most], scores[:, :most]
         is_there = (scores > IMPOSSIBLE / 2) & (tf.range(most) < count[:, None])
@@ -112,10 +112,10 @@ def language_extras(module: NextWordModule, config: Config, metrics: dict[str, A
         f"{config.model.cell} language model of {parameters:,} parameters over {words:,} words",
         [
             f"Input: UTF-8 text, of which the last {config.data.max_length} tokens are read",
-            "Never proposed: unknown words, symbols and, unless asked for, a list of English profanity",
+            "Never suggested: unknown words, symbols and, unless asked for, a list of English profanity",
         ],
         ["| split | tokens | perplexity | top-1 recall | top-3 recall | keystrokes saved |", *rows],
-        "Figures hold for text like the training data. The model proposes what such texts say, true or not.",
+        "Figures hold for text like the training data. The model suggests what such texts say, true or not.",
     )
     return saved_model.extras(config, module._tokenizer, metrics, card)
 

@@ -120,7 +120,7 @@ def card(config: Config, what: str, facts: list[str], table: list[str], warning:
 
     Args:
       what: the kind of model and its size.
-      facts: of its input and output, a line each.
+      facts: of its input and output, one line each.
       table: the header and the rows of its scores, in Markdown.
       warning: what its figures do not say.
     """

@@ -1,4 +1,4 @@
-"""SavedModels that translate: a sentence in, its translation out; of one model, or of several that vote."""
+"""SavedModels that translate: a sentence in, its translation out; of one model, or of an ensemble."""
 
 import logging
 from typing import Any
@@ -13,7 +13,7 @@ from nlp_rnn.models.translator import Translator
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
-MOST_BEAMS = 100
+MAX_BEAMS = 100
 _LENGTH = (2, 10)  # a translation has at most so many times the source's pieces, and so many more
 
 
@@ -94,7 +94,7 @@ class TranslationModule(tf.Module):
         longest = tf.where(max_ratio + tf.cast(max_length, tf.float32) > 0, tf.minimum(*limits), usual)
         longest = tf.where(num_pieces == 0, 0, longest)
         search = Search(
-            beam_size=tf.clip_by_value(beam_size, 1, MOST_BEAMS),
+            beam_size=tf.clip_by_value(beam_size, 1, MAX_BEAMS),
             min_length=tf.minimum(tf.maximum(min_length, shortest), longest), max_length=longest,
             length_penalty=length_penalty, coverage_penalty=coverage_penalty, no_repeat=no_repeat_ngram,
             prefix=forced.to_tensor(PAD_ID), never=(PAD_ID, BOS_ID) if self._tokenizer.level == "word" else (PAD_ID, BOS_ID, UNK_ID),
@@ -223,7 +223,7 @@ def translation_extras(module: TranslationModule, config: Config, metrics: dict[
         if split in ("validation", "test")
     ]
     data = config.data
-    number = f"{module.num_models} models that vote, " if module.num_models > 1 else ""
+    number = f"{module.num_models} models in an ensemble, " if module.num_models > 1 else ""
     card = saved_model.card(
         config,
         f"{config.model.cell} translator from {data.source_language} to {data.target_language}, {number}"

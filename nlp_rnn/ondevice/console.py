@@ -1,4 +1,4 @@
-"""The interactive next-word console: proposals while you type, Tab takes them. A line in, proposals out, through a pipe."""
+"""The interactive next-word console: suggestions while you type, Tab takes them. A line in, suggestions out, through a pipe."""
 
 import shlex
 import sys
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.ondevice.typing_session import Proposal, TypingSession
+from nlp_rnn.ondevice.typing_session import Suggestion, TypingSession
 
 HELP = """\
-Tab          takes the first proposal (shown grey), Alt-1 ... Alt-9 the one of that number
+Tab          takes the first suggestion (shown grey), Alt-1 ... Alt-9 the one of that number
 Enter        ends the line: the text goes on in the next one
 Ctrl-C       clears the line; Ctrl-D on an empty line leaves
 /help        this text
-/top N       proposes N words
+/top N       suggests N words
 /temperature T  flattens (above 1) or sharpens (below 1) the probabilities shown; 1 is the model's
 /learn on|off   makes the words of this session likelier (a continuous cache)
 /reset       begins a new text (what was learnt stays; /forget drops it)
@@ -60,8 +60,8 @@ def run_command(session: TypingSession, line: str) -> str:
     return commands[name](*arguments)
 
 
-def run_pipe(session: TypingSession, lines: Iterable[bytes]) -> Iterator[tuple[str, list[Proposal]]]:
-    """The proposals at the end of each line; lines that begin with "/" are commands, whose answers go to standard error."""
+def run_pipe(session: TypingSession, lines: Iterable[bytes]) -> Iterator[tuple[str, list[Suggestion]]]:
+    """The suggestions at the end of each line; lines that begin with "/" are commands, whose answers go to standard error."""
     for raw in lines:
         line = raw.decode("utf-8", "replace").rstrip("\r\n")
         if line.startswith("/"):
@@ -70,7 +70,7 @@ def run_pipe(session: TypingSession, lines: Iterable[bytes]) -> Iterator[tuple[s
             except Quit:
                 return
             continue
-        yield line, session.propose(line)
+        yield line, session.suggest(line)
         session.finish_line(line)
 
 
@@ -83,7 +83,7 @@ def run_terminal(session: TypingSession, *, history_file: str = "") -> None:
         prompt = make_prompt(session, history)
     except OSError as error:
         raise ConfigError(f"--history is {history_file}, which cannot be opened ({error.strerror}); give another file") from None
-    print(f"{session.model.name}: {len(session.model.words):,} words. Type; Tab takes the proposal, /help tells more.")
+    print(f"{session.model.name}: {len(session.model.words):,} words. Type; Tab takes the suggestion, /help tells more.")
     while True:
         try:
             line = prompt.prompt("> ")
@@ -102,7 +102,7 @@ def run_terminal(session: TypingSession, *, history_file: str = "") -> None:
 
 
 def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
-    """A prompt_toolkit session with grey proposal, bar and keys.
+    """A prompt_toolkit session with grey suggestion, bar and keys.
 
     Args:
       options: of PromptSession: input and output, for tests.
@@ -115,19 +115,19 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
     from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
     from prompt_toolkit.utils import get_cwidth
 
-    shown: list[Proposal] = []
+    shown: list[Suggestion] = []
 
     def look(buffer: Any) -> None:
-        """Proposes at once, not in the background: fast typing would overtake it."""
+        """Suggests at once, not in the background: fast typing would overtake it."""
         text = buffer.document.text_before_cursor
-        shown[:] = [] if text.startswith("/") or buffer.document.text_after_cursor else session.propose(text)
+        shown[:] = [] if text.startswith("/") or buffer.document.text_after_cursor else session.suggest(text)
 
     def take(buffer: Any, number: int) -> None:
         if number < len(shown):
             buffer.insert_text(session.accept(shown[number]))
 
     class Ghost(Processor):
-        """Shows the rest of the first proposal behind the cursor."""
+        """Shows the rest of the first suggestion behind the cursor."""
 
         def apply_transformation(self, transformation: TransformationInput) -> Transformation:
             is_last = transformation.lineno == transformation.document.line_count - 1 and not get_app().is_done
@@ -138,8 +138,8 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
         count = f"{session.statistics.saved} keys saved"
         room = get_app().output.get_size().columns - len(count) - 1
         parts: list[tuple[str, str]] = []
-        for number, proposal in enumerate(shown, start=1):
-            name, share = f" {number} {proposal.word}", f" {100 * proposal.probability:.1f}% "
+        for number, suggestion in enumerate(shown, start=1):
+            name, share = f" {number} {suggestion.word}", f" {100 * suggestion.probability:.1f}% "
             room -= get_cwidth(name) + len(share)
             if room < 0:  # the count stays in sight
                 break
@@ -175,7 +175,7 @@ def _set_count(session: TypingSession, text: str) -> str:
     if not text.isdecimal() or not 1 <= int(text) <= 9:
         return f"/top is {text}, but must be a whole number from 1 to 9"
     session.count = int(text)
-    return f"proposes {text} words"
+    return f"suggests {text} words"
 
 
 def _set_temperature(session: TypingSession, text: str) -> str:

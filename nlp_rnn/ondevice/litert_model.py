@@ -68,7 +68,7 @@ class OnDeviceModel:
     """A folder that `litert_export` wrote.
 
     Attributes:
-      words: the text of each id. proposable, decent: bool [vocabulary], with and without profanity.
+      words: the text of each id. suggestible, decent: bool [vocabulary], with and without profanity.
       cache: share and theta of the continuous cache.
 
     Raises:
@@ -85,9 +85,9 @@ class OnDeviceModel:
             ) from None
         settings = json.loads((self.path / SETTINGS_FILE).read_text(encoding="utf-8"))
         self.words: list[str] = settings["words"]
-        self.proposable = np.zeros(len(self.words), bool)
-        self.proposable[settings["proposable"]] = True
-        self.decent = self.proposable.copy()
+        self.suggestible = np.zeros(len(self.words), bool)
+        self.suggestible[settings["proposable"]] = True
+        self.decent = self.suggestible.copy()
         self.decent[settings["profane"]] = False
         self.cache: dict[str, float] = settings["cache"]
         self.name: str = settings["name"]

@@ -1,4 +1,4 @@
-"""Someone types, a model on the device proposes words: what the console shows, without the console."""
+"""Someone types, a model on the device suggests words: what the console shows, without the console."""
 
 import bisect
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ _NUM_CHECKPOINTS = 64  # places in the line that a correction can go back to wit
 _MAX_TOKENS = 512  # of a pasted text, the last ones are read
 
 
-class Proposal(NamedTuple):
+class Suggestion(NamedTuple):
     """A word, its probability 0-1, and what it adds to what is typed."""
 
     word: str
@@ -47,7 +47,7 @@ class TypingSession:
     """A text under way, line by line; the model's state is carried on, so that a key costs the same however long the text is.
 
     Attributes:
-      count: words to propose. temperature: of the probabilities shown; 1 is the model's.
+      count: words to suggest. temperature: of the probabilities shown; 1 is the model's.
       adapts: whether what was typed before makes its words likelier (a continuous cache).
     """
 
@@ -62,7 +62,7 @@ class TypingSession:
         self.memory = ContinuousCache(
             CacheSettings(**self.model.cache), vocab_size=len(self.model.words), features=self.model.features
         )  # fmt: skip
-        order = sorted(np.flatnonzero(self.model.proposable).tolist(), key=self.model.words.__getitem__)
+        order = sorted(np.flatnonzero(self.model.suggestible).tolist(), key=self.model.words.__getitem__)
         self._sorted = np.array(order, np.int64)
         self._sorted_words = [self.model.words[number] for number in order]
         self.reset()
@@ -71,7 +71,7 @@ class TypingSession:
         """Begins a new text; what was learnt stays."""
         self._begin_line(self.model.step(EOS_ID, self.model.zero_states()))
 
-    def propose(self, text: str) -> list[Proposal]:
+    def suggest(self, text: str) -> list[Suggestion]:
         """The likeliest next words after a line that ends in white space or a sign, else completions of the word it ends with."""
         step, begun = self._read(text)
         scores = self._scores(step)
@@ -86,13 +86,13 @@ class TypingSession:
             scores = np.where(self.model.decent[ids], scores, -np.inf)
         best = _largest(scores, self.count)
         pairs = [(self.model.words[ids[place]], float(np.exp(scores[place] - total))) for place in best if np.isfinite(scores[place])]
-        return [Proposal(word, probability, word[len(begun) :]) for word, probability in pairs]
+        return [Suggestion(word, probability, word[len(begun) :]) for word, probability in pairs]
 
-    def accept(self, proposal: Proposal) -> str:
-        """What to insert for a proposal that is taken: the rest of the word, and a space."""
+    def accept(self, suggestion: Suggestion) -> str:
+        """What to insert for a suggestion that is taken: the rest of the word, and a space."""
         self.statistics.accepted += 1
-        self.statistics.saved += len(proposal.rest)  # and the space, for the key that took it
-        return proposal.rest + " "
+        self.statistics.saved += len(suggestion.rest)  # and the space, for the key that took it
+        return suggestion.rest + " "
 
     def finish_line(self, text: str) -> None:
         """Enter: the line becomes part of the text, and of what is learnt."""

@@ -44,7 +44,7 @@ def untrained_tokenizer(config: TokenizerConfig) -> Tokenizer:
 
 
 def _read_vocabulary(path: Path, tokenizer: Tokenizer) -> list[str]:
-    """The pieces of a user's file, one a line."""
+    """The pieces of a user's file, one per line."""
     lines: dict[str, int] = dict.fromkeys((*SPECIAL_PIECES, *tokenizer.own_symbols()), 0)
     num_fixed = len(lines)
     if not path.is_file():

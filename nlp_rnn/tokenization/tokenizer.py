@@ -249,7 +249,7 @@ class Tokenizer(keras.layers.Layer):
         return tokenizer
 
     def vocabulary_text(self) -> str:
-        """All pieces by id, special ones first, one a line, `\\n` and `\\\\` escaped; behind subwords a tab and their score."""
+        """All pieces by id, special ones first, one per line, `\\n` and `\\\\` escaped; behind subwords a tab and their score."""
         fixed, vocabulary = [*SPECIAL_PIECES, *self.own_symbols()], self.known_vocabulary()
         if self.scores is None:
             return "".join(escape(piece) + "\n" for piece in (*fixed, *vocabulary))

@@ -39,7 +39,7 @@ from nlp_rnn.models.translator import Translator
 from nlp_rnn.training import stacking, transfer
 from nlp_rnn.training.checkpoints import Progress, checkpoint_arrays, load_checkpoint, load_progress, save_checkpoint
 from nlp_rnn.training.optimizers import build_optimizer, scale_rates
-from nlp_rnn.training.run_callback import RunKeeper, kept_weights
+from nlp_rnn.training.run_callback import RunCallback, kept_weights
 from nlp_rnn.training.run_directory import Run
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def configure_hardware(hardware: HardwareConfig, seed: int) -> None:
 
 
 def train_classifier(model: keras.Model, run: Run, inputs: Inputs, placement: Placement = ONE_DEVICE) -> Progress:
-    """Trains the model, or goes on where the run stopped; the best weights end up in the run's best checkpoint.
+    """Trains the model, or resumes where the run stopped; the best weights end up in the run's best checkpoint.
 
     Args:
       inputs: of TokenCaches.
@@ -228,22 +228,22 @@ def _train(
     """
     config = run.config.training
     progress = _agreed_progress(run, placement)
-    keeper = RunKeeper(run, stream, progress, placement)
-    callbacks: list[keras.callbacks.Callback] = [keeper]
+    callback = RunCallback(run, stream, progress, placement)
+    callbacks: list[keras.callbacks.Callback] = [callback]
     if config.ema_momentum:
-        callbacks.insert(0, keeper.averages)
+        callbacks.insert(0, callback.averages)
     if config.tensorboard and placement.is_chief:
         callbacks.append(_tensorboard(run))
     if progress.is_finished:
         logger.info("%s is finished already: nothing to train", run.path)
     elif progress.has_begun:
         logger.info("resuming after epoch %d, step %d", progress.epoch, progress.step)
-        keeper.restore(model)
+        callback.restore(model)
     elif begin:
         begin()
     else:
         _begin(model, run)
-    with keeper.signals():
+    with callback.signals():
         while not progress.is_finished:
             # One epoch a fit: a broken-off one is shorter than the others, and fit wants all of one call to be of one length.
             stream.epoch, stream.first_step = progress.epoch, progress.step
@@ -256,7 +256,7 @@ def _train(
                     _fed(Batches(stream, num_steps), placement), validation_data=_fed(evaluation, placement),
                     initial_epoch=progress.epoch, epochs=progress.epoch + 1, callbacks=callbacks, shuffle=False, verbose=0, **sizes,
                 )  # fmt: skip
-    keeper.finish()
+    callback.finish()
     return progress
 
 

@@ -1,4 +1,4 @@
-"""What keeps a run directory true while a model is trained: checkpoints, history, best weights, interruptions."""
+"""Keeps a run directory up to date during training: checkpoints, history, best weights, interruptions."""
 
 import csv
 import logging
@@ -25,15 +25,15 @@ _STEPS_BETWEEN_QUESTIONS = 4  # of workers, whether one was told to stop
 
 
 class Stream(Protocol):
-    """What the keeper needs to know of the training batches."""
+    """What the callback needs to know of the training batches."""
 
     @property
     def steps_per_epoch(self) -> int:
         """Of the current epoch."""
 
 
-class RunKeeper(keras.callbacks.Callback):
-    """Keeps the run directory true: checkpoints, history, best weights, early stopping, progress bar, interruptions."""
+class RunCallback(keras.callbacks.Callback):
+    """Keeps the run directory up to date: checkpoints, history, best weights, early stopping, progress bar, interruptions."""
 
     def __init__(self, run: Run, stream: Stream, progress: Progress, placement: Placement) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class RunKeeper(keras.callbacks.Callback):
             self._close_bar()
             raise Stopped(
                 f"stopped in epoch {self.progress.epoch + 1} after step {self.progress.step} of {self.stream.steps_per_epoch}; "
-                "everything is saved: run the same command again to go on"
+                "everything is saved: rerun the same command to resume"
             )
         if saves:
             self._save()
@@ -127,7 +127,7 @@ class RunKeeper(keras.callbacks.Callback):
         if is_stale:
             logger.info("stopped early: %s has not improved for %d epochs", config.monitor, config.patience)
         if self._wishes(asks=True)[0] and not progress.is_finished:
-            raise Stopped(f"stopped after epoch {progress.epoch}; everything is saved: run the same command again to go on")
+            raise Stopped(f"stopped after epoch {progress.epoch}; everything is saved: rerun the same command to resume")
 
     def signals(self) -> Any:
         """A context in which Ctrl-C and SIGTERM end the training after the step under way."""
@@ -183,22 +183,22 @@ class RunKeeper(keras.callbacks.Callback):
 class _Signals:
     """Puts a flag in the place of KeyboardInterrupt: the step under way ends first, so that the saved state is whole."""
 
-    def __init__(self, keeper: RunKeeper) -> None:
-        self._keeper, self._previous = keeper, {}  # type: ignore[var-annotated]
+    def __init__(self, callback: RunCallback) -> None:
+        self._callback, self._previous = callback, {}  # type: ignore[var-annotated]
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def __exit__(self, *_: object) -> None:
-        self._keeper._close_bar()
+        self._callback._close_bar()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: Any) -> None:
-        if self._keeper._signal is not None:
+        if self._callback._signal is not None:
             raise KeyboardInterrupt  # a second Ctrl-C does not wait
-        self._keeper._signal = number
+        self._callback._signal = number
         logger.info("stopping after this step (a second Ctrl-C does not save)")
 
 

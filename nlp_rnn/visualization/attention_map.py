@@ -50,7 +50,7 @@ def to_terminal(found: AttentionMap) -> str:
 
 
 def to_plain(found: AttentionMap) -> str:
-    """A target piece, the source piece it looked at most, and its share, a line each: for pipes."""
+    """A target piece, the source piece it looked at most, and its share, one line each: for pipes."""
     rows = []
     for piece, row, value in zip(found.target, found.weights, found.log_probabilities, strict=True):
         place = max(range(len(row)), key=row.__getitem__)

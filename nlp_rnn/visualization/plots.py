@@ -76,7 +76,7 @@ def plot_confusion(matrix: list[list[int]], labels: list[str], path: Path, *, ti
 def plot_attributions(words: list[str], scores: list[float], path: Path, *, title: str) -> None:
     """The text with each word's background coloured by its attribution: orange for, blue against."""
     lines = _wrap(words, 90)
-    height = 0.6 + 0.3 * len(lines)  # inches: the title, then a line each
+    height = 0.6 + 0.3 * len(lines)  # inches: the title, then one line each
     figure = Figure(figsize=(9, height))
     figure.text(0.02, 1 - 0.3 / height, title, fontsize=10, weight="bold")
     axes = figure.add_axes((0.02, 0.1 / height, 0.96, 0.3 * len(lines) / height))
@@ -126,7 +126,7 @@ def plot_activations(characters: list[str], values: np.ndarray, path: Path, *, t
         rows[-1].append(place)
         if character == "\n":
             rows.append([])
-    height = 0.45 + 0.22 * len(rows)  # inches: the title, then a line each
+    height = 0.45 + 0.22 * len(rows)  # inches: the title, then one line each
     figure = Figure(figsize=(10, height))
     figure.text(0.02, 1 - 0.3 / height, title, fontsize=10, weight="bold")
     axes = figure.add_axes((0.02, 0.05 / height, 0.96, 0.22 * len(rows) / height))

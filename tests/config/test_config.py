@@ -105,7 +105,7 @@ def test_rules_between_settings(override, message):
 
 
 def test_a_language_model_needs_no_input_service():
-    with pytest.raises(ConfigError, match="language models read on in a text, which leaves nothing to do for others; leave it empty"):
+    with pytest.raises(ConfigError, match="language models read one long text, which a service cannot speed up; leave it empty"):
         load_config(None, ["hardware.input_service=reader:5000", "data.source=wikitext2"], task="next_word")
 
 
@@ -116,7 +116,7 @@ def test_unreadable_files_are_one_line_each(tmp_path):
     broken = tmp_path / "broken.yaml"
     broken.write_text("model:\n  units: [3\n")
     assert mistakes(broken) == [
-        f"{broken}: line 3, column 1: not readable as YAML (expected ',' or ']', but got '<stream end>'); mend that line"
+        f"{broken}: line 3, column 1: not readable as YAML (expected ',' or ']', but got '<stream end>'); fix that line"
     ]
     broken.write_text("- 3\n")
     assert mistakes(broken) == [f"{broken}: holds a list, but a config is sections of `key: value`; see configs/sentiment.yaml"]

@@ -181,7 +181,10 @@ def test_all_translations_of_a_sentence_fall_into_one_split(tmp_path):
         (["data.source=tatoeba", "data.split=blocks"], "but one sentence has several translations in tatoeba; use hash"),
         (["training.monitor=val_accuracy"], "training.monitor is val_accuracy, but translators are chosen by val_cross_entropy"),
         (["model.input_feeding=true", "model.recurrent_dropout=0.1"], "model.recurrent_dropout is 0.1, but model.input_feeding is true"),
-        (["tokenizer.level=word", "tokenizer.oov_buckets=5"], "have ids for words that cannot be written again; use 0 and keep or lower"),
+        (
+            ["tokenizer.level=word", "tokenizer.oov_buckets=5"],
+            "have ids for words that cannot be turned back into text; use 0 and keep or lower",
+        ),
         (["data.length_ratio=0.5"], "data.length_ratio is 0.5, but must be greater than or equal to 1"),
     ],
 )

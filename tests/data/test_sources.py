@@ -93,7 +93,7 @@ def test_broken_files_are_one_line_each(tmp_path):
         f"{path}: has no column 'text'; its header line names 'body', 'label': set data.text_column and data.label_column"
     )
     path.write_text("text,label\nx,y\na,b,c\n")
-    assert error_of(all_of, "csv", path) == f"{path}: line 3 has 3 fields, but the header has 2; quote or mend it"
+    assert error_of(all_of, "csv", path) == f"{path}: line 3 has 3 fields, but the header has 2; quote it or fix it"
     path.write_text('text,label\n"x,y\n')
     assert error_of(all_of, "csv", path).startswith(f"{path}: line 2: not readable as data.source says (unexpected end of data)")
     path.write_text('{"text": "a"}\n{"text": 3}\n')
@@ -178,7 +178,7 @@ def test_corpora_that_cannot_be_learned_are_refused(tmp_path):
     assert "examples without a label" in error_of(label_names, corpus_of(*settings).survey())
     write_csv(path, [(f"t{i}", str(i % 2)) for i in range(50)])
     other = write_csv(tmp_path / "b.csv", [("new", "maybe")])
-    assert "data.validation has labels that train has not: 'maybe'" in error_of(
+    assert "data.validation has labels that are not in data.train: 'maybe'" in error_of(
         label_names, corpus_of(*settings, f"data.validation={other}").survey()
     )
 
@@ -261,7 +261,7 @@ def test_documents_are_whole_files_and_folders_of_them(tmp_path):
     with pytest.raises(ConfigError, match=r"data.patterns is \['\*.tex'\], but no file below .* has such a name"):
         list(SOURCES["documents"](data)["train"]())
     (tmp_path / "program.py").write_bytes(b"\x7fELF\0\0")
-    with pytest.raises(ConfigError, match=r"program.py: holds NUL bytes, so it is no text; .* data.patterns"):
+    with pytest.raises(ConfigError, match=r"program.py: holds NUL bytes, so it is not text; .* data.patterns"):
         Corpus(DataConfig(source="documents", train=str(tmp_path)), 0).survey()
 
 

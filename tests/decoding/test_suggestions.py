@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from nlp_rnn.config.settings import Config, DataConfig, ModelConfig
 from nlp_rnn.decoding.suggestible_words import Vocabulary
-from nlp_rnn.decoding.suggestions import IMPOSSIBLE, SubwordProposals, WordProposals
+from nlp_rnn.decoding.suggestions import IMPOSSIBLE, SubwordSuggestions, WordSuggestions
 from nlp_rnn.export.next_word import NextWordModule
 from nlp_rnn.models.build import build_language_model
 from nlp_rnn.special_ids import EOS_ID
@@ -23,7 +23,7 @@ def subword():
     model = build_language_model(SMALL, vocab_size=tokenizer.vocab_size)
     for weight in model.weights:  # opinions, instead of a nearly uniform distribution
         weight.assign(weight + keras.random.normal(weight.shape, stddev=0.7, seed=2))
-    return model, tokenizer, SubwordProposals(model, tokenizer)
+    return model, tokenizer, SubwordSuggestions(model, tokenizer)
 
 
 def behind(model, ids):
@@ -50,10 +50,10 @@ def score(model, tokenizer, ids, word):
 
 
 def test_words_of_subwords_have_the_probability_of_their_pieces(subword):
-    model, tokenizer, proposals = subword
-    ids, begun = proposals.read(tf.constant(["the cat likes "]))
+    model, tokenizer, suggestions = subword
+    ids, begun = suggestions.read(tf.constant(["the cat likes "]))
     ids = [EOS_ID, *ids.to_list()[0]]
-    words, scores = proposals.find(*behind(model, ids), begun, tf.constant([False]))
+    words, scores = suggestions.find(*behind(model, ids), begun, tf.constant([False]))
     words, scores = words.numpy()[0], scores.numpy()[0]
     found = [(word.decode(), float(value)) for word, value in zip(words, scores, strict=True) if value > IMPOSSIBLE / 2]
     assert len(found) > 5
@@ -66,10 +66,10 @@ def test_words_of_subwords_have_the_probability_of_their_pieces(subword):
 
 @pytest.mark.parametrize("typed", ["k", "ki", "kingdo", "gar"])
 def test_completions_of_subwords_begin_as_typed(subword, typed):
-    model, _, proposals = subword
-    ids, begun = proposals.read(tf.constant([f"A Dog sees a {typed}"]))
+    model, _, suggestions = subword
+    ids, begun = suggestions.read(tf.constant([f"A Dog sees a {typed}"]))
     assert begun.numpy()[0].decode() == typed
-    words, scores = proposals.find(*behind(model, [EOS_ID, *ids.to_list()[0]]), begun, tf.constant([False]))
+    words, scores = suggestions.find(*behind(model, [EOS_ID, *ids.to_list()[0]]), begun, tf.constant([False]))
     found = [word.decode() for word, value in zip(words.numpy()[0], scores.numpy()[0], strict=True) if value > IMPOSSIBLE / 2]
     assert found
     assert all(word.startswith(typed) for word in found)
@@ -104,7 +104,7 @@ def test_a_row_of_a_batch_is_answered_as_alone(subword):
 def test_a_word_begun_is_told_from_a_whole_one(splitter, text, words, begun):
     vocabulary = ["hello", "wor", ",", "well", "-"]
     tokenizer = Tokenizer("word", splitter=splitter, vocabulary=vocabulary)
-    ids, found = WordProposals(tokenizer).read(tf.constant([text]))
+    ids, found = WordSuggestions(tokenizer).read(tf.constant([text]))
     assert found.numpy()[0].decode() == begun
     assert ids.to_list()[0] == [vocabulary.index(word) + 4 for word in words]
 
@@ -112,6 +112,6 @@ def test_a_word_begun_is_told_from_a_whole_one(splitter, text, words, begun):
 def test_vocabulary_tells_words_from_symbols():
     tokenizer = Tokenizer("word", vocabulary=["shit", "sheet", "Shitting"], reserved=["<sep>"], oov_buckets=2, case="keep")
     vocabulary = Vocabulary(tokenizer)
-    assert [vocabulary.words[number] for number in np.flatnonzero(vocabulary.is_proposable)] == ["shit", "sheet", "Shitting"]
+    assert [vocabulary.words[number] for number in np.flatnonzero(vocabulary.is_suggestible)] == ["shit", "sheet", "Shitting"]
     assert [vocabulary.words[number] for number in np.flatnonzero(vocabulary.is_profane)] == ["shit", "Shitting"]
     assert vocabulary.is_symbol.tolist() == [True, False, True, True, True, *[False] * 5]

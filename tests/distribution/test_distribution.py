@@ -295,7 +295,7 @@ def test_a_mistake_that_one_worker_meets_ends_all(reviews: Path, tmp_path: Path)
 def test_a_training_goes_on_with_another_number_of_workers(reviews: Path, tmp_path: Path) -> None:
     settings = [*SMALL, "model.dropout=0", "data.source=csv", f"data.train={reviews}"]
     ask("train", "name=whole", *settings, cwd=tmp_path)
-    with told_to_stop(lambda keeper: (keeper.progress.epoch, keeper.progress.step) == (1, 3)):
+    with told_to_stop(lambda callback: (callback.progress.epoch, callback.progress.step) == (1, 3)):
         assert run_pipeline("train", "name=moved", *settings, cwd=tmp_path).returncode == 130
     launched = [sys.executable, "-m", "pipelines", "launch", "--workers", "2", "sentiment", "train", "name=moved", *settings]
     done = subprocess.run(

@@ -126,7 +126,7 @@ def test_a_wide_and_deep_classifier_trains_resumes_exports_and_explains(reviews,
     assert done.returncode == 0, done.stderr
     assert "linear part: " in done.stderr
     assert "stacked on validation: " in done.stderr
-    with told_to_stop(lambda keeper: (keeper.progress.epoch, keeper.progress.step) == (1, 3)):
+    with told_to_stop(lambda callback: (callback.progress.epoch, callback.progress.step) == (1, 3)):
         assert run_pipeline("train", "name=stopped", *settings, cwd=tmp_path).returncode == 130
     done = run_pipeline("train", "name=stopped", *settings, cwd=tmp_path)
     assert "linear part: " not in done.stderr  # it is in the checkpoint

@@ -107,7 +107,7 @@ def test_options_that_cannot_be(characters_trained, arguments, message):
     [
         (("explain", *SAVED, ""), "TEXT is empty"),
         (("explain", *SAVED, "The", "--unit", "40"), "--unit is 40, but the model has units 0 to 39"),
-        (("train", "tokenizer.level=word", "data.source=documents", "data.train=lines.txt"), "but char_generation writes characters"),
+        (("train", "tokenizer.level=word", "data.source=documents", "data.train=lines.txt"), "but char_generation generates characters"),
         (
             ("train", "model.softmax=adaptive", "model.cutoffs=[20]", "data.source=documents", "data.train=lines.txt"),
             "for characters use full",
@@ -159,8 +159,8 @@ def test_gradients_of_a_model_without_recurrence_reach_nowhere():
     assert inspection.gradient_norms(model, config, ids, seed=1)["simple_rnn, trained"][1:].max() == 0
 
 
-def test_the_telling_unit_is_slow():
+def test_the_most_informative_unit_is_slow():
     activations = np.random.default_rng(0).normal(size=(200, 5))
     activations[:, 3] = np.repeat([1, -1, 1, -1], 50)
-    assert inspection.telling_unit(activations) == 3
-    assert inspection.telling_unit(activations[:1]) in range(5)
+    assert inspection.most_informative_unit(activations) == 3
+    assert inspection.most_informative_unit(activations[:1]) in range(5)

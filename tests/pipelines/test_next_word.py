@@ -1,4 +1,4 @@
-"""Next-word commands as a user runs them: from a text to words proposed."""
+"""Next-word commands as a user runs them: from a text to words suggested."""
 
 import contextlib
 import functools
@@ -57,7 +57,7 @@ def test_the_phone_scores_what_the_run_scores(next_word_trained):
     assert device["recall_at_3"] == pytest.approx(run["recall_at_3"], abs=0.01)
 
 
-def test_predict_proposes_next_words_and_completions(next_word_trained):
+def test_predict_suggests_next_words_and_completions(next_word_trained):
     texts = ["the cat likes the ", "The cat likes the gre", "my neighbour follows", "zzzz", ""]
     answers = [json.loads(line) for line in ask("predict", "--json", *SAVED, *texts, cwd=next_word_trained).splitlines()]
     words = [[each["word"] for each in answer["words"]] for answer in answers]
@@ -190,9 +190,9 @@ def test_console_in_a_terminal(next_word_trained):
     found = console.see(r"(\d+) of (\d+) keystrokes saved \(\d+ %\), (\d+) words taken")
     assert found.groups() == ("9", str(len("the cat likes the green garden ")), "2")  # "een" and "garden"
     console.type("my neighbour")
-    console.see(r"> my neighbour[^$]* 1 [^$]* \d+ keys saved")  # five proposals would leave no room for it
+    console.see(r"> my neighbour[^$]* 1 [^$]* \d+ keys saved")  # five suggestions would leave no room for it
     console.type("\r")
-    console.see(r"> my neighbour *\n")  # what was entered stands without a proposal
+    console.see(r"> my neighbour *\n")  # what was entered stands without a suggestion
     console.type("my dog\x03")  # Ctrl-C: the line is gone, the console stays
     console.type("\U0001f600 \u05e9\u05dc\u05d5\u05dd \r")
     console.type("/save memory.npz\r")
@@ -271,15 +271,15 @@ def model(next_word_trained):
 
 
 def words(session, text):
-    return [proposal.word for proposal in session.propose(text)]
+    return [suggestion.word for suggestion in session.suggest(text)]
 
 
-def test_typing_key_by_key_proposes_what_the_whole_line_proposes(model):
+def test_typing_key_by_key_suggests_what_the_whole_line_suggests(model):
     line = "The cat likes the green garden . a dog sees"
     session, calls = TypingSession(model), []
     for end in range(len(line) + 1):
-        found = session.propose(line[:end])
-        fresh = TypingSession(model).propose(line[:end])
+        found = session.suggest(line[:end])
+        fresh = TypingSession(model).suggest(line[:end])
         assert [each.word for each in found] == [each.word for each in fresh]
         np.testing.assert_allclose([each.probability for each in found], [each.probability for each in fresh], atol=1e-4)
         calls.append(found)
@@ -288,7 +288,7 @@ def test_typing_key_by_key_proposes_what_the_whole_line_proposes(model):
 
 def test_corrections_are_read_from_where_they_stand(model):
     session = TypingSession(model)
-    session.propose("the cat likes the green garden")
+    session.suggest("the cat likes the green garden")
     assert words(session, "the dog sees a ")[0] == "shiny"
     assert words(session, "the dog sees a shiny kingdom . " * 100 + "a dog sees a ")[0] == "shiny"
     assert words(session, "the cat likes the ")[0] == "green"
@@ -299,32 +299,32 @@ def test_a_key_costs_one_step_however_long_the_text_is(model, monkeypatch):
     monkeypatch.setattr(model, "step", lambda *a, real=model.step: count.append(1) or real(*a))
     monkeypatch.setattr(model, "prefill", lambda ids, *a, real=model.prefill: count.append(len(ids)) or real(ids, *a))
     text = "the cat likes the green garden . " * 40
-    session.propose(text)
+    session.suggest(text)
     for end in range(12):
         count.clear()
-        session.propose(text + "a dog sees a"[:end])
+        session.suggest(text + "a dog sees a"[:end])
         assert sum(count) <= 1
     count.clear()
-    session.propose("the cat likes the green garden . " * 30_000)  # a pasted book: its end is read
+    session.suggest("the cat likes the green garden . " * 30_000)  # a pasted book: its end is read
     assert sum(count) <= 512
 
 
 def test_lines_carry_the_text_on_and_reset_ends_it(model):
     session = TypingSession(model)
-    first = session.propose("")
+    first = session.suggest("")
     session.finish_line("the cat likes the green garden .")
     steps = [Step(*model.step(3, model.zero_states()))]
     for token in [*model.ids(model.split("the cat likes the green garden .")), 3]:
         steps.append(model.step(token, steps[-1].states))
     np.testing.assert_allclose(session._start.states, steps[-1].states, atol=1e-5)
     session.reset()
-    assert session.propose("") == first
+    assert session.suggest("") == first
 
 
 def test_accepting_counts_the_keys_saved(model):
     session = TypingSession(model)
-    proposal = session.propose("the cat likes the gr")[0]
-    assert session.accept(proposal) == "een "
+    suggestion = session.suggest("the cat likes the gr")[0]
+    assert session.accept(suggestion) == "een "
     session.finish_line("the cat likes the green ")
     assert (session.statistics.saved, session.statistics.characters, session.statistics.accepted) == (3, 24, 1)
 
@@ -336,13 +336,13 @@ def test_learning_makes_what_was_typed_likelier(model):
         for _ in range(5):
             session.finish_line(line)
     probability = [
-        {each.word: each.probability for each in session.propose("nobody remembers a shiny ki")}["kitchen"] for session in (plain, learning)
+        {each.word: each.probability for each in session.suggest("nobody remembers a shiny ki")}["kitchen"] for session in (plain, learning)
     ]
     assert probability[1] > probability[0]
     assert len(plain.memory) == 0
 
 
-def test_profanity_is_proposed_on_request_only(model):
+def test_profanity_is_suggested_on_request_only(model):
     place = model.words.index("garden")
     model.decent[place] = False
     assert words(TypingSession(model), "the cat likes the green ga") == []

@@ -278,7 +278,7 @@ def test_a_training_that_draws_its_pieces_goes_on_where_it_was_stopped(corpora, 
         "training.ema_momentum=0.5",
     ]
     ask("train", "name=whole", *settings, cwd=tmp_path)
-    with conftest.told_to_stop(lambda keeper: (keeper.progress.epoch, keeper.progress.step) == (1, 3)):
+    with conftest.told_to_stop(lambda callback: (callback.progress.epoch, callback.progress.step) == (1, 3)):
         assert conftest.run_pipeline("train", "name=stopped", *settings, cwd=tmp_path, task="translation").returncode == 130
     ask("train", "name=stopped", *settings, cwd=tmp_path)
     assert conftest.differences(tmp_path / "runs" / "whole", tmp_path / "runs" / "stopped") == (0, 0)

@@ -101,7 +101,7 @@ def test_a_run_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(reviews, tmp_pa
     if number != signal.SIGKILL:
         assert process.returncode == 130
         assert f"stopped in epoch {stopped.epoch + 1} after step {stopped.step} of" in errors
-        assert errors.rstrip().endswith("everything is saved: run the same command again to go on")
+        assert errors.rstrip().endswith("everything is saved: rerun the same command to resume")
     done = run_pipeline(*command[3:], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"resuming after epoch {stopped.epoch}, step {stopped.step}" in done.stderr
@@ -127,10 +127,10 @@ def test_a_run_killed_between_epochs_ends_as_an_uninterrupted_one(reviews, tmp_p
 
 def test_a_run_stopped_at_the_last_step_of_an_epoch_ends_as_an_uninterrupted_one(reviews, tmp_path):
     arguments = [*SMALL, "data.source=csv", f"data.train={reviews}"]
-    with told_to_stop(lambda keeper: keeper.progress.step == keeper.stream.steps_per_epoch - 1):
+    with told_to_stop(lambda callback: callback.progress.step == callback.stream.steps_per_epoch - 1):
         stopped = run_pipeline("train", "name=a", *arguments, cwd=tmp_path)
     assert stopped.returncode == 130
-    assert "stopped after epoch 1; everything is saved: run the same command again to go on" in stopped.stderr
+    assert "stopped after epoch 1; everything is saved: rerun the same command to resume" in stopped.stderr
     for name in "ab":
         assert run_pipeline("train", f"name={name}", *arguments, cwd=tmp_path).returncode == 0
     assert outcome(tmp_path / "runs" / "a") == outcome(tmp_path / "runs" / "b")

@@ -136,7 +136,7 @@ def test_layers_unfreeze_from_the_output_down(folder):
     source = weights_of(folder / "runs" / "lm")
     first = {name: source[path if name == "embedding" else f"{name}_weight_drop/{path}"] for name, path in paths.items()}
     for epoch, moved in enumerate([set(), {"lstm_1"}, {"lstm_1", "lstm_0", "embedding"}]):
-        with told_to_stop(lambda keeper, epoch=epoch: (keeper.progress.epoch, keeper.progress.step) == (epoch, 5)):
+        with told_to_stop(lambda callback, epoch=epoch: (callback.progress.epoch, callback.progress.step) == (epoch, 5)):
             assert run_pipeline("train", *settings, cwd=folder).returncode == 130
         found = {name.partition(":")[2]: values for name, values in load_arrays(folder / "runs/thaw/checkpoints/last.npz").items()}
         assert {name for name, path in paths.items() if not np.array_equal(found[path], first[name])} == moved
