@@ -116,7 +116,7 @@ $(VENV)/bench.stamp: setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 docs: $(VENV)/docs.stamp  ## the documentation site, in build/site; a broken link is an error
-	$(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:  ## removes the virtual environment and caches, not runs or models
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
