@@ -15,11 +15,12 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from nlp_rnn.config.loading import load_config
+from nlp_rnn.config.rules import broken_rules
 from nlp_rnn.config.settings import Config
 from nlp_rnn.config.tables import TASKS, Answers
 from nlp_rnn.decoding.settings import GenerationSettings, SearchSettings
@@ -389,6 +390,10 @@ def train(config: str | os.PathLike[str] | Config, settings: Mapping[str, Any] |
         config = load_config(config, settings, task=task)
     elif settings:
         raise ConfigError("settings are given beside a Config; put them into it, or give the path of a file")
+    elif mistakes := broken_rules(config, task):
+        raise ConfigError("\n".join(text for _, text in mistakes))
+    elif not config.name:
+        config = replace(config, name=config.task)
     return Run(run_training(config).run.path, config)
 
 

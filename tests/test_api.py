@@ -14,6 +14,7 @@ import pytest
 
 import nlp_rnn
 from nlp_rnn.config.loading import load_config
+from nlp_rnn.config.settings import Config, DataConfig
 from nlp_rnn.decoding.settings import GenerationSettings, SearchSettings
 from tests.conftest import ROOT, SMALL, ask
 
@@ -146,6 +147,8 @@ def test_a_run_is_trained_evaluated_and_exported(reviews, tmp_path, inside):
     assert found.metrics["accuracy"] > 0.8
     assert found.details["baseline"]["accuracy"] > 0.5
     assert run.metrics["test"] == json.loads(json.dumps(found.metrics))
+    with pytest.raises(nlp_rnn.ConfigError, match="format is 'tflite', but must be savedmodel for sentiment"):
+        run.export(format="tflite")
     path = run.export()
     assert path == Path("saved_models/sentiment/1")
     assert run.load()("a good film").label == nlp_rnn.load(path)("a good film").label == "pos"
@@ -167,6 +170,8 @@ def test_mistakes_are_exceptions_with_the_messages_of_the_command_line(inside, t
         "a.yaml: model.unit is not a setting; did you mean model.units?",
         "command line: training.epochs is -1, but must be greater than 0",
     ]
+    with pytest.raises(nlp_rnn.ConfigError, match=r"data\.train is empty, but data\.source csv reads files"):
+        nlp_rnn.train(Config(data=DataConfig(source="csv")))
     with pytest.raises(nlp_rnn.ConfigError, match="settings are given beside a Config"):
         nlp_rnn.train(load_config(None, ["data.source=csv", "data.train=x"]), {"seed": 2})
 
@@ -186,7 +191,8 @@ def test_models_are_found_by_name(trained, inside, tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", [GenerationSettings, SearchSettings])
 def test_settings_have_a_description_each_and_defaults_that_are_allowed(kind):
     assert kind.checked() == kind()
-    assert all(each.__metadata__[0].description for each in kind.__annotations__.values())
+    for annotation in kind.__annotations__.values():
+        assert any(getattr(note, "description", None) for note in annotation.__metadata__)
 
 
 # --- a hub ---------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ import yaml
 
 from tests.conftest import ROOT, SMALL, ask, run_pipeline, write_csv
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+# The commands of results.md train for hours.
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(set((ROOT / "docs").glob("*.md")) - {ROOT / "docs" / "results.md"})]
 BLOCK = re.compile(r"(?P<before>[^\n]*)\n```(?P<language>sh|python)\n(?P<text>.*?)```", re.DOTALL)
 WORDS = ["the", "film", "was", "good", "bad", "great", "dull", "story", "with", "actors"]
 

@@ -67,7 +67,7 @@ def test_a_really_full_disk_leaves_nothing_half_written(tmp_path):
     code = f"""
 import pathlib, numpy as np, sys
 sys.path.insert(0, {str(ROOT)!r})
-from nlp_rnn import checkpoints
+from nlp_rnn.training import checkpoints
 from nlp_rnn.errors import ConfigError
 folder = pathlib.Path({str(tmp_path)!r})
 checkpoints.save_checkpoint(folder / "small.npz", dict(), checkpoints.Progress(epoch=1))

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import os
 import re
+import site
 import sysconfig
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -83,7 +84,8 @@ def find_config(path: str | os.PathLike[str]) -> Path:
     if re.fullmatch(r"\w+", name) and not os.path.exists(name):
         above = Path(__file__).parents[2]  # of a checkout, or site-packages
         installed = Path("share", "nlp_rnn", "configs", f"{name}.yaml")
-        for place in (above / "configs" / f"{name}.yaml", above / installed, Path(sysconfig.get_path("data")) / installed):
+        prefixes = (above, Path(sysconfig.get_path("data")), Path(site.getuserbase()))
+        for place in (above / "configs" / f"{name}.yaml", *(prefix / installed for prefix in prefixes)):
             if place.is_file():
                 return place
     return Path(name)

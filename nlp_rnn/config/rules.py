@@ -83,6 +83,9 @@ def _check_transfer(config: Config, refuse: Callable[[str, str], None]) -> None:
         refuse("training.unfreeze", f"{found} to keep frozen; use {model.num_layers + 1} phases or fewer")
     if model.ngrams and config.kind != "classifier":
         refuse("model.ngrams", f"model.ngrams is {model.ngrams}, but is for classifiers (the task is {config.task}); use 0")
+    if model.ngrams and config.tokenizer.vocab_size > 2**20:
+        found = f"tokenizer.vocab_size is {config.tokenizer.vocab_size}, but model.ngrams has room for {2**20:,} ids"
+        refuse("tokenizer.vocab_size", f"{found}; lower it or use model.ngrams=0")
     for key, off in (("unfreeze", ()), ("layer_decay", 1.0)):
         if getattr(training, key) == off:
             continue

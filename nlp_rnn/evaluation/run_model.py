@@ -126,10 +126,14 @@ def export_runs(runs: list[Run], to: Path, *, format: str = "savedmodel") -> Exp
       format: "savedmodel", or of next_word "litert".
 
     Raises:
-      ConfigError: see `load_module`.
+      ConfigError: if the task has no such format; see `load_module`.
     """
     run = runs[0]
-    config, module = run.config, load_module(runs)
+    config = run.config
+    allowed = ("savedmodel", "litert") if TASKS[config.task].answers == "words" else ("savedmodel",)
+    if format not in allowed:
+        raise ConfigError(f"format is {format!r}, but must be {' or '.join(allowed)} for {config.task}")
+    module = load_module(runs)
     if format == "litert":
         from nlp_rnn.export.litert import export_litert
 

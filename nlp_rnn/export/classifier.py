@@ -61,7 +61,8 @@ class ClassifierModule(tf.Module):
         winner = tf.argmax(self._model(token_ids, training=False), axis=1)
         target = tf.ones_like(winner) if len(self._labels) == 2 else winner
         rows = (token_ids, vectors, mask, target)
-        attributions = tf.map_fn(self._attribute, rows, fn_output_signature=tf.TensorSpec([None], tf.float32))
+        answer = tf.TensorSpec([None], tf.float32)
+        attributions = tf.map_fn(self._attribute, rows, fn_output_signature=answer, parallel_iterations=1)  # one path in memory
         return {"tokens": saved_model.tokenized(self._tokenizer, self._pieces(text), ids)["tokens"], "attributions": attributions}
 
     @tf.function(input_signature=[saved_model.TEXT])

@@ -10,7 +10,7 @@ import numpy as np
 
 from nlp_rnn.special_ids import PAD_ID
 
-NUM_BUCKETS = 2**20  # ids of n-grams; single tokens have the first ones to themselves
+NUM_BUCKETS = 2**20  # ids of n-grams; a single token's is its own id
 _MASK = NUM_BUCKETS - 1
 
 
@@ -27,8 +27,10 @@ def ngram_ids(token_ids: Any, longest: int, ops: Any = keras.ops) -> Any:
       the padding.
     """
     found, ngram = [token_ids], token_ids
+    time = token_ids.shape[1] if ops is np else ops.shape(token_ids)[1]
+    padded = ops.pad(token_ids, [(0, 0), (0, longest)])
     for size in range(1, longest):
-        following = ops.pad(token_ids[:, size:], [(0, 0), (0, size)])  # [batch, time]
+        following = padded[:, size : size + time]
         # Products stay below 2^31. The shift mixes high digits into low ones, so that neighbouring ids do not stay neighbours.
         ngram = ops.bitwise_and(ngram * 1021, _MASK)
         ngram = ops.bitwise_and(ops.bitwise_xor(ngram, ops.right_shift(ngram, 7)) * 1999 + following, _MASK)

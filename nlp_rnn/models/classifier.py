@@ -52,7 +52,8 @@ def build_classifier(config: ModelConfig, *, vocab_size: int, num_classes: int) 
     vectors = keras.layers.Embedding(vocab_size, config.embedding_dim, name="embedding")(token_ids)
     logits = build_classifier_encoder(config, num_classes=num_classes)([vectors, mask])
     if config.ngrams:
-        logits = Stack(name="stack")(logits, NgramLinear(config.ngrams, num_classes, name="ngrams")(token_ids))
+        wide = NgramLinear(config.ngrams, num_classes, dtype="float32", name="ngrams")(token_ids)
+        logits = Stack(dtype="float32", name="stack")(logits, wide)
     return Classifier(token_ids, logits, name="classifier")
 
 

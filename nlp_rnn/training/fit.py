@@ -99,6 +99,7 @@ def train_classifier(model: keras.Model, run: Run, inputs: Inputs, placement: Pl
 def _begin_classifier(model: keras.Model, run: Run, train: TokenCache) -> None:
     _begin(model, run)
     if run.config.model.ngrams:
+        model.get_layer("stack").shares.assign([1.0, 0.0])  # training.start_from may have brought others
         stacking.fit_linear_part(model.get_layer("ngrams"), train, run.config.seed)
 
 

@@ -163,9 +163,9 @@ def _check_init(config: Config) -> None:
         raise ConfigError(f"model.init_from is {start}, which was not trained to its first validation; train it further")
     _check_tokenizer(run, config, f"model.init_from is {start}")
     source = run.config.model
-    wanted: dict[str, Any] = {key: getattr(source, key) for key in ("cell", "embedding_dim", "units", "is_reversed", "num_layers")}
-    if config.kind == "translator":
-        del wanted["is_reversed"], wanted["num_layers"]
+    wanted: dict[str, Any] = {key: getattr(source, key) for key in ("cell", "embedding_dim", "units", "is_reversed")}
+    if config.kind != "translator":
+        wanted |= {key: getattr(source, key) for key in ("num_layers", "is_residual", "layer_norm")}
     if config.kind == "classifier":
         wanted["is_bidirectional"] = False
         last = source.units_of(source.num_layers - 1, default=source.embedding_dim if source.tie_embeddings else source.units)

@@ -58,6 +58,9 @@ def _all_ngram_ids(cache: TokenCache, rows: np.ndarray, longest: int) -> Any:
 def _fit_one(features: Any, is_positive: np.ndarray) -> tuple[np.ndarray, float]:
     from sklearn.linear_model import LogisticRegression
 
+    if is_positive.all() or not is_positive.any():  # a rare class may have no text among those drawn
+        share = (is_positive.sum() + 0.5) / (len(is_positive) + 1)
+        return np.zeros(NUM_BUCKETS, np.float32), float(np.log(share / (1 - share)))
     positive = _SMOOTHING + np.asarray(features[is_positive].sum(axis=0)).ravel()
     negative = _SMOOTHING + np.asarray(features[~is_positive].sum(axis=0)).ravel()
     ratio = np.log(positive / positive.sum()) - np.log(negative / negative.sum())

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nlp_rnn.cli import main as cli
+from nlp_rnn.cli import records as command
 from nlp_rnn.config.settings import DataConfig
 from nlp_rnn.data import records
 from nlp_rnn.data.corpus import Corpus
@@ -147,7 +148,7 @@ def test_a_killed_run_leaves_nothing_and_the_next_a_whole_set(tmp_path: Path) ->
     process.kill()
     assert process.wait() == -signal.SIGKILL  # it was not over
     assert not records_folder(tmp_path / "set").exists()
-    assert cli.guarded(lambda: records.main(arguments)) == 0
+    assert cli.guarded(lambda: command.main(arguments)) == 0
     data = DataConfig(source="records", dir=str(tmp_path / "set"))
     assert [text for text, _ in SOURCES["records"](data)["train"]()] == path.read_text().splitlines()
     assert not list((tmp_path / "set").rglob("*incomplete*"))
@@ -201,7 +202,7 @@ def test_a_command_that_is_not_understood_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=message):
-        records.main(arguments)
+        command.main(arguments)
 
 
 def test_records_that_are_not_there_are_named(tmp_path: Path) -> None:

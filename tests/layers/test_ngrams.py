@@ -38,6 +38,15 @@ def test_ngrams_of_two_and_three_tokens_have_ids_of_their_own():
     assert len({*ids[0]} - {0}) == 6
 
 
+def test_texts_may_be_shorter_than_the_longest_ngram():
+    for ids in ([[5]], [[5, 6]], [[0]]):
+        array = np.array(ids, np.int32)
+        found = ngram_ids(array, 5, ops=np)
+        assert found.shape == (1, 5 * len(ids[0]))
+        np.testing.assert_array_equal(tf.function(lambda x: ngram_ids(x, 5))(tf.constant(array)), found)
+        assert np.isfinite(make_layer(5)(array)).all()
+
+
 def test_the_hash_is_the_same_in_the_graph_and_spreads_as_chance_would():
     generator = np.random.default_rng(1)
     words = np.minimum(np.exp(generator.uniform(1.5, 10, (400, 200))), 25000).astype(np.int32)  # frequent words are frequent
@@ -104,6 +113,31 @@ def test_three_classes_are_told_apart(tmp_path):
     layer.build((None, None))
     stacking.fit_linear_part(layer, make_cache(tmp_path, texts, [number % 3 for number in range(90)]), seed=1)
     assert layer(np.array([[10, 22], [11, 22], [12, 22]])).numpy().argmax(axis=1).tolist() == [0, 1, 2]
+
+
+def test_a_class_without_a_drawn_text_is_unlikely_and_no_error(tmp_path):
+    texts = [np.array([10 + number % 2, 20]) for number in range(40)]
+    layer = NgramLinear(2, 3)
+    layer.build((None, None))
+    stacking.fit_linear_part(layer, make_cache(tmp_path, texts, [number % 2 for number in range(40)]), seed=1)
+    assert layer(np.array([[10, 20], [11, 20]])).numpy().argmax(axis=1).tolist() == [0, 1]
+    assert layer.bias.numpy()[2] < -3
+
+
+def test_in_half_precision_and_from_another_run_the_deep_part_trains_by_itself(reviews, tmp_path):
+    settings = [*WIDE, f"data.train={reviews}", "training.epochs=1"]
+    ask("train", "name=one", *settings, cwd=tmp_path)
+    shares = load_run(tmp_path / "runs/one").path / "checkpoints/best.npz"
+    with np.load(shares) as arrays:
+        fitted = next(arrays[name] for name in arrays.files if name.endswith("stack/shares"))
+    assert fitted.tolist() != [1, 0]
+    more = ["training.start_from=runs/one", "hardware.mixed_precision=bfloat16"]
+    with told_to_stop(lambda callback: callback.progress.step == 1):
+        done = run_pipeline("train", "name=two", *settings, *more, cwd=tmp_path)
+    keras.config.set_dtype_policy("float32")  # of this process, which training has set
+    assert done.returncode == 130, done.stderr
+    with np.load(tmp_path / "runs/two/checkpoints/last.npz") as arrays:
+        assert next(arrays[name] for name in arrays.files if name.endswith("stack/shares")).tolist() == [1, 0]
 
 
 def test_the_stack_gives_the_better_part_the_larger_share():

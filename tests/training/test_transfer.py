@@ -107,6 +107,7 @@ def test_a_translator_takes_what_fits_and_says_what_does_not(folder):
         (["model.init_from=runs/lm", "model.is_bidirectional=true"], "has other values; set model.is_bidirectional=false"),
         (["model.init_from=runs/reversed_lm"], "model.is_reversed is false, but"),
         (["model.init_from=runs/lm", "model.last_units=0"], "set model.last_units=6"),
+        (["model.init_from=runs/lm", "model.layer_norm=true"], "set model.layer_norm=false"),
         (["model.init_from=runs/lm", "training.start_from=runs/lm"], "a model starts from one of the two"),
         (["training.unfreeze=[1,1]"], "training.unfreeze is [1, 1], 2 epochs, but training.epochs is 2; at least one epoch must train all"),
         (["training.unfreeze=[1,1,1,1]", "training.epochs=9"], "has 4 phases, but there are 2 recurrent layers"),
