@@ -27,7 +27,9 @@ TypingSession(OnDeviceModel(sys.argv[1], precision=sys.argv[2])).suggest("The ")
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--model", default="saved_models/next_word_litert", help="LiteRT export (default: %(default)s)")
+    options.add_argument(
+        "--model", default="saved_models/next_word_litert", help="LiteRT export (default: %(default)s)"
+    )
     options.add_argument("--text", type=Path, default=Path("README.md"), help="what is typed (default: %(default)s)")
     options.add_argument("--keys", type=int, default=3000, help="so many of its characters (default: %(default)s)")
     options.add_argument("--wait", type=float, default=60, help="longest wait for a quiet machine, in seconds")

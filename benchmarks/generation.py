@@ -52,7 +52,9 @@ def main() -> None:
         seconds["predict"] = [each * LENGTH / FEW for each in seconds["predict"]]
         title = f"{rows} text{'s' if rows > 1 else ''}"
         ratios[title] = {
-            name: timing.ratio(seconds, "tutorial's step", name) for name in rivals if name not in ("tutorial's step", "predict")
+            name: timing.ratio(seconds, "tutorial's step", name)
+            for name in rivals
+            if name not in ("tutorial's step", "predict")
         }
         rates = {name: rows * LENGTH / statistics.median(seconds[name]) for name in rivals}
         shown = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())

@@ -38,8 +38,12 @@ def main() -> None:
     order = np.random.default_rng(1).permutation(len(rows))
     shuffled = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     sorted_ = plan_batches(lengths, BATCH, seed=1, epoch=0)
-    print(f"{len(rows)} reviews, {lengths.mean():.0f} tokens on average, {np.quantile(lengths, 0.99):.0f} at the 99th percentile")
-    print(f"padding: {padding_waste(lengths, shuffled):.0%} of shuffled batches, {padding_waste(lengths, sorted_):.0%} of ours")
+    print(
+        f"{len(rows)} reviews, {lengths.mean():.0f} tokens on average, {np.quantile(lengths, 0.99):.0f} at the 99th percentile"
+    )
+    print(
+        f"padding: {padding_waste(lengths, shuffled):.0%} of shuffled batches, {padding_waste(lengths, sorted_):.0%} of ours"
+    )
     timing.wait_until_quiet(options.wait)
     rivals = {
         "keras": epoch(keras.layers.LSTM, keras.optimizers.Adam(), shuffled, rows, labels),
@@ -56,7 +60,9 @@ def main() -> None:
     for name, each in ratios.items():
         print(f"{name} {statistics.median(seconds[name]):.1f} s (ratio {each:.2f})")
     if options.plot:
-        timing.plot_ratios(options.plot, "Epochs over IMDB reviews, beside Keras's pipeline and layer", {"IMDB": ratios})
+        timing.plot_ratios(
+            options.plot, "Epochs over IMDB reviews, beside Keras's pipeline and layer", {"IMDB": ratios}
+        )
 
 
 def read_reviews(share: int) -> tuple[list[np.ndarray], np.ndarray]:

@@ -47,7 +47,9 @@ def make_model(settings: dict[str, Any]) -> torch.nn.Module:
         "lang_tags": [],
     }
     ids: dict[str, Any] = {"unk_id": 0, "pad_id": 1, "bos_id": 2, "eos_id": 3, "sep_id": None}
-    vocabulary = Vocabulary([str(number) for number in range(settings["vocab_size"] - 4)], SimpleNamespace(**names, **ids))
+    vocabulary = Vocabulary(
+        [str(number) for number in range(settings["vocab_size"] - 4)], SimpleNamespace(**names, **ids)
+    )
     embeddings = {"embedding_dim": settings["units"], "scale": False}
     shared: dict[str, Any] = {
         "type": "recurrent",
@@ -98,7 +100,14 @@ def decode(model: torch.nn.Module, batch: Batch, settings: dict[str, Any]) -> No
     model.eval()
     batch.sort_by_src_length()
     length = settings["max_length"]
-    search(model, batch, max_output_length=length, min_output_length=length, beam_size=settings["beam_size"], beam_alpha=1.0)
+    search(
+        model,
+        batch,
+        max_output_length=length,
+        min_output_length=length,
+        beam_size=settings["beam_size"],
+        beam_alpha=1.0,
+    )
 
 
 if __name__ == "__main__":

@@ -41,9 +41,13 @@ def main() -> None:
         found = []
         for name in ("keras", "ours"):
             command = [sys.executable, "-m", "benchmarks.layer_memory", str(number), name]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+            output = subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            ).stdout
             found.append(float(output.split()[-1]))
-        print(f"{shape}:  keras {found[0]:.0f} MB  ours {found[1]:.0f} MB (ratio {found[1] / found[0]:.2f})", flush=True)
+        print(
+            f"{shape}:  keras {found[0]:.0f} MB  ours {found[1]:.0f} MB (ratio {found[1] / found[0]:.2f})", flush=True
+        )
 
 
 def training_step(shape: layers.Shape, layer_class: type[keras.layers.Layer]) -> Callable[[int], Any]:

@@ -35,7 +35,11 @@ class Shape(NamedTuple):
 
     def __str__(self) -> str:
         kinds = {"both directions of": self.is_bidirectional, "masked": self.is_masked}
-        words = [*(kind for kind, holds in kinds.items() if holds), self.cell, f"{self.batch}, {self.time}, {self.features}, {self.units}"]
+        words = [
+            *(kind for kind, holds in kinds.items() if holds),
+            self.cell,
+            f"{self.batch}, {self.time}, {self.features}, {self.units}",
+        ]
         return " ".join(words) + (", inference" if self.is_inference else "")
 
 
@@ -93,12 +97,24 @@ def num_operations(shape: Shape) -> int:
     """Of the products alone: forward one with the inputs and one with the state, backward two of each, two operations a multiplication."""
     products = shape.features + (0 if shape.cell == "min_gru" else shape.units)
     passes = 1 if shape.is_inference else 3
-    return 2 * passes * (1 + shape.is_bidirectional) * shape.batch * shape.time * NUM_GATES[shape.cell] * shape.units * products
+    return (
+        2
+        * passes
+        * (1 + shape.is_bidirectional)
+        * shape.batch
+        * shape.time
+        * NUM_GATES[shape.cell]
+        * shape.units
+        * products
+    )
 
 
 def keras_run(shape: Shape, layer_class: type[keras.layers.Layer]) -> Callable[[], Any]:
     """A pass as a compiled function."""
-    layers = [layer_class(shape.units, go_backwards=back, return_sequences=True) for back in (False, True)[: 1 + shape.is_bidirectional]]
+    layers = [
+        layer_class(shape.units, go_backwards=back, return_sequences=True)
+        for back in (False, True)[: 1 + shape.is_bidirectional]
+    ]
     for layer in layers:
         layer.has_twin = shape.is_bidirectional
         layer.build((shape.batch, shape.time, shape.features))

@@ -36,7 +36,9 @@ def main() -> None:
             "keras": keras_step(vocab_size),
             "ours, exact": our_step(vocab_size, FusedAdam, softmax="full"),
             "ours, sampled": our_step(vocab_size, LazyAdam, softmax="sampled"),
-            "ours, adaptive": our_step(vocab_size, LazyAdam, softmax="adaptive", cutoffs=(2000, 10_000)[: 1 + (vocab_size > 10_000)]),
+            "ours, adaptive": our_step(
+                vocab_size, LazyAdam, softmax="adaptive", cutoffs=(2000, 10_000)[: 1 + (vocab_size > 10_000)]
+            ),
         }
         for kind in ("exact", "sampled"):
             softmax, optimizer = ("full", FusedAdam) if kind == "exact" else ("sampled", LazyAdam)
@@ -49,7 +51,8 @@ def main() -> None:
         words = f"{vocab_size} words"
         ratios[words] = {name: timing.ratio(seconds, "keras", name) for name in rivals if name != "keras"}
         line = "".join(
-            f"  {name} {1000 * statistics.median(seconds[name]):.0f} ms (ratio {each:.2f})" for name, each in ratios[words].items()
+            f"  {name} {1000 * statistics.median(seconds[name]):.0f} ms (ratio {each:.2f})"
+            for name, each in ratios[words].items()
         )
         print(f"{words}:  keras {1000 * statistics.median(seconds['keras']):.0f} ms{line}", flush=True)
     if options.plot:
@@ -100,7 +103,11 @@ def our_step(vocab_size: int, optimizer: type[keras.optimizers.Optimizer], **hea
 
 
 def _step(
-    vocab_size: int, layers: list[keras.layers.Layer], weights: list[keras.Variable], loss: Callable[..., tf.Tensor], optimizer: Any
+    vocab_size: int,
+    layers: list[keras.layers.Layer],
+    weights: list[keras.Variable],
+    loss: Callable[..., tf.Tensor],
+    optimizer: Any,
 ) -> Callable[[], Any]:
     inputs, targets = batch(vocab_size)
     loss(inputs, targets)

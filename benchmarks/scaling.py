@@ -31,7 +31,13 @@ from nlp_rnn.cli.launch import run_workers, shares_of_cores
 ROWS, WORDS, TIME = 32, 20_000, 100
 MACHINES = (2, 8, 64)
 SIZES = (2**10, 2**20, 2**23, 2**26)  # bytes of a sum
-SETTINGS = ["model.cell=gru", "model.units=64", "model.embedding_dim=64", "model.is_bidirectional=false", "model.fast=on"]
+SETTINGS = [
+    "model.cell=gru",
+    "model.units=64",
+    "model.embedding_dim=64",
+    "model.is_bidirectional=false",
+    "model.fast=on",
+]
 WARM_UP = 8
 
 
@@ -42,7 +48,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--latency", type=float, help="of your network, seconds a message")
     parser.add_argument("--bandwidth", type=float, help="of your network, bytes a second")
-    parser.add_argument("--worker", metavar="FILE", help="used by the benchmark itself: a process that trains, and writes to FILE")
+    parser.add_argument(
+        "--worker", metavar="FILE", help="used by the benchmark itself: a process that trains, and writes to FILE"
+    )
     parser.add_argument("--alone", action="store_true", help="used by the benchmark itself")
     options = parser.parse_args()
     if options.worker:
@@ -148,11 +156,16 @@ def timing_of(call: Callable[[], Any], count: int) -> list[float]:
 def describe_model(two: dict[str, Any], one: dict[str, Any], latency: float | None, bandwidth: float | None) -> None:
     """Prints the constants and what they give for more machines."""
     sums = {int(size): seconds for size, seconds in two["sums"].items()}
-    print("a sum over 2 processes: " + ", ".join(f"{size / 2**20:.3g} MiB {1000 * seconds:.2f} ms" for size, seconds in sums.items()))
+    print(
+        "a sum over 2 processes: "
+        + ", ".join(f"{size / 2**20:.3g} MiB {1000 * seconds:.2f} ms" for size, seconds in sums.items())
+    )
     # Of two processes the ring has 2 messages of half the bytes.
     a = latency if latency is not None else min(sums.values()) / 2
     b = bandwidth if bandwidth is not None else max(sums) / (sums[max(sums)] - min(sums.values()))
-    print(f"constants: {1e6 * a:.0f} microseconds a message, {b / 1e9:.2f} GB/s, {1000 * one['step']:.1f} ms of computing a step\n")
+    print(
+        f"constants: {1e6 * a:.0f} microseconds a message, {b / 1e9:.2f} GB/s, {1000 * one['step']:.1f} ms of computing a step\n"
+    )
     print(f"{'gradients':<24}" + "".join(f"{f'{count} machines':>22}" for count in MACHINES))
     for name, size in (("this model", two["bytes"]), ("1 MiB", 2**20), ("64 MiB", 2**26)):
         row = []

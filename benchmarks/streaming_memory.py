@@ -30,7 +30,9 @@ def main() -> None:
     for small, large in zip(*found, strict=True):
         print(json.dumps(small))
         print(json.dumps(large))
-        sizes = f"{large['peak_mb']} MB for {large['megabytes']} MB of text, {small['peak_mb']} MB for a hundredth of it"
+        sizes = (
+            f"{large['peak_mb']} MB for {large['megabytes']} MB of text, {small['peak_mb']} MB for a hundredth of it"
+        )
         print(f"{large['what']}: peak resident memory {sizes}")
 
 

@@ -46,7 +46,9 @@ def busy_share(seconds: float = 1.0) -> float:
     return 1 - (idle_after - idle_before) / max(1, all_after - all_before)
 
 
-def interleave(rivals: Mapping[str, Callable[[], Any]], rounds: int, *, warm_up: int = 2, lead_in: bool = False) -> dict[str, list[float]]:
+def interleave(
+    rivals: Mapping[str, Callable[[], Any]], rounds: int, *, warm_up: int = 2, lead_in: bool = False
+) -> dict[str, list[float]]:
     """Seconds of each rival's runs; every round runs all of them, one after the other.
 
     Args:

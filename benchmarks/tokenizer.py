@@ -81,7 +81,12 @@ def bulk(function: Callable[[Any], Any], texts: list[str]) -> Callable[[], None]
     """A function that tokenises all texts once, in a tf.data pipeline where the function is a graph."""
     if not hasattr(function, "get_concrete_function"):
         return lambda: function(texts)
-    dataset = tf.data.Dataset.from_tensor_slices(texts).batch(BATCH_SIZE).map(function, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+    dataset = (
+        tf.data.Dataset.from_tensor_slices(texts)
+        .batch(BATCH_SIZE)
+        .map(function, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(2)
+    )
 
     def run() -> None:
         for _ in dataset:
@@ -102,14 +107,20 @@ def single(function: Callable[[Any], Any], calls: int = 50) -> Callable[[], None
     return run
 
 
-def report(title: str, runs: dict[str, Callable[[], None]], rounds: int, num_texts: int, megabytes: float) -> dict[str, float]:
+def report(
+    title: str, runs: dict[str, Callable[[], None]], rounds: int, num_texts: int, megabytes: float
+) -> dict[str, float]:
     """Interleaves the runs and prints medians, the ratios beside tensorflow-text's."""
     seconds = timing.interleave(runs, rounds, warm_up=1)
     ratios = {name: timing.ratio(seconds, "tensorflow-text", name) for name in runs}
     print(f"\n{title}: median of {rounds} rounds; ratio > 1: faster than tensorflow-text")
     for name, each in seconds.items():
         median = statistics.median(each) / getattr(runs[name], "calls", 1)
-        amount = f"{num_texts / median:>9,.0f} texts/s {megabytes / median:6.1f} MB/s" if megabytes else f"{1000 * median:8.3f} ms"
+        amount = (
+            f"{num_texts / median:>9,.0f} texts/s {megabytes / median:6.1f} MB/s"
+            if megabytes
+            else f"{1000 * median:8.3f} ms"
+        )
         print(f"  {name:32} {amount}   ratio {ratios[name]:5.2f}")
     return ratios
 

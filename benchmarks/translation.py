@@ -37,12 +37,22 @@ def main() -> None:
     """Measures training and decoding and prints a line for each."""
     parser = timing.parser(__doc__, rounds=5)
     parser.add_argument(
-        "--joeynmt", metavar="PYTHON", help="the interpreter of an environment with JoeyNMT; without it ours alone is timed"
+        "--joeynmt",
+        metavar="PYTHON",
+        help="the interpreter of an environment with JoeyNMT; without it ours alone is timed",
     )
     options = parser.parse_args()
     timing.wait_until_quiet(options.wait)
-    data = ["data.source=multi30k"] if os.environ.get("NLP_RNN_DATA") else ["data.source=cldr", "tokenizer.vocab_size=700"]
-    settings = ["tokenizer.vocab_size=6000", "model.cell=lstm", f"model.units={UNITS}", f"model.embedding_dim={UNITS}", *data]
+    data = (
+        ["data.source=multi30k"] if os.environ.get("NLP_RNN_DATA") else ["data.source=cldr", "tokenizer.vocab_size=700"]
+    )
+    settings = [
+        "tokenizer.vocab_size=6000",
+        "model.cell=lstm",
+        f"model.units={UNITS}",
+        f"model.embedding_dim={UNITS}",
+        *data,
+    ]
     config = load_config(None, settings, task="translation")
     batches, sources, vocab_size = read(config)
     num_tokens = sum(int((target != 0).sum()) for _, target in batches)
@@ -55,7 +65,11 @@ def main() -> None:
         print(f"{name}: {model.count_params():,} parameters", flush=True)
         rivals["train"][name], rivals["decode"][name] = training(model, config, batches), decoding(model, sources)
     with tempfile.TemporaryDirectory() as folder:
-        child = start(options.joeynmt, Path(folder) / "batches.npz", batches, sources, vocab_size) if options.joeynmt else None
+        child = (
+            start(options.joeynmt, Path(folder) / "batches.npz", batches, sources, vocab_size)
+            if options.joeynmt
+            else None
+        )
         if child:
             for what, each in rivals.items():
                 each["joeynmt"] = asking(child, what)
@@ -103,7 +117,9 @@ def decoding(model: Any, sources: np.ndarray) -> Callable[[], Any]:
     @tf.function(autograph=False)
     def search(source_ids: tf.Tensor) -> tf.Tensor:
         encoded = model.encode(source_ids)
-        repeated = encoded._replace(**{name: tf.repeat(getattr(encoded, name), BEAM, axis=0) for name in ("memory", "keys", "mask")})
+        repeated = encoded._replace(
+            **{name: tf.repeat(getattr(encoded, name), BEAM, axis=0) for name in ("memory", "keys", "mask")}
+        )
 
         def step(ids: tf.Tensor, states: Any) -> Any:
             hidden, after, weights = model.advance(ids, states, repeated)
@@ -111,7 +127,9 @@ def decoding(model: Any, sources: np.ndarray) -> Callable[[], Any]:
 
         rows = tf.shape(source_ids)[0]
         lengths, zeros = tf.fill([rows], LENGTH), tf.zeros([rows])
-        wanted = Search(tf.constant(BEAM), lengths, lengths, zeros + 1, zeros, tf.constant(0), tf.zeros([rows, 0], tf.int32))
+        wanted = Search(
+            tf.constant(BEAM), lengths, lengths, zeros + 1, zeros, tf.constant(0), tf.zeros([rows, 0], tf.int32)
+        )
         return beam_search(step, encoded.states, encoded.mask, wanted).ids
 
     ids = tf.constant(sources)

@@ -127,7 +127,11 @@ class Model:
     def tokenize(self, text: Text) -> Tokens:
         """The text's pieces and ids."""
         answer = {name: value.numpy()[0] for name, value in self.signatures.tokenize(_strings([text])).items()}
-        return Tokens([piece.decode("utf-8") for piece in answer["tokens"]], answer["token_ids"].tolist(), answer["text"].decode("utf-8"))
+        return Tokens(
+            [piece.decode("utf-8") for piece in answer["tokens"]],
+            answer["token_ids"].tolist(),
+            answer["text"].decode("utf-8"),
+        )
 
 
 class TextClassifier(Model):
@@ -159,7 +163,8 @@ class TextClassifier(Model):
         answer = {name: value.numpy() for name, value in self.signatures.classify(_strings(texts)).items()}
         rows = zip(answer["label"], answer["probabilities"], strict=True)
         return [
-            Prediction(label.decode("utf-8"), float(row.max()), dict(zip(self.labels, map(float, row), strict=True))) for label, row in rows
+            Prediction(label.decode("utf-8"), float(row.max()), dict(zip(self.labels, map(float, row), strict=True)))
+            for label, row in rows
         ]
 
 
@@ -170,13 +175,17 @@ class NextWordModel(Model):
         """The likeliest words after a text that ends in a space, else the likeliest completions of its last word."""
         return next(self.suggest_all([text], count, allow_profanity))
 
-    def suggest_all(self, texts: Iterable[Text], count: int = 5, allow_profanity: bool = False) -> Iterator[list[Suggestion]]:
+    def suggest_all(
+        self, texts: Iterable[Text], count: int = 5, allow_profanity: bool = False
+    ) -> Iterator[list[Suggestion]]:
         """`suggest` for each text; the texts are read as they are needed."""
         import tensorflow as tf
 
         for batch in _batches(texts, 64):
             counts, allowed = tf.fill([len(batch)], count), tf.fill([len(batch)], allow_profanity)
-            answer = {name: value.numpy() for name, value in self.signatures.suggest(_strings(batch), counts, allowed).items()}
+            answer = {
+                name: value.numpy() for name, value in self.signatures.suggest(_strings(batch), counts, allowed).items()
+            }
             for words, probabilities in zip(answer["words"], answer["probabilities"], strict=True):
                 pairs = zip(words, probabilities, strict=True)
                 yield [Suggestion(word.decode("utf-8"), float(share)) for word, share in pairs if word]
@@ -280,7 +289,9 @@ def load(model: str | os.PathLike[str], task: str | None = None) -> Any:
     from nlp_rnn.export import saved_model
 
     exported = saved_model.load_model(path, task)
-    return _MODELS[TASKS[exported.config.task].answers](exported.loaded, exported.config, exported.path, exported.labels)
+    return _MODELS[TASKS[exported.config.task].answers](
+        exported.loaded, exported.config, exported.path, exported.labels
+    )
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
@@ -298,9 +309,17 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         for folder in folders:
             if (folder / name).is_dir():
                 return folder / name
-    there = sorted({entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir() if entry.is_dir()})
-    known = f"models there: {', '.join(there)}" if there else "there are none yet: train and export one, or set NLP_RNN_MODELS"
-    raise ConfigError(f"the model is {name}, but there is no such folder, nor one in {', '.join(map(str, folders))}; {known}")
+    there = sorted(
+        {entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir() if entry.is_dir()}
+    )
+    known = (
+        f"models there: {', '.join(there)}"
+        if there
+        else "there are none yet: train and export one, or set NLP_RNN_MODELS"
+    )
+    raise ConfigError(
+        f"the model is {name}, but there is no such folder, nor one in {', '.join(map(str, folders))}; {known}"
+    )
 
 
 # --- training ----------------------------------------------------------------------------------------------------------
@@ -371,7 +390,9 @@ class Run:
         return run_directory.Run(self.path, self.config)
 
 
-def train(config: str | os.PathLike[str] | Config, settings: Mapping[str, Any] | None = None, task: str | None = None) -> Run:
+def train(
+    config: str | os.PathLike[str] | Config, settings: Mapping[str, Any] | None = None, task: str | None = None
+) -> Run:
     """Trains a model, or resumes the unfinished run of the same settings.
 
     Args:
@@ -405,7 +426,9 @@ def run_training(config: Config) -> "Trained":
     if trained.probabilities is not None:
         from nlp_rnn.evaluation.metrics import classification_metrics
 
-        trained.run.write_metrics(validation=classification_metrics(trained.probabilities, trained.inputs.validation.labels))
+        trained.run.write_metrics(
+            validation=classification_metrics(trained.probabilities, trained.inputs.validation.labels)
+        )
     return trained
 
 

@@ -164,7 +164,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise _explained(path, error.errno, error.strerror or str(error)) from error
     except Exception as error:
         # TensorFlow's file system raises its own classes: the text is what they share with OSError.
-        number = next((n for n in (errno.ENOSPC, errno.EACCES, errno.EROFS) if os.strerror(n).lower() in str(error).lower()), None)
+        number = next(
+            (n for n in (errno.ENOSPC, errno.EACCES, errno.EROFS) if os.strerror(n).lower() in str(error).lower()), None
+        )
         if number is None:
             raise
         raise _explained(path, number, os.strerror(number)) from error

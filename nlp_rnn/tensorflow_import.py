@@ -30,7 +30,9 @@ def import_tensorflow(set_up: Callable[[], Any] | None = None) -> Any:
       ConfigError: if Keras is to compute on another backend.
     """
     if keras_backend() != "tensorflow":
-        raise ConfigError("KERAS_BACKEND is jax, on which models are trained from prepared ids; unset it for everything else")
+        raise ConfigError(
+            "KERAS_BACKEND is jax, on which models are trained from prepared ids; unset it for everything else"
+        )
     if "tensorflow" in sys.modules:
         return set_up() if set_up else None
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
@@ -52,9 +54,13 @@ def keras_backend() -> str:
     Raises:
       ConfigError: if it asks for something else.
     """
-    name = os.environ.setdefault("KERAS_BACKEND", "tensorflow") or "tensorflow"  # set, so that no keras.json says otherwise
+    name = (
+        os.environ.setdefault("KERAS_BACKEND", "tensorflow") or "tensorflow"
+    )  # set, so that no keras.json says otherwise
     if name not in ("tensorflow", "jax"):
-        raise ConfigError(f"the environment's KERAS_BACKEND is {name!r}, but must be tensorflow or jax; unset it for tensorflow")
+        raise ConfigError(
+            f"the environment's KERAS_BACKEND is {name!r}, but must be tensorflow or jax; unset it for tensorflow"
+        )
     return name
 
 

@@ -14,7 +14,9 @@ def main() -> int:
     """Runs the pipeline that the first argument names."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print(f"usage: nlp-rnn TASK VERB ...\n\n  tasks: {', '.join(TASKS)}\n")
-        print("nlp-rnn TASK --help tells more; so does --help of nlp-rnn launch, nlp-rnn records and nlp-rnn serve-inputs.")
+        print(
+            "nlp-rnn TASK --help tells more; so does --help of nlp-rnn launch, nlp-rnn records and nlp-rnn serve-inputs."
+        )
         return 0
     if sys.argv[1] == "launch":
         return cli.guarded(lambda: launch.main(sys.argv[2:], TASKS))

@@ -22,7 +22,9 @@ def train(config: Config) -> cli.Result:
     trained = api.run_training(config)
     run, nats = trained.run, trained.best
     text = f"validation: {nats:.4f} nats a character (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
-    return cli.Result({"run": str(run.path), **trained.summary, "validation_nats": nats}, f"{text}\ncurves: {run.path}/curves.png")
+    return cli.Result(
+        {"run": str(run.path), **trained.summary, "validation_nats": nats}, f"{text}\ncurves: {run.path}/curves.png"
+    )
 
 
 def prepare(config: Config) -> cli.Result:
@@ -73,7 +75,8 @@ def explain(options: Namespace) -> cli.Result:
     from nlp_rnn.visualization import attributions
 
     found = {
-        name: value.numpy()[0] for name, value in loaded.explain(tf.constant([options.text[0].encode("utf-8", "surrogateescape")])).items()
+        name: value.numpy()[0]
+        for name, value in loaded.explain(tf.constant([options.text[0].encode("utf-8", "surrogateescape")])).items()
     }
     characters, activations = [token.decode("utf-8") for token in found["tokens"]], found["activations"]
     if not characters:

@@ -41,9 +41,13 @@ def evaluate(options: Namespace) -> cli.Result:
 
     if options.model:
         if options.baseline or options.adapt:
-            raise ConfigError("--baseline and --adapt are for --run: the n-gram and the cache are measured with the run's weights")
+            raise ConfigError(
+                "--baseline and --adapt are for --run: the n-gram and the cache are measured with the run's weights"
+            )
         device = litert_model.OnDeviceModel(options.model, precision=options.precision)
-        config = cli.config_of(load_config(device.path / "config.yaml", task=TASK), device.path / "config.yaml", options.settings)
+        config = cli.config_of(
+            load_config(device.path / "config.yaml", task=TASK), device.path / "config.yaml", options.settings
+        )
         facts = language_evaluation.evaluate_device(device, config, options.split)
         return cli.Result(facts, language_evaluation.describe(facts))
     run = run_directory.load_run(Path(options.run), TASK)
@@ -65,7 +69,9 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
     for texts in cli.input_texts(options):
         for text, words in zip(texts, model.suggest_all(texts, options.count, options.profanity), strict=True):
             facts = {"text": text.decode("utf-8", "replace"), "words": [asdict(each) for each in words]}
-            yield cli.Result(facts, "   ".join(f"{each.word} {each.probability:.4f}" for each in words) + f"\t{facts['text']}")
+            yield cli.Result(
+                facts, "   ".join(f"{each.word} {each.probability:.4f}" for each in words) + f"\t{facts['text']}"
+            )
 
 
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:
@@ -79,7 +85,9 @@ def console(options: Namespace) -> Iterator[cli.Result]:
     from nlp_rnn.ondevice.typing_session import TypingSession
 
     model = litert_model.OnDeviceModel(options.model, precision=options.precision)
-    session = TypingSession(model, count=options.count, adapts=options.learn or bool(options.memory), allows_profanity=options.profanity)
+    session = TypingSession(
+        model, count=options.count, adapts=options.learn or bool(options.memory), allows_profanity=options.profanity
+    )
     if options.memory:
         session.memory.load(Path(options.memory))
     if sys.stdin.isatty() and not options.json:
@@ -93,21 +101,38 @@ def console(options: Namespace) -> Iterator[cli.Result]:
 def add_options(parser: cli.Parser, verb: str) -> None:
     """The options of the keyboard."""
     if verb == "evaluate":
-        parser.source.add_argument("--model", metavar="DIR", help="LiteRT export, such as saved_models/next_word_litert")
+        parser.source.add_argument(
+            "--model", metavar="DIR", help="LiteRT export, such as saved_models/next_word_litert"
+        )
         parser.add_argument("--baseline", action="store_true", help="also train and score an n-gram model")
-        parser.add_argument("--adapt", action="store_true", help="also score the model with a cache of the previous words")
+        parser.add_argument(
+            "--adapt", action="store_true", help="also score the model with a cache of the previous words"
+        )
     if verb == "console":
-        parser.add_argument("--model", metavar="DIR", required=True, help="LiteRT export, such as saved_models/next_word_litert")
+        parser.add_argument(
+            "--model", metavar="DIR", required=True, help="LiteRT export, such as saved_models/next_word_litert"
+        )
         parser.add_argument("--learn", action="store_true", help="adapt to what you type")
         parser.add_argument("--memory", metavar="FILE", default="", help="restore what /save kept; implies --learn")
-        parser.add_argument("--history", metavar="FILE", default="", help="keep the lines for the next session's arrow keys")
+        parser.add_argument(
+            "--history", metavar="FILE", default="", help="keep the lines for the next session's arrow keys"
+        )
     if verb in ("evaluate", "console"):
-        parser.add_argument("--precision", choices=("int8", "float"), default="int8", help="of --model (default: %(default)s)")
+        parser.add_argument(
+            "--precision", choices=("int8", "float"), default="int8", help="of --model (default: %(default)s)"
+        )
     if verb in ("predict", "console"):
-        parser.add_argument("--count", type=cli.positive, default=5, metavar="N", help="words to suggest (default: %(default)s)")
+        parser.add_argument(
+            "--count", type=cli.positive, default=5, metavar="N", help="words to suggest (default: %(default)s)"
+        )
         parser.add_argument("--profanity", action="store_true", help="suggest profanity too")
     if verb == "export":
-        parser.add_argument("--format", choices=("savedmodel", "litert"), default="savedmodel", help="litert: for phones and the console")
+        parser.add_argument(
+            "--format",
+            choices=("savedmodel", "litert"),
+            default="savedmodel",
+            help="litert: for phones and the console",
+        )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ def train(config: Config) -> cli.Result:
     trained = api.run_training(config)
     run, nats = trained.run, trained.best
     text = f"validation: {nats:.4f} nats a token (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
-    return cli.Result({"run": str(run.path), **trained.summary, "validation_nats": nats}, f"{text}\ncurves: {run.path}/curves.png")
+    return cli.Result(
+        {"run": str(run.path), **trained.summary, "validation_nats": nats}, f"{text}\ncurves: {run.path}/curves.png"
+    )
 
 
 def prepare(config: Config) -> cli.Result:
@@ -38,7 +40,9 @@ def evaluate(options: Namespace) -> cli.Result:
     found = [run_directory.load_run(Path(path), TASK) for path in options.run]
     config = cli.config_of(found[0].config, found[0].path / "config.yaml", options.settings)
     facts = translation_evaluation.evaluate_runs(
-        [run_directory.Run(found[0].path, config), *found[1:]], options.split, **cli.settings_of(SearchSettings, options)
+        [run_directory.Run(found[0].path, config), *found[1:]],
+        options.split,
+        **cli.settings_of(SearchSettings, options),
     )
     text = f"{translation_evaluation.describe(facts)}\n\ntranslations: {found[0].path}/translations_{options.split}.txt"
     return cli.Result(facts, text)
@@ -87,12 +91,16 @@ def add_options(parser: cli.Parser, verb: str) -> None:
     if verb == "predict":
         cli.add_settings(parser, SearchSettings)
         count = cli.between(int, 1, 100, "a whole number from 1 to 100")
-        parser.add_argument("--n-best", type=count, default=1, metavar="N", help="translations to show (default: %(default)s)")
+        parser.add_argument(
+            "--n-best", type=count, default=1, metavar="N", help="translations to show (default: %(default)s)"
+        )
     if verb == "evaluate":
         cli.add_settings(parser, SearchSettings, "beam_size", "length_penalty")
     if verb == "explain":
         parser.add_argument("--html", metavar="FILE", help="write a page")
-        parser.add_argument("--translation", default="", metavar="TEXT", help="explain this one (default: the best found)")
+        parser.add_argument(
+            "--translation", default="", metavar="TEXT", help="explain this one (default: the best found)"
+        )
 
 
 if __name__ == "__main__":

@@ -86,7 +86,9 @@ def run_pipeline(
 def spawn_pipeline(*arguments: object, cwd: Path, task: str = "sentiment") -> subprocess.CompletedProcess[str]:
     """As `run_pipeline`, but in a new process."""
     command = [sys.executable, "-m", f"pipelines.{task}", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=pipeline_environment(cwd), capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, cwd=cwd, env=pipeline_environment(cwd), capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def pipeline_environment(cwd: Path) -> dict[str, str]:
@@ -196,7 +198,12 @@ def make_pairs(count: int, seed: int) -> list[tuple[str, str]]:
     while len(found) < count:
         person = [generator.choice(words) for words in (("the", "an"), ("old", "young"), ("king", "cook", "child"))]
         thing = [generator.choice(words) for words in (("the", "an"), ("green", "long"), ("garden", "river", "song"))]
-        words = [*person, generator.choice(("sees", "hears", "likes")), *thing, generator.choice(("today", "often", "never"))]
+        words = [
+            *person,
+            generator.choice(("sees", "hears", "likes")),
+            *thing,
+            generator.choice(("today", "often", "never")),
+        ]
         found[" ".join(words)] = " ".join(GERMAN[word] for word in [words[-1], *words[:-1]])
     return list(found.items())
 
@@ -216,7 +223,16 @@ def translation_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model.dropout=0", "training.batch_size=16", "training.epochs=12", "training.learning_rate=0.01", "training.label_smoothing=0",
     ]  # fmt: skip
     ask("train", "name=small", *settings, cwd=folder, task="translation")
-    ask("train", "name=other", "seed=2", "model.num_layers=2", "model.fast=off", *settings, cwd=folder, task="translation")
+    ask(
+        "train",
+        "name=other",
+        "seed=2",
+        "model.num_layers=2",
+        "model.fast=off",
+        *settings,
+        cwd=folder,
+        task="translation",
+    )
     ask("export", "--run", "runs/small", cwd=folder, task="translation")
     return folder
 

@@ -92,7 +92,9 @@ def test_a_run_answers_as_its_export_does(trained, next_word_trained, characters
     assert [each.word for each in one] == [each.word for each in other]
     assert one[0].probability == pytest.approx(other[0].probability, abs=1e-5)
     inside(characters_trained)
-    one, other = (nlp_rnn.load(name).generate("The cat", max_length=30, seed=3).text for name in ("runs/small", "char_generation"))
+    one, other = (
+        nlp_rnn.load(name).generate("The cat", max_length=30, seed=3).text for name in ("runs/small", "char_generation")
+    )
     assert one == other
 
 
@@ -137,7 +139,10 @@ def test_a_run_is_trained_evaluated_and_exported(reviews, tmp_path, inside):
     inside(tmp_path)
     Path("mine.yaml").write_text("data: {source: csv, test_fraction: 0.2}\n", encoding="utf-8")
     settings = dict(each.split("=", 1) for each in SMALL)
-    settings = {key: json.loads(value) for key, value in settings.items()} | {"data.train": str(reviews), "training.epochs": 6}
+    settings = {key: json.loads(value) for key, value in settings.items()} | {
+        "data.train": str(reviews),
+        "training.epochs": 6,
+    }
     run = nlp_rnn.train("mine.yaml", settings)
     assert isinstance(run, nlp_rnn.Run)
     assert (run.path, run.config.training.epochs, run.config.name) == (Path("runs/mine"), 6, "mine")
@@ -178,7 +183,9 @@ def test_mistakes_are_exceptions_with_the_messages_of_the_command_line(inside, t
 
 def test_models_are_found_by_name(trained, inside, tmp_path, monkeypatch):
     inside(tmp_path)
-    with pytest.raises(nlp_rnn.ConfigError, match=r"the model is absent, but there is no such folder, nor one in saved_models"):
+    with pytest.raises(
+        nlp_rnn.ConfigError, match=r"the model is absent, but there is no such folder, nor one in saved_models"
+    ):
         nlp_rnn.load("absent")
     monkeypatch.setenv("NLP_RNN_MODELS", str(trained / "saved_models"))
     assert nlp_rnn.load("sentiment").path == trained / "saved_models" / "sentiment" / "1"
@@ -221,7 +228,10 @@ def hub(trained, tmp_path, monkeypatch):
                 body = json.dumps({"_id": "1", "id": "team/reviews", "sha": commit, "siblings": siblings}).encode()
                 headers["Content-Type"] = "application/json"
             elif self.path.startswith("/api/models/team/reviews/tree/"):
-                files = [{"type": "file", "path": name, "size": (folder / name).stat().st_size, "oid": "0" * 40} for name in names]
+                files = [
+                    {"type": "file", "path": name, "size": (folder / name).stat().st_size, "oid": "0" * 40}
+                    for name in names
+                ]
                 body = json.dumps(files).encode()
                 headers["Content-Type"] = "application/json"
             elif self.path.startswith(f"/team/reviews/resolve/{commit}/"):
@@ -242,14 +252,25 @@ def hub(trained, tmp_path, monkeypatch):
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"}
+    environment = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HOME": str(tmp_path / "hub"),
+        "HF_HUB_DISABLE_XET": "1",
+    }
     yield types.SimpleNamespace(asked=asked, environment=environment)
     server.shutdown()
 
 
 def answer_of(code, environment):
     """What a new process prints: the hub's library reads its environment when it is imported."""
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return done.stdout.strip(), done.stderr
 
 

@@ -19,7 +19,11 @@ import yaml
 from tests.conftest import ROOT, SMALL, ask, run_pipeline, write_csv
 
 # The commands of results.md train for hours.
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(set((ROOT / "docs").glob("*.md")) - {ROOT / "docs" / "results.md"})]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(set((ROOT / "docs").glob("*.md")) - {ROOT / "docs" / "results.md"}),
+]
 BLOCK = re.compile(r"(?P<before>[^\n]*)\n```(?P<language>sh|python)\n(?P<text>.*?)```", re.DOTALL)
 WORDS = ["the", "film", "was", "good", "bad", "great", "dull", "story", "with", "actors"]
 
@@ -141,6 +145,13 @@ def test_the_readme_is_short_and_its_links_lead_somewhere():
 def test_every_command_has_help_without_tensorflow():
     code = "import sys; from pipelines import __main__; sys.argv = ['nlp-rnn', *sys.argv[1:]]; status = __main__.main(); " \
            "sys.exit(status or 'tensorflow' in sys.modules)"  # fmt: skip
-    for arguments in (["--help"], ["translation", "--help"], ["translation", "predict", "--help"], ["records", "--help"]):
-        done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    for arguments in (
+        ["--help"],
+        ["translation", "--help"],
+        ["translation", "predict", "--help"],
+        ["records", "--help"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        )
         assert (done.returncode, done.stdout[:5]) == (0, "usage"), arguments

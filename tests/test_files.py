@@ -61,7 +61,9 @@ def test_other_errors_are_not_taken_for_a_full_disk(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small tmpfs needs Linux and root")
 def test_a_really_full_disk_leaves_nothing_half_written(tmp_path):
     """A checkpoint larger than the tmpfs it is written to, beside one that fits."""
-    probe = subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "none", str(tmp_path)], capture_output=True, check=False)
+    probe = subprocess.run(
+        ["unshare", "--mount", "mount", "-t", "tmpfs", "none", str(tmp_path)], capture_output=True, check=False
+    )
     if probe.returncode:
         pytest.skip("this sandbox does not allow mounts")
     code = f"""
@@ -77,7 +79,9 @@ except ConfigError as error:
     print(error)
 print(sorted(entry.name for entry in folder.iterdir()))
 """
-    script = f"mount -t tmpfs -o size=96k none {tmp_path} && exec {sys.executable} -c '{code.replace(chr(39), chr(34))}'"
+    script = (
+        f"mount -t tmpfs -o size=96k none {tmp_path} && exec {sys.executable} -c '{code.replace(chr(39), chr(34))}'"
+    )
     done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == [
         f"{tmp_path}/last.npz: cannot be written (No space left on device); nothing half-written was left: "

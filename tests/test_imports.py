@@ -106,7 +106,14 @@ def test_layers_and_models_are_plain_keras(path):
 
 @pytest.mark.parametrize(
     "module",
-    ["nlp_rnn", "nlp_rnn.config.loading", "nlp_rnn.cli.main", "nlp_rnn.ondevice.console", "nlp_rnn.data.corpus", "pipelines.__main__"],
+    [
+        "nlp_rnn",
+        "nlp_rnn.config.loading",
+        "nlp_rnn.cli.main",
+        "nlp_rnn.ondevice.console",
+        "nlp_rnn.data.corpus",
+        "pipelines.__main__",
+    ],
 )
 def test_what_answers_at_once_does_not_import_tensorflow(module):
     code = f"import sys, {module}; sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'matplotlib')))"

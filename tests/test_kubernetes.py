@@ -43,9 +43,16 @@ def test_every_pod_finds_its_place_in_the_cluster() -> None:
     assert "printf" in script
     environment = {"WORKERS": str(count), "JOB_COMPLETION_INDEX": "3", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
-        [*container["command"], script + 'printf %s "$TF_CONFIG"'], env=environment, capture_output=True, text=True, check=True
+        [*container["command"], script + 'printf %s "$TF_CONFIG"'],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found = parse_cluster(done.stdout)
     assert found.index == 3
-    assert found.addresses[0] == f"{job['metadata']['name']}-0.{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+    assert (
+        found.addresses[0]
+        == f"{job['metadata']['name']}-0.{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+    )
     assert len(found.addresses) == count

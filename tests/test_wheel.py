@@ -27,7 +27,11 @@ def built(tmp_path_factory):
             (folder / "source" / name).write_bytes((ROOT / name).read_bytes())
     for kind in ("build_wheel", "build_sdist"):
         done = subprocess.run(
-            [sys.executable, "-c", BUILD, kind, str(folder)], cwd=folder / "source", capture_output=True, text=True, check=False
+            [sys.executable, "-c", BUILD, kind, str(folder)],
+            cwd=folder / "source",
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
@@ -38,9 +42,18 @@ def built(tmp_path_factory):
 
 
 def run(built, tmp_path, *arguments):
-    environment = os.environ | {"PYTHONPATH": str(built / "installed"), "NLP_RNN_CACHE": str(tmp_path / "cache"), "PYTHONSAFEPATH": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(built / "installed"),
+        "NLP_RNN_CACHE": str(tmp_path / "cache"),
+        "PYTHONSAFEPATH": "1",
+    }
     done = subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *map(str, arguments)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -51,7 +64,9 @@ def test_the_wheel_holds_every_module_and_file_of_the_packages(built):
                 if path.suffix in (".py", ".md", ".typed")}  # fmt: skip
     there = {str(path.relative_to(built / "installed")) for path in (built / "installed").rglob("*")}
     assert expected <= there
-    assert {path.name for path in (ROOT / "configs").glob("*.yaml")} == {path.name for path in (built / "installed/share").rglob("*.yaml")}
+    assert {path.name for path in (ROOT / "configs").glob("*.yaml")} == {
+        path.name for path in (built / "installed/share").rglob("*.yaml")
+    }
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert expected <= names
@@ -59,7 +74,9 @@ def test_the_wheel_holds_every_module_and_file_of_the_packages(built):
 
 
 def test_the_wheel_works_in_an_empty_folder(built, tmp_path, next_word_trained, reviews):
-    assert run(built, tmp_path, "-c", "import nlp_rnn; print(nlp_rnn.__file__)").strip() == str(built / "installed/nlp_rnn/__init__.py")
+    assert run(built, tmp_path, "-c", "import nlp_rnn; print(nlp_rnn.__file__)").strip() == str(
+        built / "installed/nlp_rnn/__init__.py"
+    )
     assert "tasks: sentiment" in run(built, tmp_path, "-m", "pipelines", "--help")
     settings = [*SMALL, "data.source=csv", f"data.train={reviews}", "data.split=hash"]
     run(built, tmp_path, "-m", "pipelines", "sentiment", "train", "--config", "sentiment_smoke", "name=mine", *settings)
@@ -67,5 +84,16 @@ def test_the_wheel_works_in_an_empty_folder(built, tmp_path, next_word_trained, 
     code = "import nlp_rnn; print(nlp_rnn.load('sentiment')('a great film').label)"
     assert run(built, tmp_path, "-c", code).strip() in ("pos", "neg")
     # Its README is package data.
-    run(built, tmp_path, "-m", "pipelines", "next_word", "export", "--run", next_word_trained / "runs/small", "--format", "litert")
+    run(
+        built,
+        tmp_path,
+        "-m",
+        "pipelines",
+        "next_word",
+        "export",
+        "--run",
+        next_word_trained / "runs/small",
+        "--format",
+        "litert",
+    )
     assert (tmp_path / "saved_models/next_word_litert/1/README.md").is_file()

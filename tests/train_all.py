@@ -48,7 +48,9 @@ def main() -> int:
     os.chdir(folder)
     for task in TASKS:
         more_of_task = [each.format(task=task) for each in more]
-        status = cli.main(importlib.import_module(f"pipelines.{task}"), [verb, f"name={task}", *settings_of(task), *more_of_task])
+        status = cli.main(
+            importlib.import_module(f"pipelines.{task}"), [verb, f"name={task}", *settings_of(task), *more_of_task]
+        )
         if status:
             return status
     return 0

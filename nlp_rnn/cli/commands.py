@@ -15,9 +15,16 @@ def prepare(config: Config) -> cli.Result:
     from nlp_rnn.training import setup
 
     run, inputs = setup.prepare(config)
-    facts = {"run": str(run.path), "vocab_size": inputs.vocab_size, "train": len(inputs.train), "validation": len(inputs.validation)}
+    facts = {
+        "run": str(run.path),
+        "vocab_size": inputs.vocab_size,
+        "train": len(inputs.train),
+        "validation": len(inputs.validation),
+    }
     counts = f"{facts['train']:,} to train on, {facts['validation']:,} to validate on, vocabulary {inputs.vocab_size:,}"
-    return cli.Result(facts, f"token ids: {run.ids}: {counts}\nrun: {run.path}; train it by the verb train, with the same settings")
+    return cli.Result(
+        facts, f"token ids: {run.ids}: {counts}\nrun: {run.path}; train it by the verb train, with the same settings"
+    )
 
 
 def export(options: Namespace, task: str, *, format: str = "savedmodel") -> cli.Result:
@@ -30,7 +37,9 @@ def export(options: Namespace, task: str, *, format: str = "savedmodel") -> cli.
     found = run_model.export_runs([load_run(Path(path), task) for path in paths], Path(options.to), format=format)
     if format == "litert":
         sizes = ", ".join(f"{precision} {size / 1e6:.1f} MB" for precision, size in found.bytes.items())
-        return cli.Result({"model": str(found.path), "bytes": found.bytes}, f"{found.path}: LiteRT, {sizes}; see README.md there")
+        return cli.Result(
+            {"model": str(found.path), "bytes": found.bytes}, f"{found.path}: LiteRT, {sizes}; see README.md there"
+        )
     text = f"{found.path}: load it with tf.saved_model.load; signatures {', '.join(found.signatures)}"
     return cli.Result({"model": str(found.path)}, text)
 
@@ -43,4 +52,6 @@ def show_tokens(options: Namespace, task: str) -> Iterator[cli.Result]:
     from nlp_rnn.visualization import attributions
 
     for texts in cli.input_texts(options):
-        yield from (cli.Result(*attributions.tokens_of(loaded, text, is_terminal=sys.stdout.isatty())) for text in texts)
+        yield from (
+            cli.Result(*attributions.tokens_of(loaded, text, is_terminal=sys.stdout.isatty())) for text in texts
+        )

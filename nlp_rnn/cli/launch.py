@@ -49,7 +49,9 @@ def main(arguments: list[str], tasks: tuple[str, ...]) -> int:
         raise ConfigError(f"nlp-rnn launch: --workers is {options.workers}, but must be a whole number of 1 or more")
     if len(options.command) < 2 or options.command[0] not in tasks or options.command[1] != "train":
         found = " ".join(options.command[:2]) or "nothing"
-        raise ConfigError(f"nlp-rnn launch: after its options it takes TASK train ..., but found {found!r}; tasks: {', '.join(tasks)}")
+        raise ConfigError(
+            f"nlp-rnn launch: after its options it takes TASK train ..., but found {found!r}; tasks: {', '.join(tasks)}"
+        )
     command = [sys.executable, "-m", f"pipelines.{options.command[0]}", *options.command[1:]]
     return run_workers(command, options.workers, cores=shares_of_cores(options.workers) if options.bind else None)
 
@@ -108,7 +110,10 @@ def _wait(workers: list[subprocess.Popen[bytes]]) -> int:
             deadline = time.monotonic() + _GRACE
             if code < 0:
                 how = signal.Signals(-code).name
-                print(f"worker {failed} was ended by {how}; the others end too; rerun the same command to resume", file=sys.stderr)
+                print(
+                    f"worker {failed} was ended by {how}; the others end too; rerun the same command to resume",
+                    file=sys.stderr,
+                )
         if None not in found:
             return status
         if time.monotonic() > deadline:

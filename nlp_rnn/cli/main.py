@@ -135,7 +135,9 @@ def positive(text: str) -> int:
 def _parser(program: str, verb: str, text: str, pipeline: ModuleType) -> Parser:
     parser = Parser(prog=program, description=text, allow_abbrev=False)
     if verb in ("prepare", "train"):
-        parser.add_argument("--config", metavar="FILE", help="YAML file, or a name such as sentiment_demo; without it, the defaults")
+        parser.add_argument(
+            "--config", metavar="FILE", help="YAML file, or a name such as sentiment_demo; without it, the defaults"
+        )
     if verb in ("evaluate", "export"):
         parser.source = parser.add_mutually_exclusive_group(required=True)
         several: dict[str, Any] = {"action": "append"} if getattr(pipeline, "HAS_ENSEMBLES", False) else {}
@@ -144,16 +146,24 @@ def _parser(program: str, verb: str, text: str, pipeline: ModuleType) -> Parser:
     if verb == "evaluate":
         parser.add_argument("--split", choices=("validation", "test"), default="validation")
     if verb in ("predict", "explain", "tokenizer"):
-        parser.add_argument("--model", metavar="DIR", required=True, help=f"exported model, such as saved_models/{pipeline.TASK}")
+        parser.add_argument(
+            "--model", metavar="DIR", required=True, help=f"exported model, such as saved_models/{pipeline.TASK}"
+        )
         parser.add_argument("text", metavar="TEXT", nargs="*" if verb != "explain" else 1)
     if verb in ("predict", "tokenizer"):
-        parser.add_argument("--file", metavar="FILE", default="", help="of texts, one per line (default: standard input)")
+        parser.add_argument(
+            "--file", metavar="FILE", default="", help="of texts, one per line (default: standard input)"
+        )
     if verb == "explain":
         parser.add_argument("--png", metavar="FILE", help="write a picture")
     if verb == "export":
-        parser.add_argument("--to", metavar="DIR", default="saved_models", help="folder of all exported models (default: %(default)s)")
+        parser.add_argument(
+            "--to", metavar="DIR", default="saved_models", help="folder of all exported models (default: %(default)s)"
+        )
     if verb in ("prepare", "train", "evaluate"):
-        parser.add_argument("settings", metavar="section.key=value", nargs="*", help="settings that override the config's")
+        parser.add_argument(
+            "settings", metavar="section.key=value", nargs="*", help="settings that override the config's"
+        )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
@@ -172,7 +182,9 @@ def add_settings(parser: argparse.ArgumentParser, kind: type, *names: str, **ali
         words = next(note.description for note in notes if getattr(note, "description", None))
         flags = [_flag(field.name), *([_flag(aliases[field.name])] if field.name in aliases else [])]
         if base in (int, float):
-            parser.add_argument(*flags, type=_number(base), default=field.default, metavar="N", help=f"{words} (default: %(default)s)")
+            parser.add_argument(
+                *flags, type=_number(base), default=field.default, metavar="N", help=f"{words} (default: %(default)s)"
+            )
         elif base is str:
             parser.add_argument(*flags, default=field.default, metavar="TEXT", help=words)
         else:
@@ -214,7 +226,9 @@ def _number(base: type) -> Callable[[str], float]:
         try:
             return base(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"is {text!r}, but must be a {'whole ' if base is int else ''}number") from None
+            raise argparse.ArgumentTypeError(
+                f"is {text!r}, but must be a {'whole ' if base is int else ''}number"
+            ) from None
 
     return read
 
@@ -267,7 +281,9 @@ def input_texts(options: argparse.Namespace, *, batch_size: int = 64) -> Iterato
     except OSError as error:
         if not options.file or error.filename != options.file:
             raise
-        raise ConfigError(f"--file is {options.file}, which cannot be read ({error.strerror}); give a text file, a text a line") from None
+        raise ConfigError(
+            f"--file is {options.file}, which cannot be read ({error.strerror}); give a text file, a text a line"
+        ) from None
 
 
 def config_of(config: Config, path: str | os.PathLike[str], settings: list[str]) -> Config:
@@ -279,5 +295,7 @@ def config_of(config: Config, path: str | os.PathLike[str], settings: list[str])
     """
     for setting in settings:
         if not setting.startswith("data."):
-            raise ConfigError(f"command line: {setting!r}: a trained model takes other data.* settings only; train anew for the rest")
+            raise ConfigError(
+                f"command line: {setting!r}: a trained model takes other data.* settings only; train anew for the rest"
+            )
     return load_config(path, settings, task=config.task) if settings else config

@@ -50,21 +50,35 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_intermixed_args(arguments[:end])
     for name in ("shards", "workers"):
         if getattr(options, name) < 1:
-            raise ConfigError(f"nlp-rnn records: --{name} is {getattr(options, name)}, but must be a whole number of 1 or more")
+            raise ConfigError(
+                f"nlp-rnn records: --{name} is {getattr(options, name)}, but must be a whole number of 1 or more"
+            )
     for setting in options.settings:
         if not setting.startswith("data."):
-            raise ConfigError(f"nlp-rnn records: {setting!r}: only data.* settings say what is written; set the others in training")
+            raise ConfigError(
+                f"nlp-rnn records: {setting!r}: only data.* settings say what is written; set the others in training"
+            )
         key = setting[len("data.") :].partition("=")[0]
         if key in _OF_TRAINING:
-            raise ConfigError(f"nlp-rnn records: {setting!r} does not change what is written, the whole source; set it in training")
+            raise ConfigError(
+                f"nlp-rnn records: {setting!r} does not change what is written, the whole source; set it in training"
+            )
     if options.workers > 1:
         if options.runner:
-            raise ConfigError(f"--workers is {options.workers}, but is of this machine; --runner {options.runner} has options of its own")
+            raise ConfigError(
+                f"--workers is {options.workers}, but is of this machine; --runner {options.runner} has options of its own"
+            )
         flags += [f"--direct_num_workers={options.workers}", "--direct_running_mode=multi_processing"]
     if "://" in options.to:
         raise ConfigError(f"--to is {options.to}, but must be a folder on a disk that this machine mounts")
     is_parallel = any(setting == f"data.source={name}" for setting in options.settings for name in PAIR_SOURCES)
     config = load_config(None, options.settings, task="translation" if is_parallel else "sentiment")
-    counts = write_records(config.data, Path(options.to), num_shards=options.shards, runner=options.runner or LOCAL_RUNNER, flags=flags)
+    counts = write_records(
+        config.data, Path(options.to), num_shards=options.shards, runner=options.runner or LOCAL_RUNNER, flags=flags
+    )
     text = ", ".join(f"{split} {count:,}" for split, count in counts.items())
-    print(json.dumps(counts) if options.json else f"{text} examples; read them with data.source=records data.dir={options.to}")
+    print(
+        json.dumps(counts)
+        if options.json
+        else f"{text} examples; read them with data.source=records data.dir={options.to}"
+    )

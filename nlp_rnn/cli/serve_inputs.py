@@ -21,10 +21,16 @@ def main(arguments: list[str]) -> None:
       ConfigError: if a port is taken, or the dispatcher to join does not answer.
     """
     parser = Parser(prog="nlp-rnn serve-inputs", description=_DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("--port", type=int, default=5000, help="of the dispatcher, which trainers are told (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=5000, help="of the dispatcher, which trainers are told (default: %(default)s)"
+    )
     parser.add_argument("--worker-port", type=int, default=0, help="of the worker (default: any)")
-    parser.add_argument("--host", default=socket.gethostname(), help="this machine, as the others reach it (default: %(default)s)")
-    parser.add_argument("--join", metavar="HOST:PORT", default="", help="of a dispatcher that runs already: be another worker of it")
+    parser.add_argument(
+        "--host", default=socket.gethostname(), help="this machine, as the others reach it (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--join", metavar="HOST:PORT", default="", help="of a dispatcher that runs already: be another worker of it"
+    )
     options = parser.parse_args(arguments)
     address = options.join or f"{options.host}:{options.port}"
     stopped = threading.Event()
@@ -42,6 +48,8 @@ def main(arguments: list[str]) -> None:
         worker = service.WorkerConfig(address, worker_address=f"{options.host}:%port%", port=options.worker_port)
         servers.append(service.WorkerServer(worker))
     except tf.errors.OpError as error:
-        raise ConfigError(f"nlp-rnn serve-inputs: {first_line(error)}; choose another --port or --worker-port if it is taken") from None
+        raise ConfigError(
+            f"nlp-rnn serve-inputs: {first_line(error)}; choose another --port or --worker-port if it is taken"
+        ) from None
     print(f"inputs are served; train with hardware.input_service={address}", flush=True)
     stopped.wait()

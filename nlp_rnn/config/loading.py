@@ -30,7 +30,9 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")]
+    first: [
+        (tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
@@ -42,7 +44,10 @@ _Loader.add_implicit_resolver(
 
 
 def load_config(
-    path: str | os.PathLike[str] | None, overrides: Iterable[str] | Mapping[str, Any] | None = None, *, task: str | None = None
+    path: str | os.PathLike[str] | None,
+    overrides: Iterable[str] | Mapping[str, Any] | None = None,
+    *,
+    task: str | None = None,
 ) -> Config:
     """Reads a YAML file and command-line overrides into a checked Config.
 
@@ -118,7 +123,9 @@ def checked(kind: type[Settings], values: dict[str, Any]) -> Settings:
     mistakes = []
     for name in unknown:
         near = difflib.get_close_matches(name, names, n=1)
-        mistakes.append(f"{name} is not a setting; " + (f"did you mean {near[0]}?" if near else f"allowed are {', '.join(names)}"))
+        mistakes.append(
+            f"{name} is not a setting; " + (f"did you mean {near[0]}?" if near else f"allowed are {', '.join(names)}")
+        )
     try:
         found = TypeAdapter(kind).validate_python({name: value for name, value in values.items() if name in names})
     except ValidationError as errors:
@@ -154,7 +161,11 @@ def differences(first: Config, second: Config) -> list[str]:
     if first.data.source == "records":
         ignored.remove("data.dir")
     left, right = _flatten(dataclasses.asdict(first)), _flatten(dataclasses.asdict(second))
-    return [f"{key} is {right[key]!r} and was {left[key]!r}" for key in left if key not in ignored and left[key] != right[key]]
+    return [
+        f"{key} is {right[key]!r} and was {left[key]!r}"
+        for key in left
+        if key not in ignored and left[key] != right[key]
+    ]
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -177,17 +188,23 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     except OSError as error:
-        raise ConfigError(f"--config is {path}, but it cannot be read ({error.strerror}); give a readable YAML file") from None
+        raise ConfigError(
+            f"--config is {path}, but it cannot be read ({error.strerror}); give a readable YAML file"
+        ) from None
     try:
         tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with other number patterns
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(f"{path}: {place}not readable as YAML ({getattr(error, 'problem', None) or error}); fix that line") from None
+        raise ConfigError(
+            f"{path}: {place}not readable as YAML ({getattr(error, 'problem', None) or error}); fix that line"
+        ) from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds a {type(tree).__name__}, but a config is sections of `key: value`; see configs/sentiment.yaml")
+        raise ConfigError(
+            f"{path}: holds a {type(tree).__name__}, but a config is sections of `key: value`; see configs/sentiment.yaml"
+        )
     return tree
 
 
@@ -268,7 +285,9 @@ def _explain(key: str, error: Any) -> str:
         return f"{key} is not a setting; {_suggest(key)}"
     if kind == "literal_error":
         near = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", context["expected"]), n=1)
-        return f"{key} is {value!r}, but must be one of {context['expected']}" + (f"; did you mean {near[0]}?" if near else "")
+        return f"{key} is {value!r}, but must be one of {context['expected']}" + (
+            f"; did you mean {near[0]}?" if near else ""
+        )
     if kind == "dataclass_type":
         return f"{key or 'the file'} is {value!r}, but must be a section of `key: value`"
     reason = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")

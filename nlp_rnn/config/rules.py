@@ -20,20 +20,35 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
         mistakes.append((key, text))
 
     if task is not None and config.task != task:
-        refuse("task", f"task is {config.task!r}, but this command is {task}; run python -m pipelines.{config.task} instead")
+        refuse(
+            "task",
+            f"task is {config.task!r}, but this command is {task}; run python -m pipelines.{config.task} instead",
+        )
         return mistakes  # the rules of another task would only confuse
     if data.source in FILE_SOURCES and not data.train:
         refuse("data.train", f"data.train is empty, but data.source {data.source} reads files; set data.train=PATH")
     if data.source not in FILE_SOURCES and (data.train or data.validation or data.test):
         allowed = ", ".join(FILE_SOURCES)
-        refuse("data.source", f"data.source is {data.source!r}, which does not read your files; set data.source to one of {allowed}")
+        refuse(
+            "data.source",
+            f"data.source is {data.source!r}, which does not read your files; set data.source to one of {allowed}",
+        )
     if data.validation_fraction + data.test_fraction >= 1:
         total = data.validation_fraction + data.test_fraction
-        refuse("data.test_fraction", f"data.validation_fraction and data.test_fraction add up to {total:g}; leave something to train on")
+        refuse(
+            "data.test_fraction",
+            f"data.validation_fraction and data.test_fraction add up to {total:g}; leave something to train on",
+        )
     if not data.validation and not data.validation_fraction:
-        refuse("data.validation_fraction", "data.validation_fraction is 0 and data.validation empty; models are chosen on it: set one")
+        refuse(
+            "data.validation_fraction",
+            "data.validation_fraction is 0 and data.validation empty; models are chosen on it: set one",
+        )
     if not model.pooling or len(set(model.pooling)) != len(model.pooling):
-        refuse("model.pooling", f"model.pooling is {list(model.pooling)}, but must name some of last, max, mean, attention, each once")
+        refuse(
+            "model.pooling",
+            f"model.pooling is {list(model.pooling)}, but must name some of last, max, mean, attention, each once",
+        )
     for key in ("recurrent_dropout", "weight_dropout"):
         if not CELLS[model.cell].reads_state and getattr(model, key):
             found = f"model.{key} is {getattr(model, key)}, but the gates of model.cell {model.cell} do not look at the state"
@@ -43,21 +58,32 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
         refuse("training.weight_decay", f"{found}; only the optimizer adamw decays weights")
     if config.hardware.num_replicas and config.hardware.strategy != "mirrored":
         found = f"hardware.num_replicas is {config.hardware.num_replicas}, but hardware.strategy is {config.hardware.strategy}"
-        refuse("hardware.num_replicas", f"{found}; only mirrored asks for a number: use 0, or hardware.strategy=mirrored")
+        refuse(
+            "hardware.num_replicas", f"{found}; only mirrored asks for a number: use 0, or hardware.strategy=mirrored"
+        )
     service = config.hardware.input_service
     if service and not re.fullmatch(r"[^/\s]+:[0-9]{1,5}", service):
-        refuse("hardware.input_service", f"hardware.input_service is {service!r}, but must be HOST:PORT, such as reader.local:5000")
+        refuse(
+            "hardware.input_service",
+            f"hardware.input_service is {service!r}, but must be HOST:PORT, such as reader.local:5000",
+        )
     if service and config.kind == "language_model":
         found = f"hardware.input_service is {service}, but language models read one long text, which a service cannot speed up"
         refuse("hardware.input_service", f"{found}; leave it empty")
     if data.use_unlabeled and (data.source != "imdb" or config.kind != "language_model"):
         found = f"data.use_unlabeled is true, but data.source is {data.source} and the task {config.task}"
-        refuse("data.use_unlabeled", f"{found}; only language models of the source imdb have unlabeled texts to read: use false")
+        refuse(
+            "data.use_unlabeled",
+            f"{found}; only language models of the source imdb have unlabeled texts to read: use false",
+        )
     _check_transfer(config, refuse)
     if config.kind == "translator":
         _check_translation(config, refuse)
     elif data.source in PAIR_SOURCES:
-        refuse("data.source", f"data.source is {data.source}, which holds pairs for the task translation; use another source")
+        refuse(
+            "data.source",
+            f"data.source is {data.source}, which holds pairs for the task translation; use another source",
+        )
     if config.kind == "language_model":
         _check_language_model(config, refuse)
     if not re.fullmatch(r"[\w.-]*", config.name) or config.name in (".", ".."):
@@ -74,15 +100,16 @@ def _check_transfer(config: Config, refuse: Callable[[str, str], None]) -> None:
     if sum(training.unfreeze) >= training.epochs and training.unfreeze:
         found = f"training.unfreeze is {list(training.unfreeze)}, {sum(training.unfreeze)} epochs, but training.epochs is {training.epochs}"
         refuse(
-            "training.unfreeze", f"{found}; at least one epoch must train all layers: raise training.epochs or shorten training.unfreeze"
+            "training.unfreeze",
+            f"{found}; at least one epoch must train all layers: raise training.epochs or shorten training.unfreeze",
         )
     if len(training.unfreeze) > model.num_layers + 1:
-        found = (
-            f"training.unfreeze has {len(training.unfreeze)} phases, but there are {model.num_layers} recurrent layers and the embedding"
-        )
+        found = f"training.unfreeze has {len(training.unfreeze)} phases, but there are {model.num_layers} recurrent layers and the embedding"
         refuse("training.unfreeze", f"{found} to keep frozen; use {model.num_layers + 1} phases or fewer")
     if model.ngrams and config.kind != "classifier":
-        refuse("model.ngrams", f"model.ngrams is {model.ngrams}, but is for classifiers (the task is {config.task}); use 0")
+        refuse(
+            "model.ngrams", f"model.ngrams is {model.ngrams}, but is for classifiers (the task is {config.task}); use 0"
+        )
     if model.ngrams and config.tokenizer.vocab_size > 2**20:
         found = f"tokenizer.vocab_size is {config.tokenizer.vocab_size}, but model.ngrams has room for {2**20:,} ids"
         refuse("tokenizer.vocab_size", f"{found}; lower it or use model.ngrams=0")
@@ -91,59 +118,101 @@ def _check_transfer(config: Config, refuse: Callable[[str, str], None]) -> None:
             continue
         shown = getattr(training, key) if key == "layer_decay" else list(training.unfreeze)
         if config.kind != "classifier":
-            refuse(f"training.{key}", f"training.{key} is {shown}, but is for classifiers (the task is {config.task}); leave it out")
+            refuse(
+                f"training.{key}",
+                f"training.{key} is {shown}, but is for classifiers (the task is {config.task}); leave it out",
+            )
         if training.weight_decay:
             found = f"training.{key} is {shown}, but training.weight_decay is {training.weight_decay}, which would change frozen layers too"
             refuse(f"training.{key}", f"{found}; use 0 and the optimizer adam")
     if model.is_reversed and TASKS[config.task].answers in ("translations", "characters"):
         found = f"model.is_reversed is true, but the task is {config.task}"
-        refuse("model.is_reversed", f"{found}; only classifiers and the language models that they start from (next_word) read backwards")
+        refuse(
+            "model.is_reversed",
+            f"{found}; only classifiers and the language models that they start from (next_word) read backwards",
+        )
     if model.is_reversed and model.is_bidirectional and config.kind == "classifier":
-        refuse("model.is_reversed", "model.is_reversed is true, but model.is_bidirectional reads both ways; use one of the two")
+        refuse(
+            "model.is_reversed",
+            "model.is_reversed is true, but model.is_bidirectional reads both ways; use one of the two",
+        )
 
 
 def _check_language_model(config: Config, refuse: Callable[[str, str], None]) -> None:
     model, training = config.model, config.training
     if model.is_bidirectional:
-        refuse("model.is_bidirectional", "model.is_bidirectional is true, but a language model may not see what it predicts; use false")
+        refuse(
+            "model.is_bidirectional",
+            "model.is_bidirectional is true, but a language model may not see what it predicts; use false",
+        )
     if model.softmax == "adaptive" and (not model.cutoffs or list(model.cutoffs) != sorted(set(model.cutoffs))):
-        refuse("model.cutoffs", f"model.cutoffs is {list(model.cutoffs)}, but model.softmax adaptive needs rising numbers of words there")
+        refuse(
+            "model.cutoffs",
+            f"model.cutoffs is {list(model.cutoffs)}, but model.softmax adaptive needs rising numbers of words there",
+        )
     if model.softmax == "adaptive" and model.tie_embeddings:
         found = "model.tie_embeddings is true, but the clusters of model.softmax adaptive have fewer features than the embedding"
         refuse("model.tie_embeddings", f"{found}; use false")
     if TASKS[config.task].answers == "words" and config.tokenizer.level == "char":
         refuse("tokenizer.level", "tokenizer.level is char, but next_word suggests words; use word or subword")
     if TASKS[config.task].answers == "characters" and model.softmax == "adaptive":
-        refuse("model.softmax", "model.softmax is adaptive, which is for vocabularies of 10,000 and more; for characters use full")
+        refuse(
+            "model.softmax",
+            "model.softmax is adaptive, which is for vocabularies of 10,000 and more; for characters use full",
+        )
     if TASKS[config.task].answers == "characters" and config.tokenizer.level != "char":
-        refuse("tokenizer.level", f"tokenizer.level is {config.tokenizer.level}, but char_generation generates characters; use char")
+        refuse(
+            "tokenizer.level",
+            f"tokenizer.level is {config.tokenizer.level}, but char_generation generates characters; use char",
+        )
     if config.tokenizer.case == "markers":
-        refuse("tokenizer.case", "tokenizer.case is markers, which a language model would suggest as words of their own; use lower or keep")
+        refuse(
+            "tokenizer.case",
+            "tokenizer.case is markers, which a language model would suggest as words of their own; use lower or keep",
+        )
     if training.monitor == "val_accuracy":
-        refuse("training.monitor", "training.monitor is val_accuracy, but language models are chosen by val_cross_entropy")
+        refuse(
+            "training.monitor", "training.monitor is val_accuracy, but language models are chosen by val_cross_entropy"
+        )
 
 
 def _check_translation(config: Config, refuse: Callable[[str, str], None]) -> None:
     data, model = config.data, config.model
     if data.source not in (*PAIR_SOURCES, "csv", "tsv", "jsonl", "records"):
         allowed = ", ".join((*PAIR_SOURCES, "csv", "tsv", "jsonl", "records"))
-        refuse("data.source", f"data.source is {data.source}, which has no pairs for the task translation; use one of {allowed}")
+        refuse(
+            "data.source",
+            f"data.source is {data.source}, which has no pairs for the task translation; use one of {allowed}",
+        )
     if data.split == "contiguous":
         refuse("data.split", "data.split is contiguous, which would cut sentences; use hash or blocks")
     if data.source_language == data.target_language:
-        refuse("data.target_language", f"data.target_language is {data.target_language}, as is data.source_language; give two languages")
+        refuse(
+            "data.target_language",
+            f"data.target_language is {data.target_language}, as is data.source_language; give two languages",
+        )
     if data.keep != "start":
         refuse("data.keep", f"data.keep is {data.keep}, but of a long sentence its start is translated; use start")
     if not data.label_column:
         refuse("data.label_column", "data.label_column is empty, but names the column of the translations; set it")
     if data.source == "tatoeba" and data.split != "hash":
-        refuse("data.split", f"data.split is {data.split}, but one sentence has several translations in tatoeba; use hash")
+        refuse(
+            "data.split", f"data.split is {data.split}, but one sentence has several translations in tatoeba; use hash"
+        )
     parts = model.num_heads * (2 if model.is_bidirectional else 1)
     if model.units % parts:
-        refuse("model.units", f"model.units is {model.units}, but must be a multiple of {parts}: model.num_heads, of each direction")
+        refuse(
+            "model.units",
+            f"model.units is {model.units}, but must be a multiple of {parts}: model.num_heads, of each direction",
+        )
     if config.tokenizer.oov_buckets or config.tokenizer.case == "markers":
-        found = "tokenizer.oov_buckets and tokenizer.case=markers have ids for words that cannot be turned back into text"
-        refuse("tokenizer.oov_buckets" if config.tokenizer.oov_buckets else "tokenizer.case", f"{found}; use 0 and keep or lower")
+        found = (
+            "tokenizer.oov_buckets and tokenizer.case=markers have ids for words that cannot be turned back into text"
+        )
+        refuse(
+            "tokenizer.oov_buckets" if config.tokenizer.oov_buckets else "tokenizer.case",
+            f"{found}; use 0 and keep or lower",
+        )
     if config.training.monitor == "val_accuracy":
         refuse("training.monitor", "training.monitor is val_accuracy, but translators are chosen by val_cross_entropy")
     if model.softmax == "adaptive":
@@ -155,7 +224,10 @@ def _check_translation(config: Config, refuse: Callable[[str, str], None]) -> No
         if getattr(model, key) and model.input_feeding:
             refuse(f"model.{key}", f"model.{key} is {getattr(model, key)}, but model.input_feeding is true; use 0")
     if not CELLS[model.cell].reads_state and model.input_feeding:
-        refuse("model.input_feeding", f"model.input_feeding is true, but model.cell {model.cell} is for steps computed at once; use false")
+        refuse(
+            "model.input_feeding",
+            f"model.input_feeding is true, but model.cell {model.cell} is for steps computed at once; use false",
+        )
 
 
 _BUILT_IN_SYMBOLS = re.compile(r"</?s>|<(?:pad|unk|title|upper)>|<0x[0-9A-F]{2}>")
@@ -171,15 +243,22 @@ def _check_tokenizer(tokenizer: TokenizerConfig, refuse: Callable[[str, str], No
     ):
         value = getattr(tokenizer, key)
         if level != levels and value != off:
-            refuse(f"tokenizer.{key}", f"tokenizer.{key} is {value}, but is for tokenizer.level={levels} (it is {level}); use {off}")
+            refuse(
+                f"tokenizer.{key}",
+                f"tokenizer.{key} is {value}, but is for tokenizer.level={levels} (it is {level}); use {off}",
+            )
     if level != "word" and tokenizer.case == "markers":
-        refuse("tokenizer.case", f"tokenizer.case is markers, but is for tokenizer.level=word (it is {level}); use lower or keep")
+        refuse(
+            "tokenizer.case",
+            f"tokenizer.case is markers, but is for tokenizer.level=word (it is {level}); use lower or keep",
+        )
     if level == "subword" and tokenizer.vocab_size <= 260 and not tokenizer.vocabulary:
         found = f"tokenizer.vocab_size is {tokenizer.vocab_size}"
         refuse("tokenizer.vocab_size", f"{found}, but special pieces and bytes alone are 260; use 1000 or more")
     if not tokenizer.vocabulary and tokenizer.oov_buckets + len(tokenizer.reserved) + 8 > tokenizer.vocab_size:
         refuse(
-            "tokenizer.vocab_size", f"tokenizer.vocab_size is {tokenizer.vocab_size}, all of it special pieces and hash buckets; raise it"
+            "tokenizer.vocab_size",
+            f"tokenizer.vocab_size is {tokenizer.vocab_size}, all of it special pieces and hash buckets; raise it",
         )
     for symbol in tokenizer.reserved:
         if (
@@ -188,5 +267,8 @@ def _check_tokenizer(tokenizer: TokenizerConfig, refuse: Callable[[str, str], No
             or _BUILT_IN_SYMBOLS.fullmatch(symbol)
         ):
             found = f"tokenizer.reserved holds {symbol!r}"
-            refuse("tokenizer.reserved", f"{found}; give symbols without white space, each once, other than the built-in ones")
+            refuse(
+                "tokenizer.reserved",
+                f"{found}; give symbols without white space, each once, other than the built-in ones",
+            )
             break

@@ -70,7 +70,9 @@ class DataConfig:
     # Of translation: pairs of which one side has more than so many times the characters of the other (and ten more) are left out.
     length_ratio: Annotated[float, Field(strict=True, ge=1, allow_inf_nan=False)] = 6.0
     num_pairs: PositiveInt = 20000  # that the source cldr writes
-    patterns: tuple[str, ...] = ("*",)  # names of the files that the source documents reads from a folder, such as ["*.py"]
+    patterns: tuple[str, ...] = (
+        "*",
+    )  # names of the files that the source documents reads from a folder, such as ["*.py"]
     # How splits that were not given are taken from train. "hash": by a seeded hash of the text, so that equal texts
     # stay together. "blocks": runs of `block_size` rows, for files where related rows stand next to each other.
     # "contiguous": the text in order, its beginning for train, then validation, its end for test, cut between two characters.
@@ -105,7 +107,9 @@ class TokenizerConfig:
     splitter: Literal["unicode", "treebank", "whitespace"] = "unicode"
     oov_buckets: NonNegativeInt = 0  # ids that unknown words share by their hash, instead of the one of <unk>
     reserved: tuple[str, ...] = ()  # symbols with an id of their own that are never split, such as "<sep>"
-    split_digits: Switch = False  # of subwords: no piece holds more than one digit, so that numbers are read digit by digit
+    split_digits: Switch = (
+        False  # of subwords: no piece holds more than one digit, so that numbers are read digit by digit
+    )
     # Temperature at which training draws other segmentations than the best (subword regularisation); 0: never. 5 to 10
     # is usual: sentencepiece's alpha 0.2 to 0.1.
     sampling: NonNegativeFloat = 0.0
@@ -141,8 +145,12 @@ class ModelConfig:
     fast: Literal["auto", "on", "off"] = "auto"
     # The output of a language model. Tied: its table is the embedding's, and the last layer has embedding_dim units.
     tie_embeddings: Switch = True
-    softmax: SoftmaxName = "full"  # in training; evaluation is exact. sampled, adaptive: for vocabularies of 10,000 and more
-    num_sampled: PositiveInt = 4096  # of softmax sampled: words computed a batch, half of them the most frequent, half drawn
+    softmax: SoftmaxName = (
+        "full"  # in training; evaluation is exact. sampled, adaptive: for vocabularies of 10,000 and more
+    )
+    num_sampled: PositiveInt = (
+        4096  # of softmax sampled: words computed a batch, half of them the most frequent, half drawn
+    )
     # Of classifiers: the longest word n-grams of a linear part beside the recurrent one, as in NBSVM; 0: none. It is fitted before
     # the training, and how much either part counts is fitted on validation data after it. A megabyte for each class (one of two).
     ngrams: Annotated[int, Field(strict=True, ge=0, le=5)] = 0
@@ -151,7 +159,9 @@ class ModelConfig:
     attention: AttentionName = "general"
     num_heads: PositiveInt = 1
     input_feeding: Switch = False
-    cutoffs: tuple[PositiveInt, ...] = ()  # of softmax adaptive: where the clusters of rarer words begin, such as [2000, 10000]
+    cutoffs: tuple[
+        PositiveInt, ...
+    ] = ()  # of softmax adaptive: where the clusters of rarer words begin, such as [2000, 10000]
 
     def units_of(self, number: int, *, default: int = 0) -> int:
         """The units of the recurrent layer `number`; `default`: of a last layer for which last_units is 0."""
@@ -223,8 +233,12 @@ class HardwareConfig:
     # auto: what TF_CONFIG or TPU_NAME name, else all GPUs, else the processor. cpu, gpu: one device. mirrored: several of one
     # machine. multi_worker: the machines that TF_CONFIG names, with all their GPUs. tpu: what TPU_NAME names.
     strategy: Literal["auto", "cpu", "gpu", "mirrored", "multi_worker", "tpu"] = "auto"
-    num_replicas: NonNegativeInt = 0  # of mirrored: how many GPUs, 0: all; without a GPU, parts of the processor, to try it out
-    connect_seconds: PositiveInt = 300  # to wait for other machines: at the start of multi_worker, for a batch of input_service
+    num_replicas: NonNegativeInt = (
+        0  # of mirrored: how many GPUs, 0: all; without a GPU, parts of the processor, to try it out
+    )
+    connect_seconds: PositiveInt = (
+        300  # to wait for other machines: at the start of multi_worker, for a batch of input_service
+    )
     # HOST:PORT of `nlp-rnn serve-inputs`, whose machines read, redraw and pad the batches of classifiers and translators; empty:
     # the trainer does. The service has no password: for networks that you trust.
     input_service: str = ""

@@ -27,7 +27,13 @@ class Task:
     @property
     def kind(self) -> Kind:
         """The kind of model."""
-        return "classifier" if self.answers == "labels" else "translator" if self.answers == "translations" else "language_model"
+        return (
+            "classifier"
+            if self.answers == "labels"
+            else "translator"
+            if self.answers == "translations"
+            else "language_model"
+        )
 
 
 TASKS: dict[str, Task] = {
@@ -44,7 +50,13 @@ TASKS: dict[str, Task] = {
     "translation": Task(
         "translations",
         {
-            "data": {"source": "cldr", "text_column": "source", "label_column": "target", "max_length": 100, "keep": "start"},
+            "data": {
+                "source": "cldr",
+                "text_column": "source",
+                "label_column": "target",
+                "max_length": 100,
+                "keep": "start",
+            },
             "tokenizer": {"level": "subword", "case": "keep", "html_breaks": False, "vocab_size": 8000},
             "model": {"cell": "lstm", "units": 256},
             "training": {"label_smoothing": 0.1},

@@ -58,7 +58,10 @@ class TokenStream:
 
     def windows(self, length: int, *, is_fixed: bool = False) -> list[tuple[int, int]]:
         """(start, length) of windows of equal length; the last one is shorter, unless `is_fixed`, and then goes beyond the rows' end."""
-        return [(start, length if is_fixed else min(length, self.row_length - start)) for start in range(0, self.row_length, length)]
+        return [
+            (start, length if is_fixed else min(length, self.row_length - start))
+            for start in range(0, self.row_length, length)
+        ]
 
 
 def check_length(cache: TokenCache, config: TrainingConfig) -> None:
@@ -98,10 +101,27 @@ class WindowStream:
       is_fixed: see `TokenStream.windows`.
     """
 
-    def __init__(self, stream: TokenStream, *, window: int, is_random: bool, seed: int, max_steps: int = 0, is_fixed: bool = False) -> None:
-        self._stream, self._window, self._is_random, self._seed, self._max_steps = stream, window, is_random, seed, max_steps
+    def __init__(
+        self,
+        stream: TokenStream,
+        *,
+        window: int,
+        is_random: bool,
+        seed: int,
+        max_steps: int = 0,
+        is_fixed: bool = False,
+    ) -> None:
+        self._stream, self._window, self._is_random, self._seed, self._max_steps = (
+            stream,
+            window,
+            is_random,
+            seed,
+            max_steps,
+        )
         self._is_fixed = is_fixed
-        self._planned: dict[int, list[tuple[int, int]]] = {}  # of the last epoch asked for: callbacks ask after every step
+        self._planned: dict[
+            int, list[tuple[int, int]]
+        ] = {}  # of the last epoch asked for: callbacks ask after every step
         self.epoch = self.first_step = 0
 
     @property

@@ -153,13 +153,18 @@ class IdReader:
 
     def places(self, indices: np.ndarray) -> list[Places]:
         """Where a batch's examples stand in each cache."""
-        return [self._places(cache, self.numbers[indices], fill) for cache, fill in zip(self.caches, self.fills, strict=True)]
+        return [
+            self._places(cache, self.numbers[indices], fill)
+            for cache, fill in zip(self.caches, self.fills, strict=True)
+        ]
 
     def _places(self, cache: TokenCache, numbers: np.ndarray, fill: int) -> Places:
         own = numbers[self.rows]
         starts, lengths = np.zeros((2, self.rows.stop - self.rows.start), np.int64)
         starts[: len(own)], lengths[: len(own)] = cache.offsets[own], cache.offsets[own + 1] - cache.offsets[own]
-        longest = int((cache.offsets[numbers + 1] - cache.offsets[numbers]).max())  # of all rows: every worker pads to it
+        longest = int(
+            (cache.offsets[numbers + 1] - cache.offsets[numbers]).max()
+        )  # of all rows: every worker pads to it
         return Places(starts, lengths, math.ceil(longest / self.multiple) * self.multiple, fill)
 
 
@@ -229,7 +234,12 @@ class BatchStream:
     """
 
     def __init__(
-        self, keys: np.ndarray, read: Reader, finish: Callable[[np.ndarray, list[np.ndarray]], Any], config: TrainingConfig, seed: int
+        self,
+        keys: np.ndarray,
+        read: Reader,
+        finish: Callable[[np.ndarray, list[np.ndarray]], Any],
+        config: TrainingConfig,
+        seed: int,
     ) -> None:
         self._keys, self._read, self._finish, self._batch_size, self._seed = keys, read, finish, config.batch_size, seed
         steps = math.ceil(len(keys) / config.batch_size)
@@ -252,9 +262,13 @@ class BatchStream:
             raise
 
 
-def classification_stream(cache: TokenCache, read: Reader, rows: slice, config: TrainingConfig, seed: int) -> BatchStream:
+def classification_stream(
+    cache: TokenCache, read: Reader, rows: slice, config: TrainingConfig, seed: int
+) -> BatchStream:
     """The batches of a classifier, or some rows of each; `read` is a `text_reader` of these rows."""
-    return BatchStream(cache.lengths, read, lambda indices, ids: labelled_batch(cache, indices, rows, *ids), config, seed)
+    return BatchStream(
+        cache.lengths, read, lambda indices, ids: labelled_batch(cache, indices, rows, *ids), config, seed
+    )
 
 
 def pair_stream(cache: PairCache, read: Reader, config: TrainingConfig, seed: int) -> BatchStream:

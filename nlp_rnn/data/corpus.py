@@ -170,7 +170,10 @@ def load_corpus(data: DataConfig, seed: int, *, is_parallel: bool = False) -> Co
     counts = ", ".join(f"{name} {corpus.facts[name].num_examples:,}" for name in SPLIT_NAMES if corpus.has(name))
     removed = ", ".join(f"{count:,} from {name}" for name, count in corpus.num_removed.items() if count)
     logger.info(
-        "corpus %s: %s examples%s", data.source, counts, f"; removed as repeated in an evaluation split: {removed}" if removed else ""
+        "corpus %s: %s examples%s",
+        data.source,
+        counts,
+        f"; removed as repeated in an evaluation split: {removed}" if removed else "",
     )
     if corpus.num_unfit:
         logger.info("left out of train: %s", corpus.describe_unfit())
@@ -203,12 +206,16 @@ def label_names(corpus: Corpus) -> list[str]:
             "set data.label_column, or use a labelled source"
         )
     if len(found) < 2:
-        raise ConfigError(f"data.train has one label only, {next(iter(found))!r}; a classifier needs two or more: check data.label_column")
+        raise ConfigError(
+            f"data.train has one label only, {next(iter(found))!r}; a classifier needs two or more: check data.label_column"
+        )
     for name in ("validation", "test"):
         unknown = sorted(set(corpus.facts[name].labels) - set(found))
         if unknown:
             shown = ", ".join(map(repr, unknown[:5]))
-            raise ConfigError(f"data.{name} has labels that are not in data.train: {shown}; correct them or add training examples")
+            raise ConfigError(
+                f"data.{name} has labels that are not in data.train: {shown}; correct them or add training examples"
+            )
     try:
         return sorted(found, key=float)
     except ValueError:

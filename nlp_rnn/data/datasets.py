@@ -38,7 +38,9 @@ logger = logging.getLogger(__name__)
 _FORMAT = 3  # of the cache
 
 
-def write_cache(path: Path, examples: Iterable[tuple[str, int]], encode_texts: Callable[[tf.Tensor], tf.RaggedTensor]) -> None:
+def write_cache(
+    path: Path, examples: Iterable[tuple[str, int]], encode_texts: Callable[[tf.Tensor], tf.RaggedTensor]
+) -> None:
     """Tokenises (text, label) pairs into a folder, in constant memory."""
     lengths, labels = [], []
     stream = iter(examples)
@@ -97,7 +99,9 @@ def prepare_tokenizer(corpus: Corpus, data: DataConfig, config: TokenizerConfig,
     return Tokenizer.load(folder)
 
 
-def prepare_split(corpus: Corpus, split: str, data: DataConfig, tokenizer: Tokenizer, label_ids: dict[str, int]) -> TokenCache:
+def prepare_split(
+    corpus: Corpus, split: str, data: DataConfig, tokenizer: Tokenizer, label_ids: dict[str, int]
+) -> TokenCache:
     """The token ids of one split; computed once, then found on disk.
 
     Args:
@@ -109,7 +113,9 @@ def prepare_split(corpus: Corpus, split: str, data: DataConfig, tokenizer: Token
     def encode_texts(texts: tf.Tensor) -> tf.RaggedTensor:
         return encode(tokenizer, texts, data.max_length, data.keep)
 
-    return _prepare_ids(corpus, split, data, tokenizer, how, encode_texts, lambda example: (example.text, label_ids[example.label]))
+    return _prepare_ids(
+        corpus, split, data, tokenizer, how, encode_texts, lambda example: (example.text, label_ids[example.label])
+    )
 
 
 def prepare_stream(
@@ -146,9 +152,16 @@ def prepare_pairs(corpus: Corpus, split: str, data: DataConfig, tokenizer: Token
     sides = [prepare_stream(corpus, split, data, tokenizer, side=side) for side in ("text", "label")]
     is_short = (sides[0].lengths - 1 <= data.max_length) & (sides[1].lengths - 1 <= data.max_length)
     if not is_short.any():
-        raise ConfigError(f"data.max_length is {data.max_length} tokens, but every pair of data.{split} is longer; raise it")
+        raise ConfigError(
+            f"data.max_length is {data.max_length} tokens, but every pair of data.{split} is longer; raise it"
+        )
     if not is_short.all():
-        logger.info("left out of %s: %s pairs longer than data.max_length, %d tokens", split, f"{(~is_short).sum():,}", data.max_length)
+        logger.info(
+            "left out of %s: %s pairs longer than data.max_length, %d tokens",
+            split,
+            f"{(~is_short).sum():,}",
+            data.max_length,
+        )
     return PairCache(sides[0], sides[1], np.flatnonzero(is_short))
 
 
@@ -216,7 +229,9 @@ class Resampling:
         """int32 [batch, time] -> int32 [batch, any], both right-padded with PAD_ID; rows that end with EOS_ID still do, and rows of
         padding stay so."""
         is_padding, has_end = tf.reduce_all(token_ids == PAD_ID, axis=1), tf.reduce_any(token_ids == EOS_ID, axis=1)
-        is_unknown = (token_ids[:, 0] == UNK_ID) & tf.reduce_all(token_ids[:, 1:] == PAD_ID, axis=1)  # what stands for no text
+        is_unknown = (token_ids[:, 0] == UNK_ID) & tf.reduce_all(
+            token_ids[:, 1:] == PAD_ID, axis=1
+        )  # what stands for no text
         texts = tf.where(is_unknown, "", self._tokenizer.detokenize(token_ids))
         drawn = self._tokenizer.sample(texts, temperature=self._temperature, seed=place)
         is_missing = (drawn.row_lengths() == 0) & ~is_padding & ~has_end
@@ -244,5 +259,7 @@ def make_dataset(batches: Batches, *, is_fixed: bool = False) -> tf.data.Dataset
     dataset = tf.data.Dataset.from_generator(read, output_signature=tf.nest.map_structure(spec, first))
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
-    options.autotune.enabled = False  # nothing here is to be tuned, and to stop the tuner takes up to 15 seconds an epoch
+    options.autotune.enabled = (
+        False  # nothing here is to be tuned, and to stop the tuner takes up to 15 seconds an epoch
+    )
     return dataset.apply(tf.data.experimental.assert_cardinality(batches.count)).prefetch(4).with_options(options)

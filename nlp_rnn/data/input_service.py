@@ -50,7 +50,9 @@ def _read_some(
 ) -> Iterator[list[np.ndarray]]:  # fmt: skip
     waiting: dict[int, list[np.ndarray]] = {}
     num_lost = 0
-    with contextlib.closing(_arrivals(_dataset(reader, plan, epoch, first_step, hardware.input_service), hardware)) as arrivals:
+    with contextlib.closing(
+        _arrivals(_dataset(reader, plan, epoch, first_step, hardware.input_service), hardware)
+    ) as arrivals:
         for number, indices in enumerate(plan):
             while number not in waiting and (arrived := next(arrivals, None)):
                 waiting[arrived[0]] = arrived[1]
@@ -59,7 +61,10 @@ def _read_some(
                 waiting[number] = next(reader([indices], epoch, first_step + number))
             yield waiting.pop(number)
     if num_lost:
-        logger.warning("hardware.input_service: %d batches did not come, as of a worker that was lost; they were read here", num_lost)
+        logger.warning(
+            "hardware.input_service: %d batches did not come, as of a worker that was lost; they were read here",
+            num_lost,
+        )
 
 
 def _dataset(reader: IdReader, plan: list[np.ndarray], epoch: int, first_step: int, address: str) -> tf.data.Dataset:
@@ -69,7 +74,9 @@ def _dataset(reader: IdReader, plan: list[np.ndarray], epoch: int, first_step: i
     seeds = np.zeros((len(plan), num_sides, 2), np.int32)
     if reader.resample:
         for number in range(len(plan)):
-            seeds[number] = [reader.resample.place(epoch, num_sides * (first_step + number) + side) for side in range(num_sides)]
+            seeds[number] = [
+                reader.resample.place(epoch, num_sides * (first_step + number) + side) for side in range(num_sides)
+            ]
     paths = [cache.path.resolve() / "ids.bin" for cache in reader.caches]
 
     @tf.autograph.experimental.do_not_convert
@@ -87,7 +94,9 @@ def _dataset(reader: IdReader, plan: list[np.ndarray], epoch: int, first_step: i
     service = tf.data.experimental.service
     distribute = service.distribute(processing_mode=service.ShardingPolicy.DYNAMIC, service=f"grpc://{address}")
     return (
-        tf.data.Dataset.from_tensor_slices(elements).map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False).apply(distribute)
+        tf.data.Dataset.from_tensor_slices(elements)
+        .map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False)
+        .apply(distribute)
     )
 
 
@@ -97,7 +106,9 @@ def _read_rows(path: Path, starts: tf.Tensor, lengths: tf.Tensor, time: tf.Tenso
 
     @tf.autograph.experimental.do_not_convert
     def read_row(start: tf.Tensor, length: tf.Tensor) -> tf.data.Dataset:
-        return tf.data.FixedLengthRecordDataset(str(path), 4 * length, 4 * start, size - 4 * (start + length), _BUFFER_BYTES)
+        return tf.data.FixedLengthRecordDataset(
+            str(path), 4 * length, 4 * start, size - 4 * (start + length), _BUFFER_BYTES
+        )
 
     rows = tf.data.Dataset.from_tensor_slices((starts, tf.maximum(lengths, 1))).flat_map(read_row)
     texts = tf.strings.substr(rows.batch(starts.shape[0]).get_single_element(), tf.zeros_like(lengths), 4 * lengths)
@@ -106,7 +117,9 @@ def _read_rows(path: Path, starts: tf.Tensor, lengths: tf.Tensor, time: tf.Tenso
     return tf.concat([first[:, None], ids[:, 1:]], axis=1)
 
 
-def _arrivals(dataset: tf.data.Dataset, hardware: HardwareConfig) -> Generator[tuple[int, list[np.ndarray]], None, None]:
+def _arrivals(
+    dataset: tf.data.Dataset, hardware: HardwareConfig
+) -> Generator[tuple[int, list[np.ndarray]], None, None]:
     """What a data set yields until nothing comes for hardware.connect_seconds; read in a thread, since TensorFlow waits without end."""
     found: queue.Queue[Any] = queue.Queue(maxsize=16)
     is_over = threading.Event()

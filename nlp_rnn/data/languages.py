@@ -33,7 +33,9 @@ def check_order(data: DataConfig, pairs: Iterable[tuple[str, str]]) -> None:
     Raises:
       ConfigError: if the sides seem to be exchanged.
     """
-    source, target = (tag.replace("_", "-").split("-")[0].lower() for tag in (data.source_language, data.target_language))
+    source, target = (
+        tag.replace("_", "-").split("-")[0].lower() for tag in (data.source_language, data.target_language)
+    )
     if source == target or not {source, target} <= {*_COMMON_WORDS, *_SCRIPTS}:
         return
     straight = exchanged = 0

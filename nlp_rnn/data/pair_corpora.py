@@ -24,7 +24,10 @@ def load_multi30k(data: DataConfig) -> Splits:
     folder = _prepared("multi30k", data)
     _require_languages(data, ("en", "de", "fr"))
     names = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
-    return {split: functools.partial(aligned_lines, *sides(folder / name, data), f"multi30k, {name}") for split, name in names.items()}
+    return {
+        split: functools.partial(aligned_lines, *sides(folder / name, data), f"multi30k, {name}")
+        for split, name in names.items()
+    }
 
 
 def load_tatoeba(data: DataConfig) -> Splits:
@@ -55,7 +58,9 @@ def load_ted_hrlr(data: DataConfig) -> Splits:
     found = next((pair for pair in _TED if set(pair) == set(languages)), None)
     if found is None:
         known = ", ".join(" and ".join(pair) for pair in _TED)
-        raise ConfigError(f"data.source is ted_hrlr, which does not have {' and '.join(languages)}; give one of the pairs {known}")
+        raise ConfigError(
+            f"data.source is ted_hrlr, which does not have {' and '.join(languages)}; give one of the pairs {known}"
+        )
     rows = tfds_rows(data, f"ted_hrlr_translate/{found[0].replace('_', '')}_to_{found[1]}", "data.source=cldr")
 
     def stream(split: str) -> Callable[[], Iterator[Example]]:

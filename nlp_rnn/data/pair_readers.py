@@ -113,7 +113,9 @@ def _elements(path: Path, name: str) -> Iterator[ElementTree.Element]:
 
 def _text(element: ElementTree.Element) -> str:
     """An element's text without the codes of other programs, which stand in elements of their own; <hi> holds text."""
-    inner = "".join((_text(child) if child.tag.rpartition("}")[2] == "hi" else "") + (child.tail or "") for child in element)
+    inner = "".join(
+        (_text(child) if child.tag.rpartition("}")[2] == "hi" else "") + (child.tail or "") for child in element
+    )
     return (element.text or "") + inner
 
 

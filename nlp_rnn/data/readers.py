@@ -67,7 +67,9 @@ def load_files(data: DataConfig, read: Callable[[Path], Iterator[Example]]) -> S
         if setting:
             path = Path(setting)
             if not path.exists():
-                raise ConfigError(f"data.{name} is {setting}, but there is no such file or folder; give the path of your data")
+                raise ConfigError(
+                    f"data.{name} is {setting}, but there is no such file or folder; give the path of your data"
+                )
             if path.is_dir() != (data.source == "folders") and data.source != "documents":
                 kind, wanted = ("folder", "file") if path.is_dir() else ("file", "folder with a folder per label")
                 raise ConfigError(f"data.{name} is {setting}, a {kind}, but data.source {data.source} reads a {wanted}")
@@ -101,11 +103,15 @@ def read_table(path: Path | Part, delimiter: str, columns: tuple[str, ...]) -> I
                 continue
             number = lines_before + reader.line_num
             if len(row) != len(header):
-                raise ConfigError(f"{path}: line {number} has {len(row)} fields, but the header has {len(header)}; quote it or fix it")
+                raise ConfigError(
+                    f"{path}: line {number} has {len(row)} fields, but the header has {len(header)}; quote it or fix it"
+                )
             yield number, [row[place] for place in places]
     except csv.Error as error:
         number = lines_before + reader.line_num
-        raise ConfigError(f"{path}: line {number}: not readable as data.source says ({error}); check the quotes") from None
+        raise ConfigError(
+            f"{path}: line {number}: not readable as data.source says ({error}); check the quotes"
+        ) from None
 
 
 def _table_examples(path: Path | Part, delimiter: str, data: DataConfig) -> Iterator[Example]:
@@ -125,12 +131,18 @@ def _json_examples(path: Path | Part, data: DataConfig) -> Iterator[Example]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ConfigError(f"{path}: line {number}, column {error.colno}: not JSON ({error.msg}); write one object per line") from None
+            raise ConfigError(
+                f"{path}: line {number}, column {error.colno}: not JSON ({error.msg}); write one object per line"
+            ) from None
         if not isinstance(row, dict) or not isinstance(row.get(data.text_column), str):
-            raise ConfigError(f"{path}: line {number} has no string {data.text_column!r}; set data.text_column to the name of the text")
+            raise ConfigError(
+                f"{path}: line {number} has no string {data.text_column!r}; set data.text_column to the name of the text"
+            )
         label = row.get(data.label_column, "")
         if isinstance(label, (dict, list)) or label is None:
-            raise ConfigError(f"{path}: line {number}: {data.label_column!r} is {label!r}, but a label is a string, number or boolean")
+            raise ConfigError(
+                f"{path}: line {number}: {data.label_column!r} is {label!r}, but a label is a string, number or boolean"
+            )
         # JSON can spell half of a surrogate pair, which is no text.
         text, label = (re.sub("[\ud800-\udfff]", "\ufffd", value) for value in (row[data.text_column], str(label)))
         yield Example(text, label)
@@ -162,7 +174,11 @@ def _folder_examples(path: Path) -> Iterator[Example]:
 
 
 def _document_examples(path: Path, data: DataConfig) -> Iterator[Example]:
-    files = [path] if path.is_file() else [file for file in sorted(path.rglob("*")) if _is_document(file, path, data.patterns)]
+    files = (
+        [path]
+        if path.is_file()
+        else [file for file in sorted(path.rglob("*")) if _is_document(file, path, data.patterns)]
+    )
     if not files:
         raise ConfigError(
             f"data.patterns is {list(data.patterns)}, but no file below {path} has such a name (hidden ones are left out); "
@@ -171,7 +187,9 @@ def _document_examples(path: Path, data: DataConfig) -> Iterator[Example]:
     for file in files:
         text = "".join(line for _, line in decoded_lines(file))
         if "\0" in text:
-            raise ConfigError(f"{file}: holds NUL bytes, so it is not text; remove it, or name the files to read, as data.patterns=[*.txt]")
+            raise ConfigError(
+                f"{file}: holds NUL bytes, so it is not text; remove it, or name the files to read, as data.patterns=[*.txt]"
+            )
         if text:
             yield Example(text, "")
 

@@ -16,7 +16,9 @@ def load_records(data: DataConfig) -> Splits:
     """What `nlp-rnn records` wrote into the folder data.dir: the examples of other sources, in their order."""
     folder = records_folder(Path(data.dir))
     if not data.dir or not folder.is_dir():
-        raise ConfigError(f"data.source is records, but data.dir is {data.dir!r}, without {folder}; write it with nlp-rnn records")
+        raise ConfigError(
+            f"data.source is records, but data.dir is {data.dir!r}, without {folder}; write it with nlp-rnn records"
+        )
     import_tensorflow()
     import tensorflow_datasets as tfds
 

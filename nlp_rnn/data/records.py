@@ -26,7 +26,9 @@ from nlp_rnn.errors import ConfigError
 from nlp_rnn.files import Part, disk_errors, parts_of
 from nlp_rnn.tensorflow_import import START_UP_NOISE, import_tensorflow, without_noise
 
-LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"  # Beam's DirectRunner may look for a server of its own
+LOCAL_RUNNER = (
+    "apache_beam.runners.portability.fn_api_runner.FnApiRunner"  # Beam's DirectRunner may look for a server of its own
+)
 _BEAM_NOISE = re.compile(rb"^(INFO|WARNING)\b|" + START_UP_NOISE.pattern)
 
 
@@ -58,9 +60,13 @@ def write_records(
     for module in ("apache_beam", "tensorflow_datasets"):
         require_package(module, "records", "nlp-rnn records")
     if data.source == "records":
-        raise ConfigError("data.source is records, which is written already; give the source that they are to be made from")
+        raise ConfigError(
+            "data.source is records, which is written already; give the source that they are to be made from"
+        )
     # Workers may stand in other folders.
-    data = replace(data, **{key: os.path.abspath(path) for key in ("dir", *SPLIT_NAMES) if (path := getattr(data, key))})
+    data = replace(
+        data, **{key: os.path.abspath(path) for key in ("dir", *SPLIT_NAMES) if (path := getattr(data, key))}
+    )
     target = records_folder(folder.absolute())
     parts = _parts(data, _all_sources()[data.source](data), num_shards)
     with disk_errors(folder):
@@ -68,10 +74,14 @@ def write_records(
         try:
             held = FileLock(target.parent / ".lock", timeout=0).acquire()
         except Timeout:
-            raise ConfigError(f"--to is {folder}, where another process is writing records; wait for it or give another folder") from None
+            raise ConfigError(
+                f"--to is {folder}, where another process is writing records; wait for it or give another folder"
+            ) from None
         with held:
             if target.exists():
-                raise ConfigError(f"--to is {folder}, which holds records already ({target}); give another folder, or remove that one")
+                raise ConfigError(
+                    f"--to is {folder}, which holds records already ({target}); give another folder, or remove that one"
+                )
             for leftover in target.parent.glob("*incomplete*"):
                 shutil.rmtree(leftover)
             import_tensorflow()
@@ -88,7 +98,9 @@ def _parts(data: DataConfig, splits: Splits, num_shards: int) -> dict[str, list[
     if data.source not in PART_READERS:
         return {split: [functools.partial(_examples, data, split)] for split in splits}
     parts = {split: parts_of(Path(getattr(data, split)), num_shards) for split in splits}
-    return {split: [functools.partial(_examples, data, split, part) for part in found] for split, found in parts.items()}
+    return {
+        split: [functools.partial(_examples, data, split, part) for part in found] for split, found in parts.items()
+    }
 
 
 def _examples(data: DataConfig, split: str, part: Part | None = None) -> Iterator[Example]:
@@ -96,7 +108,9 @@ def _examples(data: DataConfig, split: str, part: Part | None = None) -> Iterato
     return PART_READERS[data.source](part, data) if part else _all_sources()[data.source](data)[split]()
 
 
-def _write(parts: dict[str, list[Callable[[], Iterator[Example]]]], folder: Path, runner: str, flags: list[str]) -> dict[str, int]:
+def _write(
+    parts: dict[str, list[Callable[[], Iterator[Example]]]], folder: Path, runner: str, flags: list[str]
+) -> dict[str, int]:
     import tensorflow_datasets as tfds
 
     options = _beam_options(flags)
@@ -129,7 +143,9 @@ def _beam_options(flags: list[str]) -> Any:
         raise ConfigError(f"nlp-rnn records: {said.getvalue().strip().splitlines()[-1]}") from None
     for flag in flags:
         if flag.startswith("--") and flag[2:].partition("=")[0] not in known:
-            raise ConfigError(f"nlp-rnn records: {flag} is no option of Apache Beam; leave it out, or see its documentation")
+            raise ConfigError(
+                f"nlp-rnn records: {flag} is no option of Apache Beam; leave it out, or see its documentation"
+            )
     return options
 
 
@@ -180,7 +196,9 @@ def _builder_class() -> Any:
                 own = [(shard, count) for shard, count in zip(shards, counts, strict=True) if shard.split == split]
                 size = sum(os.path.getsize(shard.path) for shard, _ in own)
                 lengths = [count for _, count in own]
-                infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=name))
+                infos.append(
+                    tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=name)
+                )
             self.info.set_splits(splits.SplitDict(infos))
 
     return Records

@@ -38,7 +38,10 @@ class TokenCache:
     def rows(self, indices: Iterable[int]) -> list[np.ndarray]:
         """The ids of some texts, each int32 [time]; read, not mapped, since mapped pages would count as memory."""
         with open(self.path / "ids.bin", "rb") as file:
-            return [ids_at(file, int(self.offsets[index]), int(self.offsets[index + 1] - self.offsets[index])) for index in indices]
+            return [
+                ids_at(file, int(self.offsets[index]), int(self.offsets[index + 1] - self.offsets[index]))
+                for index in indices
+            ]
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,9 @@ def beam_search(step: Step, states: Any, source_mask: tf.Tensor, search: Search)
     def goes_on(beam: _Beam) -> tf.Tensor:
         return (beam.time < longest) & tf.reduce_any(beam.log_probabilities[:, 0] > IMPOSSIBLE)
 
-    (end,) = tf.while_loop(goes_on, lambda beam: (_advance(beam, step, source_mask, search),), (start,), parallel_iterations=1)
+    (end,) = tf.while_loop(
+        goes_on, lambda beam: (_advance(beam, step, source_mask, search),), (start,), parallel_iterations=1
+    )
     return end.finished
 
 
@@ -103,7 +105,11 @@ def _advance(beam: _Beam, step: Step, source_mask: tf.Tensor, search: Search) ->
     given = tf.pad(search.prefix, [[0, 0], [0, 1]])[:, tf.minimum(beam.time, tf.shape(search.prefix)[1])]
     given = tf.where(beam.time < search.max_length, given, PAD_ID)
     is_free = tf.cast(given == PAD_ID, tf.float32)[:, None, None]
-    scores = tf.cond(search.no_repeat > 0, lambda: scores + is_free * _repetitions(beam, search.no_repeat, vocab_size), lambda: scores)
+    scores = tf.cond(
+        search.no_repeat > 0,
+        lambda: scores + is_free * _repetitions(beam, search.no_repeat, vocab_size),
+        lambda: scores,
+    )
     scores += _forbidden(beam.time, given, search, vocab_size)[:, None]
     coverage = beam.coverage + tf.reshape(weights, tf.shape(beam.coverage))
 
@@ -144,7 +150,9 @@ def _forbidden(time: tf.Tensor, given: tf.Tensor, search: Search, vocab_size: in
     """float32 [batch, vocabulary] to add: IMPOSSIBLE for what may not be written at this time; given: int32 [batch], the prefix's."""
     never = sum(tf.one_hot(each, vocab_size) for each in search.never)[None]
     is_end = tf.one_hot(EOS_ID, vocab_size)[None]
-    must_go_on, must_end = (tf.cast(each, tf.float32)[:, None] for each in (time < search.min_length, time >= search.max_length))
+    must_go_on, must_end = (
+        tf.cast(each, tf.float32)[:, None] for each in (time < search.min_length, time >= search.max_length)
+    )
     banned = never + must_go_on * is_end + must_end * (1 - is_end)
     is_given = tf.cast(given != PAD_ID, tf.float32)[:, None]
     return IMPOSSIBLE * ((1 - is_given) * tf.minimum(banned, 1.0) + is_given * (1 - tf.one_hot(given, vocab_size)))
@@ -167,7 +175,9 @@ def _repetitions(beam: _Beam, no_repeat: tf.Tensor, vocab_size: int) -> tf.Tenso
     return IMPOSSIBLE * tf.reshape(tf.minimum(banned, 1.0), [batch, size, vocab_size])
 
 
-def _scores(log_probabilities: tf.Tensor, coverage: tf.Tensor, time: tf.Tensor, source_mask: tf.Tensor, search: Search) -> tf.Tensor:
+def _scores(
+    log_probabilities: tf.Tensor, coverage: tf.Tensor, time: tf.Tensor, source_mask: tf.Tensor, search: Search
+) -> tf.Tensor:
     """float32 [batch, any]: what hypotheses are judged by that end at this time, of coverage [batch, any, source]."""
     seen = tf.where(source_mask[:, None], tf.math.log(tf.clip_by_value(coverage, 1e-6, 1.0)), 0.0)
     divisors = _divisors(time + 1, search)[:, None]

@@ -106,7 +106,10 @@ class Generator(tf.Module):
             noise += tf.where(lengths < limits.min_length, 1.0, 0.0)[:, :, None] * self._end_only
             end = tf.minimum(progress.time + _BLOCK, count)
             # Two loops: the plain one has half the operations.
-            write = [functools.partial(self._write_block, progress, end, noise, limits, sampling, is_plain=each) for each in (True, False)]
+            write = [
+                functools.partial(self._write_block, progress, end, noise, limits, sampling, is_plain=each)
+                for each in (True, False)
+            ]
             return (tf.cond(is_plain, *write),)
 
         start = _Progress(
@@ -120,7 +123,14 @@ class Generator(tf.Module):
         return Written(tf.transpose(end.ids.stack()), end.total, end.stop_length, session)
 
     def _write_block(
-        self, progress: _Progress, end: tf.Tensor, noise: tf.Tensor, limits: Limits, sampling: Sampling, *, is_plain: bool
+        self,
+        progress: _Progress,
+        end: tf.Tensor,
+        noise: tf.Tensor,
+        limits: Limits,
+        sampling: Sampling,
+        *,
+        is_plain: bool,
     ) -> _Progress:
         """Writes up to the time `end`; `noise` begins at the present one."""
         first, vocab_size, all_rows = progress.time, self._stepper.vocab_size, tf.range(tf.shape(progress.length)[0])
@@ -132,7 +142,9 @@ class Generator(tf.Module):
             scores = now.log_probabilities
             if not is_plain:  # ranks must not count an end that is not allowed
                 must_go_on = tf.cast(now.length < limits.min_length, tf.float32)
-                scores = sampling_of.restrict(scores + must_go_on[:, None] * self._end_only, sampling, now.length, now.last_seen)
+                scores = sampling_of.restrict(
+                    scores + must_go_on[:, None] * self._end_only, sampling, now.length, now.last_seen
+                )
             chosen = tf.argmax(scores + noise[now.time - first], axis=1, output_type=tf.int32)
             added = tf.gather_nd(now.log_probabilities, tf.stack([all_rows, chosen], axis=1))
             is_end = chosen == EOS_ID
@@ -151,7 +163,11 @@ class Generator(tf.Module):
             found = tf.where(is_written & (length >= limits.min_length), _stop_lengths(recent, limits.stops), 0)
             last_seen = tf.where(is_chosen, now.length[:, None], now.last_seen)
             stop_length = now.stop_length + found
-            return (after._replace(recent=recent, last_seen=last_seen, stop_length=stop_length, is_done=after.is_done | (found > 0)),)
+            return (
+                after._replace(
+                    recent=recent, last_seen=last_seen, stop_length=stop_length, is_done=after.is_done | (found > 0)
+                ),
+            )
 
         (progress,) = tf.while_loop(goes_on, body, (progress,))
         return progress
@@ -167,7 +183,9 @@ class Generator(tf.Module):
         token_ids = tf.pad(token_ids, [[0, 0], [0, 1]], constant_values=PAD_ID)  # one step at least
         size = sum(sizes[0] for sizes in self._stepper.sizes)
         found = tf.TensorArray(tf.float32, num_steps + 1, element_shape=[None, size])
-        _, _, found = tf.while_loop(lambda time, *_: time <= num_steps, body, (0, self._stepper.zero_states(rows), found))
+        _, _, found = tf.while_loop(
+            lambda time, *_: time <= num_steps, body, (0, self._stepper.zero_states(rows), found)
+        )
         return tf.transpose(found.stack(), [1, 0, 2])[:, :-1]
 
     def _read(self, token_ids: tf.RaggedTensor) -> tuple[States, tf.Tensor]:
@@ -178,7 +196,10 @@ class Generator(tf.Module):
         def body(time: tf.Tensor, states: States, hidden: tf.Tensor) -> tuple[object, ...]:
             found, after = self._stepper.step(padded[:, time], states)
             is_on = (time < lengths)[:, None]  # shorter texts wait
-            after = [[tf.where(is_on, new, old) for new, old in zip(*pair, strict=True)] for pair in zip(after, states, strict=True)]
+            after = [
+                [tf.where(is_on, new, old) for new, old in zip(*pair, strict=True)]
+                for pair in zip(after, states, strict=True)
+            ]
             return time + 1, after, tf.where(is_on, found, hidden)
 
         start = (0, self._stepper.zero_states(rows), tf.zeros([rows, self._stepper.sizes[-1][0]]))
@@ -206,4 +227,6 @@ def _stop_lengths(recent: tf.Tensor, stops: tf.Tensor) -> tf.Tensor:
     is_id = stops != PAD_ID
     is_found = tf.reduce_all((recent[:, None] == stops) | ~is_id, axis=2)
     lengths = tf.reduce_sum(tf.cast(is_id, tf.int32), axis=2)
-    return tf.maximum(tf.reduce_max(tf.where(is_found, lengths, 0), axis=1), 0)  # of no stop strings the maximum is negative
+    return tf.maximum(
+        tf.reduce_max(tf.where(is_found, lengths, 0), axis=1), 0
+    )  # of no stop strings the maximum is negative

@@ -32,7 +32,10 @@ class Stepper(tf.Module):
         config = model.config
         step = CELLS[config.cell].step
         self._model, self._advance, self._is_residual = model, resolve(step) if step else None, config.is_residual
-        self.vocab_size, self.sizes = model.vocab_size, [[tensor.shape[1] for tensor in layer] for layer in model.zero_states(1)]
+        self.vocab_size, self.sizes = (
+            model.vocab_size,
+            [[tensor.shape[1] for tensor in layer] for layer in model.zero_states(1)],
+        )
         self._norms = model.norms
         self._embedding = tf.Variable(model.embedding.embeddings, trainable=False) if config.is_residual else None
         self._layers = []
@@ -40,7 +43,11 @@ class Stepper(tf.Module):
             cell = getattr(layer, "layer", layer).cell
             kernel, (bias, recurrent_bias) = tf.convert_to_tensor(cell.kernel), _biases(cell)
             # Of the first layer: what it adds for each id.
-            kernel, bias = (tf.convert_to_tensor(model.embedding.embeddings) @ kernel + bias, None) if not number else (kernel, bias)
+            kernel, bias = (
+                (tf.convert_to_tensor(model.embedding.embeddings) @ kernel + bias, None)
+                if not number
+                else (kernel, bias)
+            )
             num_gates = cell.kernel.shape[1] // self.sizes[number][0]
             weights = (kernel, bias, getattr(cell, "recurrent_kernel", None), recurrent_bias)
             self._layers.append([_by_gate(weight, num_gates) for weight in weights])
@@ -61,7 +68,9 @@ class Stepper(tf.Module):
         for number, (kernel, bias, recurrent_kernel, recurrent_bias) in enumerate(self._layers):
             inputs = vectors
             recurrent = _products(states[number][0], recurrent_kernel, recurrent_bias)
-            projected = [tf.gather(table, token_ids) for table in kernel] if inputs is None else _products(inputs, kernel, bias)
+            projected = (
+                [tf.gather(table, token_ids) for table in kernel] if inputs is None else _products(inputs, kernel, bias)
+            )
             after = self._advance(projected, recurrent, states[number])
             found.append(after)
             vectors = after[0]
@@ -78,13 +87,17 @@ class Stepper(tf.Module):
 
 
 def _by_gate(weight: tf.Tensor | None, num_gates: int) -> list[tf.Variable]:
-    return [] if weight is None else [tf.Variable(part, trainable=False) for part in tf.split(weight, num_gates, axis=-1)]
+    return (
+        [] if weight is None else [tf.Variable(part, trainable=False) for part in tf.split(weight, num_gates, axis=-1)]
+    )
 
 
 def _products(inputs: tf.Tensor, kernels: list[tf.Variable], biases: list[tf.Variable]) -> list[tf.Tensor]:
     """float [batch, features] -> of each gate float [batch, units]."""
     products = [inputs @ kernel for kernel in kernels]
-    return [tf.nn.bias_add(product, bias) for product, bias in zip(products, biases, strict=True)] if biases else products
+    return (
+        [tf.nn.bias_add(product, bias) for product, bias in zip(products, biases, strict=True)] if biases else products
+    )
 
 
 def _biases(cell: keras.layers.Layer) -> tuple[tf.Tensor, tf.Tensor | None]:

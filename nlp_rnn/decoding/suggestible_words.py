@@ -28,10 +28,14 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         if tokenizer.level != "word":
-            raise ConfigError(f"tokenizer.level is {tokenizer.level}, but keyboard metrics are of words; use tokenizer.level=word")
+            raise ConfigError(
+                f"tokenizer.level is {tokenizer.level}, but keyboard metrics are of words; use tokenizer.level=word"
+            )
         self.words = tokenizer.texts()
         ids = np.arange(len(self.words))
-        self.is_symbol = np.isin(ids, (PAD_ID, BOS_ID, EOS_ID)) | np.array([word in tokenizer.reserved for word in self.words])
+        self.is_symbol = np.isin(ids, (PAD_ID, BOS_ID, EOS_ID)) | np.array(
+            [word in tokenizer.reserved for word in self.words]
+        )
         is_known = np.array([bool(word) and UNKNOWN_TEXT not in word for word in self.words])
         self.is_suggestible = is_known & ~self.is_symbol & (ids != UNK_ID)
         profane = set(PROFANE_WORDS)

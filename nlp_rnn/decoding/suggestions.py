@@ -46,7 +46,9 @@ class WordSuggestions:
         begun = _begun(text, self._tokenizer.pieces(text), end)
         return _but_last(self._tokenizer.tokenize(text), begun != ""), begun
 
-    def find(self, log_probabilities: tf.Tensor, states: tf.Tensor, begun: tf.Tensor, allow_profanity: tf.Tensor) -> Found:
+    def find(
+        self, log_probabilities: tf.Tensor, states: tf.Tensor, begun: tf.Tensor, allow_profanity: tf.Tensor
+    ) -> Found:
         """The likeliest words behind a text.
 
         Args:
@@ -93,9 +95,13 @@ class SubwordSuggestions:
         """As `WordSuggestions.read`: ids of pieces."""
         words = tf.strings.split(self._tokenizer.normalize(text))
         begun = _begun(text, words, _WORD_END)
-        return self._tokenizer.tokenize(tf.strings.reduce_join(_but_last(words, begun != ""), axis=-1, separator=" ")), begun
+        return self._tokenizer.tokenize(
+            tf.strings.reduce_join(_but_last(words, begun != ""), axis=-1, separator=" ")
+        ), begun
 
-    def find(self, log_probabilities: tf.Tensor, states: tf.Tensor, begun: tf.Tensor, allow_profanity: tf.Tensor) -> Found:
+    def find(
+        self, log_probabilities: tf.Tensor, states: tf.Tensor, begun: tf.Tensor, allow_profanity: tf.Tensor
+    ) -> Found:
         """As `WordSuggestions.find`; a completion's probability is that among the words found.
 
         Args:
@@ -104,8 +110,12 @@ class SubwordSuggestions:
         words, scores = self._search(log_probabilities, states, begun)
         total = tf.reduce_logsumexp(scores, axis=1, keepdims=True)
         scores = tf.where((begun[:, None] == "") | (scores < IMPOSSIBLE / 2), scores, scores - total)
-        is_profane = tf.reduce_any(tf.strings.lower(words, encoding="utf-8")[:, :, None] == tf.constant(PROFANE_WORDS), axis=2)
-        scores, order = tf.math.top_k(tf.where(is_profane & ~allow_profanity[:, None], IMPOSSIBLE, scores), scores.shape[1])
+        is_profane = tf.reduce_any(
+            tf.strings.lower(words, encoding="utf-8")[:, :, None] == tf.constant(PROFANE_WORDS), axis=2
+        )
+        scores, order = tf.math.top_k(
+            tf.where(is_profane & ~allow_profanity[:, None], IMPOSSIBLE, scores), scores.shape[1]
+        )
         return Found(tf.gather(words, order, batch_dims=1), scores)
 
     def _search(self, log_probabilities: tf.Tensor, states: tf.Tensor, begun: tf.Tensor) -> Found:
@@ -135,7 +145,9 @@ class SubwordSuggestions:
     def _fit(self, texts: tf.Tensor, begun: tf.Tensor) -> tf.Tensor:
         """bool [batch, beam, pieces]: whether text and piece together begin as `begun` does, or `begun` as they do."""
         lengths = tf.minimum(tf.strings.length(texts), tf.strings.length(begun)[:, None])
-        rest = tf.strings.substr(tf.broadcast_to(begun[:, None], tf.shape(texts)), lengths, tf.fill(tf.shape(texts), 2**30))
+        rest = tf.strings.substr(
+            tf.broadcast_to(begun[:, None], tf.shape(texts)), lengths, tf.fill(tf.shape(texts), 2**30)
+        )
         shape = tf.concat([tf.shape(texts), tf.shape(self._texts)], axis=0)
 
         def compare() -> tf.Tensor:
@@ -162,7 +174,9 @@ def _but_last(rows: tf.RaggedTensor, is_cut: tf.Tensor) -> tf.RaggedTensor:
 def _starts_with(texts: tf.Tensor, beginnings: tf.Tensor) -> tf.Tensor:
     """string, string of the same shape (or one that broadcasts) -> bool"""
     beginnings = tf.broadcast_to(beginnings, tf.shape(texts))
-    return tf.strings.substr(texts, tf.zeros_like(tf.strings.length(texts)), tf.strings.length(beginnings)) == beginnings
+    return (
+        tf.strings.substr(texts, tf.zeros_like(tf.strings.length(texts)), tf.strings.length(beginnings)) == beginnings
+    )
 
 
 def _distinct(words: tf.Tensor, scores: tf.Tensor) -> Found:

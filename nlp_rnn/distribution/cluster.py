@@ -61,10 +61,13 @@ def parse_cluster(text: str) -> Cluster:
         addresses += group
     task_type, index = task.get("type"), task.get("index")
     if not isinstance(task_type, str) or task_type not in groups:
-        raise _mistake(text, f"has the task type {task_type!r}, but its cluster names {', '.join(sorted(groups)) or 'nobody'}")
+        raise _mistake(
+            text, f"has the task type {task_type!r}, but its cluster names {', '.join(sorted(groups)) or 'nobody'}"
+        )
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(groups[task_type]):
         raise _mistake(
-            text, f"has the task index {index!r}, but its cluster names {len(groups[task_type])} of type {task_type}, counted from 0"
+            text,
+            f"has the task index {index!r}, but its cluster names {len(groups[task_type])} of type {task_type}, counted from 0",
         )
     if len(groups.get("chief", [])) > 1:
         raise _mistake(text, "names several chiefs; name one")

@@ -25,7 +25,11 @@ def start_devices(config: Config) -> Placement:
     devices = _devices(config.hardware.strategy, config.hardware.num_replicas)
     import keras
 
-    parallel = keras.distribution.DataParallel(devices=[f"{each.platform}:{each.id}" for each in devices]) if len(devices) > 1 else None
+    parallel = (
+        keras.distribution.DataParallel(devices=[f"{each.platform}:{each.id}" for each in devices])
+        if len(devices) > 1
+        else None
+    )
     keras.distribution.set_distribution(parallel)
     logger.info("hardware: JAX, %d x %s", len(devices), devices[0].device_kind)
     return Placement(num_replicas=len(devices), name="jax")
@@ -37,7 +41,9 @@ def _check(config: Config) -> None:
             "KERAS_BACKEND is jax, which needs the package jax; install it: pip install 'nlp-rnn[jax]', or unset KERAS_BACKEND"
         )
     if config.hardware.strategy == "multi_worker":
-        raise ConfigError("hardware.strategy is multi_worker, which is TensorFlow's; on JAX one machine trains: use auto")
+        raise ConfigError(
+            "hardware.strategy is multi_worker, which is TensorFlow's; on JAX one machine trains: use auto"
+        )
     for key, value, allowed in (
         ("training.optimizer", config.training.optimizer, ("adam", "adamw", "sgd")),
         ("training.gradient_accumulation", config.training.gradient_accumulation, (1,)),
@@ -47,7 +53,9 @@ def _check(config: Config) -> None:
     ):
         if value not in allowed:
             values = ", ".join(str(each) for each in allowed)
-            raise ConfigError(f"{key} is {value}, which needs Keras's backend tensorflow, but KERAS_BACKEND is jax; use {values}")
+            raise ConfigError(
+                f"{key} is {value}, which needs Keras's backend tensorflow, but KERAS_BACKEND is jax; use {values}"
+            )
 
 
 def _devices(strategy: str, num_replicas: int) -> list[Any]:
@@ -57,7 +65,11 @@ def _devices(strategy: str, num_replicas: int) -> list[Any]:
         found = jax.devices(None if strategy in ("auto", "mirrored") else strategy)
     except RuntimeError as error:
         reason = str(error).strip().split("\n")[0]
-        raise ConfigError(f"hardware.strategy is {strategy}, but JAX finds no such device ({reason}); use auto") from None
+        raise ConfigError(
+            f"hardware.strategy is {strategy}, but JAX finds no such device ({reason}); use auto"
+        ) from None
     if num_replicas > len(found):
-        raise ConfigError(f"hardware.num_replicas is {num_replicas}, but JAX finds {len(found)} devices; use 0 for all of them")
+        raise ConfigError(
+            f"hardware.num_replicas is {num_replicas}, but JAX finds {len(found)} devices; use 0 for all of them"
+        )
     return found[: num_replicas or (1 if strategy in ("cpu", "gpu") else None)]

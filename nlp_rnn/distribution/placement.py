@@ -94,7 +94,10 @@ class Placement:
         Raises:
           ConfigError: if so.
         """
-        own = [int.from_bytes(hashlib.blake2b(f"{part}{value}".encode(), digest_size=2).digest(), "big") for part in range(4)]
+        own = [
+            int.from_bytes(hashlib.blake2b(f"{part}{value}".encode(), digest_size=2).digest(), "big")
+            for part in range(4)
+        ]
         if self.sum_over_workers(*own) != tuple(number * self.num_workers for number in own):
             raise ConfigError(
                 f"worker {self.worker} of {self.num_workers}: {what} differs among the workers; give all the same settings and files"
@@ -164,7 +167,9 @@ class Placement:
         own = dataset.flat_map(split)
         # Of a data set that may end, workers ask each other before every step whether anybody has a batch left, and shapes are
         # lost. So it goes on with empty batches, which nobody reads.
-        empty = tf.nest.map_structure(lambda spec: tf.zeros([size or 1 for size in spec.shape], spec.dtype), own.element_spec)
+        empty = tf.nest.map_structure(
+            lambda spec: tf.zeros([size or 1 for size in spec.shape], spec.dtype), own.element_spec
+        )
         return own.concatenate(tf.data.Dataset.from_tensors(empty).repeat()).prefetch(2 * local)
 
     def check(self, training: TrainingConfig) -> None:
@@ -180,7 +185,9 @@ class Placement:
             )
             below = training.batch_size - training.batch_size % parts
             near = f"{below} or {below + parts}" if below else f"{parts}"
-            raise ConfigError(f"training.batch_size is {training.batch_size}, but must be a multiple of {parts}, for {of}; use {near}")
+            raise ConfigError(
+                f"training.batch_size is {training.batch_size}, but must be a multiple of {parts}, for {of}; use {near}"
+            )
 
 
 ONE_DEVICE = Placement()
@@ -195,7 +202,13 @@ def start_devices(hardware: HardwareConfig) -> Placement:
     cluster = cluster_of_environment()
     name = hardware.strategy
     if name == "auto":
-        name = "multi_worker" if cluster and len(cluster.addresses) > 1 else "tpu" if os.environ.get("TPU_NAME") else "auto"
+        name = (
+            "multi_worker"
+            if cluster and len(cluster.addresses) > 1
+            else "tpu"
+            if os.environ.get("TPU_NAME")
+            else "auto"
+        )
     if name == "multi_worker" and cluster is None:
         raise ConfigError(
             "hardware.strategy is multi_worker, but the environment variable TF_CONFIG, which names the workers, is not set; set it on "
@@ -222,7 +235,9 @@ def _place(name: str, cluster: Cluster | None, num_replicas: int, connect_second
     if name == "auto":
         name = "mirrored" if len(gpus) > 1 else "gpu" if gpus else "cpu"
     if name == "gpu" and not gpus:
-        raise ConfigError("hardware.strategy is gpu, but TensorFlow finds no GPU; use auto or cpu, or install tensorflow[and-cuda]")
+        raise ConfigError(
+            "hardware.strategy is gpu, but TensorFlow finds no GPU; use auto or cpu, or install tensorflow[and-cuda]"
+        )
     if name == "cpu" and gpus:
         tf.config.set_visible_devices([], "GPU")
     if name in ("cpu", "gpu"):
@@ -243,7 +258,9 @@ def _mirror(count: int, gpus: list[Any]) -> Placement:
 
     if gpus:
         if count > len(gpus):
-            raise ConfigError(f"hardware.num_replicas is {count}, but TensorFlow finds {len(gpus)} GPUs; use 0 for all of them")
+            raise ConfigError(
+                f"hardware.num_replicas is {count}, but TensorFlow finds {len(gpus)} GPUs; use 0 for all of them"
+            )
         devices = [f"GPU:{number}" for number in range(count)]
     elif count:  # parts of the processor, to try out what several devices do
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -266,7 +283,9 @@ def _join(cluster: Cluster, connect_seconds: int, num_gpus: int) -> Placement:
 
     address, deadline = cluster.addresses[cluster.index], time.monotonic() + connect_seconds
     await_others(cluster, connect_seconds, f"{num_gpus} GPUs" if num_gpus else "")
-    with _killed_after(deadline - time.monotonic() + _SECONDS_TO_JOIN, f"TF_CONFIG: the others answer, but do not join {address}"):
+    with _killed_after(
+        deadline - time.monotonic() + _SECONDS_TO_JOIN, f"TF_CONFIG: the others answer, but do not join {address}"
+    ):
         try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
@@ -293,7 +312,9 @@ def _place_on_tpu() -> Placement:
         ) from None
     strategy = tf.distribute.TPUStrategy(resolver)
     if strategy.extended.num_hosts > 1:
-        raise ConfigError(f"hardware.strategy is tpu, of {strategy.extended.num_hosts} hosts, but one host is fed here; use a smaller TPU")
+        raise ConfigError(
+            f"hardware.strategy is tpu, of {strategy.extended.num_hosts} hosts, but one host is fed here; use a smaller TPU"
+        )
     return Placement(strategy, strategy.num_replicas_in_sync, name="tpu")
 
 

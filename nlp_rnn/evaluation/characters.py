@@ -96,7 +96,9 @@ def describe(facts: dict[str, Any]) -> str:
         values = [found[side][name] for side in ("written", "held_out")]
         shown = [f"{value:>10,}" if name == "longest_copy" else f"{100 * value:>8.2f} %" for value in values]
         lines.append(f"{title:<44}{''.join(shown)}")
-    return "\n".join([*lines, f"longest copied: {found['written']['copied_passage']!r}", "", "sample:", facts["sample"]])
+    return "\n".join(
+        [*lines, f"longest copied: {found['written']['copied_passage']!r}", "", "sample:", facts["sample"]]
+    )
 
 
 def _passages(corpus: Corpus, split: str) -> tuple[list[str], list[str]]:
@@ -110,10 +112,18 @@ def _passages(corpus: Corpus, split: str) -> tuple[list[str], list[str]]:
 
 
 def _write(module: GenerationModule, prompts: list[str], temperature: float, seed: int) -> list[str]:
-    settings = {"min_length": _TEXT_LENGTH, "max_length": _TEXT_LENGTH, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    settings = {
+        "min_length": _TEXT_LENGTH,
+        "max_length": _TEXT_LENGTH,
+        "temperature": temperature,
+        "top_k": 0,
+        "top_p": 1.0,
+    }
     found = [
         generation_client.write(
-            module, [prompt.encode("utf-8")], settings | {"repetition_penalty": 1.0, "seed": (seed + number) % 2**31, "stop": []}
+            module,
+            [prompt.encode("utf-8")],
+            settings | {"repetition_penalty": 1.0, "seed": (seed + number) % 2**31, "stop": []},
         )
         for number, prompt in enumerate(prompts)
     ]

@@ -93,16 +93,23 @@ def describe(found: Evaluation) -> str:
         lines.append(f"  {label:<14}" + "".join(f"{count:>9,}" for count in row))
     if "baseline" in facts:
         baseline = facts["baseline"]
-        lines.append(f"baseline {baseline['name']}: accuracy {100 * baseline['accuracy']:.2f} % ({baseline['seconds']:.0f} s)")
+        lines.append(
+            f"baseline {baseline['name']}: accuracy {100 * baseline['accuracy']:.2f} % ({baseline['seconds']:.0f} s)"
+        )
     if facts["errors"]:
         lines.append("most confident errors:")
-        lines += [f"  said {e['predicted']} ({100 * e['probability']:.1f} %), is {e['label']}: {e['text'][:160]}" for e in facts["errors"]]
+        lines += [
+            f"  said {e['predicted']} ({100 * e['probability']:.1f} %), is {e['label']}: {e['text'][:160]}"
+            for e in facts["errors"]
+        ]
     if found.picture:
         lines.append(f"picture: {found.picture}")
     return "\n".join(lines)
 
 
-def _facts(corpus: Corpus, split: str, labels: list[str], probabilities: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+def _facts(
+    corpus: Corpus, split: str, labels: list[str], probabilities: np.ndarray, truth: np.ndarray
+) -> dict[str, Any]:
     places = most_confident_errors(probabilities, truth, count=_NUM_ERRORS)
     texts = {row: example.text for row, example in enumerate(corpus.examples(split)) if row in set(places)}
     errors = [

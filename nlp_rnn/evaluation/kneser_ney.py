@@ -48,7 +48,9 @@ class KneserNey:
         for length in range(1, self.order + 1):
             if length > 1:
                 contexts = numbers[:-1]
-            keys, numbers, counts = np.unique(contexts * self.vocab_size + tokens[length - 1 :], return_inverse=True, return_counts=True)
+            keys, numbers, counts = np.unique(
+                contexts * self.vocab_size + tokens[length - 1 :], return_inverse=True, return_counts=True
+            )
             found.append((keys, numbers, counts))
         for length in range(self.order):
             keys, numbers, counts = found[length]

@@ -67,7 +67,9 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: bool) -> d
     cache = datasets.prepare_stream(corpus, split, config.data, tokenizer, is_reversed=is_reversed)
     meter, adapted, memory = make_meter(), make_meter(), None
     if adapts:
-        settings = tune_cache(model, datasets.prepare_stream(corpus, "validation", config.data, tokenizer, is_reversed=is_reversed))
+        settings = tune_cache(
+            model, datasets.prepare_stream(corpus, "validation", config.data, tokenizer, is_reversed=is_reversed)
+        )
         memory = ContinuousCache(settings, vocab_size=model.vocab_size, features=model.features)
     for scored in score_text(model, cache, title=f"scoring {split}"):
         meter.update(scored.log_probabilities, scored.targets)
@@ -80,14 +82,18 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: bool) -> d
     if has_baseline:
         train = datasets.prepare_stream(corpus, "train", config.data, tokenizer, is_reversed=is_reversed)
         found["baseline"] = evaluate_ngram(train, cache, model.vocab_size, make_meter())
-    run.write_metrics(**{split: found["metrics"]}, **{f"{split}_{name}": value for name, value in found.items() if name != "metrics"})
+    run.write_metrics(
+        **{split: found["metrics"]}, **{f"{split}_{name}": value for name, value in found.items() if name != "metrics"}
+    )
     return {"split": split, **found}
 
 
 def evaluate_device(device: OnDeviceModel, config: Config, split: str) -> dict[str, Any]:
     """As `evaluate_run`, of a LiteRT file: a step a word, as on a telephone."""
     corpus = corpus_with(config, split)
-    meter = KeyboardMeter(device.words, device.suggestible, np.isin(np.arange(len(device.words)), (PAD_ID, BOS_ID, EOS_ID)))
+    meter = KeyboardMeter(
+        device.words, device.suggestible, np.isin(np.arange(len(device.words)), (PAD_ID, BOS_ID, EOS_ID))
+    )
     step = device.step(EOS_ID, device.zero_states())
     for example in track(corpus.examples(split), f"scoring {split}", corpus.facts[split].num_examples):
         for token in [*device.ids(device.split(example.text)), EOS_ID]:
@@ -103,7 +109,10 @@ def score_text(model: LanguageModel, cache: TokenCache, *, title: str, num_token
       num_tokens: so many are enough; 0: all.
     """
 
-    @tf.function(input_signature=[tf.TensorSpec([1, None], tf.int32), tf.TensorSpec([1, sum(model.state_sizes)])], autograph=False)
+    @tf.function(
+        input_signature=[tf.TensorSpec([1, None], tf.int32), tf.TensorSpec([1, sum(model.state_sizes)])],
+        autograph=False,
+    )
     def run(token_ids: tf.Tensor, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         hidden, after = model.run(token_ids, model.unpack_states(states))
         return model.head(hidden)[0], hidden[0], model.pack_states(after)

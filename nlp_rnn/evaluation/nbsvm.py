@@ -18,7 +18,9 @@ class Nbsvm:
       alpha: smoothing of the counts. regularization: C of the SVM. interpolation: beta, 0 is naive Bayes alone.
     """
 
-    def __init__(self, *, ngrams: int = 2, alpha: float = 1.0, regularization: float = 0.1, interpolation: float = 0.25) -> None:
+    def __init__(
+        self, *, ngrams: int = 2, alpha: float = 1.0, regularization: float = 0.1, interpolation: float = 0.25
+    ) -> None:
         self.ngrams, self.alpha, self.regularization, self.interpolation = ngrams, alpha, regularization, interpolation
 
     def fit(self, texts: Iterable[str], labels: np.ndarray) -> "Nbsvm":
@@ -26,7 +28,12 @@ class Nbsvm:
         from sklearn.feature_extraction.text import CountVectorizer
 
         self._vectorizer = CountVectorizer(
-            ngram_range=(1, self.ngrams), binary=True, tokenizer=str.split, token_pattern=None, lowercase=False, dtype=np.float32
+            ngram_range=(1, self.ngrams),
+            binary=True,
+            tokenizer=str.split,
+            token_pattern=None,
+            lowercase=False,
+            dtype=np.float32,
         )
         features = self._vectorizer.fit_transform(texts)
         self.classes = np.unique(labels)

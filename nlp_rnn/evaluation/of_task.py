@@ -28,13 +28,17 @@ def evaluate(run: Run, split: str, **options: Any) -> tuple[dict[str, Any], dict
     if split not in ("validation", "test"):
         raise ConfigError(f"split is {split!r}, but must be validation or test")
     if unknown := sorted(set(options) - _OPTIONS[answers]):
-        raise ConfigError(f"{unknown[0]} is not an option of evaluating {task}; it has {', '.join(sorted(_OPTIONS[answers]))}")
+        raise ConfigError(
+            f"{unknown[0]} is not an option of evaluating {task}; it has {', '.join(sorted(_OPTIONS[answers]))}"
+        )
     if answers == "labels":
         facts = classifier.evaluate_run(run, split).facts
         if options.get("baseline"):
             facts["baseline"] = classifier.evaluate_baseline(run.config, split)
     elif answers == "words":
-        facts = language_model.evaluate_run(run, split, has_baseline=options.get("baseline", False), adapts=options.get("adapt", False))
+        facts = language_model.evaluate_run(
+            run, split, has_baseline=options.get("baseline", False), adapts=options.get("adapt", False)
+        )
     elif answers == "characters":
         facts = characters.evaluate_run(run, split, **options)
     else:

@@ -97,7 +97,9 @@ def _spread(ids: np.ndarray) -> np.ndarray:
         return value * np.uint64(0xD6E8FEB86659FD93)
 
 
-def report(texts: Sequence[str], ids: Sequence[np.ndarray], train: TrainingText, known_words: frozenset[str]) -> dict[str, Any]:
+def report(
+    texts: Sequence[str], ids: Sequence[np.ndarray], train: TrainingText, known_words: frozenset[str]
+) -> dict[str, Any]:
     """What of some texts is copied, invented, repeated.
 
     Args:

@@ -105,8 +105,13 @@ def _load_translators(runs: list[Run]) -> TranslationModule:
             raise ConfigError(
                 f"--run {run.path} is from {data.source_language} to {data.target_language}; the runs of an ensemble share languages"
             )
-        if tokenizer.vocabulary_text() != tokenizers[0].vocabulary_text() or tokenizer.settings() != tokenizers[0].settings():
-            raise ConfigError(f"--run {run.path} has another vocabulary than {runs[0].path}; train both on the same data and tokenizer.*")
+        if (
+            tokenizer.vocabulary_text() != tokenizers[0].vocabulary_text()
+            or tokenizer.settings() != tokenizers[0].settings()
+        ):
+            raise ConfigError(
+                f"--run {run.path} has another vocabulary than {runs[0].path}; train both on the same data and tokenizer.*"
+            )
     models = []
     for run in runs:
         with _in_float32():

@@ -74,7 +74,11 @@ def _teacher_forced(module: TranslationModule, sources: list[str], references: l
     for start in range(0, len(order), _ROWS):
         rows = order[start : start + _ROWS]
         found = module.score(*(tf.constant([side[row] for row in rows]) for side in (sources, references)))
-        nats, correct, count = nats + float(found["nats"]), correct + int(found["num_correct"]), count + int(found["num_tokens"])
+        nats, correct, count = (
+            nats + float(found["nats"]),
+            correct + int(found["num_correct"]),
+            count + int(found["num_tokens"]),
+        )
     return {"perplexity": math.exp(nats / count), "accuracy": correct / count, "num_tokens": count}
 
 
@@ -95,6 +99,11 @@ def describe(facts: dict[str, Any]) -> str:
     lines += [f"{row['words']:<21} {row['num_sentences']:>10,} {row['bleu']:>8.2f}" for row in facts["by_length"]]
     for kind in ("worst", "best"):
         for row in facts[kind]:
-            lines += ["", f"{kind}, chrF {row['chrf']:.1f}", f"  source       {row['source']}", f"  translation  {row['translation']}"]
+            lines += [
+                "",
+                f"{kind}, chrF {row['chrf']:.1f}",
+                f"  source       {row['source']}",
+                f"  translation  {row['translation']}",
+            ]
             lines.append(f"  reference    {row['reference']}")
     return "\n".join(lines)

@@ -24,7 +24,9 @@ def corpus_scores(hypotheses: list[str], references: list[str]) -> dict[str, Any
     for name, metric in metrics.items():
         found[name] = metric.corpus_score(hypotheses, [references]).score
         found[f"{name}_signature"] = str(metric.get_signature())
-    same = sum(hypothesis.split() == reference.split() for hypothesis, reference in zip(hypotheses, references, strict=True))
+    same = sum(
+        hypothesis.split() == reference.split() for hypothesis, reference in zip(hypotheses, references, strict=True)
+    )
     return found | {"exact_match": same / len(references)}
 
 
@@ -33,7 +35,11 @@ def scores_by_length(sources: list[str], hypotheses: list[str], references: list
     bleu = require_sacrebleu().BLEU()
     found = []
     for low, high in zip((0, *_EDGES), (*_EDGES, None), strict=True):
-        rows = [row for row, text in enumerate(sources) if len(text.split()) > low and (high is None or len(text.split()) <= high)]
+        rows = [
+            row
+            for row, text in enumerate(sources)
+            if len(text.split()) > low and (high is None or len(text.split()) <= high)
+        ]
         if rows:
             score = bleu.corpus_score([hypotheses[row] for row in rows], [[references[row] for row in rows]]).score
             words = f"{low + 1}-{high}" if high else f"{low + 1} and more"
@@ -45,7 +51,12 @@ def best_and_worst(sources: list[str], hypotheses: list[str], references: list[s
     """The sentences with the highest and the lowest chrF that are not equal to their reference, three each."""
     chrf = require_sacrebleu().CHRF()
     rows = [
-        {"source": source, "translation": hypothesis, "reference": reference, "chrf": chrf.sentence_score(hypothesis, [reference]).score}
+        {
+            "source": source,
+            "translation": hypothesis,
+            "reference": reference,
+            "chrf": chrf.sentence_score(hypothesis, [reference]).score,
+        }
         for source, hypothesis, reference in zip(sources, hypotheses, references, strict=True)
         if hypothesis.split() != reference.split()
     ]
@@ -62,5 +73,7 @@ def require_sacrebleu() -> Any:
     try:
         import sacrebleu
     except ImportError:
-        raise ConfigError("evaluate needs the package sacrebleu, which is not installed: pip install 'nlp-rnn[translation]'") from None
+        raise ConfigError(
+            "evaluate needs the package sacrebleu, which is not installed: pip install 'nlp-rnn[translation]'"
+        ) from None
     return sacrebleu

@@ -24,7 +24,11 @@ class PerplexityMeter:
     def result(self) -> dict[str, Any]:
         """num_tokens, cross_entropy (nats a token), perplexity."""
         cross_entropy = self.nats / max(self.num_tokens, 1)
-        return {"num_tokens": self.num_tokens, "cross_entropy": cross_entropy, "perplexity": float(np.exp(cross_entropy))}
+        return {
+            "num_tokens": self.num_tokens,
+            "cross_entropy": cross_entropy,
+            "perplexity": float(np.exp(cross_entropy)),
+        }
 
 
 class KeyboardMeter(PerplexityMeter):

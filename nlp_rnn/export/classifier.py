@@ -62,8 +62,13 @@ class ClassifierModule(tf.Module):
         target = tf.ones_like(winner) if len(self._labels) == 2 else winner
         rows = (token_ids, vectors, mask, target)
         answer = tf.TensorSpec([None], tf.float32)
-        attributions = tf.map_fn(self._attribute, rows, fn_output_signature=answer, parallel_iterations=1)  # one path in memory
-        return {"tokens": saved_model.tokenized(self._tokenizer, self._pieces(text), ids)["tokens"], "attributions": attributions}
+        attributions = tf.map_fn(
+            self._attribute, rows, fn_output_signature=answer, parallel_iterations=1
+        )  # one path in memory
+        return {
+            "tokens": saved_model.tokenized(self._tokenizer, self._pieces(text), ids)["tokens"],
+            "attributions": attributions,
+        }
 
     @tf.function(input_signature=[saved_model.TEXT])
     def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -83,7 +88,9 @@ class ClassifierModule(tf.Module):
         shares = (tf.range(_EXPLAIN_STEPS, dtype=vectors.dtype) + 0.5) / _EXPLAIN_STEPS
         points = shares[:, None, None] * vectors  # [steps, time, embedding_dim]
         linear = (
-            tf.zeros([tf.size(token_ids), len(self._labels)]) if self._ngrams is None else self._ngrams.contributions(token_ids[None])[0]
+            tf.zeros([tf.size(token_ids), len(self._labels)])
+            if self._ngrams is None
+            else self._ngrams.contributions(token_ids[None])[0]
         )
         linear_points = shares[:, None] * tf.reduce_sum(linear, axis=0)  # [steps, classes]
         with tf.GradientTape() as tape:
@@ -104,7 +111,9 @@ def log_odds(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
     return tf.gather(logits, classes, batch_dims=1) - tf.reduce_logsumexp(others, axis=1)
 
 
-def classifier_extras(module: ClassifierModule, config: Config, labels: list[str], metrics: dict[str, Any]) -> dict[str, str]:
+def classifier_extras(
+    module: ClassifierModule, config: Config, labels: list[str], metrics: dict[str, Any]
+) -> dict[str, str]:
     """The texts of assets.extra/."""
     direction = "bidirectional " if config.model.is_bidirectional else ""
     rows = [
@@ -113,7 +122,9 @@ def classifier_extras(module: ClassifierModule, config: Config, labels: list[str
         for split, found in metrics.items()
         if split in ("validation", "test")
     ]
-    kept = {"start": "the start", "end": "the end", "both": "the first and the last half of that length"}[config.data.keep]
+    kept = {"start": "the start", "end": "the end", "both": "the first and the last half of that length"}[
+        config.data.keep
+    ]
     card = saved_model.card(
         config,
         f"{direction}{config.model.cell} text classifier of {module._model.count_params():,} parameters",

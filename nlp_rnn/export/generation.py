@@ -28,7 +28,11 @@ _SAMPLING = [
     _rows(tf.float32, "temperature"), _rows(tf.int32, "top_k"), _rows(tf.float32, "top_p"),
     _rows(tf.float32, "repetition_penalty"), _rows(tf.int32, "seed"),
 ]  # fmt: skip
-_LIMITS = [_rows(tf.int32, "min_length"), _rows(tf.int32, "max_length"), tf.TensorSpec([None, None], tf.string, name="stop")]
+_LIMITS = [
+    _rows(tf.int32, "min_length"),
+    _rows(tf.int32, "max_length"),
+    tf.TensorSpec([None, None], tf.string, name="stop"),
+]
 
 
 class GenerationModule(tf.Module):
@@ -50,7 +54,9 @@ class GenerationModule(tf.Module):
             _rows(tf.int32, "length"), _rows(tf.bool, "is_done"),
         ]  # fmt: skip
         count = tf.TensorSpec([], tf.int32, name="count")
-        self.extend = tf.function(self._extend, input_signature=[*session, count, *_LIMITS, *_SAMPLING], autograph=False)
+        self.extend = tf.function(
+            self._extend, input_signature=[*session, count, *_LIMITS, *_SAMPLING], autograph=False
+        )
 
     def signature_functions(self) -> dict[str, Any]:
         """The signatures of the export, by name."""
@@ -105,7 +111,10 @@ class GenerationModule(tf.Module):
         """string [batch] -> tokens string [batch, time], padded with "", activations float32 [batch, time, units]: the states of
         all layers' units, one layer after the other, behind each character."""
         ids = self._tokenizer.tokenize(text)
-        return {"tokens": self._tokenizer.pieces(text).to_tensor(""), "activations": self._generator.activations(ids.to_tensor(PAD_ID))}
+        return {
+            "tokens": self._tokenizer.pieces(text).to_tensor(""),
+            "activations": self._generator.activations(ids.to_tensor(PAD_ID)),
+        }
 
     @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -138,7 +147,9 @@ class GenerationModule(tf.Module):
         flat = self._tokenizer.tokenize(tf.reshape(stop, [-1]))[:, :MAX_STOP_LENGTH]
         padding = tf.fill([tf.shape(stop)[0] * tf.shape(stop)[1], MAX_STOP_LENGTH], PAD_ID)
         # The last of padding and ids together: the ids stand to the right.
-        aligned = tf.concat([padding, flat], axis=1)[:, -MAX_STOP_LENGTH:].to_tensor(PAD_ID, shape=[None, MAX_STOP_LENGTH])
+        aligned = tf.concat([padding, flat], axis=1)[:, -MAX_STOP_LENGTH:].to_tensor(
+            PAD_ID, shape=[None, MAX_STOP_LENGTH]
+        )
         stops = tf.reshape(aligned, [tf.shape(stop)[0], tf.shape(stop)[1], MAX_STOP_LENGTH])
         return Limits(min_length, tf.minimum(max_length, MAX_LENGTH), stops)
 

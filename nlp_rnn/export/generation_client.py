@@ -28,7 +28,11 @@ def write(loaded: Any, prompts: list[bytes], settings: dict[str, Any]) -> Iterat
     """
     found = loaded.generate(prompt=tf.constant(prompts, tf.string), **_tensors(settings, len(prompts)))
     for prompt, text, score in zip(prompts, found["text"].numpy(), found["log_probability"].numpy(), strict=True):
-        yield {"prompt": prompt.decode("utf-8", "replace"), "text": text.decode("utf-8"), "log_probability": float(score)}
+        yield {
+            "prompt": prompt.decode("utf-8", "replace"),
+            "text": text.decode("utf-8"),
+            "log_probability": float(score),
+        }
 
 
 def stream(loaded: Any, prompt: bytes, settings: dict[str, Any]) -> Iterator[str]:
@@ -66,7 +70,9 @@ def warn_of_unknown_characters(loaded: Any, prompts: list[bytes]) -> None:
     if len(unknown):
         shown = " ".join(repr(character.decode("utf-8")) for character in unknown[:10])
         more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-        logger.warning("the prompt holds characters that the model has not seen in training and skips: %s%s", shown, more)
+        logger.warning(
+            "the prompt holds characters that the model has not seen in training and skips: %s%s", shown, more
+        )
 
 
 def _tensors(settings: dict[str, Any], rows: int) -> dict[str, tf.Tensor]:

@@ -40,7 +40,13 @@ def export_litert(
     Raises:
       ConfigError: if the console cannot tokenise as the model does, or a file fails its check.
     """
-    if tokenizer.level != "word" or tokenizer.splitter not in SPLITTERS or tokenizer.nfkc or tokenizer.reserved or tokenizer.oov_buckets:
+    if (
+        tokenizer.level != "word"
+        or tokenizer.splitter not in SPLITTERS
+        or tokenizer.nfkc
+        or tokenizer.reserved
+        or tokenizer.oov_buckets
+    ):
         raise ConfigError(
             "--format is litert, which reads words without TensorFlow: only tokenizer.level=word with tokenizer.splitter "
             f"{' or '.join(SPLITTERS)}, without nfkc, reserved and oov_buckets; use --format savedmodel"
@@ -78,7 +84,9 @@ def check(folder: Path, model: LanguageModel) -> dict[str, Any]:
             found.append(step.log_probabilities)
         likely = expected > np.log(1e-4)  # what is suggested; far below, int8 differs more
         stepped = float(np.abs(np.stack(found) - expected)[likely].max())
-        at_once = float(np.abs(device.prefill(ids, device.zero_states()).log_probabilities - expected[-1])[likely[-1]].max())
+        at_once = float(
+            np.abs(device.prefill(ids, device.zero_states()).log_probabilities - expected[-1])[likely[-1]].max()
+        )
         differences[precision] = max(stepped, at_once)
         if not differences[precision] <= limit:
             raise ConfigError(
@@ -114,7 +122,9 @@ def _share_constants(content: bytes) -> bytes:
             data = file.buffers[tensor.buffer].data
             if data is not None and len(data) > _LARGE:
                 tensor.buffer = first.setdefault(bytes(data), tensor.buffer)
-    used = {tensor.buffer for graph in file.subgraphs for tensor in graph.tensors} | {each.buffer for each in file.metadata or []}
+    used = {tensor.buffer for graph in file.subgraphs for tensor in graph.tensors} | {
+        each.buffer for each in file.metadata or []
+    }
     for number, buffer in enumerate(file.buffers):
         if number not in used:
             buffer.data = None
@@ -138,10 +148,14 @@ class _Steps(tf.Module):
             scales = np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-12) / 127
             self._table = (np.round(table / scales).astype(np.int8), scales.astype(np.float32))
             values = self._table[0] * self._table[1]
-            self._values = [(weight, values if weight is model.embedding.embeddings else value) for weight, value in self._values]
+            self._values = [
+                (weight, values if weight is model.embedding.embeddings else value) for weight, value in self._values
+            ]
         states = tf.TensorSpec([1, sum(model.state_sizes)], name="states")
         self.step = tf.function(self._step, input_signature=[tf.TensorSpec([1], tf.int32, name="token_ids"), states])
-        self.prefill = tf.function(self._prefill, input_signature=[tf.TensorSpec([1, None], tf.int32, name="token_ids"), states])
+        self.prefill = tf.function(
+            self._prefill, input_signature=[tf.TensorSpec([1, None], tf.int32, name="token_ids"), states]
+        )
 
     def _step(self, token_ids: tf.Tensor, states: tf.Tensor) -> dict[str, tf.Tensor]:
         with self._constants():

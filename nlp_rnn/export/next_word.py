@@ -30,7 +30,11 @@ class NextWordModule(tf.Module):
         self._suggestions = SubwordSuggestions(model, tokenizer) if is_subword else WordSuggestions(tokenizer)
         size = sum(model.state_sizes)
         self.step = tf.function(
-            self._step, input_signature=[tf.TensorSpec([None], tf.int32, name="token_ids"), tf.TensorSpec([None, size], name="states")]
+            self._step,
+            input_signature=[
+                tf.TensorSpec([None], tf.int32, name="token_ids"),
+                tf.TensorSpec([None, size], name="states"),
+            ],
         )
 
     def signature_functions(self) -> dict[str, Any]:
@@ -80,7 +84,11 @@ class NextWordModule(tf.Module):
         """int32 [batch], states float32 [batch, size] -> log_probabilities float32 [batch, vocabulary] of the next id, hidden
         float32 [batch, features], states behind it. A text begins with id 3, the end of the one before, and states of 0."""
         hidden, after = self._model.advance(token_ids, self._model.unpack_states(states))
-        return {"log_probabilities": self._model.head(hidden), "hidden": hidden, "states": self._model.pack_states(after)}
+        return {
+            "log_probabilities": self._model.head(hidden),
+            "hidden": hidden,
+            "states": self._model.pack_states(after),
+        }
 
     def _predict(self, token_ids: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Ragged int32 [batch, (time)], a row of one or more -> log-probabilities float32 [batch, vocabulary] of the next id,

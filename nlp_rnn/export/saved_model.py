@@ -99,7 +99,9 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Exporte
     try:
         return ExportedModel(tf.saved_model.load(str(folder)), config, labels, folder)
     except (OSError, ValueError, tf.errors.OpError) as error:
-        raise ConfigError(f"--model is {folder}, but it does not load ({str(error).splitlines()[0]}); export it again") from None
+        raise ConfigError(
+            f"--model is {folder}, but it does not load ({str(error).splitlines()[0]}); export it again"
+        ) from None
 
 
 def find_model(path: str | os.PathLike[str], task: str | None = None) -> Path:
@@ -124,7 +126,9 @@ def card(config: Config, what: str, facts: list[str], table: list[str], warning:
       table: the header and the rows of its scores, in Markdown.
       warning: what its figures do not say.
     """
-    lines = "\n".join(f"- {fact}" for fact in [f"Training data: source `{config.data.source}`, seed {config.seed}", *facts])
+    lines = "\n".join(
+        f"- {fact}" for fact in [f"Training data: source `{config.data.source}`, seed {config.seed}", *facts]
+    )
     scores = "\n".join([table[0], "|---" * (table[0].count("|") - 1) + "|", *table[1:]])
     return f"""# {config.task}: {config.name}
 
@@ -168,10 +172,14 @@ def _refuse_foreign_ops(folder: Path) -> None:
 
     saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     graph = saved.meta_graphs[0].graph_def
-    ops = {node.op for node in graph.node} | {node.op for function in graph.library.function for node in function.node_def}
+    ops = {node.op for node in graph.node} | {
+        node.op for function in graph.library.function for node in function.node_def
+    }
     functions = {function.signature.name for function in graph.library.function}
     from tensorflow.python.framework import op_def_registry
 
     foreign = sorted(op for op in ops - functions if op_def_registry.get(op) is None or op.startswith(("Cudnn", "Xla")))
     if foreign:
-        raise RuntimeError(f"the exported graph holds ops that are not core TensorFlow on every machine: {', '.join(foreign)}")
+        raise RuntimeError(
+            f"the exported graph holds ops that are not core TensorFlow on every machine: {', '.join(foreign)}"
+        )

@@ -45,7 +45,9 @@ class TranslationModule(tf.Module):
         super().__init__()
         self._models, self._tokenizer, self._config = models, tokenizer, config
         self.portable_layers = [
-            layer for model in models for layer in (*model.forward_layers, *model.backward_layers, *model.decoder_layers)
+            layer
+            for model in models
+            for layer in (*model.forward_layers, *model.backward_layers, *model.decoder_layers)
         ]
         self.num_models = len(models)
         self.num_parameters = sum(model.count_params() for model in models)
@@ -61,7 +63,9 @@ class TranslationModule(tf.Module):
         rows = tf.shape(text)[0]
         penalty, zeros = tf.fill([rows], _DEFAULTS.length_penalty), tf.zeros([rows], tf.int32)
         none, beam_size = tf.zeros([rows]), tf.constant(_DEFAULTS.beam_size)
-        found = self.translate(text, beam_size, penalty, none, zeros, zeros, none, none, tf.constant(0), tf.fill([rows], ""))
+        found = self.translate(
+            text, beam_size, penalty, none, zeros, zeros, none, none, tf.constant(0), tf.fill([rows], "")
+        )
         return {"translation": found["translations"][:, 0], "score": found["scores"][:, 0]}
 
     @tf.function(input_signature=[saved_model.TEXT, *_SETTINGS])
@@ -89,7 +93,9 @@ class TranslationModule(tf.Module):
         forced = self._tokenizer.tokenize(prefix)
         num_pieces = tf.cast(source.row_lengths(), tf.int32) - 1  # without the end
         usual = _LENGTH[0] * num_pieces + _LENGTH[1] + tf.cast(forced.row_lengths(), tf.int32)
-        shortest, ratio = (tf.cast(tf.math.ceil(each * tf.cast(num_pieces, tf.float32)), tf.int32) for each in (min_ratio, max_ratio))
+        shortest, ratio = (
+            tf.cast(tf.math.ceil(each * tf.cast(num_pieces, tf.float32)), tf.int32) for each in (min_ratio, max_ratio)
+        )
         limits = [tf.where(each > 0, each, tf.int32.max) for each in (max_length, ratio)]
         longest = tf.where(max_ratio + tf.cast(max_length, tf.float32) > 0, tf.minimum(*limits), usual)
         longest = tf.where(num_pieces == 0, 0, longest)
@@ -117,7 +123,9 @@ class TranslationModule(tf.Module):
           source_tokens string [batch, source], target_tokens string [batch, target], padded with "", both ended by "</s>",
           attention float32 [batch, target, source], log_probabilities float32 [batch, target] of the target's tokens.
         """
-        best = tf.cond(tf.reduce_any(translation == ""), lambda: self.translate_best(text)["translation"], lambda: translation)
+        best = tf.cond(
+            tf.reduce_any(translation == ""), lambda: self.translate_best(text)["translation"], lambda: translation
+        )
         target_text = tf.where(translation == "", best, translation)
         source, target = self._source(text), self._with_end(self._tokenizer.tokenize(target_text))
         target_ids = self._padded(target)
@@ -161,7 +169,12 @@ class TranslationModule(tf.Module):
         encoded = [model.encode(source_ids) for model in self._models]
         states = [each.states for each in encoded]
         repeated = [
-            each._replace(**{name: tf.repeat(getattr(each, name), search.beam_size, axis=0) for name in ("memory", "keys", "mask")})
+            each._replace(
+                **{
+                    name: tf.repeat(getattr(each, name), search.beam_size, axis=0)
+                    for name in ("memory", "keys", "mask")
+                }
+            )
             for each in encoded
         ]
 
@@ -211,7 +224,11 @@ class TranslationModule(tf.Module):
 
 def _mean_log(scores: list[tf.Tensor]) -> tf.Tensor:
     """The logarithm of the mean probability."""
-    return scores[0] if len(scores) == 1 else tf.reduce_logsumexp(tf.stack(scores), axis=0) - tf.math.log(float(len(scores)))
+    return (
+        scores[0]
+        if len(scores) == 1
+        else tf.reduce_logsumexp(tf.stack(scores), axis=0) - tf.math.log(float(len(scores)))
+    )
 
 
 def translation_extras(module: TranslationModule, config: Config, metrics: dict[str, Any]) -> dict[str, str]:
@@ -263,4 +280,9 @@ def warn_of_long_texts(signatures: Any, max_length: int, texts: list[bytes]) -> 
             count = int(tf.math.count_nonzero(signatures.tokenize(tf.constant([text]))["token_ids"]))
             if count > max_length:
                 shown = text.decode("utf-8", "replace")[:40]
-                logger.warning("%r... has %d pieces, of which the first %d are translated (data.max_length)", shown, count, max_length)
+                logger.warning(
+                    "%r... has %d pieces, of which the first %d are translated (data.max_length)",
+                    shown,
+                    count,
+                    max_length,
+                )

@@ -29,7 +29,9 @@ class Attention(keras.layers.Layer):
     def build(self, query_shape: Any, memory_shape: Any) -> None:
         size, width = query_shape[-1], memory_shape[-1]
         if size % self.num_heads or width % self.num_heads or (self.kind == "dot" and size != width):
-            raise ValueError(f"queries have {size} features and the memory {width}, which does not fit {self.kind}, {self.num_heads} heads")
+            raise ValueError(
+                f"queries have {size} features and the memory {width}, which does not fit {self.kind}, {self.num_heads} heads"
+            )
         if self.kind != "dot":
             self.memory_kernel = self.add_weight(name="memory_kernel", shape=(width, size))
         if self.kind == "additive":
@@ -74,4 +76,6 @@ class Attention(keras.layers.Layer):
         """float [batch, time, size] -> [batch, heads, time, size / heads]"""
         ops = keras.ops
         batch, time = ops.shape(vectors)[:2]
-        return ops.transpose(ops.reshape(vectors, (batch, time, self.num_heads, vectors.shape[-1] // self.num_heads)), (0, 2, 1, 3))
+        return ops.transpose(
+            ops.reshape(vectors, (batch, time, self.num_heads, vectors.shape[-1] // self.num_heads)), (0, 2, 1, 3)
+        )

@@ -57,7 +57,9 @@ class NgramLinear(keras.layers.Layer):
     def build(self, ids_shape: Any) -> None:
         columns = self.num_classes if self.num_classes > 2 else 1
         options: dict[str, Any] = {"initializer": "zeros", "trainable": False}
-        self.table = self.add_weight(name="table", shape=(NUM_BUCKETS, columns), dtype="int8", autocast=False, **options)
+        self.table = self.add_weight(
+            name="table", shape=(NUM_BUCKETS, columns), dtype="int8", autocast=False, **options
+        )
         self.scale = self.add_weight(name="scale", shape=(columns,), dtype="float32", autocast=False, **options)
         self.bias = self.add_weight(name="bias", shape=(columns,), dtype="float32", autocast=False, **options)
 
@@ -115,7 +117,9 @@ class Stack(keras.layers.Layer):
     """
 
     def build(self, deep_shape: Any, wide_shape: Any = None) -> None:
-        self.shares = self.add_weight(name="shares", shape=(2,), dtype="float32", autocast=False, initializer="zeros", trainable=False)
+        self.shares = self.add_weight(
+            name="shares", shape=(2,), dtype="float32", autocast=False, initializer="zeros", trainable=False
+        )
         self.shares.assign([1.0, 0.0])
 
     def call(self, deep: Any, wide: Any) -> Any:

@@ -36,7 +36,9 @@ def _run_directions(config: ModelConfig, sequences: Any, mask: Any, number: int)
     if not config.is_bidirectional:
         return build_recurrent_layer(config, name=name, units=units)(sequences, mask=mask)
     forward = build_recurrent_layer(config, name=f"{name}_forward", units=units)(sequences, mask=mask)
-    backward = build_recurrent_layer(config, name=f"{name}_backward", units=units, go_backwards=True)(sequences, mask=mask)
+    backward = build_recurrent_layer(config, name=f"{name}_backward", units=units, go_backwards=True)(
+        sequences, mask=mask
+    )
     backward = Flip(name=f"{name}_flip")(backward)
     return keras.layers.Concatenate(name=f"{name}_both")([forward, backward])
 
@@ -120,7 +122,9 @@ class WeightDrop(keras.layers.Wrapper):
         dropped = keras.random.dropout(kernel, self.rate, seed=self.seed_generator)
         # Within the scope the layer reads `dropped` wherever it asks for its kernel, on every backend. JAX, which keeps variables in
         # such a scope itself, must be told the others; and what they were set to, as the seeds of dropout are, behind it.
-        values = [(each, dropped if each is kernel else keras.ops.convert_to_tensor(each)) for each in self.layer.variables]
+        values = [
+            (each, dropped if each is kernel else keras.ops.convert_to_tensor(each)) for each in self.layer.variables
+        ]
         with keras.StatelessScope(state_mapping=values) as scope:
             outputs = self.layer(sequences, **options)
         for variable in self.layer.non_trainable_variables:
@@ -150,7 +154,9 @@ class WordDropout(keras.layers.Layer):
         """int32 [batch, time], float [batch, time, features] -> float [batch, time, features]"""
         if not training or not self.rate:
             return vectors
-        kept = keras.random.dropout(keras.ops.ones((self.vocab_size, 1), vectors.dtype), self.rate, seed=self.seed_generator)
+        kept = keras.random.dropout(
+            keras.ops.ones((self.vocab_size, 1), vectors.dtype), self.rate, seed=self.seed_generator
+        )
         return vectors * keras.ops.take(kept, token_ids, axis=0)
 
     def get_config(self) -> dict[str, Any]:

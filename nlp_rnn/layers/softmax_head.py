@@ -44,9 +44,13 @@ class SoftmaxHead(keras.layers.Layer):
         super().__init__(**kwargs)
         if softmax == "adaptive":
             if not cutoffs or sorted({0, *cutoffs, vocab_size}) != [0, *cutoffs, vocab_size]:
-                raise ConfigError(f"cutoffs are {list(cutoffs)}, but must rise, between 0 and the vocabulary's size of {vocab_size}")
+                raise ConfigError(
+                    f"cutoffs are {list(cutoffs)}, but must rise, between 0 and the vocabulary's size of {vocab_size}"
+                )
             if embedding is not None:
-                raise ConfigError("softmax is adaptive, whose clusters have fewer features than the embedding; do not tie the weights")
+                raise ConfigError(
+                    "softmax is adaptive, whose clusters have fewer features than the embedding; do not tie the weights"
+                )
         self.vocab_size, self.softmax, self.num_sampled, self.cutoffs = vocab_size, softmax, num_sampled, tuple(cutoffs)
         self.seed_generator = keras.random.SeedGenerator(seed)
         # Not an attribute: the table stays the embedding's weight and is no weight of this layer.
@@ -59,7 +63,9 @@ class SoftmaxHead(keras.layers.Layer):
             self._kernel = self.add_weight(name="kernel", shape=(num_words, size), initializer="glorot_uniform")
         elif tuple(self.kernel.shape) != (num_words, size):
             expected = f"the output layer needs a table of {num_words} rows with {size} features"
-            raise ConfigError(f"{expected}, but the embedding's has {tuple(self.kernel.shape)}; tied weights must agree")
+            raise ConfigError(
+                f"{expected}, but the embedding's has {tuple(self.kernel.shape)}; tied weights must agree"
+            )
         self.bias = self.add_weight(name="bias", shape=(num_words,), initializer="zeros")
         self.tails = []
         ends = [*self.cutoffs[1:], self.vocab_size] if self.softmax == "adaptive" else []
@@ -68,7 +74,10 @@ class SoftmaxHead(keras.layers.Layer):
             shapes = {"projection": (size, fewer), "kernel": (end - start, fewer), "bias": (end - start,)}
             initializers = {"projection": "glorot_uniform", "kernel": "glorot_uniform", "bias": "zeros"}
             self.tails.append(
-                [self.add_weight(name=f"tail_{number}_{name}", shape=shapes[name], initializer=initializers[name]) for name in shapes]
+                [
+                    self.add_weight(name=f"tail_{number}_{name}", shape=shapes[name], initializer=initializers[name])
+                    for name in shapes
+                ]
             )
 
     @property
@@ -91,7 +100,9 @@ class SoftmaxHead(keras.layers.Layer):
     def compute_output_shape(self, hidden_shape: Any) -> Any:
         return (*hidden_shape[:-1], self.vocab_size)
 
-    def loss(self, hidden: Any, targets: Any, weights: Any, training: bool = False, label_smoothing: float = 0.0) -> Any:
+    def loss(
+        self, hidden: Any, targets: Any, weights: Any, training: bool = False, label_smoothing: float = 0.0
+    ) -> Any:
         """The weighted sum of cross-entropies in nats: exact, but for a sampled softmax in training.
 
         Args:
@@ -105,7 +116,9 @@ class SoftmaxHead(keras.layers.Layer):
             return self._sampled_loss(hidden, targets, weights)
         if keras.backend.backend() != "tensorflow":
             if self.softmax == "adaptive":
-                raise NotImplementedError("an adaptive softmax is trained on Keras's backend tensorflow only; use full or sampled")
+                raise NotImplementedError(
+                    "an adaptive softmax is trained on Keras's backend tensorflow only; use full or sampled"
+                )
             found = self(hidden)
             losses = (1 - label_smoothing) * ops.take_along_axis(found, targets[:, None], axis=1)[:, 0]
             return -ops.sum((losses + label_smoothing * ops.mean(found, axis=1)) * weights)
@@ -116,7 +129,9 @@ class SoftmaxHead(keras.layers.Layer):
         head = (tensors(self.kernel), tensors(self.bias))
         if self.softmax == "adaptive":
             tails = [tuple(tensors(weight) for weight in tail) for tail in self.tails]
-            return fast_softmax.adaptive_cross_entropy(hidden, head, tails, targets, weights, is_training=training, dtype=dtype)
+            return fast_softmax.adaptive_cross_entropy(
+                hidden, head, tails, targets, weights, is_training=training, dtype=dtype
+            )
         return fast_softmax.softmax_cross_entropy(
             hidden, *head, targets, weights, is_training=training, label_smoothing=label_smoothing, dtype=dtype
         )
@@ -134,7 +149,9 @@ class SoftmaxHead(keras.layers.Layer):
             from nlp_rnn.layers.fast import softmax as fast_softmax
             from nlp_rnn.layers.fast.precision import matmul_dtype
 
-            return fast_softmax.sampled_cross_entropy(hidden, rows, biases, true_logits, ids, targets, weights, dtype=matmul_dtype())
+            return fast_softmax.sampled_cross_entropy(
+                hidden, rows, biases, true_logits, ids, targets, weights, dtype=matmul_dtype()
+            )
         logits = hidden @ ops.transpose(rows) + biases
         logits = ops.where(targets[:, None] == ids[None], -1e9, logits)
         logits = ops.concatenate([true_logits[:, None], logits], axis=1)

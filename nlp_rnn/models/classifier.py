@@ -25,7 +25,9 @@ class Classifier(keras.Model):
         self.accuracy = keras.metrics.Mean(name="accuracy")
         self.cross_entropy = keras.metrics.Mean(name="cross_entropy")  # nats an example
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         """Mean cross-entropy in nats of the examples whose weight is not 0; of several replicas, each one's share."""
         ops = keras.ops
         weights = ops.ones(ops.shape(y)[:1]) if sample_weight is None else sample_weight
@@ -66,7 +68,9 @@ def build_classifier_encoder(config: ModelConfig, *, num_classes: int) -> keras.
         sequences = ReverseTexts(name="reverse")(sequences, mask)
     if config.word_dropout:
         # One decision a word: the noise is shared by its embedding dimensions.
-        sequences = keras.layers.Dropout(config.word_dropout, noise_shape=(None, None, 1), name="word_dropout")(sequences)
+        sequences = keras.layers.Dropout(config.word_dropout, noise_shape=(None, None, 1), name="word_dropout")(
+            sequences
+        )
     if config.embedding_dropout:
         sequences = keras.layers.SpatialDropout1D(config.embedding_dropout, name="embedding_dropout")(sequences)
     sequences = build_recurrent_stack(config, sequences, mask)

@@ -38,8 +38,13 @@ class LanguageModel(keras.Model):
         super().__init__(**kwargs)
         self.config, self.vocab_size, self.window, self.state_reset = config, vocab_size, window, state_reset
         self.reset_seeds = keras.random.SeedGenerator() if state_reset else None
-        self.activation_regularization, self.temporal_regularization = activation_regularization, temporal_regularization
-        self.embedding = keras.layers.Embedding(vocab_size, config.embedding_dim, embeddings_initializer=_uniform(0.1), name="embedding")
+        self.activation_regularization, self.temporal_regularization = (
+            activation_regularization,
+            temporal_regularization,
+        )
+        self.embedding = keras.layers.Embedding(
+            vocab_size, config.embedding_dim, embeddings_initializer=_uniform(0.1), name="embedding"
+        )
         self.embedding.build()
         self.word_dropout = WordDropout(vocab_size, config.word_dropout, name="word_dropout")
         self.dropouts = [keras.layers.SpatialDropout1D(config.embedding_dropout, name="embedding_dropout")]
@@ -48,8 +53,12 @@ class LanguageModel(keras.Model):
         for number in range(config.num_layers):
             is_last = number == config.num_layers - 1
             units = config.units_of(number, default=config.embedding_dim if config.tie_embeddings else config.units)
-            self.recurrent.append(build_recurrent_layer(config, name=f"{config.cell}_{number}", units=units, return_state=True))
-            self.norms.append(keras.layers.LayerNormalization(name=f"layer_norm_{number}") if config.layer_norm else None)
+            self.recurrent.append(
+                build_recurrent_layer(config, name=f"{config.cell}_{number}", units=units, return_state=True)
+            )
+            self.norms.append(
+                keras.layers.LayerNormalization(name=f"layer_norm_{number}") if config.layer_norm else None
+            )
             rate, name = (config.final_dropout, "dropout") if is_last else (config.dropout, f"dropout_{number + 1}")
             self.dropouts.append(keras.layers.SpatialDropout1D(rate, name=name))
         self.head = SoftmaxHead(
@@ -59,7 +68,9 @@ class LanguageModel(keras.Model):
         )  # fmt: skip
         self.cross_entropy = keras.metrics.Mean(name="cross_entropy")  # nats a token
         phases = ("training", "evaluation") if batch_size else ()
-        self._carried = {phase: [[_state(phase, batch_size, size) for size in sizes] for sizes in self._sizes()] for phase in phases}
+        self._carried = {
+            phase: [[_state(phase, batch_size, size) for size in sizes] for sizes in self._sizes()] for phase in phases
+        }
         self.run(keras.ops.zeros((1, 1), "int32"), self.zero_states(1))  # builds the layers
         self.head.build((None, self._sizes()[-1][0]))
         self.built = True
@@ -149,11 +160,16 @@ class LanguageModel(keras.Model):
     def call(self, token_ids: Any, training: bool = False) -> tuple[Any, Any]:
         """int32 [batch, time] -> hidden float [batch, time, features], after and before dropout, from the carried states on."""
         carried = self._carried["training" if training else "evaluation"]
-        states = [[keras.ops.cast(replicas.own_rows(variable), self.compute_dtype) for variable in variables] for variables in carried]
+        states = [
+            [keras.ops.cast(replicas.own_rows(variable), self.compute_dtype) for variable in variables]
+            for variables in carried
+        ]
         if training and self.reset_seeds:
             rows = keras.ops.shape(token_ids)[0]
             stays = keras.random.uniform((rows, 1), dtype="float32", seed=self.reset_seeds) >= self.state_reset
-            states = [[keras.ops.where(stays, state, keras.ops.zeros_like(state)) for state in layer] for layer in states]
+            states = [
+                [keras.ops.where(stays, state, keras.ops.zeros_like(state)) for state in layer] for layer in states
+            ]
         hidden, sequences, found = self._run(token_ids, states, training)
         for variables, values in zip(carried, found, strict=True):
             for variable, value in zip(variables, values, strict=True):
@@ -161,7 +177,9 @@ class LanguageModel(keras.Model):
                 variable.assign(replicas.with_own_rows(variable, value))
         return hidden, sequences
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         """Mean cross-entropy in nats of the tokens whose weight is not 0, and the regularisers; of several replicas, each one's share.
 
         Args:
@@ -184,7 +202,11 @@ class LanguageModel(keras.Model):
             found += self.activation_regularization * ops.mean(ops.square(hidden))
         if self.temporal_regularization:
             change = ops.cast(sequences[:, 1:] - sequences[:, :-1], "float32")
-            found += self.temporal_regularization * ops.sum(ops.square(change)) / ops.cast(ops.maximum(ops.size(change), 1), "float32")
+            found += (
+                self.temporal_regularization
+                * ops.sum(ops.square(change))
+                / ops.cast(ops.maximum(ops.size(change), 1), "float32")
+            )
         return found
 
     def _sizes(self) -> list[list[int]]:

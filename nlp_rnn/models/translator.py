@@ -47,14 +47,22 @@ class Translator(keras.Model):
     """
 
     def __init__(
-        self, config: ModelConfig, *, vocab_size: int, label_smoothing: float = 0.0, scheduled_sampling: float = 0.0, **kwargs: Any
+        self,
+        config: ModelConfig,
+        *,
+        vocab_size: int,
+        label_smoothing: float = 0.0,
+        scheduled_sampling: float = 0.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.config, self.vocab_size = config, vocab_size
         self.label_smoothing, self.scheduled_sampling = label_smoothing, scheduled_sampling
         self.embedding = _embedding(vocab_size, config.embedding_dim, "embedding")
         self.target_embedding = (
-            self.embedding if config.tie_embeddings else _embedding(vocab_size, config.embedding_dim, "target_embedding")
+            self.embedding
+            if config.tie_embeddings
+            else _embedding(vocab_size, config.embedding_dim, "target_embedding")
         )
         self.word_dropout = WordDropout(vocab_size, config.word_dropout, name="word_dropout")
         self.embedding_dropout = keras.layers.SpatialDropout1D(config.embedding_dropout, name="embedding_dropout")
@@ -62,12 +70,18 @@ class Translator(keras.Model):
         if config.output_dropout is not None:
             self.output_dropout = keras.layers.SpatialDropout1D(config.output_dropout, name="output_dropout")
         layers = range(config.num_layers)
-        self.forward_layers = [self._encoder_layer(f"encoder_{number}_forward", go_backwards=False) for number in layers]
+        self.forward_layers = [
+            self._encoder_layer(f"encoder_{number}_forward", go_backwards=False) for number in layers
+        ]
         self.backward_layers = [
-            self._encoder_layer(f"encoder_{number}_backward", go_backwards=True) for number in layers if config.is_bidirectional
+            self._encoder_layer(f"encoder_{number}_backward", go_backwards=True)
+            for number in layers
+            if config.is_bidirectional
         ]
         one_way = dataclasses.replace(config, is_bidirectional=False)
-        self.decoder_layers = [build_recurrent_layer(one_way, name=f"decoder_{number}", return_state=True) for number in layers]
+        self.decoder_layers = [
+            build_recurrent_layer(one_way, name=f"decoder_{number}", return_state=True) for number in layers
+        ]
         # Of all layers and states in one list: of a list of lists Keras would not see the weights.
         self.bridges = [
             keras.layers.Dense(size, activation="tanh", name=f"bridge_{number}_{place}")
@@ -159,7 +173,9 @@ class Translator(keras.Model):
             target_ids = self._with_predictions(target_ids, encoded)
         return self.decode(target_ids, encoded, training=training)[0]
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         """Mean cross-entropy in nats of the tokens whose weight is not 0; of several replicas, each one's share.
 
         Args:
@@ -225,11 +241,20 @@ class Translator(keras.Model):
             own = (cell.kernel, cell.recurrent_kernel, cell.bias, self.readout.kernel, self.readout.bias)
             (states, (fed,)), (_, keys, mask, _) = encoded.states, encoded
             hidden, weights = run_decoder(
-                self.config.cell, inputs, fed, states, keys, encoded.memory, mask, Weights(*map(ops.convert_to_tensor, own))
+                self.config.cell,
+                inputs,
+                fed,
+                states,
+                keys,
+                encoded.memory,
+                mask,
+                Weights(*map(ops.convert_to_tensor, own)),
             )
         else:
             hidden, weights = self._scan_steps(inputs, encoded, training)
-        return self.output_dropout(ops.transpose(hidden, (1, 0, 2)), training=training), ops.transpose(weights, (1, 0, 2))
+        return self.output_dropout(ops.transpose(hidden, (1, 0, 2)), training=training), ops.transpose(
+            weights, (1, 0, 2)
+        )
 
     def _has_fast_decoder(self) -> bool:
         """Whether our own loop over the decoder's steps gives the same: on a CPU, for one layer and attention by dot products."""
@@ -278,4 +303,6 @@ class Translator(keras.Model):
 
 
 def _embedding(vocab_size: int, size: int, name: str) -> keras.layers.Embedding:
-    return keras.layers.Embedding(vocab_size, size, embeddings_initializer=keras.initializers.RandomUniform(-0.1, 0.1), name=name)
+    return keras.layers.Embedding(
+        vocab_size, size, embeddings_initializer=keras.initializers.RandomUniform(-0.1, 0.1), name=name
+    )

@@ -82,8 +82,12 @@ def run_terminal(session: TypingSession, *, history_file: str = "") -> None:
         history = FileHistory(history_file) if history_file else InMemoryHistory()
         prompt = make_prompt(session, history)
     except OSError as error:
-        raise ConfigError(f"--history is {history_file}, which cannot be opened ({error.strerror}); give another file") from None
-    print(f"{session.model.name}: {len(session.model.words):,} words. Type; Tab takes the suggestion, /help tells more.")
+        raise ConfigError(
+            f"--history is {history_file}, which cannot be opened ({error.strerror}); give another file"
+        ) from None
+    print(
+        f"{session.model.name}: {len(session.model.words):,} words. Type; Tab takes the suggestion, /help tells more."
+    )
     while True:
         try:
             line = prompt.prompt("> ")
@@ -132,7 +136,9 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
         def apply_transformation(self, transformation: TransformationInput) -> Transformation:
             is_last = transformation.lineno == transformation.document.line_count - 1 and not get_app().is_done
             fragments = list(transformation.fragments)
-            return Transformation([*fragments, ("class:auto-suggestion", shown[0].rest)] if shown and is_last else fragments)
+            return Transformation(
+                [*fragments, ("class:auto-suggestion", shown[0].rest)] if shown and is_last else fragments
+            )
 
     def bar() -> FormattedText:
         count = f"{session.statistics.saved} keys saved"
@@ -152,7 +158,9 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
     def _take_first(event: Any) -> None:
         take(event.current_buffer, 0)
 
-    @keys.add("right", filter=Condition(lambda: bool(shown) and not get_app().current_buffer.document.text_after_cursor))
+    @keys.add(
+        "right", filter=Condition(lambda: bool(shown) and not get_app().current_buffer.document.text_after_cursor)
+    )
     def _take_right(event: Any) -> None:
         take(event.current_buffer, 0)
 
@@ -163,7 +171,12 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
             take(event.current_buffer, number - 1)
 
     prompt: Any = PromptSession(
-        history=history, key_bindings=keys, bottom_toolbar=bar, input_processors=[Ghost()], complete_while_typing=False, **options
+        history=history,
+        key_bindings=keys,
+        bottom_toolbar=bar,
+        input_processors=[Ghost()],
+        complete_while_typing=False,
+        **options,
     )
     prompt.default_buffer.on_text_changed += look
     prompt.default_buffer.on_cursor_position_changed += look

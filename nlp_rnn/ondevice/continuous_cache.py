@@ -79,7 +79,9 @@ class ContinuousCache:
             with np.load(path) as arrays:
                 keys, ids, count = arrays["keys"], arrays["ids"], int(arrays["count"])
         except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(f"{path}: not readable as a memory of the console ({error}); remove it, or give another file") from None
+            raise ConfigError(
+                f"{path}: not readable as a memory of the console ({error}); remove it, or give another file"
+            ) from None
         if keys.shape != self._keys.shape or ids.shape != self._ids.shape or ids.max(initial=0) >= self._vocab_size:
             raise ConfigError(f"{path}: is the memory of another model; remove it, or give another file")
         self._keys, self._ids, self._count = keys, ids, count

@@ -26,7 +26,9 @@ _INVISIBLE = regex.compile(r"[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064
 _SPACE = regex.compile(r"[\s\p{Z}\p{Cc}]+")
 _HTML_BREAK = regex.compile(r"(?i)<br\s*/?>")
 # Capitals of Unicode 14 and later, which Python makes small, but TensorFlow 2.21 does not know.
-_NEW_CAPITALS = regex.compile(r"([\u1c89\u2c2f\ua7c0\ua7cb\ua7cc\ua7d0\ua7d6\ua7d8\ua7da\ua7dc\U00010570-\U00010595\U00010d50-\U00010d65])")
+_NEW_CAPITALS = regex.compile(
+    r"([\u1c89\u2c2f\ua7c0\ua7cb\ua7cc\ua7d0\ua7d6\ua7d8\ua7da\ua7dc\U00010570-\U00010595\U00010d50-\U00010d65])"
+)
 
 
 def split_whitespace(text: str) -> list[str]:
@@ -136,7 +138,9 @@ def is_ondevice(path: str | os.PathLike[str]) -> bool:
 
 
 def _find(folder: Path) -> Path:
-    versions = [int(entry.name) for entry in folder.glob("*") if entry.name.isdecimal() and (entry / SETTINGS_FILE).is_file()]
+    versions = [
+        int(entry.name) for entry in folder.glob("*") if entry.name.isdecimal() and (entry / SETTINGS_FILE).is_file()
+    ]
     found = folder / str(max(versions)) if versions else folder
     if not (found / SETTINGS_FILE).is_file():
         raise ConfigError(

@@ -85,7 +85,11 @@ class TypingSession:
         if not self.allows_profanity:
             scores = np.where(self.model.decent[ids], scores, -np.inf)
         best = _largest(scores, self.count)
-        pairs = [(self.model.words[ids[place]], float(np.exp(scores[place] - total))) for place in best if np.isfinite(scores[place])]
+        pairs = [
+            (self.model.words[ids[place]], float(np.exp(scores[place] - total)))
+            for place in best
+            if np.isfinite(scores[place])
+        ]
         return [Suggestion(word, probability, word[len(begun) :]) for word, probability in pairs]
 
     def accept(self, suggestion: Suggestion) -> str:

@@ -21,12 +21,16 @@ def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     """
     tokenizer = untrained_tokenizer(config)
     if not config.vocabulary:
-        tokenizer.adapt(texts, vocab_size=config.vocab_size, min_count=config.min_count, split_digits=config.split_digits)
+        tokenizer.adapt(
+            texts, vocab_size=config.vocab_size, min_count=config.min_count, split_digits=config.split_digits
+        )
     elif config.level == "subword":
         tokenizer.set_vocabulary(*sentencepiece_files.read_model(Path(config.vocabulary), reserved=tokenizer.reserved))
     else:
         tokenizer.set_vocabulary(_read_vocabulary(Path(config.vocabulary), tokenizer))
-    capital = next((piece for piece in tokenizer.known_vocabulary() if piece != piece.lower() and piece not in BYTE_PIECES), "")
+    capital = next(
+        (piece for piece in tokenizer.known_vocabulary() if piece != piece.lower() and piece not in BYTE_PIECES), ""
+    )
     if capital and config.vocabulary and config.case != "keep":
         raise ConfigError(
             f"tokenizer.vocabulary is {config.vocabulary}, which holds capitals, such as {capital!r}, but tokenizer.case is {config.case}: "
@@ -48,11 +52,17 @@ def _read_vocabulary(path: Path, tokenizer: Tokenizer) -> list[str]:
     lines: dict[str, int] = dict.fromkeys((*SPECIAL_PIECES, *tokenizer.own_symbols()), 0)
     num_fixed = len(lines)
     if not path.is_file():
-        raise ConfigError(f"tokenizer.vocabulary is {path}, but there is no such file; give a text file with a piece a line")
+        raise ConfigError(
+            f"tokenizer.vocabulary is {path}, but there is no such file; give a text file with a piece a line"
+        )
     for number, line in read_lines(path):
         piece, mistake = unescape(line), ""
         if piece in lines:
-            mistake = f"repeats {piece!r} of line {lines[piece]}" if lines[piece] else f"holds {piece!r}, which every vocabulary has"
+            mistake = (
+                f"repeats {piece!r} of line {lines[piece]}"
+                if lines[piece]
+                else f"holds {piece!r}, which every vocabulary has"
+            )
         elif not piece:
             mistake = "is empty"
         elif tokenizer.level == "char" and len(piece) > 1:
@@ -60,7 +70,9 @@ def _read_vocabulary(path: Path, tokenizer: Tokenizer) -> list[str]:
         elif re.search("[\U0010f7f0-\U0010ffff]", piece):
             mistake = f"is {piece!r}, of a range that the tokenizer uses itself"
         if mistake:
-            raise ConfigError(f"tokenizer.vocabulary is {path}, whose line {number} {mistake}; mend or remove that line")
+            raise ConfigError(
+                f"tokenizer.vocabulary is {path}, whose line {number} {mistake}; mend or remove that line"
+            )
         lines[piece] = number
     if len(lines) == num_fixed:
         raise ConfigError(f"tokenizer.vocabulary is {path}, which is empty; give a piece a line")

@@ -22,7 +22,9 @@ def encode(
       ValueError: if `max_length` leaves no room for the text.
     """
     if max_length <= add_bos + add_eos:
-        raise ValueError(f"max_length is {max_length}, which leaves no room for text; use {add_bos + add_eos + 1} or more")
+        raise ValueError(
+            f"max_length is {max_length}, which leaves no room for text; use {add_bos + add_eos + 1} or more"
+        )
     ids = never_empty(truncate(tokenizer.tokenize(texts), max_length - add_bos - add_eos, keep))
     column = tf.ones([ids.nrows(), 1], tf.int32)
     return tf.concat([column * BOS_ID] * add_bos + [ids] + [column * EOS_ID] * add_eos, axis=1)
@@ -35,7 +37,9 @@ def never_empty(token_ids: tf.RaggedTensor) -> tf.RaggedTensor:
 
 def ids_where(is_there: tf.Tensor, token_id: int) -> tf.RaggedTensor:
     """bool [batch] -> ragged int32 [batch, (0 or 1)]: the id in the rows that are true."""
-    return tf.RaggedTensor.from_row_lengths(tf.fill([tf.math.count_nonzero(is_there)], token_id), tf.cast(is_there, tf.int64))
+    return tf.RaggedTensor.from_row_lengths(
+        tf.fill([tf.math.count_nonzero(is_there)], token_id), tf.cast(is_there, tf.int64)
+    )
 
 
 def truncate(token_ids: tf.RaggedTensor, max_length: int, keep: str) -> tf.RaggedTensor:

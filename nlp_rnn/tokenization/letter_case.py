@@ -14,7 +14,9 @@ def mark_case(words: tf.RaggedTensor, title: str, upper: str) -> tf.RaggedTensor
     is_marker = tf.concat([owners[1:] == owners[:-1], [False]], axis=0)[: tf.size(owners)]
     markers = tf.where(tf.gather(is_upper, owners), upper, title)
     marked = tf.where(is_marker, markers, tf.gather(tf.strings.lower(flat, encoding="utf-8"), owners))
-    return tf.RaggedTensor.from_value_rowids(marked, tf.gather(words.value_rowids(), owners), nrows=words.nrows(), validate=False)
+    return tf.RaggedTensor.from_value_rowids(
+        marked, tf.gather(words.value_rowids(), owners), nrows=words.nrows(), validate=False
+    )
 
 
 def apply_case(ids: tf.RaggedTensor, pieces: tf.RaggedTensor) -> tf.RaggedTensor:
@@ -22,10 +24,13 @@ def apply_case(ids: tf.RaggedTensor, pieces: tf.RaggedTensor) -> tf.RaggedTensor
     flat, rows = ids.flat_values, ids.value_rowids()
     words = pieces.flat_values
     title, upper = (
-        tf.concat([[False], (flat[:-1] == marker) & (rows[1:] == rows[:-1])], axis=0)[: tf.size(flat)] for marker in (TITLE_ID, UPPER_ID)
+        tf.concat([[False], (flat[:-1] == marker) & (rows[1:] == rows[:-1])], axis=0)[: tf.size(flat)]
+        for marker in (TITLE_ID, UPPER_ID)
     )
     capitals = tf.strings.upper(words, encoding="utf-8")
-    titled = tf.strings.join([tf.strings.substr(capitals, 0, 1, unit="UTF8_CHAR"), tf.strings.regex_replace(words, "^.", "")])
+    titled = tf.strings.join(
+        [tf.strings.substr(capitals, 0, 1, unit="UTF8_CHAR"), tf.strings.regex_replace(words, "^.", "")]
+    )
     words = tf.where(upper, capitals, tf.where(title, titled, words))
     is_word = (flat < TITLE_ID) | (flat > UPPER_ID)
     return tf.ragged.boolean_mask(pieces.with_flat_values(words), ids.with_flat_values(is_word))

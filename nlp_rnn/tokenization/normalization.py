@@ -22,11 +22,19 @@ _NUM_CODE_POINTS = 0x30000  # beyond these, none changes (a test looks)
 def valid_utf8(texts: tf.Tensor) -> tf.Tensor:
     """string [batch] -> string [batch]: invalid UTF-8 becomes U+FFFD."""
     is_valid = tf.reduce_all(tf.strings.regex_full_match(texts, _VALID))  # five times faster than to transcode
-    return tf.cond(is_valid, lambda: texts, lambda: tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace"))
+    return tf.cond(
+        is_valid, lambda: texts, lambda: tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
+    )
 
 
 def normalize(
-    texts: tf.Tensor, *, lowercase: bool, nfkc: bool, html_breaks: bool = False, keep_spaces: bool = False, other_spaces: str = ""
+    texts: tf.Tensor,
+    *,
+    lowercase: bool,
+    nfkc: bool,
+    html_breaks: bool = False,
+    keep_spaces: bool = False,
+    other_spaces: str = "",
 ) -> tf.Tensor:
     """string [batch], valid UTF-8 -> string [batch].
 
@@ -124,7 +132,9 @@ def _decompose(table: _NormalForm, characters: tf.RaggedTensor) -> tf.RaggedTens
     offsets = tf.range(tf.size(owners)) - tf.gather(tf.cumsum(lengths, exclusive=True), owners)
     parts = tf.gather(table.parts, tf.where(tf.gather(places, owners) > 0, tf.gather(starts, owners) + offsets, 0))
     new = tf.where(tf.gather(places, owners) > 0, parts, tf.gather(flat, owners))
-    return tf.RaggedTensor.from_value_rowids(new, tf.gather(characters.value_rowids(), owners), nrows=characters.nrows())
+    return tf.RaggedTensor.from_value_rowids(
+        new, tf.gather(characters.value_rowids(), owners), nrows=characters.nrows()
+    )
 
 
 def _reorder(table: _NormalForm, characters: tf.RaggedTensor) -> tf.RaggedTensor:
@@ -147,7 +157,12 @@ def _compose(table: _NormalForm, characters: tf.RaggedTensor) -> tf.RaggedTensor
     lengths = tf.concat([starts[1:], [num]], axis=0) - starts
 
     def step(
-        offset: tf.Tensor, flat: tf.Tensor, starts: tf.Tensor, lengths: tf.Tensor, starters: tf.Tensor, before: tf.Tensor
+        offset: tf.Tensor,
+        flat: tf.Tensor,
+        starts: tf.Tensor,
+        lengths: tf.Tensor,
+        starters: tf.Tensor,
+        before: tf.Tensor,
     ) -> tuple[tf.Tensor, ...]:
         """`starters` are the places of the current starters, `before` the class of the last mark kept behind each, or -1."""
         going = tf.where(lengths > offset)[:, 0]
@@ -160,7 +175,9 @@ def _compose(table: _NormalForm, characters: tf.RaggedTensor) -> tf.RaggedTensor
         # A starter joins only what stands next to it; a mark also behind marks of a lower class.
         is_free = (before == -1) | ((before < these) & (before > 0))
         joins = is_free & (tf.gather(table.pairs, places) == wanted) & (tf.gather(classes, starters) == 0)
-        flat = tf.tensor_scatter_nd_update(flat, starters[:, None], tf.where(joins, tf.gather(table.composites, places), first))
+        flat = tf.tensor_scatter_nd_update(
+            flat, starters[:, None], tf.where(joins, tf.gather(table.composites, places), first)
+        )
         flat = tf.tensor_scatter_nd_update(flat, here[:, None], tf.where(joins, -1, second))
         starters = tf.where(~joins & (these == 0), here, starters)
         before = tf.where(joins, before, tf.where(these == 0, -1, these))

@@ -21,7 +21,12 @@ _NUM_THREADS = 4  # sums depend on it: the same on every machine
 
 
 def train(
-    word_counts: Mapping[str, int], *, vocab_size: int, special_pieces: Sequence[str], num_reserved: int = 0, split_digits: bool = False
+    word_counts: Mapping[str, int],
+    *,
+    vocab_size: int,
+    special_pieces: Sequence[str],
+    num_reserved: int = 0,
+    split_digits: bool = False,
 ) -> tuple[list[str], list[float]]:
     """Trains a unigram vocabulary with byte fallback.
 
@@ -60,11 +65,17 @@ def _training_error(message: str, vocab_size: int, num_reserved: int) -> ConfigE
     setting = f"tokenizer.vocab_size is {vocab_size:,}"
     if found := re.search(r"value <= (\d+)", message):
         most = int(found[1]) + num_reserved
-        return ConfigError(f"{setting}, but the training texts support at most {most:,} pieces; lower it or give more text")
+        return ConfigError(
+            f"{setting}, but the training texts support at most {most:,} pieces; lower it or give more text"
+        )
     if found := re.search(r"required_chars\. \d+ vs (\d+)", message):
         least = int(found[1]) + num_reserved
-        return ConfigError(f"{setting}, but the 256 bytes and the characters of the training texts alone need {least:,}; raise it")
-    return ConfigError(f"{setting}: sentencepiece could not train a vocabulary on the training texts ({' '.join(message.split())})")
+        return ConfigError(
+            f"{setting}, but the 256 bytes and the characters of the training texts alone need {least:,}; raise it"
+        )
+    return ConfigError(
+        f"{setting}: sentencepiece could not train a vocabulary on the training texts ({' '.join(message.split())})"
+    )
 
 
 def read_model(path: Path, *, reserved: Sequence[str] = ()) -> tuple[list[str], list[float]]:
@@ -79,7 +90,9 @@ def read_model(path: Path, *, reserved: Sequence[str] = ()) -> tuple[list[str], 
     try:
         model = _parse(path.read_bytes(), str(path))
     except OSError as error:
-        raise ConfigError(f"tokenizer.vocabulary is {path}, which cannot be read ({error.strerror}); check the path") from None
+        raise ConfigError(
+            f"tokenizer.vocabulary is {path}, which cannot be read ({error.strerror}); check the path"
+        ) from None
     reason = _why_not(model)
     if reason:
         raise ConfigError(
@@ -89,12 +102,19 @@ def read_model(path: Path, *, reserved: Sequence[str] = ()) -> tuple[list[str], 
     pieces, scores = _pieces_and_scores(model)
     taken = next((symbol for symbol in reserved if symbol in pieces), None)
     if taken is not None:
-        raise ConfigError(f"tokenizer.reserved holds {taken!r}, which is a piece of tokenizer.vocabulary, {path}; choose another symbol")
+        raise ConfigError(
+            f"tokenizer.reserved holds {taken!r}, which is a piece of tokenizer.vocabulary, {path}; choose another symbol"
+        )
     return pieces, scores
 
 
 def write_model(
-    path: Path, *, special_pieces: Sequence[str], reserved: Sequence[str], pieces: Sequence[str], scores: Sequence[float]
+    path: Path,
+    *,
+    special_pieces: Sequence[str],
+    reserved: Sequence[str],
+    pieces: Sequence[str],
+    scores: Sequence[float],
 ) -> None:
     """Writes a vocabulary as a `.model` file for the sentencepiece library.
 
@@ -116,8 +136,18 @@ def write_model(
     model.trainer_spec.model_type = protos.TrainerSpec.UNIGRAM
     model.trainer_spec.vocab_size = len(model.pieces)
     model.trainer_spec.byte_fallback = has_bytes
-    model.trainer_spec.pad_id, model.trainer_spec.unk_id, model.trainer_spec.bos_id, model.trainer_spec.eos_id = 0, 1, 2, 3
-    model.trainer_spec.pad_piece, model.trainer_spec.unk_piece, model.trainer_spec.bos_piece, model.trainer_spec.eos_piece = special_pieces
+    model.trainer_spec.pad_id, model.trainer_spec.unk_id, model.trainer_spec.bos_id, model.trainer_spec.eos_id = (
+        0,
+        1,
+        2,
+        3,
+    )
+    (
+        model.trainer_spec.pad_piece,
+        model.trainer_spec.unk_piece,
+        model.trainer_spec.bos_piece,
+        model.trainer_spec.eos_piece,
+    ) = special_pieces
     model.normalizer_spec.name = "identity"
     path.write_bytes(model.SerializeToString())
 
@@ -137,7 +167,9 @@ def _parse(data: bytes, name: str) -> Any:
     except DecodeError:
         model.Clear()
     if not model.pieces or not model.HasField("trainer_spec"):
-        raise ConfigError(f"tokenizer.vocabulary is {name}, which is not a sentencepiece model or is cut off; give a whole .model file")
+        raise ConfigError(
+            f"tokenizer.vocabulary is {name}, which is not a sentencepiece model or is cut off; give a whole .model file"
+        )
     return model
 
 
@@ -152,7 +184,9 @@ def _why_not(model: Any) -> str:
     repeated = len(texts) - len(set(texts))
     reasons = {
         "is a BPE, word or char model, not a unigram model": trainer.model_type != trainer.UNIGRAM,
-        f"normalises text by {normalizer.name or 'its own table'!r}, a table of its own": bool(normalizer.precompiled_charsmap),
+        f"normalises text by {normalizer.name or 'its own table'!r}, a table of its own": bool(
+            normalizer.precompiled_charsmap
+        ),
         "marks no word at the beginning of a text (add_dummy_prefix is off)": not normalizer.add_dummy_prefix,
         "keeps repeated spaces (remove_extra_whitespaces is off)": not normalizer.remove_extra_whitespaces,
         "does not mark spaces (escape_whitespaces is off)": not normalizer.escape_whitespaces,
@@ -164,7 +198,9 @@ def _why_not(model: Any) -> str:
         f"has a piece of more than {MAX_PIECE_LENGTH} characters": any(len(text) > MAX_PIECE_LENGTH for text in texts),
         "has no pieces of text": not texts,
         "has neither bytes nor a piece for the beginning of a word": not bytes_ and WORD_START not in texts,
-        "has a score that is not a number": any(piece.score != piece.score or abs(piece.score) > 1e6 for piece in model.pieces),
+        "has a score that is not a number": any(
+            piece.score != piece.score or abs(piece.score) > 1e6 for piece in model.pieces
+        ),
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
 

@@ -102,7 +102,9 @@ class Tokenizer(keras.layers.Layer):
         words = self._split(texts)
         distinct, places = tf.unique(words.flat_values)
         pieces = self._resolve_unknown(self._segmenter.segment(tf.strings.join([WORD_START, distinct])))
-        return tf.RaggedTensor.from_row_splits(tf.gather(pieces, places), words.row_splits, validate=False).merge_dims(1, 2)
+        return tf.RaggedTensor.from_row_splits(tf.gather(pieces, places), words.row_splits, validate=False).merge_dims(
+            1, 2
+        )
 
     def sample(self, texts: Any, *, temperature: float, seed: Any) -> tf.RaggedTensor:
         """As `tokenize` at level subword, but with segmentations drawn by their probability (Kudo 2018), for training.
@@ -113,8 +115,12 @@ class Tokenizer(keras.layers.Layer):
         """
         self.known_vocabulary()
         words = self._split(texts)
-        pieces = self._segmenter.sample(tf.strings.join([WORD_START, words.flat_values]), temperature=temperature, seed=seed)
-        return tf.RaggedTensor.from_row_splits(self._resolve_unknown(pieces), words.row_splits, validate=False).merge_dims(1, 2)
+        pieces = self._segmenter.sample(
+            tf.strings.join([WORD_START, words.flat_values]), temperature=temperature, seed=seed
+        )
+        return tf.RaggedTensor.from_row_splits(
+            self._resolve_unknown(pieces), words.row_splits, validate=False
+        ).merge_dims(1, 2)
 
     def call(self, texts: Any) -> tf.Tensor:
         """string [batch] -> int32 [batch, time], right-padded with PAD_ID; `time` is the longest text's length."""
@@ -158,7 +164,9 @@ class Tokenizer(keras.layers.Layer):
         if not isinstance(ids, tf.RaggedTensor):
             ids = tf.RaggedTensor.from_tensor(tf.convert_to_tensor(ids, tf.int32))
         flat = tf.cast(ids.flat_values, tf.int32)
-        tf.debugging.assert_less(flat, self.vocab_size, f"token ids must be less than the vocabulary size, {self.vocab_size}")
+        tf.debugging.assert_less(
+            flat, self.vocab_size, f"token ids must be less than the vocabulary size, {self.vocab_size}"
+        )
         tf.debugging.assert_non_negative(flat, "token ids must not be negative")
         pieces = tf.gather(self._texts_by_id, flat)
         if unknown is not None:
@@ -196,7 +204,11 @@ class Tokenizer(keras.layers.Layer):
         if self.level == "subword" and counts:
             own = len(self.own_symbols())
             found = sentencepiece_files.train(
-                counts, vocab_size=vocab_size, special_pieces=SPECIAL_PIECES, num_reserved=own, split_digits=split_digits
+                counts,
+                vocab_size=vocab_size,
+                special_pieces=SPECIAL_PIECES,
+                num_reserved=own,
+                split_digits=split_digits,
             )
             self.set_vocabulary(*found)
             return
@@ -227,7 +239,9 @@ class Tokenizer(keras.layers.Layer):
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json (settings) and vocabulary.txt; of subwords also sentencepiece.model, for that library."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.json").write_text(json.dumps(self.settings(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        (folder / "tokenizer.json").write_text(
+            json.dumps(self.settings(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+        )
         (folder / "vocabulary.txt").write_text(self.vocabulary_text(), encoding="utf-8", newline="\n")
         if self.scores is not None:
             sentencepiece_files.write_model(
@@ -254,7 +268,9 @@ class Tokenizer(keras.layers.Layer):
         if self.scores is None:
             return "".join(escape(piece) + "\n" for piece in (*fixed, *vocabulary))
         scores = [0.0] * len(fixed) + self.scores
-        return "".join(f"{escape(piece)}\t{score!r}\n" for piece, score in zip((*fixed, *vocabulary), scores, strict=True))
+        return "".join(
+            f"{escape(piece)}\t{score!r}\n" for piece, score in zip((*fixed, *vocabulary), scores, strict=True)
+        )
 
     # --- within ----------------------------------------------------------------------------------------------------
 
@@ -270,7 +286,11 @@ class Tokenizer(keras.layers.Layer):
         return self.vocabulary
 
     def _is_special(self, piece: str) -> bool:
-        return piece in (*SPECIAL_PIECES, *self.own_symbols()) or UNKNOWN_TEXT in piece or any(each in piece for each in self._stand_ins)
+        return (
+            piece in (*SPECIAL_PIECES, *self.own_symbols())
+            or UNKNOWN_TEXT in piece
+            or any(each in piece for each in self._stand_ins)
+        )
 
     def set_vocabulary(self, vocabulary: list[str], scores: list[float] | None = None) -> None:
         taken = {*SPECIAL_PIECES, *self.own_symbols()}
@@ -282,7 +302,16 @@ class Tokenizer(keras.layers.Layer):
             raise ValueError("scores must be given for each piece of a subword vocabulary, and for no other")
         self.vocabulary, self.scores = vocabulary, scores
         own, markers = self.own_symbols(), len(CASE_MARKERS) if self.case == "markers" else 0
-        texts = [b"", UNKNOWN_TEXT, b"", b"", *[b""] * markers, *own[markers:], *vocabulary, *[UNKNOWN_TEXT] * self.oov_buckets]
+        texts = [
+            b"",
+            UNKNOWN_TEXT,
+            b"",
+            b"",
+            *[b""] * markers,
+            *own[markers:],
+            *vocabulary,
+            *[UNKNOWN_TEXT] * self.oov_buckets,
+        ]
         if scores is not None:
             num_bytes = 256 if vocabulary[:256] == list(BYTE_PIECES) else 0
             self._first_byte_id = self._num_fixed() if num_bytes else None
@@ -295,7 +324,9 @@ class Tokenizer(keras.layers.Layer):
             if scores is None:
                 # A symbol that only splitting gives, such as Treebank's ``, is found by its text.
                 keys, ids = [*keys, *own[markers:]], np.append(ids, ids[markers : len(own)])
-                self._ids = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(keys, tf.string), ids), UNK_ID)
+                self._ids = tf.lookup.StaticHashTable(
+                    tf.lookup.KeyValueTensorInitializer(tf.constant(keys, tf.string), ids), UNK_ID
+                )
             self._texts_by_id = tf.constant(texts)
             self._names_by_id = tf.constant([*SPECIAL_PIECES, *own, *vocabulary])
 
@@ -309,7 +340,9 @@ class Tokenizer(keras.layers.Layer):
             counts.update(dict(zip(pieces.numpy().tolist(), frequencies.numpy().tolist(), strict=True)))
             if len(counts) > _MAX_TRACKED_PIECES:
                 counts = Counter({piece: count for piece, count in counts.items() if count > threshold})
-                logger.info("over %d distinct pieces: forgot those seen at most %d times so far", _MAX_TRACKED_PIECES, threshold)
+                logger.info(
+                    "over %d distinct pieces: forgot those seen at most %d times so far", _MAX_TRACKED_PIECES, threshold
+                )
                 threshold += 1
         return Counter({piece.decode("utf-8"): count for piece, count in counts.items()})
 
@@ -328,8 +361,15 @@ class Tokenizer(keras.layers.Layer):
         with tf.init_scope():
             found = [symbol.decode("utf-8") for symbol in self.normalize(list(symbols)).numpy()]
         for symbol, normalized in zip(symbols, found, strict=True):
-            if not normalized or re.search(r"\s", normalized) or found.count(normalized) > 1 or UNKNOWN_TEXT in normalized:
-                raise ValueError(f"reserved symbol {symbol!r} is {normalized!r} when normalised: empty, given twice, or with white space")
+            if (
+                not normalized
+                or re.search(r"\s", normalized)
+                or found.count(normalized) > 1
+                or UNKNOWN_TEXT in normalized
+            ):
+                raise ValueError(
+                    f"reserved symbol {symbol!r} is {normalized!r} when normalised: empty, given twice, or with white space"
+                )
         return tuple(found)
 
     def _reveal(self, texts: tf.Tensor) -> tf.Tensor:

@@ -106,12 +106,16 @@ class Segmenter:
         def is_alive(length: tf.Tensor, _found: tf.TensorArray, active: tf.Tensor, _nodes: tf.Tensor) -> tf.Tensor:
             return (length == _NUM_SHORT) | (tf.size(active) > 0)  # once at least: an empty array cannot be read
 
-        def descend(length: tf.Tensor, found: tf.TensorArray, active: tf.Tensor, nodes: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def descend(
+            length: tf.Tensor, found: tf.TensorArray, active: tf.Tensor, nodes: tf.Tensor
+        ) -> tuple[tf.Tensor, ...]:
             """From the nodes of the positions whose pieces may go on, one character on."""
             children = tf.gather(trie.bases, nodes) + tf.gather(symbols, active + length)
             hits = tf.where(tf.gather(trie.parents, children) == nodes)[:, 0]
             active, nodes = tf.gather(active, hits), tf.gather(children, hits)
-            found = found.write(length - _NUM_SHORT, tf.scatter_nd(active[:, None], tf.gather(trie.pieces, nodes), [num]))
+            found = found.write(
+                length - _NUM_SHORT, tf.scatter_nd(active[:, None], tf.gather(trie.pieces, nodes), [num])
+            )
             goes_on = tf.where(tf.gather(room, active) > length + 1)[:, 0]
             return length + 1, found, tf.gather(active, goes_on), tf.gather(nodes, goes_on)
 
@@ -169,14 +173,23 @@ class Segmenter:
           int64 [n]: the length of the last piece, ordered as `_schedule` says.
         """
         num_lengths = tf.shape(lattice.pieces)[1]
-        scores = tf.cast(tf.bitwise.right_shift(self._moves_of(lattice.pieces), _LENGTH_BITS), tf.float32) * SCORE_UNIT / temperature
+        scores = (
+            tf.cast(tf.bitwise.right_shift(self._moves_of(lattice.pieces), _LENGTH_BITS), tf.float32)
+            * SCORE_UNIT
+            / temperature
+        )
         gumbel = -tf.math.log(-tf.math.log(tf.random.stateless_uniform(tf.shape(scores), seed, minval=1e-7)))
         lengths = tf.range(1, num_lengths + 1)
         starts = tf.gather(lattice.starts, order)
         impossible = -1e30
 
         def step(
-            position: tf.Tensor, sums: tf.Tensor, best: tf.Tensor, chosen: tf.Tensor, cells: tf.TensorArray, here: tf.Tensor
+            position: tf.Tensor,
+            sums: tf.Tensor,
+            best: tf.Tensor,
+            chosen: tf.Tensor,
+            cells: tf.TensorArray,
+            here: tf.Tensor,
         ) -> tuple[tf.Tensor, ...]:
             rows = starts[: tf.shape(here)[0]] + position
             weights = here[:, None] + tf.gather(scores, rows)
@@ -186,7 +199,9 @@ class Segmenter:
             cells = cells.write(position, chosen[:, 0])
             left = num_active[position + 1]
             here = sums[:left, 0]
-            sums, best = (tf.pad(each[:left, 1:], [[0, 0], [0, 1]], constant_values=impossible) for each in (sums, best))
+            sums, best = (
+                tf.pad(each[:left, 1:], [[0, 0], [0, 1]], constant_values=impossible) for each in (sums, best)
+            )
             return position + 1, sums, best, tf.pad(chosen[:left, 1:], [[0, 0], [0, 1]]), cells, here
 
         num_words, num_steps = num_active[0], tf.size(num_active) - 1
@@ -219,7 +234,9 @@ def _schedule(lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     return order, tf.cumsum(num_active, exclusive=True), tf.concat([num_active, [0]], axis=0)
 
 
-def _read_backwards(lattice: _Lattice, order: tf.Tensor, step_starts: tf.Tensor, last_lengths: tf.Tensor) -> tf.RaggedTensor:
+def _read_backwards(
+    lattice: _Lattice, order: tf.Tensor, step_starts: tf.Tensor, last_lengths: tf.Tensor
+) -> tf.RaggedTensor:
     """Follows the last pieces from the words' ends to their starts.
 
     Args:
@@ -234,7 +251,9 @@ def _read_backwards(lattice: _Lattice, order: tf.Tensor, step_starts: tf.Tensor,
         """Of the words that are not read to their start, the last piece before `ends`."""
         lengths = tf.cast(tf.gather(last_lengths, tf.gather(step_starts, ends - 1) + tf.gather(ranks, words)), tf.int32)
         begins = ends - lengths
-        pieces = tf.gather_nd(lattice.pieces, tf.stack([tf.gather(lattice.starts, words) + begins, lengths - 1], axis=1))
+        pieces = tf.gather_nd(
+            lattice.pieces, tf.stack([tf.gather(lattice.starts, words) + begins, lengths - 1], axis=1)
+        )
         found = found.write(number, tf.stack([words, tf.fill(tf.shape(words), number), pieces], axis=1))
         unread = tf.where(begins > 0)[:, 0]
         return number + 1, tf.gather(words, unread), tf.gather(begins, unread), found
@@ -296,7 +315,11 @@ def _build_trie(texts: dict[str, int]) -> tuple[np.ndarray, np.ndarray, np.ndarr
         is_free[slot] = False
         first_slots[prefix] = slot - int(symbols[ord(children[prefix][0][-1])])
         slots[children[prefix][0]] = slot
-    bases, parents, pieces = np.zeros(num_slots, np.int32), np.full(num_slots, -1, np.int32), np.full(num_slots, _NO_PIECE, np.int32)
+    bases, parents, pieces = (
+        np.zeros(num_slots, np.int32),
+        np.full(num_slots, -1, np.int32),
+        np.full(num_slots, _NO_PIECE, np.int32),
+    )
     for prefix, slot in slots.items():
         bases[slot] = first_slots.get(prefix, 0)
         pieces[slot] = texts.get(prefix, _NO_PIECE)
@@ -321,7 +344,9 @@ def unknown_to_unk(pieces: tf.RaggedTensor, vocab_size: int, *, unk_id: int) -> 
     flat, rows = pieces.flat_values, pieces.value_rowids()
     is_unknown = flat >= vocab_size
     goes_on = tf.concat([[False], is_unknown[1:] & is_unknown[:-1] & (rows[1:] == rows[:-1])], axis=0)
-    return tf.ragged.boolean_mask(pieces.with_flat_values(tf.where(is_unknown, unk_id, flat)), pieces.with_flat_values(~goes_on))
+    return tf.ragged.boolean_mask(
+        pieces.with_flat_values(tf.where(is_unknown, unk_id, flat)), pieces.with_flat_values(~goes_on)
+    )
 
 
 def unknown_to_bytes(pieces: tf.RaggedTensor, vocab_size: int, *, first_byte_id: int) -> tf.RaggedTensor:
@@ -338,4 +363,6 @@ def unknown_to_bytes(pieces: tf.RaggedTensor, vocab_size: int, *, first_byte_id:
     lead = tf.gather(tf.constant([0, 0, 0xC0, 0xE0, 0xF0]), length)
     byte = tf.where(place == 0, lead + bits, 0x80 + tf.bitwise.bitwise_and(bits, 0x3F))
     ids = tf.where(tf.gather(is_unknown, owners), first_byte_id + byte, tf.gather(flat, owners))
-    return tf.RaggedTensor.from_value_rowids(ids, tf.gather(pieces.value_rowids(), owners), nrows=pieces.nrows(), validate=False)
+    return tf.RaggedTensor.from_value_rowids(
+        ids, tf.gather(pieces.value_rowids(), owners), nrows=pieces.nrows(), validate=False
+    )

@@ -67,7 +67,9 @@ def load_checkpoint(path: Path, variables: list[Any]) -> None:
       ConfigError: if there is no such file or it belongs to another model.
     """
     arrays = load_arrays(path)
-    if len(arrays) != len(variables) or any(values.shape != tuple(v.shape) for values, v in zip(arrays.values(), variables, strict=True)):
+    if len(arrays) != len(variables) or any(
+        values.shape != tuple(v.shape) for values, v in zip(arrays.values(), variables, strict=True)
+    ):
         raise ConfigError(f"{path}: was written by another model or version; train again under another name=...")
     for values, variable in zip(arrays.values(), variables, strict=True):
         variable.assign(values)
@@ -80,6 +82,8 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
       ConfigError: if there is no such file.
     """
     if not path.exists():
-        raise ConfigError(f"{path}: no such checkpoint; train the run first: it was stopped before its first validation")
+        raise ConfigError(
+            f"{path}: no such checkpoint; train the run first: it was stopped before its first validation"
+        )
     with np.load(path) as arrays:
         return {name: arrays[name] for name in arrays.files if name != "progress"}

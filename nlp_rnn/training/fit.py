@@ -59,7 +59,9 @@ def configure_hardware(hardware: HardwareConfig, seed: int) -> None:
         from nlp_rnn.layers.fast import precision
 
         precision.set_matmul_precision(hardware.matmul_precision)
-    keras.config.set_dtype_policy("float32" if hardware.mixed_precision == "off" else f"mixed_{hardware.mixed_precision}")
+    keras.config.set_dtype_policy(
+        "float32" if hardware.mixed_precision == "off" else f"mixed_{hardware.mixed_precision}"
+    )
 
 
 # --- training ------------------------------------------------------------------------------------------------------
@@ -142,7 +144,12 @@ def train_language_model(model: LanguageModel, run: Run, inputs: Inputs, placeme
     compile_model(model, config, stream.num_steps(config.epochs), placement)
     unknown = 100 * unknown_share(inputs.train)
     num_parameters = count_parameters(model)
-    logger.info("training on %s tokens (%.1f %% unknown), vocabulary %s", f"{text.num_tokens:,}", unknown, f"{model.vocab_size:,}")
+    logger.info(
+        "training on %s tokens (%.1f %% unknown), vocabulary %s",
+        f"{text.num_tokens:,}",
+        unknown,
+        f"{model.vocab_size:,}",
+    )
     logger.info(
         "%d steps in the first epoch, %d rows, windows of about %d tokens, %s parameters",
         stream.steps_per_epoch, config.batch_size, config.window, f"{num_parameters:,}",
@@ -290,7 +297,9 @@ def _agreed_progress(run: Run, placement: Placement) -> Progress:
 
 def _tensorboard(run: Run) -> keras.callbacks.Callback:
     if importlib.util.find_spec("tensorboard") is None:
-        raise ConfigError("training.tensorboard is true, which needs the package tensorboard: pip install 'nlp-rnn[tensorboard]'")
+        raise ConfigError(
+            "training.tensorboard is true, which needs the package tensorboard: pip install 'nlp-rnn[tensorboard]'"
+        )
     return keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False)
 
 
@@ -310,7 +319,10 @@ def _classifier_evaluation(cache: TokenCache, batch_size: int, rows: slice | Non
     """All examples once, the shortest first; of each batch some rows, or all."""
     plan, own = plan_ordered_batches(cache.lengths, batch_size), rows or slice(0, batch_size)
     read = text_reader(cache, own, multiple)
-    return Batches(lambda: (labelled_batch(cache, indices, own, *ids) for indices, ids in zip(plan, read(plan), strict=True)), len(plan))
+    return Batches(
+        lambda: (labelled_batch(cache, indices, own, *ids) for indices, ids in zip(plan, read(plan), strict=True)),
+        len(plan),
+    )
 
 
 def _language_evaluation(cache: TokenCache, config: TrainingConfig, rows: slice, placement: Placement) -> Batches:
@@ -332,7 +344,9 @@ def predict_probabilities(model: keras.Model, cache: TokenCache, batch_size: int
 
 def _predict_logits(model: keras.Model, cache: TokenCache, batch_size: int) -> np.ndarray:
     batches = _classifier_evaluation(cache, batch_size, multiple=1 if _has_tensorflow() else _USUAL_MULTIPLE)
-    found = model.predict(_fed(batches, ONE_DEVICE), steps=None if _has_tensorflow() else batches.count, verbose=0)[: len(cache.labels)]
+    found = model.predict(_fed(batches, ONE_DEVICE), steps=None if _has_tensorflow() else batches.count, verbose=0)[
+        : len(cache.labels)
+    ]
     logits = np.empty_like(found)
     logits[np.concatenate(plan_ordered_batches(cache.lengths, batch_size))] = found
     return logits

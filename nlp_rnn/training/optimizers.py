@@ -35,7 +35,12 @@ class WarmUpSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return ops.where(step < warmup_steps, self.peak - (self.peak - start) * _half_cosine(rise), falling)
 
     def get_config(self) -> dict[str, Any]:
-        return {"shape": self.shape, "peak": self.peak, "num_steps": self.num_steps, "warmup_fraction": self.warmup_fraction}
+        return {
+            "shape": self.shape,
+            "peak": self.peak,
+            "num_steps": self.num_steps,
+            "warmup_fraction": self.warmup_fraction,
+        }
 
 
 def _half_cosine(share: Any) -> Any:
@@ -58,7 +63,9 @@ def build_optimizer(config: TrainingConfig, num_steps: int) -> keras.optimizers.
     return _optimizer_class(config.optimizer)(rate, **options)
 
 
-def scale_rates(optimizer: keras.optimizers.Optimizer, groups: list[list[Any]], *, decay: float, starts: list[int]) -> None:
+def scale_rates(
+    optimizer: keras.optimizers.Optimizer, groups: list[list[Any]], *, decay: float, starts: list[int]
+) -> None:
     """Gives groups of variables rates of their own: group n learns at 1 / decay^n of the schedule's rate, from step starts[n] on.
 
     Source: Howard & Ruder 2018, sections 3.2 and 3.3.

@@ -46,11 +46,18 @@ def train_run(config: Config) -> Trained:
         fit.configure_hardware(config.hardware, config.seed)
         with placement.scope():
             model = build_model(config, inputs)
-        train = {"classifier": fit.train_classifier, "translator": fit.train_translator, "language_model": fit.train_language_model}[
-            config.kind
-        ]
+        train = {
+            "classifier": fit.train_classifier,
+            "translator": fit.train_translator,
+            "language_model": fit.train_language_model,
+        }[config.kind]
         progress = train(model, run, inputs, placement)
-    summary = {"seconds": round(progress.seconds, 1), "epochs": progress.epoch, "best_epoch": progress.best_epoch, "seed": config.seed}
+    summary = {
+        "seconds": round(progress.seconds, 1),
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "seed": config.seed,
+    }
     if placement.is_chief:
         summary["parameters"] = fit.count_parameters(model)
         title = f"{config.name}: {config.model.cell}, {summary['parameters']:,} parameters"

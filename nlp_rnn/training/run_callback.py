@@ -62,7 +62,9 @@ class RunCallback(keras.callbacks.Callback):
             for variable, value in zip(_metric_variables(self.model), self._metrics_to_restore, strict=True):
                 variable.assign(value)
             self._metrics_to_restore = None
-        self._bar = Bar(f"epoch {epoch + 1}/{self.run.config.training.epochs}", self.stream.steps_per_epoch, self.progress.step)
+        self._bar = Bar(
+            f"epoch {epoch + 1}/{self.run.config.training.epochs}", self.stream.steps_per_epoch, self.progress.step
+        )
 
     def on_test_begin(self, logs: Any = None) -> None:
         if hasattr(self.model, "reset_states"):
@@ -97,7 +99,9 @@ class RunCallback(keras.callbacks.Callback):
         if self.placement.num_workers > 1 and not asks and self.progress.step % _STEPS_BETWEEN_QUESTIONS:
             return False, False
         is_due = time.monotonic() - self._last_save > self.run.config.training.checkpoint_seconds
-        stops, saves = self.placement.sum_over_workers(int(self._signal is not None), int(is_due and self.placement.is_chief))
+        stops, saves = self.placement.sum_over_workers(
+            int(self._signal is not None), int(is_due and self.placement.is_chief)
+        )
         return bool(stops), bool(saves)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -127,7 +131,9 @@ class RunCallback(keras.callbacks.Callback):
         if is_stale:
             logger.info("stopped early: %s has not improved for %d epochs", config.monitor, config.patience)
         if self._wishes(asks=True)[0] and not progress.is_finished:
-            raise Stopped(f"stopped after epoch {progress.epoch}; everything is saved: rerun the same command to resume")
+            raise Stopped(
+                f"stopped after epoch {progress.epoch}; everything is saved: rerun the same command to resume"
+            )
 
     def signals(self) -> Any:
         """A context in which Ctrl-C and SIGTERM end the training after the step under way."""
@@ -137,7 +143,9 @@ class RunCallback(keras.callbacks.Callback):
         """Logs how the training ended."""
         progress = self.progress
         monitor = self.run.config.training.monitor
-        logger.info("finished: best %s %.4f in epoch %d, %.0f s", monitor, progress.best, progress.best_epoch, progress.seconds)
+        logger.info(
+            "finished: best %s %.4f in epoch %d, %.0f s", monitor, progress.best, progress.best_epoch, progress.seconds
+        )
 
     def _diverged(self, what: str) -> ConfigError:
         config = self.run.config.training

@@ -94,7 +94,9 @@ def load_run(path: Path, task: str | None = None) -> Run:
       ConfigError: if it is none, or of another task.
     """
     if not (path / "config.yaml").is_file() or not (path / "tokenizer").is_dir():
-        raise ConfigError(f"{path} is not a run directory (no config.yaml and tokenizer in it); give one that train wrote")
+        raise ConfigError(
+            f"{path} is not a run directory (no config.yaml and tokenizer in it); give one that train wrote"
+        )
     return Run(path, load_saved_config(path / "config.yaml", task))
 
 
@@ -126,7 +128,9 @@ def locked(run: Run, *, is_chief: bool = True) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise ConfigError(f"{run.path}: another process is training there; wait for it, or choose another name=...") from None
+            raise ConfigError(
+                f"{run.path}: another process is training there; wait for it, or choose another name=..."
+            ) from None
         handler = logging.FileHandler(run.path / "log.txt", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logging.getLogger("nlp_rnn").addHandler(handler)
@@ -144,7 +148,9 @@ def _check_start(config: Config) -> None:
         return
     run = load_run(Path(start), config.task)
     if not run.best_checkpoint.exists():
-        raise ConfigError(f"training.start_from is {start}, which was not trained to its first validation; train it further")
+        raise ConfigError(
+            f"training.start_from is {start}, which was not trained to its first validation; train it further"
+        )
     _check_tokenizer(run, config, f"training.start_from is {start}")
 
 
@@ -160,7 +166,9 @@ def _check_init(config: Config) -> None:
             f"({' or '.join(name for name, task in TASKS.items() if task.kind == 'language_model')})"
         )
     if not run.best_checkpoint.exists():
-        raise ConfigError(f"model.init_from is {start}, which was not trained to its first validation; train it further")
+        raise ConfigError(
+            f"model.init_from is {start}, which was not trained to its first validation; train it further"
+        )
     _check_tokenizer(run, config, f"model.init_from is {start}")
     source = run.config.model
     wanted: dict[str, Any] = {key: getattr(source, key) for key in ("cell", "embedding_dim", "units", "is_reversed")}
@@ -168,14 +176,18 @@ def _check_init(config: Config) -> None:
         wanted |= {key: getattr(source, key) for key in ("num_layers", "is_residual", "layer_norm")}
     if config.kind == "classifier":
         wanted["is_bidirectional"] = False
-        last = source.units_of(source.num_layers - 1, default=source.embedding_dim if source.tie_embeddings else source.units)
+        last = source.units_of(
+            source.num_layers - 1, default=source.embedding_dim if source.tie_embeddings else source.units
+        )
         if model.units_of(model.num_layers - 1) != last:
             wanted["last_units"] = last
     wrong = [key for key in wanted if getattr(model, key) != wanted[key]]
     if wrong:
         found = ", ".join(f"model.{key} is {_as_setting(getattr(model, key))}" for key in wrong)
         settings = " ".join(f"model.{key}={_as_setting(wanted[key])}" for key in wrong)
-        raise ConfigError(f"{found}, but the language model of model.init_from, {start}, has other values; set {settings}")
+        raise ConfigError(
+            f"{found}, but the language model of model.init_from, {start}, has other values; set {settings}"
+        )
 
 
 def _as_setting(value: Any) -> str:

@@ -77,7 +77,9 @@ def train_step(model: keras.Model, num_parts: int, data: Any) -> dict[str, Any]:
 
 def _next_seed(generator: keras.random.SeedGenerator, ordered: bool = True) -> Any:
     """What `keras.random.SeedGenerator.next` returns, and on each replica something else."""
-    return type(generator).next(generator, ordered=ordered) + tf.stack([tf.cast(replicas.number(), "int64") * 1_000_003, 0])
+    return type(generator).next(generator, ordered=ordered) + tf.stack(
+        [tf.cast(replicas.number(), "int64") * 1_000_003, 0]
+    )
 
 
 def _part_of(tensor: tf.Tensor, part: int, num_parts: int) -> tf.Tensor:

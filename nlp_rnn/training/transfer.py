@@ -41,11 +41,17 @@ def _counterparts(model: Any, config: Config) -> list[tuple[str, Any]]:
     if config.kind == "classifier":
         layers = {layer.name.removesuffix("_weight_drop"): layer for layer in model.get_layer("encoder").layers}
         names = [f"{settings.cell}_{number}" for number in numbers] + [f"layer_norm_{number}" for number in numbers]
-        return [("embedding", model.get_layer("embedding")), *((name, layers[name]) for name in names if name in layers)]
+        return [
+            ("embedding", model.get_layer("embedding")),
+            *((name, layers[name]) for name in names if name in layers),
+        ]
     if config.kind == "translator":
         embeddings = {id(layer): layer for layer in (model.embedding, model.target_embedding)}.values()
         sides = [*zip(numbers, model.forward_layers, strict=True), *zip(numbers, model.decoder_layers, strict=True)]
-        return [*(("embedding", layer) for layer in embeddings), *((f"{settings.cell}_{number}", layer) for number, layer in sides)]
+        return [
+            *(("embedding", layer) for layer in embeddings),
+            *((f"{settings.cell}_{number}", layer) for number, layer in sides),
+        ]
     recurrent = [(f"{settings.cell}_{number}", layer) for number, layer in enumerate(model.recurrent)]
     norms = [(f"layer_norm_{number}", layer) for number, layer in enumerate(model.norms) if layer is not None]
     return [("embedding", model.embedding), *recurrent, *norms, ("softmax", model.head)]
@@ -53,5 +59,7 @@ def _counterparts(model: Any, config: Config) -> list[tuple[str, Any]]:
 
 def _weight_of(arrays: dict[str, np.ndarray], layer: str, name: str) -> np.ndarray | None:
     """The values of a layer's weight; the paths of a checkpoint also name wrapper and cell."""
-    found = [values for path, values in arrays.items() if layer in path.split("/")[:-1] and path.rsplit("/", 1)[-1] == name]
+    found = [
+        values for path, values in arrays.items() if layer in path.split("/")[:-1] and path.rsplit("/", 1)[-1] == name
+    ]
     return found[0] if len(found) == 1 else None

@@ -44,7 +44,8 @@ def to_terminal(found: AttentionMap) -> str:
     ]
     names = [piece.replace(_WORD_START, " ") for piece in found.source]
     feet = [
-        " " * (width + 2) + "".join(f"{name[line] if line < len(name) else ' '} " for name in names) for line in range(max(map(len, names)))
+        " " * (width + 2) + "".join(f"{name[line] if line < len(name) else ' '} " for name in names)
+        for line in range(max(map(len, names)))
     ]
     return "\n".join([*lines, *(foot.rstrip() for foot in feet)])
 

@@ -139,7 +139,9 @@ def _shares(attribution: Attribution) -> list[tuple[str, str, float]]:
     rows = []
     for number, (word, score) in enumerate(zip(attribution.words, attribution.scores, strict=True)):
         has_space = number and (word.startswith(_WORD_START) or not are_subwords)
-        rows.append((" " if has_space else "", word.removeprefix(_WORD_START) if are_subwords else word, score / largest))
+        rows.append(
+            (" " if has_space else "", word.removeprefix(_WORD_START) if are_subwords else word, score / largest)
+        )
     return rows
 
 
@@ -155,4 +157,6 @@ def _to_ansi(text: Any) -> str:
 def _mixed(share: float, background: tuple[int, int, int]) -> tuple[int, ...]:
     """The colour of a share in [-1, 1] over a background."""
     color = _ORANGE if share > 0 else _BLUE
-    return tuple(round(abs(share) * front + (1 - abs(share)) * back) for front, back in zip(color, background, strict=True))
+    return tuple(
+        round(abs(share) * front + (1 - abs(share)) * back) for front, back in zip(color, background, strict=True)
+    )

@@ -139,7 +139,15 @@ def plot_activations(characters: list[str], values: np.ndarray, path: Path, *, t
             color = matplotlib.colors.to_rgba(_ORANGE if share > 0 else _BLUE, abs(share) * 0.8)
             axes.add_patch(Rectangle((column, row), 1, 1, facecolor=color, edgecolor="none"))
             if not characters[place].isspace():
-                axes.text(column + 0.5, row + 0.52, characters[place], family="monospace", fontsize=8, ha="center", va="center")
+                axes.text(
+                    column + 0.5,
+                    row + 0.52,
+                    characters[place],
+                    family="monospace",
+                    fontsize=8,
+                    ha="center",
+                    va="center",
+                )
     _save(figure, path)
 
 
@@ -148,7 +156,13 @@ def plot_attention(source: list[str], target: list[str], weights: list[list[floa
     figure = Figure(figsize=(1.6 + 0.34 * len(source), 1.4 + 0.27 * len(target)), layout="constrained")
     axes = figure.subplots()
     axes.imshow(np.array(weights), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(source)), [piece.replace("\u2581", " ") for piece in source], rotation=60, ha="left", rotation_mode="anchor")
+    axes.set_xticks(
+        range(len(source)),
+        [piece.replace("\u2581", " ") for piece in source],
+        rotation=60,
+        ha="left",
+        rotation_mode="anchor",
+    )
     axes.set_yticks(range(len(target)), [piece.replace("\u2581", " ") for piece in target])
     axes.xaxis.tick_top()
     axes.tick_params(length=0)

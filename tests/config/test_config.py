@@ -20,7 +20,14 @@ def mistakes(path, overrides=(), **options):
 
 def test_resolved_config_reads_back_equal(tmp_path):
     config = load_config(
-        None, ["model.pooling=[max, attention]", "training.learning_rate=3e-4", "name=2024", "data.train=x", "data.source=csv"]
+        None,
+        [
+            "model.pooling=[max, attention]",
+            "training.learning_rate=3e-4",
+            "name=2024",
+            "data.train=x",
+            "data.source=csv",
+        ],
     )
     assert (config.training.learning_rate, config.model.pooling, config.name) == (3e-4, ("max", "attention"), "2024")
     (tmp_path / "c.yaml").write_text(to_yaml(config))
@@ -36,7 +43,9 @@ def test_command_line_beats_file_beats_default(tmp_path):
 
 def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
     path = tmp_path / "c.yaml"
-    path.write_text("model:\n  unit: 3\n  cell: lstmm\ntraining:\n  epochs: true\n  clip_norm: no\n  schedule: cosin\nmodl:\n  units: 3\n")
+    path.write_text(
+        "model:\n  unit: 3\n  cell: lstmm\ntraining:\n  epochs: true\n  clip_norm: no\n  schedule: cosin\nmodl:\n  units: 3\n"
+    )
     assert sorted(mistakes(path, ["training.batch_size=-3", "units=5", "nonsense"])) == sorted(
         [
             "command line: 'nonsense' is not of the form section.key=value, such as training.epochs=5",
@@ -55,7 +64,10 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.pooling=[]", "command line: model.pooling is [], but must name some of last, max, mean, attention, each once"),
+        (
+            "model.pooling=[]",
+            "command line: model.pooling is [], but must name some of last, max, mean, attention, each once",
+        ),
         ("data.source=csv", "command line: data.train is empty, but data.source csv reads files; set data.train=PATH"),
         ("name=../x", "command line: name is '../x', but names a folder: use letters, digits, '.', '-' and '_'"),
         (
@@ -70,7 +82,10 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
             "tokenizer={level: subword, oov_buckets: 3}",
             "command line: tokenizer.oov_buckets is 3, but is for tokenizer.level=word (it is subword); use 0",
         ),
-        ("tokenizer.sampling=5.0", "command line: tokenizer.sampling is 5.0, but is for tokenizer.level=subword (it is word); use 0"),
+        (
+            "tokenizer.sampling=5.0",
+            "command line: tokenizer.sampling is 5.0, but is for tokenizer.level=subword (it is word); use 0",
+        ),
         (
             "tokenizer={level: char, case: markers}",
             "command line: tokenizer.case is markers, but is for tokenizer.level=word (it is char); use lower or keep",
@@ -89,7 +104,13 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
                 f"command line: tokenizer.reserved holds {symbol!r}; give symbols without white space, each once, "
                 "other than the built-in ones",
             )
-            for written, symbol in (("a b", "a b"), ('""', ""), ("<pad>", "<pad>"), ("x, x", "x"), ('"\\U0010F800"', "\U0010f800"))
+            for written, symbol in (
+                ("a b", "a b"),
+                ('""', ""),
+                ("<pad>", "<pad>"),
+                ("x, x", "x"),
+                ('"\\U0010F800"', "\U0010f800"),
+            )
         ),
         (
             "hardware.input_service=grpc://reader:5000",
@@ -105,21 +126,27 @@ def test_rules_between_settings(override, message):
 
 
 def test_a_language_model_needs_no_input_service():
-    with pytest.raises(ConfigError, match="language models read one long text, which a service cannot speed up; leave it empty"):
+    with pytest.raises(
+        ConfigError, match="language models read one long text, which a service cannot speed up; leave it empty"
+    ):
         load_config(None, ["hardware.input_service=reader:5000", "data.source=wikitext2"], task="next_word")
 
 
 def test_unreadable_files_are_one_line_each(tmp_path):
     missing = tmp_path / "sentimet.yaml"
     (tmp_path / "sentiment.yaml").write_text("")
-    assert mistakes(missing) == [f"--config is {missing}, but there is no such file; did you mean {tmp_path / 'sentiment.yaml'}?"]
+    assert mistakes(missing) == [
+        f"--config is {missing}, but there is no such file; did you mean {tmp_path / 'sentiment.yaml'}?"
+    ]
     broken = tmp_path / "broken.yaml"
     broken.write_text("model:\n  units: [3\n")
     assert mistakes(broken) == [
         f"{broken}: line 3, column 1: not readable as YAML (expected ',' or ']', but got '<stream end>'); fix that line"
     ]
     broken.write_text("- 3\n")
-    assert mistakes(broken) == [f"{broken}: holds a list, but a config is sections of `key: value`; see configs/sentiment.yaml"]
+    assert mistakes(broken) == [
+        f"{broken}: holds a list, but a config is sections of `key: value`; see configs/sentiment.yaml"
+    ]
     broken.write_bytes(b"name: caf\xe9\n")
     assert mistakes(broken) == [f"{broken}: byte 9 is not UTF-8; save the file as UTF-8"]
 
@@ -158,7 +185,12 @@ def test_a_task_has_defaults_between_the_dataclasses_and_the_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("task: next_word\nmodel: {units: 7}\n")
     found = load_config(path, ["data.split=hash"], task="next_word")
-    assert (found.model.units, found.model.is_bidirectional, found.data.split, found.data.label_column) == (7, False, "hash", "")
+    assert (found.model.units, found.model.is_bidirectional, found.data.split, found.data.label_column) == (
+        7,
+        False,
+        "hash",
+        "",
+    )
     assert load_config(None, [], task="next_word").task == "next_word"
     assert load_config(None, [], task="sentiment").model.is_bidirectional
     path.write_text(to_yaml(found))
@@ -191,7 +223,9 @@ def test_the_last_layer_has_units_of_its_own():
 def test_only_a_language_model_of_imdb_reads_unlabeled_texts():
     assert load_config(None, ["data.source=imdb", "data.use_unlabeled=true"], task="next_word").data.use_unlabeled
     for task, source in (("sentiment", "imdb"), ("next_word", "wikitext2")):
-        with pytest.raises(ConfigError, match="only language models of the source imdb have unlabeled texts to read: use false"):
+        with pytest.raises(
+            ConfigError, match="only language models of the source imdb have unlabeled texts to read: use false"
+        ):
             load_config(None, [f"data.source={source}", "data.use_unlabeled=true"], task=task)
 
 

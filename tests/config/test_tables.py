@@ -36,7 +36,10 @@ def test_a_tasks_record_is_complete(name):
 
 
 def test_names_that_are_in_no_table_are_mistakes():
-    with pytest.raises(ConfigError, match=r"model.cell is 'lstmm', but must be one of 'simple_rnn', .* or 'min_lstm'; did you mean lstm\?"):
+    with pytest.raises(
+        ConfigError,
+        match=r"model.cell is 'lstmm', but must be one of 'simple_rnn', .* or 'min_lstm'; did you mean lstm\?",
+    ):
         load_config(None, ["model.cell=lstmm"])
     with pytest.raises(ConfigError, match=r"task is 'sentimnt', but must be one of .* did you mean sentiment\?"):
         load_config(None, ["task=sentimnt"])
@@ -73,7 +76,12 @@ def outside(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NLP_RNN_CACHE", str(tmp_path / "cache"))
     topics = {"sea": "ship wave storm", "food": "bread soup salt", "sky": "cloud star moon"}
-    rows = [f"{word} number {n} again,{topic}" for n in range(40) for topic, words in topics.items() for word in words.split()]
+    rows = [
+        f"{word} number {n} again,{topic}"
+        for n in range(40)
+        for topic, words in topics.items()
+        for word in words.split()
+    ]
     (tmp_path / "topics.csv").write_text("text,topic\n" + "\n".join(rows) + "\n", encoding="utf-8")
     (tmp_path / "lines.txt").write_text("\n".join(make_lines(500, 3)) + "\n", encoding="utf-8")
     (tmp_path / "topics.yaml").write_text("task: topics\n", encoding="utf-8")
@@ -83,7 +91,9 @@ def outside(monkeypatch, tmp_path):
 
 def test_a_task_and_a_cell_from_outside_train_evaluate_and_export(outside):
     settings = {key: json.loads(value) for key, _, value in (each.partition("=") for each in SMALL)}
-    run = nlp_rnn.train("topics.yaml", settings | {"data.source": "csv", "data.train": "topics.csv", "training.epochs": 4})
+    run = nlp_rnn.train(
+        "topics.yaml", settings | {"data.source": "csv", "data.train": "topics.csv", "training.epochs": 4}
+    )
     assert (run.config.model.cell, run.config.kind, run.config.data.label_column) == ("half", "classifier", "topic")
     assert run.evaluate("validation").metrics["accuracy"] > 0.9
     classify = nlp_rnn.load(run.export())
@@ -93,8 +103,16 @@ def test_a_task_and_a_cell_from_outside_train_evaluate_and_export(outside):
 
 
 def test_a_cell_from_outside_generates(outside):
-    settings = {"data.source": "documents", "data.train": "lines.txt", "model.units": 24, "training.batch_size": 8, "training.window": 40}
-    run = nlp_rnn.train("letters.yaml", settings | {"training.epochs": 2, "training.learning_rate": 0.02, "model.dropout": 0.0})
+    settings = {
+        "data.source": "documents",
+        "data.train": "lines.txt",
+        "model.units": 24,
+        "training.batch_size": 8,
+        "training.window": 40,
+    }
+    run = nlp_rnn.train(
+        "letters.yaml", settings | {"training.epochs": 2, "training.learning_rate": 0.02, "model.dropout": 0.0}
+    )
     exported = nlp_rnn.load(run.export())
     found = exported.generate("The ", max_length=30, seed=1)
     assert len(found.text) == 30

@@ -61,7 +61,8 @@ def test_ids_that_lost_their_end_are_named(cache):
 def test_workers_read_their_rows_of_the_same_batches(cache):
     config = TrainingConfig(batch_size=4)
     whole, *workers = (
-        list(classification_stream(cache, text_reader(cache, rows), rows, config, 1)()) for rows in (slice(0, 4), slice(0, 2), slice(2, 4))
+        list(classification_stream(cache, text_reader(cache, rows), rows, config, 1)())
+        for rows in (slice(0, 4), slice(0, 2), slice(2, 4))
     )
     for batch, *own in zip(whole, *workers, strict=True):
         for column, *parts in zip(batch, *own, strict=True):
@@ -111,7 +112,9 @@ def test_dataset_yields_anew_for_each_epoch(cache):
 
 
 def prepare(path, cache_dir):
-    config = load_config(None, ["data.source=csv", f"data.train={path}", f"data.cache_dir={cache_dir}", "tokenizer.min_count=1"])
+    config = load_config(
+        None, ["data.source=csv", f"data.train={path}", f"data.cache_dir={cache_dir}", "tokenizer.min_count=1"]
+    )
     corpus = load_corpus(config.data, config.seed)
     tokenizer = prepare_tokenizer(corpus, config.data, config.tokenizer)
     return tokenizer, prepare_split(corpus, "train", config.data, tokenizer, {"0": 0, "1": 1})

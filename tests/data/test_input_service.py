@@ -25,7 +25,9 @@ def serve(*arguments):
     """A process of `nlp-rnn serve-inputs`, and the address that it tells."""
     command = [sys.executable, "-m", "pipelines", "serve-inputs", "--host", "localhost", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    told = re.fullmatch(r"inputs are served; train with hardware\.input_service=(localhost:\d+)\n", process.stdout.readline())
+    told = re.fullmatch(
+        r"inputs are served; train with hardware\.input_service=(localhost:\d+)\n", process.stdout.readline()
+    )
     return process, told[1]
 
 
@@ -79,7 +81,9 @@ def assert_equal(one, other):
 
 def test_texts_are_those_that_are_read_here(service, tokenizer, tmp_path, monkeypatch):
     cache = make_cache(tmp_path / "texts", tokenizer, 1)
-    monkeypatch.setattr("nlp_rnn.data.input_service._NUM_ORDERED", 3)  # 50 texts are seven batches, asked for in three parts
+    monkeypatch.setattr(
+        "nlp_rnn.data.input_service._NUM_ORDERED", 3
+    )  # 50 texts are seven batches, asked for in three parts
     plan = plan_batches(cache.lengths, 8, seed=1, epoch=0)
     for rows in (slice(0, 8), slice(4, 8)):  # the last batch has two texts
         reader = text_reader(cache, rows, multiple=5)
@@ -87,7 +91,9 @@ def test_texts_are_those_that_are_read_here(service, tokenizer, tmp_path, monkey
 
 
 def test_pairs_are_drawn_as_here(service, tokenizer, tmp_path):
-    source, target = (make_cache(tmp_path / side, tokenizer, seed, is_ended=True) for seed, side in enumerate(("source", "target")))
+    source, target = (
+        make_cache(tmp_path / side, tokenizer, seed, is_ended=True) for seed, side in enumerate(("source", "target"))
+    )
     cache = PairCache(source, target, np.arange(3, 50))
     plan = plan_batches(cache.lengths[:, 0], 8, seed=1, epoch=0)
     drawing = pair_reader(cache, slice(0, 8), resample=Resampling(tokenizer, 5.0, 7))

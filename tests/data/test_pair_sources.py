@@ -45,11 +45,15 @@ def test_aligned_files(tmp_path):
     assert pairs("train", *settings) == [("a", "A"), ("b", "B")]
     assert pairs("validation", *settings) == [("c", "C")]
     assert pairs("train", *settings, "data.source_language=de", "data.target_language=en") == [("A", "a"), ("B", "b")]
-    with pytest.raises(ConfigError, match=r"there is no file .*train.fr; give what stands before .en and .fr, or change"):
+    with pytest.raises(
+        ConfigError, match=r"there is no file .*train.fr; give what stands before .en and .fr, or change"
+    ):
         pairs("train", *settings, "data.target_language=fr")
 
 
-@pytest.mark.parametrize(("en", "de", "longer", "counts"), [(3, 5, "de", "5 lines, 2 more"), (4, 3, "en", "4 lines, 1 more")])
+@pytest.mark.parametrize(
+    ("en", "de", "longer", "counts"), [(3, 5, "de", "5 lines, 2 more"), (4, 3, "en", "4 lines, 1 more")]
+)
 def test_files_of_different_length_are_refused(tmp_path, en, de, longer, counts):
     write_lines(tmp_path, train_en=["x"] * en, train_de=["y"] * de)
     shorter = "en" if longer == "de" else "de"
@@ -81,8 +85,13 @@ def test_cldr_writes_both_languages_the_same_each_time():
     assert ("Tuesday, December 13, 1994", "mardi 13 décembre 1994") in found
     assert ("eleven", "onze") in found
     assert all(text == " ".join(text.split()) for pair in found for text in pair)
-    assert all(target for _, target in pairs("train", "data.target_language=ja", "data.source_language=pt-BR", "data.num_pairs=50"))
-    with pytest.raises(ConfigError, match=r"data.target_language is 'klingon', which CLDR does not know; give a BCP 47 tag"):
+    assert all(
+        target
+        for _, target in pairs("train", "data.target_language=ja", "data.source_language=pt-BR", "data.num_pairs=50")
+    )
+    with pytest.raises(
+        ConfigError, match=r"data.target_language is 'klingon', which CLDR does not know; give a BCP 47 tag"
+    ):
         pairs("train", "data.target_language=klingon")
 
 
@@ -103,15 +112,29 @@ def test_ted_hrlr_reads_the_record_of_the_pair(source, target, name, first, monk
         return lambda split: [{language: word.encode() for language, word in words.items()}]
 
     monkeypatch.setattr(pair_corpora, "tfds_rows", rows_of)
-    ((text, label),) = pairs("test", "data.source=ted_hrlr", f"data.source_language={source}", f"data.target_language={target}")
+    ((text, label),) = pairs(
+        "test", "data.source=ted_hrlr", f"data.source_language={source}", f"data.target_language={target}"
+    )
     assert (text, label) == (first, words[target])
-    with pytest.raises(ConfigError, match=r"ted_hrlr, which does not have fr and en; give one of the pairs az and en, "):
+    with pytest.raises(
+        ConfigError, match=r"ted_hrlr, which does not have fr and en; give one of the pairs az and en, "
+    ):
         pairs("test", "data.source=ted_hrlr", "data.source_language=fr", "data.target_language=en")
 
 
 def test_unfit_pairs_are_counted_and_left_out_of_train(tmp_path, caplog):
-    rows = [(f"source {i}", f"target {i}") for i in range(40)] + [("empty", ""), (" ", "empty"), ("short", "long " * 50)]
-    write_lines(tmp_path, train_en=[row[0] for row in rows], train_de=[row[1] for row in rows], val_en=["v", ""], val_de=["V", "W"])
+    rows = [(f"source {i}", f"target {i}") for i in range(40)] + [
+        ("empty", ""),
+        (" ", "empty"),
+        ("short", "long " * 50),
+    ]
+    write_lines(
+        tmp_path,
+        train_en=[row[0] for row in rows],
+        train_de=[row[1] for row in rows],
+        val_en=["v", ""],
+        val_de=["V", "W"],
+    )
     data = settings_of("data.source=aligned", f"data.train={tmp_path}/train", f"data.validation={tmp_path}/val")
     with caplog.at_level("INFO"):
         corpus = load_corpus(data, 1, is_parallel=True)
@@ -121,7 +144,10 @@ def test_unfit_pairs_are_counted_and_left_out_of_train(tmp_path, caplog):
     assert not corpus.facts["train"].labels
 
 
-EN_DE = [("the dog is not in the house", "der Hund ist nicht in dem Haus"), ("a man and the child", "ein Mann und das Kind")] * 20
+EN_DE = [
+    ("the dog is not in the house", "der Hund ist nicht in dem Haus"),
+    ("a man and the child", "ein Mann und das Kind"),
+] * 20
 
 
 @pytest.mark.parametrize(
@@ -142,11 +168,13 @@ def test_pairs_in_the_right_order_pass(languages, rows):
 def test_pairs_in_the_wrong_order_are_refused(rows, tmp_path):
     other = "de" if rows is EN_DE else "ru"
     path = tmp_path / "pairs.tsv"
-    path.write_text("source\ttarget\n" + "".join(f"{i} {a}\t{i} {b}\n" for i, (a, b) in enumerate(rows)), encoding="utf-8")
-    settings = settings_of("data.source=tsv", f"data.train={path}", f"data.source_language={other}", "data.target_language=en")
-    message = (
-        f"data.source_language is {other} and data.target_language en, but the source sentences read like en and the targets like {other}"
+    path.write_text(
+        "source\ttarget\n" + "".join(f"{i} {a}\t{i} {b}\n" for i, (a, b) in enumerate(rows)), encoding="utf-8"
     )
+    settings = settings_of(
+        "data.source=tsv", f"data.train={path}", f"data.source_language={other}", "data.target_language=en"
+    )
+    message = f"data.source_language is {other} and data.target_language en, but the source sentences read like en and the targets like {other}"
     with pytest.raises(ConfigError, match=message):
         load_corpus(settings, 1, is_parallel=True)
 
@@ -154,14 +182,21 @@ def test_pairs_in_the_wrong_order_are_refused(rows, tmp_path):
 def test_pairs_without_targets_are_told(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"source": "a", "translation": "b"}\n' * 5, encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"5 pairs with an empty side\); check data.text_column, data.label_column and the lang|target"):
+    with pytest.raises(
+        ConfigError,
+        match=r"5 pairs with an empty side\); check data.text_column, data.label_column and the lang|target",
+    ):
         load_corpus(settings_of("data.source=jsonl", f"data.train={path}"), 1, is_parallel=True)
 
 
 def test_all_translations_of_a_sentence_fall_into_one_split(tmp_path):
     path = tmp_path / "pairs.tsv"
-    path.write_text("source\ttarget\n" + "".join(f"sentence {i // 3}\tsatz {i}\n" for i in range(900)), encoding="utf-8")
-    corpus = Corpus(settings_of("data.source=tsv", f"data.train={path}", "data.test_fraction=0.2"), 1, is_parallel=True).survey()
+    path.write_text(
+        "source\ttarget\n" + "".join(f"sentence {i // 3}\tsatz {i}\n" for i in range(900)), encoding="utf-8"
+    )
+    corpus = Corpus(
+        settings_of("data.source=tsv", f"data.train={path}", "data.test_fraction=0.2"), 1, is_parallel=True
+    ).survey()
     sides = [{pair.text for pair in corpus.examples(split)} for split in ("train", "validation", "test")]
     assert sum(map(len, sides)) == len(sides[0] | sides[1] | sides[2])
     assert sum(corpus.facts[split].num_examples for split in ("train", "validation", "test")) == 900
@@ -170,17 +205,38 @@ def test_all_translations_of_a_sentence_fall_into_one_split(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["data.source=imdb"], "data.source is imdb, which has no pairs for the task translation; use one of multi30k, tatoeba"),
+        (
+            ["data.source=imdb"],
+            "data.source is imdb, which has no pairs for the task translation; use one of multi30k, tatoeba",
+        ),
         (["data.target_language=en"], "data.target_language is en, as is data.source_language; give two languages"),
         (["data.split=contiguous"], "data.split is contiguous, which would cut sentences; use hash or blocks"),
-        (["model.units=30", "model.num_heads=4"], "model.units is 30, but must be a multiple of 8: model.num_heads, of each direction"),
-        (["model.softmax=sampled"], "training.label_smoothing is 0.1, which needs all words, but model.softmax is sampled; use 0, or"),
-        (["model.cell=min_gru", "model.input_feeding=true"], "model.input_feeding is true, but model.cell min_gru is for steps computed"),
+        (
+            ["model.units=30", "model.num_heads=4"],
+            "model.units is 30, but must be a multiple of 8: model.num_heads, of each direction",
+        ),
+        (
+            ["model.softmax=sampled"],
+            "training.label_smoothing is 0.1, which needs all words, but model.softmax is sampled; use 0, or",
+        ),
+        (
+            ["model.cell=min_gru", "model.input_feeding=true"],
+            "model.input_feeding is true, but model.cell min_gru is for steps computed",
+        ),
         (["data.keep=both"], "data.keep is both, but of a long sentence its start is translated; use start"),
         (["data.label_column="], "data.label_column is empty, but names the column of the translations; set it"),
-        (["data.source=tatoeba", "data.split=blocks"], "but one sentence has several translations in tatoeba; use hash"),
-        (["training.monitor=val_accuracy"], "training.monitor is val_accuracy, but translators are chosen by val_cross_entropy"),
-        (["model.input_feeding=true", "model.recurrent_dropout=0.1"], "model.recurrent_dropout is 0.1, but model.input_feeding is true"),
+        (
+            ["data.source=tatoeba", "data.split=blocks"],
+            "but one sentence has several translations in tatoeba; use hash",
+        ),
+        (
+            ["training.monitor=val_accuracy"],
+            "training.monitor is val_accuracy, but translators are chosen by val_cross_entropy",
+        ),
+        (
+            ["model.input_feeding=true", "model.recurrent_dropout=0.1"],
+            "model.recurrent_dropout is 0.1, but model.input_feeding is true",
+        ),
         (
             ["tokenizer.level=word", "tokenizer.oov_buckets=5"],
             "have ids for words that cannot be turned back into text; use 0 and keep or lower",
@@ -195,13 +251,17 @@ def test_settings_that_cannot_be(settings, message):
 
 
 def test_other_tasks_refuse_pairs():
-    with pytest.raises(ConfigError, match=r"data.source is cldr, which holds pairs for the task translation; use another source"):
+    with pytest.raises(
+        ConfigError, match=r"data.source is cldr, which holds pairs for the task translation; use another source"
+    ):
         load_config(None, ["data.source=cldr"], task="sentiment")
 
 
 @pytest.mark.parametrize("source", ["multi30k", "tatoeba"])
 def test_prepared_data_that_is_not_there_is_told(source, tmp_path):
-    with pytest.raises(ConfigError, match=rf"data.source is {source}, but there is no folder .*{source}; set data.dir, or NLP_RNN_DATA"):
+    with pytest.raises(
+        ConfigError, match=rf"data.source is {source}, but there is no folder .*{source}; set data.dir, or NLP_RNN_DATA"
+    ):
         pairs("train", f"data.source={source}", f"data.dir={tmp_path}")
 
 
@@ -211,7 +271,9 @@ def test_multi30k(source):
     counts = {split: len(pairs(split, *settings)) for split in ("train", "validation", "test")}
     assert counts == {"train": 29_000, "validation": 1_014, "test": 1_000}
     assert pairs("test", *settings)[0][0].startswith("A man in an orange hat")
-    with pytest.raises(ConfigError, match=r"data.target_language is es, but data.source multi30k has en, de, fr; give one of them"):
+    with pytest.raises(
+        ConfigError, match=r"data.target_language is es, but data.source multi30k has en, de, fr; give one of them"
+    ):
         pairs("train", *settings, "data.target_language=es")
 
 
@@ -221,5 +283,7 @@ def test_tatoeba(source):
     found = pairs("train", *settings, "data.target_language=es")
     assert (len(found), found[0]) == (118_964, ("Go.", "Ve."))
     assert pairs("train", *settings, "data.source_language=es", "data.target_language=en")[0] == ("Ve.", "Go.")
-    with pytest.raises(ConfigError, match=r"data.source_language is es and data.target_language de; give en and one of es, fr, de"):
+    with pytest.raises(
+        ConfigError, match=r"data.source_language is es and data.target_language de; give en and one of es, fr, de"
+    ):
         pairs("train", *settings, "data.source_language=es")

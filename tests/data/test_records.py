@@ -34,7 +34,9 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Lines of very different lengths, labels pos and neg."""
     path = tmp_path_factory.mktemp("texts") / "texts.txt"
     kinds = [("neg", "bad"), ("pos", "good")]
-    path.write_text("".join(f"__label__{kinds[i % 2][0]} {kinds[i % 2][1]} film {i} {'é ' * (i % 97)}\n" for i in range(700)))
+    path.write_text(
+        "".join(f"__label__{kinds[i % 2][0]} {kinds[i % 2][1]} film {i} {'é ' * (i % 97)}\n" for i in range(700))
+    )
     return path
 
 
@@ -96,15 +98,34 @@ def test_records_are_the_source_in_its_order(texts: Path, written: Path) -> None
 
 @pytest.mark.slow
 def test_two_processes_write_the_same(texts: Path, written: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pipelines", "records", "--to", "two", "--shards", str(NUM_SHARDS), "--workers", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines",
+        "records",
+        "--to",
+        "two",
+        "--shards",
+        str(NUM_SHARDS),
+        "--workers",
+        "2",
+    ]
     settings = ["data.source=text", f"data.train={texts}"]
     done = subprocess.run(
-        [*command, *settings], cwd=tmp_path, env=pipeline_environment(tmp_path), capture_output=True, text=True, timeout=200, check=False
+        [*command, *settings],
+        cwd=tmp_path,
+        env=pipeline_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "train 700 examples; read them with data.source=records data.dir=two\n"
     assert not done.stderr
-    one, two = (Corpus(DataConfig(source="records", dir=str(folder)), seed=1).survey() for folder in (written, tmp_path / "two"))
+    one, two = (
+        Corpus(DataConfig(source="records", dir=str(folder)), seed=1).survey() for folder in (written, tmp_path / "two")
+    )
     assert one.facts == two.facts
 
 
@@ -132,7 +153,10 @@ def test_all_splits_become_records_and_one_may_be_empty(tmp_path: Path, monkeypa
     read = SOURCES["records"](DataConfig(source="records", dir=str(tmp_path / "set")))
     for name, stream in SOURCES["csv"](data).items():
         assert list(read[name]()) == list(stream())
-    assert sorted(entry.name for entry in (tmp_path / "set").rglob("*") if "1.0.0" not in entry.parts) == [".lock", "records"]
+    assert sorted(entry.name for entry in (tmp_path / "set").rglob("*") if "1.0.0" not in entry.parts) == [
+        ".lock",
+        "records",
+    ]
 
 
 @pytest.mark.slow
@@ -141,7 +165,9 @@ def test_a_killed_run_leaves_nothing_and_the_next_a_whole_set(tmp_path: Path) ->
     path.write_text("".join(f"line {i} of a longer text that takes a while to write\n" for i in range(60_000)))
     arguments = ["--to", str(tmp_path / "set"), "--shards", "11", "data.source=text", f"data.train={path}"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines", "records", *arguments], env=pipeline_environment(tmp_path), stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "pipelines", "records", *arguments],
+        env=pipeline_environment(tmp_path),
+        stderr=subprocess.DEVNULL,
     )
     while process.poll() is None and len(list((tmp_path / "set").rglob("*.tfrecord*"))) < 2:
         time.sleep(0.02)
@@ -165,9 +191,26 @@ def test_records_are_not_written_over(texts: Path, written: Path) -> None:
 def test_a_mistake_in_the_source_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "latin.txt"
     path.write_bytes(b"a film\n" * 90 + b"caf\xe9\n")
-    command = [sys.executable, "-m", "pipelines", "records", "--to", "set", "--shards", "4", "data.source=text", f"data.train={path}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines",
+        "records",
+        "--to",
+        "set",
+        "--shards",
+        "4",
+        "data.source=text",
+        f"data.train={path}",
+    ]
     done = subprocess.run(
-        command, cwd=tmp_path, env=pipeline_environment(tmp_path), capture_output=True, text=True, timeout=100, check=False
+        command,
+        cwd=tmp_path,
+        env=pipeline_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"\S+latin\.txt: line 91, byte 633: not UTF-8; convert it[^\n]*\n", done.stderr), done.stderr
@@ -188,13 +231,28 @@ def test_two_commands_do_not_write_into_one_folder(texts: Path, tmp_path: Path) 
         (["--to", "x", "--shards", "0"], "--shards is 0"),
         (["--to", "x", "model.units=3"], "only data"),
         (["--to", "x", "data.source=text"], "data.train is empty"),
-        (["--to", "x", "data.source=cldr", "data.test_fraction=0.1"], "'data.test_fraction=0.1' does not change what is written"),
+        (
+            ["--to", "x", "data.source=cldr", "data.test_fraction=0.1"],
+            "'data.test_fraction=0.1' does not change what is written",
+        ),
         (["--to", "x", "data.source=records"], "written already"),
-        (["--to", "x", "--runner", "FlinkRuner", "data.source=cldr", "data.num_pairs=5"], "--runner is FlinkRuner: .*FlinkRunner"),
-        (["--to", "x", "--runner", "SparkRunner", "--workers", "2", "data.source=cldr"], "--workers is 2, but is of this machine"),
+        (
+            ["--to", "x", "--runner", "FlinkRuner", "data.source=cldr", "data.num_pairs=5"],
+            "--runner is FlinkRuner: .*FlinkRunner",
+        ),
+        (
+            ["--to", "x", "--runner", "SparkRunner", "--workers", "2", "data.source=cldr"],
+            "--workers is 2, but is of this machine",
+        ),
         (["--to", "gs://x", "data.source=cldr"], "--to is gs://x"),
-        (["--to", "x", "data.source=cldr", "data.num_pairs=5", "--", "--direct_num_wokers=2"], "direct_num_wokers=2 is no option"),
-        (["--to", "x", "data.source=cldr", "data.num_pairs=5", "--", "--direct_num_workers=x"], "invalid int value: 'x'"),
+        (
+            ["--to", "x", "data.source=cldr", "data.num_pairs=5", "--", "--direct_num_wokers=2"],
+            "direct_num_wokers=2 is no option",
+        ),
+        (
+            ["--to", "x", "data.source=cldr", "data.num_pairs=5", "--", "--direct_num_workers=x"],
+            "invalid int value: 'x'",
+        ),
     ],
 )
 def test_a_command_that_is_not_understood_is_refused(

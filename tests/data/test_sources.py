@@ -52,7 +52,9 @@ def test_json_lines_read_strings_numbers_and_booleans_as_labels(tmp_path):
     rows = [{"text": text, "label": label} for text, label in zip(NASTY, ("a", 1, True, 2.5, "b"), strict=True)]
     with gzip.open(path, "wt", encoding="utf-8") as file:
         file.write("\n".join(json.dumps(row) for row in rows) + "\n\n")
-    assert all_of("jsonl", path) == [Example(text, label) for text, label in zip(NASTY, ("a", "1", "True", "2.5", "b"), strict=True)]
+    assert all_of("jsonl", path) == [
+        Example(text, label) for text, label in zip(NASTY, ("a", "1", "True", "2.5", "b"), strict=True)
+    ]
 
 
 def test_half_a_surrogate_pair_in_json_is_a_replacement_character(tmp_path):
@@ -73,7 +75,11 @@ def test_folders_hold_a_text_a_file(tmp_path):
         (tmp_path / label / name).write_text(text)
     with gzip.open(tmp_path / "pos" / "c.txt.gz", "wt") as file:
         file.write("packed")
-    assert all_of("folders", tmp_path) == [Example("bad", "neg"), Example("two\nlines", "pos"), Example("packed", "pos")]
+    assert all_of("folders", tmp_path) == [
+        Example("bad", "neg"),
+        Example("two\nlines", "pos"),
+        Example("packed", "pos"),
+    ]
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -81,9 +87,13 @@ def test_other_encodings_are_refused_with_line_and_byte(tmp_path, packed):
     path = tmp_path / ("a.txt.gz" if packed else "a.txt")
     data = "fine\ncafé\n".encode("latin-1")
     path.write_bytes(gzip.compress(data) if packed else data)
-    assert error_of(all_of, "text", path) == (f"{path}: line 2, byte 8: not UTF-8; convert it, for example: iconv -f LATIN1 -t UTF-8")
+    assert error_of(all_of, "text", path) == (
+        f"{path}: line 2, byte 8: not UTF-8; convert it, for example: iconv -f LATIN1 -t UTF-8"
+    )
     path.write_bytes(gzip.compress("a".encode("utf-16")) if packed else "a".encode("utf-16"))
-    assert error_of(all_of, "text", path).endswith("line 1, byte 0: not UTF-8; convert it, for example: iconv -f UTF-16 -t UTF-8")
+    assert error_of(all_of, "text", path).endswith(
+        "line 1, byte 0: not UTF-8; convert it, for example: iconv -f UTF-16 -t UTF-8"
+    )
 
 
 def test_broken_files_are_one_line_each(tmp_path):
@@ -95,9 +105,14 @@ def test_broken_files_are_one_line_each(tmp_path):
     path.write_text("text,label\nx,y\na,b,c\n")
     assert error_of(all_of, "csv", path) == f"{path}: line 3 has 3 fields, but the header has 2; quote it or fix it"
     path.write_text('text,label\n"x,y\n')
-    assert error_of(all_of, "csv", path).startswith(f"{path}: line 2: not readable as data.source says (unexpected end of data)")
+    assert error_of(all_of, "csv", path).startswith(
+        f"{path}: line 2: not readable as data.source says (unexpected end of data)"
+    )
     path.write_text('{"text": "a"}\n{"text": 3}\n')
-    assert error_of(all_of, "jsonl", path) == f"{path}: line 2 has no string 'text'; set data.text_column to the name of the text"
+    assert (
+        error_of(all_of, "jsonl", path)
+        == f"{path}: line 2 has no string 'text'; set data.text_column to the name of the text"
+    )
     path.write_text("{nope}\n")
     assert error_of(all_of, "jsonl", path).startswith(f"{path}: line 1, column 2: not JSON")
     packed = tmp_path / "a.txt.gz"
@@ -109,7 +124,10 @@ def test_broken_files_are_one_line_each(tmp_path):
 
 def test_missing_and_mistaken_paths(tmp_path):
     missing = tmp_path / "none.csv"
-    assert error_of(all_of, "csv", missing) == f"data.train is {missing}, but there is no such file or folder; give the path of your data"
+    assert (
+        error_of(all_of, "csv", missing)
+        == f"data.train is {missing}, but there is no such file or folder; give the path of your data"
+    )
     assert error_of(all_of, "csv", tmp_path) == f"data.train is {tmp_path}, a folder, but data.source csv reads a file"
     missing.write_text("x")
     assert "reads a folder with a folder per label" in error_of(all_of, "folders", missing)
@@ -134,7 +152,13 @@ def test_splits_are_seeded_disjoint_and_keep_repeats_together(tmp_path):
 
 def test_block_splits_keep_neighbours_together_in_even_shares(tmp_path):
     path = write_csv(tmp_path / "a.csv", [(f"text {i}", str(i % 2)) for i in range(1000)])
-    settings = ("data.source=csv", f"data.train={path}", "data.split=blocks", "data.block_size=10", "data.test_fraction=0.1")
+    settings = (
+        "data.source=csv",
+        f"data.train={path}",
+        "data.split=blocks",
+        "data.block_size=10",
+        "data.test_fraction=0.1",
+    )
     corpus = corpus_of(*settings).survey()
     rows = [int(example.text.split()[1]) for example in corpus.examples("validation")]
     assert 80 <= len(rows) <= 120
@@ -145,7 +169,9 @@ def test_repeats_of_judging_texts_are_removed_and_counted(tmp_path):
     train = write_csv(tmp_path / "train.csv", [("a", "0"), ("b", "1"), (" c ", "0"), ("d", "1"), ("e", "0")])
     validation = write_csv(tmp_path / "validation.csv", [("b", "1"), ("x", "0"), ("y", "1")])
     test = write_csv(tmp_path / "test.csv", [("c", "0"), ("y", "1")])
-    corpus = corpus_of("data.source=csv", f"data.train={train}", f"data.validation={validation}", f"data.test={test}").survey()
+    corpus = corpus_of(
+        "data.source=csv", f"data.train={train}", f"data.validation={validation}", f"data.test={test}"
+    ).survey()
     assert [example.text for example in corpus.examples("train")] == ["a", "d", "e"]
     assert [example.text for example in corpus.examples("validation")] == ["b", "x"]
     assert [example.text for example in corpus.examples("test")] == ["c", "y"]
@@ -163,7 +189,11 @@ def test_the_digest_tells_texts_that_differ_by_white_space_only(tmp_path):
 
 def test_labels_are_sorted_as_numbers_where_they_are(tmp_path):
     rows = [(f"t{i}", label) for i, label in enumerate(("10", "9", "2") * 30)]
-    assert label_names(corpus_of("data.source=csv", f"data.train={write_csv(tmp_path / 'a.csv', rows)}").survey()) == ["2", "9", "10"]
+    assert label_names(corpus_of("data.source=csv", f"data.train={write_csv(tmp_path / 'a.csv', rows)}").survey()) == [
+        "2",
+        "9",
+        "10",
+    ]
 
 
 def test_corpora_that_cannot_be_learned_are_refused(tmp_path):
@@ -187,9 +217,18 @@ def test_corpora_that_cannot_be_learned_are_refused(tmp_path):
 def test_the_test_split_does_not_depend_on_the_validation_share(tmp_path, split):
     """It did: validation took the first share, and a larger one the examples that another run was tested on."""
     path = write_csv(tmp_path / "a.csv", [(f"text {i}", str(i % 2)) for i in range(1000)])
-    settings = ("data.source=csv", f"data.train={path}", f"data.split={split}", "data.block_size=10", "data.test_fraction=0.1")
+    settings = (
+        "data.source=csv",
+        f"data.train={path}",
+        f"data.split={split}",
+        "data.block_size=10",
+        "data.test_fraction=0.1",
+    )
     found = [
-        [example.text for example in corpus_of(*settings, f"data.validation_fraction={share}").survey().examples("test")]
+        [
+            example.text
+            for example in corpus_of(*settings, f"data.validation_fraction={share}").survey().examples("test")
+        ]
         for share in (0.05, 0.2, 0.4)
     ]
     assert found[0] == found[1] == found[2]
@@ -215,7 +254,9 @@ def test_imdb_has_its_published_splits():
     corpus = corpus_of("data.source=imdb")
     labels = {name: Counter(example.label for example in read()) for name, read in corpus._given.items()}
     assert labels == {"train": {"neg": 12500, "pos": 12500}, "test": {"neg": 12500, "pos": 12500}}
-    more = Counter(example.label for example in SOURCES["imdb"](DataConfig(source="imdb", use_unlabeled=True))["train"]())
+    more = Counter(
+        example.label for example in SOURCES["imdb"](DataConfig(source="imdb", use_unlabeled=True))["train"]()
+    )
     assert more == {"neg": 12500, "pos": 12500, "": 50000}
 
 
@@ -235,7 +276,12 @@ def test_wikitext2_gives_every_line_in_order(tmp_path):
         SOURCES["wikitext2"](DataConfig(source="wikitext2", dir=str(tmp_path)))
     (folder / "wiki.test.tokens").write_text(" x \n", encoding="utf-8")
     data = DataConfig(source="wikitext2", dir=str(tmp_path), remove_repeated=False)
-    assert [example.text for example in SOURCES["wikitext2"](data)["train"]()] == [" ", " = train = ", " a <unk> b ", " "]
+    assert [example.text for example in SOURCES["wikitext2"](data)["train"]()] == [
+        " ",
+        " = train = ",
+        " a <unk> b ",
+        " ",
+    ]
     corpus = Corpus(data, 1).survey()
     assert [corpus.facts[split].num_examples for split in ("train", "validation", "test")] == [4, 4, 1]
     tokenizer = Tokenizer("word", splitter="whitespace", vocabulary=["a", "b"])
@@ -269,8 +315,12 @@ def test_documents_are_whole_files_and_folders_of_them(tmp_path):
 def test_contiguous_splits_are_the_text_in_order(tmp_path, num_files):
     text = "".join(chr(97 + number % 26) for number in range(1001))
     for number in range(num_files):
-        (tmp_path / f"{number}.txt").write_text(text[number * 1001 // num_files : (number + 1) * 1001 // num_files], encoding="utf-8")
-    data = DataConfig(source="documents", train=str(tmp_path), split="contiguous", validation_fraction=0.05, test_fraction=0.05)
+        (tmp_path / f"{number}.txt").write_text(
+            text[number * 1001 // num_files : (number + 1) * 1001 // num_files], encoding="utf-8"
+        )
+    data = DataConfig(
+        source="documents", train=str(tmp_path), split="contiguous", validation_fraction=0.05, test_fraction=0.05
+    )
     corpus = Corpus(data, 0).survey()
     parts = ["".join(example.text for example in corpus.examples(split)) for split in ("train", "validation", "test")]
     assert "".join(parts) == text
@@ -285,7 +335,11 @@ def test_tiny_shakespeare_is_cut_as_tfds_and_nanogpt_cut_it():
     sizes = {}
     for fractions in ((0.05, 0.05), (0.1, 0.0)):
         validation, test = fractions
-        data = DataConfig(source="tiny_shakespeare", split="contiguous", validation_fraction=validation, test_fraction=test)
+        data = DataConfig(
+            source="tiny_shakespeare", split="contiguous", validation_fraction=validation, test_fraction=test
+        )
         corpus = Corpus(data, 0).survey()
-        sizes[fractions] = [sum(len(example.text) for example in corpus.examples(split)) for split in ("train", "validation", "test")]
+        sizes[fractions] = [
+            sum(len(example.text) for example in corpus.examples(split)) for split in ("train", "validation", "test")
+        ]
     assert sizes == {(0.05, 0.05): [1_003_854, 55_770, 55_770], (0.1, 0.0): [1_003_854, 111_540, 0]}

@@ -31,16 +31,28 @@ def make_step(tables):
 
 
 def search_of(rows=1, **settings):
-    defaults = {"beam_size": 4, "min_length": [0] * rows, "max_length": [4] * rows, "no_repeat": 0, "prefix": np.zeros((rows, 0), np.int32)}
+    defaults = {
+        "beam_size": 4,
+        "min_length": [0] * rows,
+        "max_length": [4] * rows,
+        "no_repeat": 0,
+        "prefix": np.zeros((rows, 0), np.int32),
+    }
     floats = {"length_penalty": [0.0] * rows, "coverage_penalty": [0.0] * rows}
     given = {name: tf.constant(settings.get(name, value), tf.int32) for name, value in defaults.items()}
-    return Search(**given, **{name: tf.constant(settings.get(name, value), tf.float32) for name, value in floats.items()}, never=(0, 1, 2))
+    return Search(
+        **given,
+        **{name: tf.constant(settings.get(name, value), tf.float32) for name, value in floats.items()},
+        never=(0, 1, 2),
+    )
 
 
 def run(seeds, search):
     rows = len(seeds)
     states = (tf.zeros([rows], tf.int32), tf.range(rows))
-    found = beam_search(make_step(np.stack([make_table(seed) for seed in seeds])), states, tf.ones([rows, 3], bool), search)
+    found = beam_search(
+        make_step(np.stack([make_table(seed) for seed in seeds])), states, tf.ones([rows, 3], bool), search
+    )
     return [
         [
             (tuple(int(id) for id in ids if id), float(score), float(log_probability))
@@ -146,5 +158,7 @@ def test_a_prefix_longer_than_allowed_is_cut():
 
 def test_no_repeated_bigrams_leaves_all_texts_without_them():
     (found,) = run([3], search_of(beam_size=130, no_repeat=2))
-    expected = [each for each in all_texts(3) if len(set(zip(each[0], each[0][1:], strict=False))) == max(len(each[0]) - 1, 0)]
+    expected = [
+        each for each in all_texts(3) if len(set(zip(each[0], each[0][1:], strict=False))) == max(len(each[0]) - 1, 0)
+    ]
     assert {ids for ids, *_ in found} == {ids for ids, *_ in expected}

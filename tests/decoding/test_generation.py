@@ -4,7 +4,15 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn.config.loading import load_config
-from nlp_rnn.decoding.sampling import IMPOSSIBLE, REPETITION_WINDOW, Sampling, is_plain, random_uniform, restrict, scaled_noise
+from nlp_rnn.decoding.sampling import (
+    IMPOSSIBLE,
+    REPETITION_WINDOW,
+    Sampling,
+    is_plain,
+    random_uniform,
+    restrict,
+    scaled_noise,
+)
 from nlp_rnn.decoding.stepper import Stepper
 from nlp_rnn.export import saved_model
 from nlp_rnn.export.generation import GenerationModule, generation_extras
@@ -43,7 +51,8 @@ def arguments(prompts, *, stop=(), **settings):
     } | settings
     rows = len(prompts)
     found = {
-        name: tf.constant(np.broadcast_to(value, rows), tf.int32 if isinstance(value, int) else tf.float32) for name, value in whole.items()
+        name: tf.constant(np.broadcast_to(value, rows), tf.int32 if isinstance(value, int) else tf.float32)
+        for name, value in whole.items()
     }
     return {
         "prompt": tf.constant(prompts, tf.string),
@@ -77,7 +86,9 @@ def test_the_step_is_that_of_the_layers(settings):
         hidden, states = stepper.step(tf.constant(ids[:, time]), states)
         np.testing.assert_allclose(hidden, expected[:, time], atol=1e-5)
     np.testing.assert_allclose(stepper.predict(hidden), model.head(expected[:, -1]), atol=1e-5)
-    np.testing.assert_allclose(np.concatenate([state for layer in states for state in layer], axis=1), model.pack_states(after), atol=1e-5)
+    np.testing.assert_allclose(
+        np.concatenate([state for layer in states for state in layer], axis=1), model.pack_states(after), atol=1e-5
+    )
 
 
 def test_without_temperature_each_character_is_the_likeliest(made):
@@ -105,18 +116,28 @@ def test_a_text_depends_on_its_own_row_only(made):
     assert together == [write(module, [prompt], seed=3, top_p=0.9, max_length=80)[0] for prompt in prompts]
     assert together[0] == together[4]
     assert len(set(together)) == 4
-    mixed = module.generate(**arguments(["abc", "abc"], seed=3, top_p=0.9, max_length=80) | {"seed": tf.constant([3, 4])})["text"].numpy()
+    mixed = module.generate(
+        **arguments(["abc", "abc"], seed=3, top_p=0.9, max_length=80) | {"seed": tf.constant([3, 4])}
+    )["text"].numpy()
     assert mixed[0].decode() == together[0] != mixed[1].decode()
     assert write(module, []) == []
 
 
 def test_python_and_saved_model_write_the_same(made, tmp_path):
     module, _, _ = made
-    signatures = {"serving_default": module.write, "generate": module.generate, "begin": module.begin, "extend": module.extend}
+    signatures = {
+        "serving_default": module.write,
+        "generate": module.generate,
+        "begin": module.begin,
+        "extend": module.extend,
+    }
     path = saved_model.export_module(module, tmp_path, signatures, generation_extras(module, module._config, {}))
     loaded = tf.saved_model.load(str(path))
     given = arguments(["abc", "def"], temperature=0.7, top_k=5, repetition_penalty=1.3)
-    assert loaded.signatures["generate"](**given)["text"].numpy().tolist() == module.generate(**given)["text"].numpy().tolist()
+    assert (
+        loaded.signatures["generate"](**given)["text"].numpy().tolist()
+        == module.generate(**given)["text"].numpy().tolist()
+    )
     texts = loaded.signatures["serving_default"](prompt=tf.constant(["abc", "\xff".encode("latin-1")]))["text"].numpy()
     assert texts.tolist() == module.write(["abc", ""])["text"].numpy().tolist()
 
@@ -129,7 +150,9 @@ def test_pieces_make_up_the_whole_text(made):
     session, texts, stops = module.begin(prompt), [b"", b""], np.zeros(2, int)
     while not all(session["is_done"]):
         found = module.extend(
-            *[session[name] for name in ("states", "log_probabilities", "last_seen", "recent", "length", "is_done")], 7, **settings
+            *[session[name] for name in ("states", "log_probabilities", "last_seen", "recent", "length", "is_done")],
+            7,
+            **settings,
         )
         texts = [before + piece for before, piece in zip(texts, found["text"].numpy(), strict=True)]
         stops += found["stop_length"].numpy()
@@ -161,7 +184,9 @@ def draw(probabilities, count=20_000, last_seen=None, position=0, **settings):
     """How often each id is drawn."""
     whole = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0} | settings
     scores = tf.repeat(tf.math.log(tf.constant([probabilities], tf.float32)), count, axis=0)
-    seen = tf.fill(tf.shape(scores), -10_000) if last_seen is None else tf.repeat(tf.constant([last_seen]), count, axis=0)
+    seen = (
+        tf.fill(tf.shape(scores), -10_000) if last_seen is None else tf.repeat(tf.constant([last_seen]), count, axis=0)
+    )
     sampling = Sampling(seed=tf.range(count), **{
         name: tf.fill([count], tf.constant(value, tf.int32 if name == "top_k" else tf.float32)) for name, value in whole.items()
     })  # fmt: skip
@@ -189,7 +214,10 @@ SHARES = np.array([0.1, 0.5, 0.03, 0.25, 0.12])
         ({"temperature": 0.0}, [0, 1, 0, 0, 0]),
         ({"temperature": -1.0}, [0, 1, 0, 0, 0]),
         ({"top_p": -1.0, "top_k": -1}, SHARES),
-        ({"repetition_penalty": 5.0, "last_seen": [0, 35, 99, 36, -(2**30)], "position": 100}, SHARES / [1, 1, 5, 5, 1]),
+        (
+            {"repetition_penalty": 5.0, "last_seen": [0, 35, 99, 36, -(2**30)], "position": 100},
+            SHARES / [1, 1, 5, 5, 1],
+        ),
     ],
     ids=str,
 )
@@ -202,7 +230,9 @@ def test_ids_are_drawn_by_their_probability(settings, expected):
 def test_impossible_ids_are_never_drawn():
     assert draw([1e-30, 1, 1e-30], count=1000, temperature=5.0, top_k=3, top_p=0.99)[1] == 1
     sampling = Sampling(*(tf.fill([50], value) for value in (5.0, 3, 0.99, 1.0, 7)))
-    scores = restrict(tf.constant([[IMPOSSIBLE, 0.0, IMPOSSIBLE]] * 50), sampling, tf.zeros([50], tf.int32), tf.fill([50, 3], -999))
+    scores = restrict(
+        tf.constant([[IMPOSSIBLE, 0.0, IMPOSSIBLE]] * 50), sampling, tf.zeros([50], tf.int32), tf.fill([50, 3], -999)
+    )
     assert set((scores + scaled_noise(sampling, tf.range(50), 1, 3)[0]).numpy().argmax(axis=1)) == {1}
 
 
@@ -210,7 +240,9 @@ def test_noise_of_a_place_does_not_depend_on_where_a_block_begins():
     sampling = Sampling(*(tf.constant(value) for value in ([1.0, 2.0], [0, 0], [1.0, 1.0], [1.0, 1.0], [5, 6])))
     whole = scaled_noise(sampling, tf.constant([0, 10]), 8, 4).numpy()
     np.testing.assert_array_equal(whole[3:], scaled_noise(sampling, tf.constant([3, 13]), 5, 4))
-    np.testing.assert_array_equal(whole[:, 1:], scaled_noise(Sampling(*(each[1:] for each in sampling)), tf.constant([10]), 8, 4))
+    np.testing.assert_array_equal(
+        whole[:, 1:], scaled_noise(Sampling(*(each[1:] for each in sampling)), tf.constant([10]), 8, 4)
+    )
 
 
 def test_random_numbers_are_even_and_independent():

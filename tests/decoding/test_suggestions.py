@@ -35,7 +35,11 @@ def behind(model, ids):
 def score(model, tokenizer, ids, word):
     """The best log-probability of a word behind ids, over its segmentations found by trying all, and of an end."""
     names = tokenizer.texts()
-    ends = [n for n, name in enumerate(names) if name.startswith("\u2581") or n == EOS_ID or (n > 3 and name and not name.isalnum())]
+    ends = [
+        n
+        for n, name in enumerate(names)
+        if name.startswith("\u2581") or n == EOS_ID or (n > 3 and name and not name.isalnum())
+    ]
     best, open_ends = -np.inf, [([], "\u2581" + word, 0.0)]
     while open_ends:
         pieces, rest, total = open_ends.pop()
@@ -70,7 +74,9 @@ def test_completions_of_subwords_begin_as_typed(subword, typed):
     ids, begun = suggestions.read(tf.constant([f"A Dog sees a {typed}"]))
     assert begun.numpy()[0].decode() == typed
     words, scores = suggestions.find(*behind(model, [EOS_ID, *ids.to_list()[0]]), begun, tf.constant([False]))
-    found = [word.decode() for word, value in zip(words.numpy()[0], scores.numpy()[0], strict=True) if value > IMPOSSIBLE / 2]
+    found = [
+        word.decode() for word, value in zip(words.numpy()[0], scores.numpy()[0], strict=True) if value > IMPOSSIBLE / 2
+    ]
     assert found
     assert all(word.startswith(typed) for word in found)
     total = np.exp(scores.numpy()[0][scores.numpy()[0] > IMPOSSIBLE / 2]).sum()
@@ -110,8 +116,14 @@ def test_a_word_begun_is_told_from_a_whole_one(splitter, text, words, begun):
 
 
 def test_vocabulary_tells_words_from_symbols():
-    tokenizer = Tokenizer("word", vocabulary=["shit", "sheet", "Shitting"], reserved=["<sep>"], oov_buckets=2, case="keep")
+    tokenizer = Tokenizer(
+        "word", vocabulary=["shit", "sheet", "Shitting"], reserved=["<sep>"], oov_buckets=2, case="keep"
+    )
     vocabulary = Vocabulary(tokenizer)
-    assert [vocabulary.words[number] for number in np.flatnonzero(vocabulary.is_suggestible)] == ["shit", "sheet", "Shitting"]
+    assert [vocabulary.words[number] for number in np.flatnonzero(vocabulary.is_suggestible)] == [
+        "shit",
+        "sheet",
+        "Shitting",
+    ]
     assert [vocabulary.words[number] for number in np.flatnonzero(vocabulary.is_profane)] == ["shit", "Shitting"]
     assert vocabulary.is_symbol.tolist() == [True, False, True, True, True, *[False] * 5]

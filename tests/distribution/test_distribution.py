@@ -23,7 +23,17 @@ from nlp_rnn.distribution.cluster import Cluster, await_others, parse_cluster
 from nlp_rnn.distribution.placement import Placement
 from nlp_rnn.errors import ConfigError
 from tests import train_all
-from tests.conftest import ROOT, SMALL, ask, differences, free_port, pipeline_environment, refused, run_pipeline, told_to_stop
+from tests.conftest import (
+    ROOT,
+    SMALL,
+    ask,
+    differences,
+    free_port,
+    pipeline_environment,
+    refused,
+    run_pipeline,
+    told_to_stop,
+)
 
 MIRRORED = ["hardware.strategy=mirrored", "hardware.num_replicas=2"]
 
@@ -45,14 +55,20 @@ def trained(corpora: Path, name: str, num_workers: int, settings: list[str]) -> 
     for file in corpora.glob("*.csv"):
         (folder / file.name).symlink_to(file)
     program = [sys.executable, str(ROOT / "tests" / "train_all.py"), str(folder), "train", *settings]
-    starter = f"import sys; from nlp_rnn.cli.launch import run_workers; sys.exit(run_workers({program!r}, {num_workers}))"
+    starter = (
+        f"import sys; from nlp_rnn.cli.launch import run_workers; sys.exit(run_workers({program!r}, {num_workers}))"
+    )
     command = [sys.executable, "-c", starter] if num_workers > 1 else program
-    done = subprocess.run(command, env=pipeline_environment(corpora), capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(
+        command, env=pipeline_environment(corpora), capture_output=True, text=True, timeout=900, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "runs"
 
 
-def check_equal(corpora: Path, devices: dict[str, tuple[int, list[str]]], title: str, settings: list[str], bound: float) -> None:
+def check_equal(
+    corpora: Path, devices: dict[str, tuple[int, list[str]]], title: str, settings: list[str], bound: float
+) -> None:
     """Trains all tasks on one device and on others, prints a table of the differences, and holds them below `bound`."""
     reference = trained(corpora, f"{title} one", 1, ["hardware.strategy=cpu", *settings])
     rows = []
@@ -69,9 +85,26 @@ def test_two_workers_train_a_language_model_as_one(corpora: Path, tmp_path: Path
     settings = train_all.settings_of("next_word")
     (tmp_path / "reviews.csv").symlink_to(corpora / "reviews.csv")
     ask("train", "name=one", *settings, cwd=tmp_path, task="next_word")
-    launched = [sys.executable, "-m", "pipelines", "launch", "--workers", "2", "next_word", "train", "name=two", *settings]
+    launched = [
+        sys.executable,
+        "-m",
+        "pipelines",
+        "launch",
+        "--workers",
+        "2",
+        "next_word",
+        "train",
+        "name=two",
+        *settings,
+    ]
     done = subprocess.run(
-        launched, cwd=tmp_path, env=pipeline_environment(tmp_path), capture_output=True, text=True, timeout=300, check=False
+        launched,
+        cwd=tmp_path,
+        env=pipeline_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "validation perplexity" in done.stdout
@@ -143,7 +176,9 @@ def test_a_malformed_cluster_is_named(text: str, message: str) -> None:
 def test_a_batch_that_does_not_divide_is_refused() -> None:
     placement = Placement(num_replicas=3)
     placement.check(TrainingConfig(batch_size=96))
-    with pytest.raises(ConfigError, match="batch_size is 64, but must be a multiple of 3, for 3 replicas; use 63 or 66"):
+    with pytest.raises(
+        ConfigError, match="batch_size is 64, but must be a multiple of 3, for 3 replicas; use 63 or 66"
+    ):
         placement.check(TrainingConfig(batch_size=64))
     with pytest.raises(ConfigError, match="must be a multiple of 12, for 3 replicas of 4 parts each; use 12"):
         placement.check(TrainingConfig(batch_size=4, gradient_accumulation=4))
@@ -151,9 +186,15 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
 
 def test_devices_that_are_not_there_are_named(reviews: Path, tmp_path: Path) -> None:
     train = ["train", "name=a", *SMALL, "data.source=csv", f"data.train={reviews}"]
-    assert "hardware.strategy is gpu, but TensorFlow finds no GPU" in refused(*train, "hardware.strategy=gpu", cwd=tmp_path)
-    assert "hardware.strategy is mirrored, but TensorFlow finds no GPU" in refused(*train, "hardware.strategy=mirrored", cwd=tmp_path)
-    assert "TF_CONFIG, which names the workers, is not set" in refused(*train, "hardware.strategy=multi_worker", cwd=tmp_path)
+    assert "hardware.strategy is gpu, but TensorFlow finds no GPU" in refused(
+        *train, "hardware.strategy=gpu", cwd=tmp_path
+    )
+    assert "hardware.strategy is mirrored, but TensorFlow finds no GPU" in refused(
+        *train, "hardware.strategy=mirrored", cwd=tmp_path
+    )
+    assert "TF_CONFIG, which names the workers, is not set" in refused(
+        *train, "hardware.strategy=multi_worker", cwd=tmp_path
+    )
     assert "TF_CONFIG is 'nonsense'" in refused(*train, cwd=tmp_path, TF_CONFIG="nonsense")
 
 
@@ -181,7 +222,9 @@ def test_a_worker_that_does_not_answer_is_named(reviews: Path, tmp_path: Path) -
     environment = pipeline_environment(tmp_path) | {"TF_CONFIG": cluster_text(addresses)}
     settings = [*SMALL, "data.source=csv", f"data.train={reviews}", "hardware.connect_seconds=2"]
     command = [sys.executable, "-m", "pipelines.sentiment", "train", *settings]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 2
     assert f"no answer within 2 seconds from {addresses[1]}" in done.stderr
     assert not (tmp_path / "runs").exists()
@@ -219,10 +262,32 @@ class Launched:
     """A training of two workers in a process of its own."""
 
     def __init__(self, folder: Path, reviews: Path, name: str) -> None:
-        settings = [*SMALL, "training.epochs=16", "training.checkpoint_seconds=1", "data.source=csv", f"data.train={reviews}"]
-        command = [sys.executable, "-m", "pipelines", "launch", "--workers", "2", "sentiment", "train", f"name={name}", *settings]
+        settings = [
+            *SMALL,
+            "training.epochs=16",
+            "training.checkpoint_seconds=1",
+            "data.source=csv",
+            f"data.train={reviews}",
+        ]
+        command = [
+            sys.executable,
+            "-m",
+            "pipelines",
+            "launch",
+            "--workers",
+            "2",
+            "sentiment",
+            "train",
+            f"name={name}",
+            *settings,
+        ]
         self.process = subprocess.Popen(
-            command, cwd=folder, env=pipeline_environment(folder), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+            command,
+            cwd=folder,
+            env=pipeline_environment(folder),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
         )
         self.limit = threading.Timer(300, self.process.kill)
         self.limit.daemon = True
@@ -242,7 +307,9 @@ class Launched:
 
     def workers(self) -> list[int]:
         """Process ids."""
-        found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=True
+        )
         return sorted(int(line) for line in found.stdout.split())
 
 
@@ -283,7 +350,9 @@ def test_a_mistake_that_one_worker_meets_ends_all(reviews: Path, tmp_path: Path)
         more = {"TF_CONFIG": cluster_text(addresses, index=index), "NLP_RNN_CACHE": str(tmp_path / cache)}
         command = [sys.executable, "-m", "pipelines.sentiment", "train", "name=both", *settings]
         workers.append(
-            subprocess.Popen(command, cwd=tmp_path, env=pipeline_environment(tmp_path) | more, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                command, cwd=tmp_path, env=pipeline_environment(tmp_path) | more, stderr=subprocess.PIPE, text=True
+            )
         )
     said = [worker.communicate(timeout=300)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [2, 2], said
@@ -297,9 +366,26 @@ def test_a_training_goes_on_with_another_number_of_workers(reviews: Path, tmp_pa
     ask("train", "name=whole", *settings, cwd=tmp_path)
     with told_to_stop(lambda callback: (callback.progress.epoch, callback.progress.step) == (1, 3)):
         assert run_pipeline("train", "name=moved", *settings, cwd=tmp_path).returncode == 130
-    launched = [sys.executable, "-m", "pipelines", "launch", "--workers", "2", "sentiment", "train", "name=moved", *settings]
+    launched = [
+        sys.executable,
+        "-m",
+        "pipelines",
+        "launch",
+        "--workers",
+        "2",
+        "sentiment",
+        "train",
+        "name=moved",
+        *settings,
+    ]
     done = subprocess.run(
-        launched, cwd=tmp_path, env=pipeline_environment(tmp_path), capture_output=True, text=True, timeout=300, check=False
+        launched,
+        cwd=tmp_path,
+        env=pipeline_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "resuming after epoch 1, step 4" in done.stderr

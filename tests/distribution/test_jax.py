@@ -35,11 +35,18 @@ def jax_command(program: Path, *arguments: str) -> list[str]:
 def jax_environment(folder: Path, num_devices: int = 1) -> dict[str, str]:
     """That of a machine without TensorFlow and without the texts."""
     devices = f"--xla_force_host_platform_device_count={num_devices}"
-    return pipeline_environment(folder) | {"KERAS_BACKEND": "jax", "XLA_FLAGS": devices, "NLP_RNN_CACHE": "/nowhere", "NLP_RNN_DATA": ""}
+    return pipeline_environment(folder) | {
+        "KERAS_BACKEND": "jax",
+        "XLA_FLAGS": devices,
+        "NLP_RNN_CACHE": "/nowhere",
+        "NLP_RNN_DATA": "",
+    }
 
 
 def run(command: list[str], environment: dict[str, str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr
 
@@ -64,11 +71,15 @@ FROM_FIRST = ["training.start_from=runs/first", "training.ema_momentum=0.5"]
 
 def test_a_classifier_trained_on_jax_is_tensorflows_and_exported_by_it(prepared: Path) -> None:
     program = ROOT / "pipelines" / "sentiment.py"
-    said = run(jax_command(program, "train", "name=jax", *CLASSIFIER, *FROM_FIRST), jax_environment(prepared, 2), prepared)
+    said = run(
+        jax_command(program, "train", "name=jax", *CLASSIFIER, *FROM_FIRST), jax_environment(prepared, 2), prepared
+    )
     assert "hardware: JAX, 2 x cpu" in said
     assert max(differences(prepared / "runs" / "jax", prepared / "runs" / "tensorflow")) < 1e-4
     ask("export", "--run", "runs/jax", cwd=prepared)
-    assert ask("predict", "--model", "saved_models/sentiment", "a lovely warm great story", cwd=prepared).startswith("pos\t")
+    assert ask("predict", "--model", "saved_models/sentiment", "a lovely warm great story", cwd=prepared).startswith(
+        "pos\t"
+    )
 
 
 @pytest.mark.slow
@@ -113,13 +124,23 @@ def test_a_stopped_training_on_jax_goes_on(reviews: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "backend", "message"),
     [
-        (["train", "name=new"], "jax", "KERAS_BACKEND is jax, which trains from token ids, but runs/new has none; make them by the verb"),
+        (
+            ["train", "name=new"],
+            "jax",
+            "KERAS_BACKEND is jax, which trains from token ids, but runs/new has none; make them by the verb",
+        ),
         (["train", "name=new"], "torch", "KERAS_BACKEND is 'torch', but must be tensorflow or jax"),
         (["prepare", "name=new"], "jax", "KERAS_BACKEND is jax, on which models are trained from prepared ids"),
-        (["evaluate", "--run", "runs/first"], "jax", "KERAS_BACKEND is jax, on which models are trained from prepared ids"),
+        (
+            ["evaluate", "--run", "runs/first"],
+            "jax",
+            "KERAS_BACKEND is jax, on which models are trained from prepared ids",
+        ),
     ],
 )
-def test_what_jax_does_not_do_is_refused(prepared: Path, reviews: Path, arguments: list[str], backend: str, message: str) -> None:
+def test_what_jax_does_not_do_is_refused(
+    prepared: Path, reviews: Path, arguments: list[str], backend: str, message: str
+) -> None:
     more = [*SMALL, "data.source=csv", f"data.train={reviews}"] if len(arguments) == 2 else []
     assert message in refused(*arguments, *more, cwd=prepared, KERAS_BACKEND=backend)
 
@@ -128,7 +149,10 @@ def test_what_jax_does_not_do_is_refused(prepared: Path, reviews: Path, argument
     ("setting", "message"),
     [
         ("training.optimizer=lazy_adam", "training.optimizer is lazy_adam, which needs Keras's backend tensorflow"),
-        ("training.gradient_accumulation=2", "training.gradient_accumulation is 2, which needs Keras's backend tensorflow"),
+        (
+            "training.gradient_accumulation=2",
+            "training.gradient_accumulation is 2, which needs Keras's backend tensorflow",
+        ),
         ("hardware.strategy=multi_worker", "hardware.strategy is multi_worker, which is TensorFlow's"),
     ],
 )

@@ -33,7 +33,13 @@ BATCHES = {
 def build(task: str, settings: list[str]) -> keras.Model:
     """A model that is ready to train, with the same weights and seeds each time."""
     keras.utils.set_random_seed(1)
-    common = ["model.units=8", "model.embedding_dim=8", "model.fast=off", f"training.batch_size={ROWS}", "training.ema_momentum=0.5"]
+    common = [
+        "model.units=8",
+        "model.embedding_dim=8",
+        "model.fast=off",
+        f"training.batch_size={ROWS}",
+        "training.ema_momentum=0.5",
+    ]
     config = load_config(None, [*common, *SETTINGS[task], *settings], task=task)
     if task == "sentiment":
         model = build_classifier(config.model, vocab_size=WORDS, num_classes=2)
@@ -56,11 +62,15 @@ def losses(task: str, settings: list[str], *, jit_compile: bool) -> list[float]:
 @pytest.mark.parametrize("task", SETTINGS)
 def test_xla_compiles_the_whole_training_step(task: str) -> None:
     settings = ["model.dropout=0"]
-    np.testing.assert_allclose(losses(task, settings, jit_compile=True), losses(task, settings, jit_compile=False), atol=1e-5)
+    np.testing.assert_allclose(
+        losses(task, settings, jit_compile=True), losses(task, settings, jit_compile=False), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("task", SETTINGS)
 def test_xla_compiles_what_draws_random_numbers(task: str) -> None:
-    first, *_, last = losses(task, [*RANDOM, *MORE_RANDOM.get(task, []), "training.learning_rate=0.02"], jit_compile=True)
+    first, *_, last = losses(
+        task, [*RANDOM, *MORE_RANDOM.get(task, []), "training.learning_rate=0.02"], jit_compile=True
+    )
     assert np.isfinite([first, last]).all()
     assert first != last  # XLA's random numbers are others than TensorFlow's

@@ -76,7 +76,9 @@ def test_a_longer_context_helps():
     losses = []
     for order in (1, 2, 3):
         model = KneserNey(vocab_size=VOCAB_SIZE, order=order).fit(ids)
-        losses.append(-np.mean([np.log(model.probabilities(judged[max(0, i - 4) : i])[judged[i]]) for i in range(1, len(judged))]))
+        losses.append(
+            -np.mean([np.log(model.probabilities(judged[max(0, i - 4) : i])[judged[i]]) for i in range(1, len(judged))])
+        )
     assert losses[2] < min(losses[:2]) - 0.3
 
 

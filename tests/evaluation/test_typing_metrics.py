@@ -22,7 +22,9 @@ def row(**scores):
 
 def measure(target, **scores):
     found = meter()
-    found.update(row(**scores)[None].astype(np.float32), np.array([target if isinstance(target, int) else WORDS.index(target)]))
+    found.update(
+        row(**scores)[None].astype(np.float32), np.array([target if isinstance(target, int) else WORDS.index(target)])
+    )
     return found.result()
 
 

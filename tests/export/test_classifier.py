@@ -54,7 +54,9 @@ answer = model.signatures["serving_default"](text=tf.constant(texts))
 print(json.dumps([answer["probability"].numpy().tolist(), [label.decode() for label in answer["label"].numpy()]]))
 """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr
     probabilities, labels = json.loads(done.stdout)
     answer = loaded.classify(tf.constant(TEXTS))
@@ -84,7 +86,9 @@ def test_an_answer_does_not_depend_on_its_batch(loaded):
         single = loaded.explain(tf.constant([texts[row]]))
         length = single["tokens"].shape[1]
         assert single["tokens"].numpy()[0].tolist() == explained["tokens"].numpy()[row, :length].tolist()
-        np.testing.assert_allclose(single["attributions"].numpy()[0], explained["attributions"].numpy()[row, :length], atol=1e-5)
+        np.testing.assert_allclose(
+            single["attributions"].numpy()[0], explained["attributions"].numpy()[row, :length], atol=1e-5
+        )
         assert not explained["attributions"].numpy()[row, length:].any()
 
 
@@ -108,7 +112,9 @@ def test_telling_words_carry_the_attribution(loaded):
 
 def test_log_odds_of_three_classes_worked_out_by_hand():
     logits = tf.math.log(tf.constant([[0.5, 0.3, 0.2]]))
-    np.testing.assert_allclose(classifier_export.log_odds(logits, tf.constant([1], tf.int64)).numpy(), [np.log(0.3 / 0.7)], rtol=1e-5)
+    np.testing.assert_allclose(
+        classifier_export.log_odds(logits, tf.constant([1], tf.int64)).numpy(), [np.log(0.3 / 0.7)], rtol=1e-5
+    )
 
 
 def test_the_graph_holds_core_operations_only_and_the_extras_are_there(trained):

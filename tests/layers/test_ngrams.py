@@ -49,7 +49,9 @@ def test_texts_may_be_shorter_than_the_longest_ngram():
 
 def test_the_hash_is_the_same_in_the_graph_and_spreads_as_chance_would():
     generator = np.random.default_rng(1)
-    words = np.minimum(np.exp(generator.uniform(1.5, 10, (400, 200))), 25000).astype(np.int32)  # frequent words are frequent
+    words = np.minimum(np.exp(generator.uniform(1.5, 10, (400, 200))), 25000).astype(
+        np.int32
+    )  # frequent words are frequent
     ids = ngram_ids(words, 3, ops=np)
     np.testing.assert_array_equal(tf.function(lambda x: ngram_ids(x, 3))(tf.constant(words)), ids)
     for size, start in ((2, 200), (3, 400)):
@@ -64,8 +66,12 @@ def test_logits_are_the_sum_over_distinct_ngrams():
     grams = ngram_ids(ids, 2, ops=np)[0]
     score = sum(weight(layer, gram)[0] for gram in {5, 6, grams[5], grams[6]}) + layer.bias.numpy()[0]
     np.testing.assert_allclose(layer(ids)[0], [-score / 2, score / 2], rtol=1e-5)
-    np.testing.assert_allclose(layer(np.array([[5, 6, 5, 6, 0, 0, 0]]))[0], layer(ids)[0], rtol=1e-5)  # padding changes nothing
-    np.testing.assert_allclose(layer(np.array([[0]]))[0], np.array([-1, 1]) * layer.bias.numpy()[0] / 2, rtol=1e-5)  # an empty text
+    np.testing.assert_allclose(
+        layer(np.array([[5, 6, 5, 6, 0, 0, 0]]))[0], layer(ids)[0], rtol=1e-5
+    )  # padding changes nothing
+    np.testing.assert_allclose(
+        layer(np.array([[0]]))[0], np.array([-1, 1]) * layer.bias.numpy()[0] / 2, rtol=1e-5
+    )  # an empty text
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
@@ -151,7 +157,9 @@ def test_the_stack_gives_the_better_part_the_larger_share():
     stacking.fit_stack(layer, generator.normal(size=signal.shape), noisy, labels)
     useless, useful = layer.shares.numpy()
     assert useless < 0.1 < 1 < useful
-    np.testing.assert_allclose(layer(np.ones((1, 2), np.float32), np.zeros((1, 2), np.float32)), np.full((1, 2), useless), rtol=1e-5)
+    np.testing.assert_allclose(
+        layer(np.ones((1, 2), np.float32), np.zeros((1, 2), np.float32)), np.full((1, 2), useless), rtol=1e-5
+    )
 
 
 def test_a_wide_and_deep_classifier_trains_resumes_exports_and_explains(reviews, tmp_path):
@@ -178,5 +186,8 @@ def test_a_wide_and_deep_classifier_trains_resumes_exports_and_explains(reviews,
     ids = tokenizer(text[:1])
     vectors, mask = model.get_layer("embedding")(ids), ids != 0
     start = model.get_layer("stack")(model.get_layer("encoder")([vectors * 0, mask]), tf.zeros([1, 2])).numpy()[0]
-    end = model(ids).numpy()[0] - model.get_layer("stack").shares.numpy()[1] * model.get_layer("ngrams")(np.zeros((1, 1), np.int32))[0]
+    end = (
+        model(ids).numpy()[0]
+        - model.get_layer("stack").shares.numpy()[1] * model.get_layer("ngrams")(np.zeros((1, 1), np.int32))[0]
+    )
     assert explained[0] == pytest.approx(float((end[1] - end[0]) - (start[1] - start[0])), rel=0.02)

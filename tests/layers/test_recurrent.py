@@ -50,7 +50,13 @@ def test_padding_changes_no_answer(settings):
 @pytest.mark.parametrize(
     "settings",
     [
-        ("model.cell=lstm", "model.num_layers=2", "model.is_residual=true", "model.layer_norm=true", "model.pooling=[attention]"),
+        (
+            "model.cell=lstm",
+            "model.num_layers=2",
+            "model.is_residual=true",
+            "model.layer_norm=true",
+            "model.pooling=[attention]",
+        ),
         ("model.cell=gru", "model.weight_dropout=0.2", "model.recurrent_dropout=0.2", "model.word_dropout=0.2"),
         ("model.cell=min_gru", "model.num_layers=2", "model.dropout=0.2"),
         ("model.cell=simple_rnn", "model.is_bidirectional=false", "model.embedding_dropout=0.2", "model.dropout=0"),
@@ -101,7 +107,9 @@ def test_weight_drop_equals_the_layer_with_dropped_weights(cell):
 
 def test_one_lstm_step_worked_out_by_hand():
     """Kernels of one, forget bias of Keras (1): i = f' = o = sigmoid(x), c = i * tanh(x), h = o * tanh(c)."""
-    encoder_config = model_config("model.units=1", "model.embedding_dim=1", "model.is_bidirectional=false", "model.pooling=[last]")
+    encoder_config = model_config(
+        "model.units=1", "model.embedding_dim=1", "model.is_bidirectional=false", "model.pooling=[last]"
+    )
     encoder = build_classifier_encoder(encoder_config, num_classes=2)
     x = 0.7
     kernel, recurrent, bias = np.ones((1, 4)), np.ones((1, 4)), np.zeros(4)
@@ -153,7 +161,9 @@ def test_linear_cells_are_what_the_paper_says(cell):
     layer.cell(inputs, [state])  # builds it
     layer.cell.bias.assign(RNG.normal(size=layer.cell.bias.shape))
     found, _ = layer.cell(inputs, [state])
-    *gates, candidate = np.split(inputs @ layer.cell.kernel.numpy() + layer.cell.bias.numpy(), layer.cell.num_gates, axis=1)
+    *gates, candidate = np.split(
+        inputs @ layer.cell.kernel.numpy() + layer.cell.bias.numpy(), layer.cell.num_gates, axis=1
+    )
     candidate = np.where(candidate >= 0, candidate + 0.5, sigmoid(candidate))
     if cell == "min_gru":
         keep, update = 1 - sigmoid(gates[0]), sigmoid(gates[0])

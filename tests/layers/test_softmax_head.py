@@ -41,10 +41,16 @@ def gradients(function, head):
 @pytest.mark.parametrize("options", [{}, {"softmax": "adaptive", "cutoffs": (10, 30)}], ids=["full", "adaptive"])
 @pytest.mark.parametrize("max_logits", [2**25, 7 * VOCAB], ids=["at once", "in pieces"])
 @pytest.mark.parametrize("is_known", [True, False], ids=["known rows", "unknown rows"])
-def test_the_fused_loss_and_its_gradients_equal_those_of_the_log_probabilities(options, max_logits, is_known, monkeypatch):
+def test_the_fused_loss_and_its_gradients_equal_those_of_the_log_probabilities(
+    options, max_logits, is_known, monkeypatch
+):
     monkeypatch.setattr(fast_softmax, "_MAX_LOGITS", max_logits)
     head = make_head(**options)
-    signature = [tf.TensorSpec([ROWS if is_known else None, SIZE]), tf.TensorSpec([None], tf.int32), tf.TensorSpec([None])]
+    signature = [
+        tf.TensorSpec([ROWS if is_known else None, SIZE]),
+        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([None]),
+    ]
 
     @tf.function(input_signature=signature)
     def run(hidden, targets, weights):
@@ -61,7 +67,9 @@ def test_the_fused_loss_and_its_gradients_equal_those_of_the_log_probabilities(o
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"softmax": "sampled"}, {"softmax": "adaptive", "cutoffs": (10, 30)}], ids=["full", "sampled", "adaptive"]
+    "options",
+    [{}, {"softmax": "sampled"}, {"softmax": "adaptive", "cutoffs": (10, 30)}],
+    ids=["full", "sampled", "adaptive"],
 )
 def test_probabilities_add_up_to_one(options):
     np.testing.assert_allclose(tf.reduce_sum(tf.exp(make_head(**options)(HIDDEN)), axis=-1), np.ones(ROWS), rtol=1e-5)
@@ -73,7 +81,9 @@ def test_a_sampled_softmax_is_exact_in_evaluation_and_comes_near_it_in_training(
     draws = [found(head) for _ in range(200)]
     assert np.std(draws) > 0
     np.testing.assert_allclose(np.mean(draws), expected(head), rtol=0.02)
-    sums = [sum(map(tf.convert_to_tensor, each)) for each in zip(*(gradients(found, head) for _ in range(200)), strict=True)]
+    sums = [
+        sum(map(tf.convert_to_tensor, each)) for each in zip(*(gradients(found, head) for _ in range(200)), strict=True)
+    ]
     for one, other in zip(sums, gradients(expected, head), strict=True):
         assert np.linalg.norm(one / 200 - other) < 0.1 * np.linalg.norm(other)
 
@@ -89,7 +99,10 @@ def test_the_fused_sampled_loss_and_its_gradients_equal_the_plain_ones(precision
             with tf.GradientTape() as tape:
                 tape.watch(hidden)
                 loss = 3.0 * head.loss(hidden, TARGETS, WEIGHTS, training=True)
-            return loss, *map(tf.convert_to_tensor, tape.gradient(loss, [hidden, *(weight.value for weight in head.trainable_weights)]))
+            return loss, *map(
+                tf.convert_to_tensor,
+                tape.gradient(loss, [hidden, *(weight.value for weight in head.trainable_weights)]),
+            )
 
         with matmul_precision(precision):
             return run(HIDDEN)

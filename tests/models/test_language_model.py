@@ -39,7 +39,11 @@ def test_every_token_is_a_target_once_and_follows_its_input(tmp_path, num_tokens
         inputs, targets, weights = stream.read(start, length)
         assert inputs.shape == targets.shape == weights.shape == (4, length)
         for row in range(4):
-            rows[row] += [pair for pair, weight in zip(zip(inputs[row], targets[row], strict=True), weights[row], strict=True) if weight]
+            rows[row] += [
+                pair
+                for pair, weight in zip(zip(inputs[row], targets[row], strict=True), weights[row], strict=True)
+                if weight
+            ]
     pairs = [pair for row in rows for pair in row]
     np.testing.assert_array_equal([target for _, target in pairs], ids)
     np.testing.assert_array_equal([token for token, _ in pairs], [EOS_ID, *ids[:-1]])
@@ -75,7 +79,11 @@ def test_short_epochs_read_on_where_the_last_one_stopped(tmp_path):
     _, cache = make_cache(tmp_path, 4 * 50)
     stream = TokenStream(cache, 4, drop_remainder=True)
     windows = WindowStream(stream, window=10, is_random=False, seed=1, max_steps=2)
-    assert [windows.plan(epoch) for epoch in range(3)] == [[(0, 10), (10, 10)], [(20, 10), (30, 10)], [(40, 10), (0, 10)]]
+    assert [windows.plan(epoch) for epoch in range(3)] == [
+        [(0, 10), (10, 10)],
+        [(20, 10), (30, 10)],
+        [(40, 10), (0, 10)],
+    ]
     assert windows.steps_per_epoch == 2
     assert windows.num_steps(3) == 6
 
@@ -94,7 +102,8 @@ def test_a_text_in_chunks_costs_what_it_costs_in_one_piece(tmp_path, cell, fast)
     for length in (25, 7, 10, 1):
         model.reset_states("evaluation")
         losses = [
-            (model.test_on_batch(*stream.read(*place), return_dict=True)["cross_entropy"], place[1]) for place in stream.windows(length)
+            (model.test_on_batch(*stream.read(*place), return_dict=True)["cross_entropy"], place[1])
+            for place in stream.windows(length)
         ]
         found.append(sum(loss * steps for loss, steps in losses) / 25)
     np.testing.assert_allclose(found, found[0], rtol=1e-5)
@@ -136,7 +145,14 @@ def test_training_carries_the_state_on_and_no_gradient_with_it(tmp_path):
 def test_all_regularisers_together_learn_a_repeated_text(tmp_path):
     np.tile(np.arange(4, 16, dtype=np.int32), 200).tofile(tmp_path / "ids.bin")
     stream = TokenStream(TokenCache(tmp_path, np.array([0, 2400]), np.zeros(1, np.int32)), 8, drop_remainder=True)
-    settings = {"embedding_dim": 32, "units": 40, "softmax": "sampled", "num_sampled": 12, "layer_norm": True, "is_residual": True}
+    settings = {
+        "embedding_dim": 32,
+        "units": 40,
+        "softmax": "sampled",
+        "num_sampled": 12,
+        "layer_norm": True,
+        "is_residual": True,
+    }
     dropouts = {"word_dropout": 0.05, "embedding_dropout": 0.1, "dropout": 0.1, "weight_dropout": 0.1}
     model = make_model(batch_size=8, **settings, **dropouts)
     model.activation_regularization = model.temporal_regularization = 0.01
@@ -170,7 +186,9 @@ def test_evaluation_is_exact_whatever_training_computes(tmp_path, settings):
     found = model.test_on_batch(*batch, return_dict=True)["cross_entropy"]
     log_probabilities = np.array(model.head(model.run(batch[0], model.zero_states(4))[0]))
     np.testing.assert_allclose(np.exp(log_probabilities).sum(axis=-1), 1, atol=1e-4)
-    np.testing.assert_allclose(found, -np.take_along_axis(log_probabilities, batch[1][..., None], axis=-1).mean(), rtol=1e-5)
+    np.testing.assert_allclose(
+        found, -np.take_along_axis(log_probabilities, batch[1][..., None], axis=-1).mean(), rtol=1e-5
+    )
 
 
 def test_one_step_by_the_cells_is_a_step_of_the_layers():

@@ -25,15 +25,17 @@ VOCAB_SIZE = 11
 def make_model(settings=(), **options):
     keras.utils.set_random_seed(1)
     config = load_config(None, [*SETTINGS, *settings], task="translation").model
-    training = load_config(None, [f"training.{name}={value}" for name, value in options.items()], task="translation").training
+    training = load_config(
+        None, [f"training.{name}={value}" for name, value in options.items()], task="translation"
+    ).training
     return build_translator(config, vocab_size=VOCAB_SIZE, training=training)
 
 
 def make_pairs(rows=3, source=5, target=4, seed=0):
     generator = np.random.default_rng(seed)
-    return generator.integers(4, VOCAB_SIZE, (rows, source)).astype(np.int32), generator.integers(4, VOCAB_SIZE, (rows, target)).astype(
-        np.int32
-    )
+    return generator.integers(4, VOCAB_SIZE, (rows, source)).astype(np.int32), generator.integers(
+        4, VOCAB_SIZE, (rows, target)
+    ).astype(np.int32)
 
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=" ".join)
@@ -100,7 +102,9 @@ def test_a_training_step_changes_every_weight(settings):
     outputs = np.pad(target[:, 1:], [[0, 0], [0, 1]], constant_values=3)
     found = model.train_on_batch((source, target), outputs, np.ones(outputs.shape, np.float32), return_dict=True)
     assert np.isfinite(found["loss"])
-    unchanged = [weight.path for weight, old in zip(model.trainable_weights, before, strict=True) if np.array_equal(weight, old)]
+    unchanged = [
+        weight.path for weight, old in zip(model.trainable_weights, before, strict=True) if np.array_equal(weight, old)
+    ]
     assert not unchanged
 
 
@@ -129,7 +133,9 @@ def test_the_gradient_of_a_smoothed_loss_is_right():
     found = tape.gradient(loss, hidden)
     with tf.GradientTape() as tape:
         tape.watch(hidden)
-        scores = tf.nn.log_softmax(hidden @ tf.transpose(tf.convert_to_tensor(model.head.kernel)) + tf.convert_to_tensor(model.head.bias))
+        scores = tf.nn.log_softmax(
+            hidden @ tf.transpose(tf.convert_to_tensor(model.head.kernel)) + tf.convert_to_tensor(model.head.bias)
+        )
         wanted = 0.8 * tf.one_hot(targets, VOCAB_SIZE) + 0.2 / VOCAB_SIZE
         expected = -tf.reduce_sum(weights[:, None] * wanted * scores)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)

@@ -14,7 +14,9 @@ from nlp_rnn.tokenization.tokenizer import Tokenizer
 # --- the same words without TensorFlow -------------------------------------------------------------------------------
 
 TOKENIZERS = {
-    (splitter, case): Tokenizer("word", splitter=splitter, case=case) for splitter in litert_model.SPLITTERS for case in ("lower", "keep")
+    (splitter, case): Tokenizer("word", splitter=splitter, case=case)
+    for splitter in litert_model.SPLITTERS
+    for case in ("lower", "keep")
 }
 TEXT = st.text(
     st.one_of(
@@ -34,15 +36,22 @@ TEXT = st.text(
     "\u0440\u0443\u0441\u0441\u043a\u0438\u0439 \u05e9\u05dc\u05d5\u05dd \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35 \U0001f468\u200d\U0001f469"
 )
 def test_words_are_the_tokenizers(splitter, case, text):
-    expected = [piece.decode("utf-8") for piece in TOKENIZERS[splitter, case].pieces(tf.constant([text.encode()])).to_list()[0]]
+    expected = [
+        piece.decode("utf-8") for piece in TOKENIZERS[splitter, case].pieces(tf.constant([text.encode()])).to_list()[0]
+    ]
     assert split_text(text, splitter=splitter, lowercase=case == "lower", html_breaks=True) == expected
 
 
 @pytest.mark.parametrize(("splitter", "case"), TOKENIZERS)
 def test_every_character_is_the_tokenizers(splitter, case):
     characters = [chr(point) for point in range(0x110000) if unicodedata.category(chr(point)) not in ("Cs", "Co", "Cn")]
-    expected = TOKENIZERS[splitter, case].pieces(tf.constant([character.encode() for character in characters])).to_list()
-    found = [split_text(character, splitter=splitter, lowercase=case == "lower", html_breaks=True) for character in characters]
+    expected = (
+        TOKENIZERS[splitter, case].pieces(tf.constant([character.encode() for character in characters])).to_list()
+    )
+    found = [
+        split_text(character, splitter=splitter, lowercase=case == "lower", html_breaks=True)
+        for character in characters
+    ]
     assert [[piece.decode() for piece in pieces] for pieces in expected] == found
 
 

@@ -59,7 +59,9 @@ def test_predict_writes_on_from_arguments_and_from_a_pipe(characters_trained):
 
 
 def test_unknown_characters_of_a_prompt_are_told(characters_trained):
-    done = run_pipeline("predict", *SAVED, "日本 The c\u0301at", "--length", "9", cwd=characters_trained, task="char_generation")
+    done = run_pipeline(
+        "predict", *SAVED, "日本 The c\u0301at", "--length", "9", cwd=characters_trained, task="char_generation"
+    )
     assert done.returncode == 0
     assert "has not seen in training and skips: '\u0301' '日' '本'" in done.stderr
 
@@ -67,7 +69,12 @@ def test_unknown_characters_of_a_prompt_are_told(characters_trained):
 def test_a_terminal_shows_the_text_as_it_is_written(characters_trained):
     arguments = ["-m", "pipelines.char_generation", "predict", *SAVED, "The cat ", "--length", "100", "--stop", " ."]
     child = pexpect.spawn(
-        sys.executable, arguments, cwd=str(characters_trained), env=pipeline_environment(characters_trained), encoding="utf-8", timeout=120
+        sys.executable,
+        arguments,
+        cwd=str(characters_trained),
+        env=pipeline_environment(characters_trained),
+        encoding="utf-8",
+        timeout=120,
     )
     shown = child.read().replace("\r\n", "\n")
     child.close()
@@ -76,7 +83,9 @@ def test_a_terminal_shows_the_text_as_it_is_written(characters_trained):
 
 
 def test_explain_colours_a_unit(characters_trained):
-    facts = json.loads(ask("explain", *SAVED, "The cat\nsees", "--unit", "3", "--png", "unit.png", "--json", cwd=characters_trained))
+    facts = json.loads(
+        ask("explain", *SAVED, "The cat\nsees", "--unit", "3", "--png", "unit.png", "--json", cwd=characters_trained)
+    )
     assert facts["unit"] == 3
     assert "".join(facts["tokens"]) == "The cat\nsees"
     assert len(facts["activations"]) == 12
@@ -95,7 +104,10 @@ def test_explain_colours_a_unit(characters_trained):
         (("--temperature", "nan"), "--temperature is nan, but must be a finite number"),
         (("--length", "0"), "--max-length is 0, but must be greater than or equal to 1"),
         (("--stop", "x" * 33), "of 33 characters, but 32 at most are compared"),
-        (("--length", "9", "--min-length", "10"), "--min-length is 10, but --max-length is 9; lower the one or raise the other"),
+        (
+            ("--length", "9", "--min-length", "10"),
+            "--min-length is 10, but --max-length is 9; lower the one or raise the other",
+        ),
     ],
 )
 def test_options_that_cannot_be(characters_trained, arguments, message):
@@ -107,13 +119,19 @@ def test_options_that_cannot_be(characters_trained, arguments, message):
     [
         (("explain", *SAVED, ""), "TEXT is empty"),
         (("explain", *SAVED, "The", "--unit", "40"), "--unit is 40, but the model has units 0 to 39"),
-        (("train", "tokenizer.level=word", "data.source=documents", "data.train=lines.txt"), "but char_generation generates characters"),
+        (
+            ("train", "tokenizer.level=word", "data.source=documents", "data.train=lines.txt"),
+            "but char_generation generates characters",
+        ),
         (
             ("train", "model.softmax=adaptive", "model.cutoffs=[20]", "data.source=documents", "data.train=lines.txt"),
             "for characters use full",
         ),
         (("train", "name=bad", "data.source=documents", "data.train=one.txt"), "data.train has no examples"),
-        (("train", "name=bad", "data.source=documents", "data.train=few.txt"), "too few for training.batch_size 64 rows of one window"),
+        (
+            ("train", "name=bad", "data.source=documents", "data.train=few.txt"),
+            "too few for training.batch_size 64 rows of one window",
+        ),
         (("evaluate", "--run", "runs/small", "--split", "test", "data.test_fraction=0"), "test"),
     ],
 )
@@ -135,7 +153,10 @@ def test_a_text_of_one_character_is_learned(tmp_path):
         "training.epochs=1",
         "training.learning_rate=0.05",
     )
-    assert float(re.search(r"validation: ([\d.]+) nats a character", ask("train", "name=a", *settings, cwd=tmp_path))[1]) < 1
+    assert (
+        float(re.search(r"validation: ([\d.]+) nats a character", ask("train", "name=a", *settings, cwd=tmp_path))[1])
+        < 1
+    )
 
 
 def test_the_saved_model_needs_tensorflow_alone(characters_trained):
@@ -146,7 +167,9 @@ def test_the_saved_model_needs_tensorflow_alone(characters_trained):
 
 
 def test_gradients_of_a_model_without_recurrence_reach_nowhere():
-    config = load_config(None, ["model.cell=simple_rnn", "model.units=8", "model.embedding_dim=4"], task="char_generation").model
+    config = load_config(
+        None, ["model.cell=simple_rnn", "model.units=8", "model.embedding_dim=4"], task="char_generation"
+    ).model
     model = build_language_model(config, vocab_size=10)
     kernel = model.recurrent[0].cell.recurrent_kernel
     ids = np.random.default_rng(0).integers(4, 10, 300).astype(np.int32)

@@ -40,7 +40,9 @@ def same(one, other):
 @pytest.mark.parametrize("task", list(QUESTIONS))
 def test_a_run_gives_the_same_figures(earlier, task):
     folder, answers = earlier
-    found = json.loads(ask("evaluate", "--run", "runs/small", "--split", "validation", "--json", cwd=folder / task, task=task))
+    found = json.loads(
+        ask("evaluate", "--run", "runs/small", "--split", "validation", "--json", cwd=folder / task, task=task)
+    )
     expected = answers[f"{task}_validation"]
     assert len(expected) >= 5
     assert same(expected, found.get("metrics", found))

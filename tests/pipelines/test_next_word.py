@@ -32,7 +32,19 @@ LITERT = ("--model", "saved_models/next_word_litert")
 
 
 def test_evaluate_scores_model_cache_and_ngram(next_word_trained):
-    found = json.loads(ask("evaluate", "--json", "--run", "runs/small", "--split", "test", "--baseline", "--adapt", cwd=next_word_trained))
+    found = json.loads(
+        ask(
+            "evaluate",
+            "--json",
+            "--run",
+            "runs/small",
+            "--split",
+            "test",
+            "--baseline",
+            "--adapt",
+            cwd=next_word_trained,
+        )
+    )
     metrics = found["metrics"]
     assert metrics["num_tokens"] == metrics["num_words"] + 60  # an end a line
     assert metrics["perplexity"] < 2.5
@@ -59,7 +71,9 @@ def test_the_phone_scores_what_the_run_scores(next_word_trained):
 
 def test_predict_suggests_next_words_and_completions(next_word_trained):
     texts = ["the cat likes the ", "The cat likes the gre", "my neighbour follows", "zzzz", ""]
-    answers = [json.loads(line) for line in ask("predict", "--json", *SAVED, *texts, cwd=next_word_trained).splitlines()]
+    answers = [
+        json.loads(line) for line in ask("predict", "--json", *SAVED, *texts, cwd=next_word_trained).splitlines()
+    ]
     words = [[each["word"] for each in answer["words"]] for answer in answers]
     assert words[0][0] == "green"
     assert words[1] == ["green"]
@@ -95,7 +109,9 @@ def test_steps_give_what_the_whole_text_gives(next_word_trained):
         answer = step(token_ids=tf.constant([token]), states=states)
         states = answer["states"]
     expected = loaded.signatures["serving_default"](text=tf.constant(["the cat likes the "]))
-    assert float(tf.exp(tf.reduce_max(answer["log_probabilities"]))) == pytest.approx(float(expected["probabilities"][0, 0]), abs=1e-5)
+    assert float(tf.exp(tf.reduce_max(answer["log_probabilities"]))) == pytest.approx(
+        float(expected["probabilities"][0, 0]), abs=1e-5
+    )
 
 
 def test_litert_files_are_small_and_a_readme_tells_how(next_word_trained):
@@ -117,7 +133,13 @@ def test_a_folder_that_is_no_litert_model_is_refused(tmp_path):
 
 def test_console_through_a_pipe(next_word_trained):
     done = run_pipeline(
-        "console", *LITERT, "--count", "1", cwd=next_word_trained, task="next_word", text="the cat likes the\nthe k\n/stats\n"
+        "console",
+        *LITERT,
+        "--count",
+        "1",
+        cwd=next_word_trained,
+        task="next_word",
+        text="the cat likes the\nthe k\n/stats\n",
     )
     assert done.returncode == 0
     assert done.stdout.splitlines()[0].startswith("the ")
@@ -133,7 +155,9 @@ def test_console_without_tensorflow(next_word_trained):
         f"cli.main(next_word, ['console', '--model', {str(next_word_trained / 'saved_models' / 'next_word_litert')!r}]); "
         "print('tensorflow' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, input="the \n", capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, input="the \n", capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout.splitlines()[-1] == "False"
 
 
@@ -144,7 +168,13 @@ class Console:
         command = ["-m", "pipelines.next_word", "console", *LITERT, *arguments]
         whole = pipeline_environment(folder) | {"TERM": "xterm"} | environment
         self.child = pexpect.spawn(
-            sys.executable, command, cwd=str(folder), env=whole, encoding="utf-8", codec_errors="replace", dimensions=(24, 100)
+            sys.executable,
+            command,
+            cwd=str(folder),
+            env=whole,
+            encoding="utf-8",
+            codec_errors="replace",
+            dimensions=(24, 100),
         )
         self.screen = pyte.Screen(100, 24)
         self.screen.write_process_input = self.child.send  # answers where the cursor is
@@ -226,12 +256,21 @@ def test_console_takes_a_pasted_page_and_a_plain_terminal(next_word_trained):
         (["training.monitor=val_accuracy"], "training.monitor is val_accuracy"),
         (["tokenizer.level=char", "model.units=4"], "tokenizer.level is char"),
         (["tokenizer.case=markers"], "tokenizer.case is markers"),
-        (["data.source=wikitext2", "data.train=", "data.validation=", "data.dir=nowhere"], "data.source is wikitext2, but there is no"),
+        (
+            ["data.source=wikitext2", "data.train=", "data.validation=", "data.dir=nowhere"],
+            "data.source is wikitext2, but there is no",
+        ),
     ],
 )
 def test_settings_that_cannot_be(next_word_trained, settings, message):
     found = refused(
-        "train", "name=bad", "data.source=text", "data.train=train.txt", "data.validation=validation.txt", *settings, cwd=next_word_trained
+        "train",
+        "name=bad",
+        "data.source=text",
+        "data.train=train.txt",
+        "data.validation=validation.txt",
+        *settings,
+        cwd=next_word_trained,
     )
     assert re.search(message, found)
     assert not (next_word_trained / "runs" / "bad").exists()
@@ -240,7 +279,9 @@ def test_settings_that_cannot_be(next_word_trained, settings, message):
 def test_a_vocabulary_that_misses_the_words_is_refused(next_word_trained):
     (next_word_trained / "other.txt").write_text("der\ndie\ndas\n", encoding="utf-8")
     settings = ("data.source=text", *FILES, "tokenizer.vocabulary=other.txt", "data.remove_repeated=false")
-    found = refused("train", "name=bad", *settings, "training.batch_size=2", "training.window=10", cwd=next_word_trained)
+    found = refused(
+        "train", "name=bad", *settings, "training.batch_size=2", "training.window=10", cwd=next_word_trained
+    )
     assert "tokenizer.vocabulary: 88% of the tokens" in found
     assert not (next_word_trained / "runs" / "bad").exists()
 
@@ -250,16 +291,22 @@ def test_models_of_another_kind_are_refused(next_word_trained, trained):
     assert "this command is next_word" in refused("predict", "--model", other, "text", cwd=next_word_trained)
     assert "holds no LiteRT model" in refused("console", "--model", other, cwd=next_word_trained, text="")
     assert "holds no exported model" in refused("predict", *LITERT, "text", cwd=next_word_trained)
-    done = run_pipeline("predict", "--model", str(next_word_trained / "saved_models" / "next_word"), "text", cwd=next_word_trained)
+    done = run_pipeline(
+        "predict", "--model", str(next_word_trained / "saved_models" / "next_word"), "text", cwd=next_word_trained
+    )
     assert done.returncode == 2
     assert "this command is sentiment" in done.stderr
 
 
 def test_a_memory_of_another_model_is_refused(next_word_trained):
     np.savez(next_word_trained / "other.npz", keys=np.zeros((2, 3)), ids=np.zeros(2), count=2)
-    assert "memory of another model" in refused("console", *LITERT, "--memory", "other.npz", cwd=next_word_trained, text="")
+    assert "memory of another model" in refused(
+        "console", *LITERT, "--memory", "other.npz", cwd=next_word_trained, text=""
+    )
     (next_word_trained / "broken.npz").write_bytes(os.urandom(100))
-    assert "not readable as a memory" in refused("console", *LITERT, "--memory", "broken.npz", cwd=next_word_trained, text="")
+    assert "not readable as a memory" in refused(
+        "console", *LITERT, "--memory", "broken.npz", cwd=next_word_trained, text=""
+    )
 
 
 # --- typing --------------------------------------------------------------------------------------------------------
@@ -281,7 +328,9 @@ def test_typing_key_by_key_suggests_what_the_whole_line_suggests(model):
         found = session.suggest(line[:end])
         fresh = TypingSession(model).suggest(line[:end])
         assert [each.word for each in found] == [each.word for each in fresh]
-        np.testing.assert_allclose([each.probability for each in found], [each.probability for each in fresh], atol=1e-4)
+        np.testing.assert_allclose(
+            [each.probability for each in found], [each.probability for each in fresh], atol=1e-4
+        )
         calls.append(found)
     assert calls[-1][0].word == "sees"
 
@@ -336,7 +385,8 @@ def test_learning_makes_what_was_typed_likelier(model):
         for _ in range(5):
             session.finish_line(line)
     probability = [
-        {each.word: each.probability for each in session.suggest("nobody remembers a shiny ki")}["kitchen"] for session in (plain, learning)
+        {each.word: each.probability for each in session.suggest("nobody remembers a shiny ki")}["kitchen"]
+        for session in (plain, learning)
     ]
     assert probability[1] > probability[0]
     assert len(plain.memory) == 0
@@ -376,7 +426,9 @@ def test_a_training_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(next_word_
     checkpoint, before = tmp_path / "runs" / "stopped" / "checkpoints" / "last.npz", (0, 0)
     for number in (signal.SIGTERM, signal.SIGKILL):
         command = [sys.executable, "-m", "pipelines.next_word", "train", "name=stopped", *settings]
-        process = subprocess.Popen(command, cwd=tmp_path, env=pipeline_environment(tmp_path), stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=pipeline_environment(tmp_path), stderr=subprocess.PIPE, text=True
+        )
         end = time.monotonic() + 120
         while (not (now := place_of(checkpoint))[1] or now <= before) and time.monotonic() < end:
             time.sleep(0.02)

@@ -11,7 +11,18 @@ import pytest
 
 from nlp_rnn import __version__
 from pipelines.__main__ import TASKS
-from tests.conftest import BAD, GOOD, ROOT, SMALL, ask, make_review, pipeline_environment, refused, run_pipeline, write_csv
+from tests.conftest import (
+    BAD,
+    GOOD,
+    ROOT,
+    SMALL,
+    ask,
+    make_review,
+    pipeline_environment,
+    refused,
+    run_pipeline,
+    write_csv,
+)
 
 
 def test_train_writes_everything_a_run_needs(trained):
@@ -82,7 +93,13 @@ def test_explain_and_tokenizer_show_their_work(trained, tmp_path):
 
 def test_subwords_from_training_to_answers(reviews, tmp_path):
     """Through subword regularisation, an exported model in a fresh process, explanation and the terminal."""
-    settings = [*SMALL, "tokenizer.level=subword", "tokenizer.vocab_size=294", "tokenizer.sampling=5.0", "tokenizer.reserved=[<sep>]"]
+    settings = [
+        *SMALL,
+        "tokenizer.level=subword",
+        "tokenizer.vocab_size=294",
+        "tokenizer.sampling=5.0",
+        "tokenizer.reserved=[<sep>]",
+    ]
     settings += ["data.source=csv", f"data.train={reviews}", "name=subwords", "data.max_length=60", "training.epochs=5"]
     ask("train", *settings, cwd=tmp_path)
     ask("export", "--run", "runs/subwords", cwd=tmp_path)
@@ -102,11 +119,20 @@ def test_three_classes_at_character_level(tmp_path, cell):
     rows = [(make_review(generator, words), label) for label, words in kinds.items() for _ in range(60)]
     generator.shuffle(rows)
     data = write_csv(tmp_path / "data.csv", rows)
-    settings = [*SMALL, f"model.cell={cell}", "tokenizer.level=char", "data.source=csv", f"data.train={data}", "name=three"]
+    settings = [
+        *SMALL,
+        f"model.cell={cell}",
+        "tokenizer.level=char",
+        "data.source=csv",
+        f"data.train={data}",
+        "name=three",
+    ]
     settings += ["data.max_length=200", "data.test_fraction=0.2", "data.validation_fraction=0.2", "training.epochs=1"]
     ask("train", *settings, cwd=tmp_path)
     ask("export", "--run", "runs/three", cwd=tmp_path)
-    found = json.loads(ask("evaluate", "--json", "--model", "saved_models/sentiment", "--split", "test", "--baseline", cwd=tmp_path))
+    found = json.loads(
+        ask("evaluate", "--json", "--model", "saved_models/sentiment", "--split", "test", "--baseline", cwd=tmp_path)
+    )
     assert found["labels"] == ["bad", "good", "numbers"]
     assert len(found["metrics"]["confusion_matrix"]) == 3
     answer = json.loads(ask("explain", "--json", "--model", "saved_models/sentiment", "ab", cwd=tmp_path))
@@ -168,20 +194,37 @@ def test_mistakes_in_data_are_one_line_and_leave_nothing(tmp_path):
 
 
 def test_mistakes_in_settings_are_one_line_and_leave_nothing(tmp_path):
-    assert mistake("train", "model.unit=3", cwd=tmp_path) == "command line: model.unit is not a setting; did you mean model.units?"
+    assert (
+        mistake("train", "model.unit=3", cwd=tmp_path)
+        == "command line: model.unit is not a setting; did you mean model.units?"
+    )
     assert mistake("train", "model.cell=lstmm", cwd=tmp_path).endswith(
         "but must be one of 'simple_rnn', 'lstm', 'gru', 'min_gru' or 'min_lstm'; did you mean lstm?"
     )
-    assert mistake("train", "model.units=many", cwd=tmp_path) == "command line: model.units is 'many', but must be a valid integer"
+    assert (
+        mistake("train", "model.units=many", cwd=tmp_path)
+        == "command line: model.units is 'many', but must be a valid integer"
+    )
     (tmp_path / "c.yaml").write_text("a: [\n")
-    assert mistake("train", "--config", "c.yaml", cwd=tmp_path).startswith("c.yaml: line 2, column 1: not readable as YAML")
-    assert mistake("train", "--confg", "c.yaml", cwd=tmp_path).startswith("python -m pipelines.sentiment train: unrecognized arguments")
+    assert mistake("train", "--config", "c.yaml", cwd=tmp_path).startswith(
+        "c.yaml: line 2, column 1: not readable as YAML"
+    )
+    assert mistake("train", "--confg", "c.yaml", cwd=tmp_path).startswith(
+        "python -m pipelines.sentiment train: unrecognized arguments"
+    )
     assert mistake("evaluate", "--run", "runs/none", cwd=tmp_path).startswith("runs/none is not a run directory")
 
 
 def test_a_run_directory_of_another_config_is_refused(trained, reviews, tmp_path):
     shutil.copytree(trained / "runs", tmp_path / "runs")
-    settings = [*SMALL, "training.epochs=6", "name=small", "data.source=csv", f"data.train={reviews}", "data.test_fraction=0.2"]
+    settings = [
+        *SMALL,
+        "training.epochs=6",
+        "name=small",
+        "data.source=csv",
+        f"data.train={reviews}",
+        "data.test_fraction=0.2",
+    ]
     assert mistake("train", *settings, "model.units=7", cwd=tmp_path) == (
         "name is small, but runs/small holds a run of another config: model.units is 7 and was 6; "
         "choose another name=..., or remove runs/small"
@@ -205,7 +248,9 @@ def test_a_folder_without_write_permission_is_refused(reviews, tmp_path):
         if not shutil.which("setpriv"):
             pytest.skip("root writes everywhere, and setpriv is not there to change that")
         command = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-all", *command]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, env=pipeline_environment(tmp_path))
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, check=False, env=pipeline_environment(tmp_path)
+    )
     assert done.returncode == 2, done.stderr
     assert done.stderr == f"runs_dir: {locked} is not writable; make it writable or set runs_dir to a folder that is\n"
     assert not list(locked.iterdir())
@@ -214,11 +259,20 @@ def test_a_folder_without_write_permission_is_refused(reviews, tmp_path):
 def test_two_processes_do_not_train_in_one_run_directory(trained, reviews):
     import filelock
 
-    settings = [*SMALL, "training.epochs=6", "name=small", "data.source=csv", f"data.train={reviews}", "data.test_fraction=0.2"]
+    settings = [
+        *SMALL,
+        "training.epochs=6",
+        "name=small",
+        "data.source=csv",
+        f"data.train={reviews}",
+        "data.test_fraction=0.2",
+    ]
     with filelock.FileLock(trained / "runs" / "small" / ".lock"):
         done = run_pipeline("train", *settings, cwd=trained)
     assert done.returncode == 2
-    assert done.stderr.rstrip().endswith("runs/small: another process is training there; wait for it, or choose another name=...")
+    assert done.stderr.rstrip().endswith(
+        "runs/small: another process is training there; wait for it, or choose another name=..."
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small tmpfs needs Linux and root")
@@ -226,16 +280,24 @@ def test_two_processes_do_not_train_in_one_run_directory(trained, reviews):
 def test_a_full_disk_in_training_and_export_leaves_nothing_half_written(trained, reviews, tmp_path, size, verbs):
     full = tmp_path / "full"
     full.mkdir()
-    if subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "none", full], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["unshare", "--mount", "mount", "-t", "tmpfs", "none", full], capture_output=True, check=False
+    ).returncode:
         pytest.skip("this sandbox does not allow mounts")
     settings = " ".join(train_on(reviews, f"runs_dir={full}/runs", "training.epochs=3", "model.units=24"))
     arguments = {"train": settings, "export": f"export --run {trained}/runs/small --to {full}/models"}
     commands = [f'{sys.executable} -m pipelines.sentiment {arguments[verb]}; echo "exit $?" >&2' for verb in verbs]
-    script = "\n".join([f"mount -t tmpfs -o size={size} none {full}", *commands, f"cd {full} && find . -type f -size +0 | sort"])
+    script = "\n".join(
+        [f"mount -t tmpfs -o size={size} none {full}", *commands, f"cd {full} && find . -type f -size +0 | sort"]
+    )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "NLP_RNN_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, env=environment, check=False
+    )
     assert "Traceback" not in done.stderr
-    assert [line for line in done.stderr.splitlines() if line.startswith("exit ")] == ["exit 2"] * len(verbs), done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("exit ")] == ["exit 2"] * len(verbs), (
+        done.stderr
+    )
     message = "cannot be written (No space left on device); nothing half-written was left: free some space"
     assert done.stderr.count(message) == len(verbs), done.stderr
     left = done.stdout.split()

@@ -79,7 +79,9 @@ print(*(each.decode() for each in answer["translation"].numpy()[:2]), answer["sc
 """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=translation_trained, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=translation_trained, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "heute der alte König sieht ein grüne Garten||(4,)"
 
@@ -90,7 +92,9 @@ def test_log_probabilities_are_those_of_the_sentence_read_again(loaded):
         for row, sentence in enumerate(SENTENCES):
             for place, text in enumerate(found["translations"][row]):
                 if found["scores"][row, place] > -1e9 and text and "\ufffd" not in text.decode():
-                    again = loaded.explain(tf.constant([sentence]), tf.constant([text]))["log_probabilities"].numpy().sum()
+                    again = (
+                        loaded.explain(tf.constant([sentence]), tf.constant([text]))["log_probabilities"].numpy().sum()
+                    )
                     assert again == pytest.approx(found["log_probabilities"][row, place], abs=1e-4)
 
 
@@ -119,7 +123,11 @@ def test_lengths_are_limited_by_number_and_by_the_source(loaded):
     sentence = SENTENCES[0]  # of eight words, as its translation
 
     def lengths(**settings):
-        return {len(text.split()) for text in translate(loaded, [sentence], beam_size=3, **settings)["translations"][0] if text}
+        return {
+            len(text.split())
+            for text in translate(loaded, [sentence], beam_size=3, **settings)["translations"][0]
+            if text
+        }
 
     assert lengths(max_length=3) <= {1, 2, 3}
     assert lengths(max_ratio=0.5) <= {1, 2, 3, 4}
@@ -153,7 +161,9 @@ def test_a_vote_is_the_mean_of_the_probabilities(translation_trained):
 def test_predict_reads_files(translation_trained, tmp_path):
     (tmp_path / "sentences").write_text(f"{SENTENCES[0]}\r\n\n{SENTENCES[2]}", encoding="utf-8")
     given = ask("predict", *SAVED, "--beam-size", "1", SENTENCES[0], "", SENTENCES[2], cwd=translation_trained)
-    assert ask("predict", *SAVED, "--beam-size", "1", "--file", tmp_path / "sentences", cwd=translation_trained) == given
+    assert (
+        ask("predict", *SAVED, "--beam-size", "1", "--file", tmp_path / "sentences", cwd=translation_trained) == given
+    )
     for more, message in (
         (("--file", "none"), "--file is none, which cannot be read (No such file or directory)"),
         (("--file", str(tmp_path)), "which cannot be read (Is a directory)"),
@@ -163,8 +173,12 @@ def test_predict_reads_files(translation_trained, tmp_path):
 
 
 def test_predict_answers_arguments_and_pipes(translation_trained):
-    assert ask("predict", *SAVED, SENTENCES[0], cwd=translation_trained) == "heute der alte König sieht ein grüne Garten\n"
-    lines = ask("predict", "--json", *SAVED, "--n-best", "3", cwd=translation_trained, text=f"{SENTENCES[1]}\n\n").splitlines()
+    assert (
+        ask("predict", *SAVED, SENTENCES[0], cwd=translation_trained) == "heute der alte König sieht ein grüne Garten\n"
+    )
+    lines = ask(
+        "predict", "--json", *SAVED, "--n-best", "3", cwd=translation_trained, text=f"{SENTENCES[1]}\n\n"
+    ).splitlines()
     found = [json.loads(line) for line in lines]
     assert [each["text"] for each in found] == [SENTENCES[1], ""]
     assert found[1]["translations"][0]["translation"] == ""
@@ -172,13 +186,26 @@ def test_predict_answers_arguments_and_pipes(translation_trained):
     scores = [each["score"] for each in found[0]["translations"]]
     assert scores == sorted(scores, reverse=True)
     assert len(scores) == 3
-    shown = ask("predict", *SAVED, "--prefix", "oft", "--max-length", "4", "--min-length", "4", SENTENCES[0], cwd=translation_trained)
+    shown = ask(
+        "predict",
+        *SAVED,
+        "--prefix",
+        "oft",
+        "--max-length",
+        "4",
+        "--min-length",
+        "4",
+        SENTENCES[0],
+        cwd=translation_trained,
+    )
     assert shown.startswith("oft ")
     assert len(shown.split()) == 4
 
 
 def test_sentences_longer_than_the_model_reads_are_named(translation_trained):
-    done = conftest.run_pipeline("predict", *SAVED, "the old king " * 40, SENTENCES[0], cwd=translation_trained, task="translation")
+    done = conftest.run_pipeline(
+        "predict", *SAVED, "the old king " * 40, SENTENCES[0], cwd=translation_trained, task="translation"
+    )
     assert done.returncode == 0
     assert "has 120 pieces, of which the first 100 are translated (data.max_length)" in done.stderr
     assert done.stderr.count("pieces") == 1
@@ -211,11 +238,24 @@ def test_the_map_in_the_terminal():
     ("arguments", "message"),
     [
         (("predict", *SAVED, "text", "--beam-size", "0"), "--beam-size is 0, but must be greater than or equal to 1"),
-        (("predict", *SAVED, "text", "--length-penalty", "-1"), "--length-penalty is -1.0, but must be greater than or equal to 0"),
-        (("predict", "--model", "saved_models/none", "text"), "the model is saved_models/none, but there is no such folder"),
+        (
+            ("predict", *SAVED, "text", "--length-penalty", "-1"),
+            "--length-penalty is -1.0, but must be greater than or equal to 0",
+        ),
+        (
+            ("predict", "--model", "saved_models/none", "text"),
+            "the model is saved_models/none, but there is no such folder",
+        ),
         ((*BAD, "data.train=uneven"), "lines with the same number must belong together"),
         (
-            ("train", "name=bad", "data.source=aligned", "data.train=train", "data.max_length=1", "tokenizer.level=word"),
+            (
+                "train",
+                "name=bad",
+                "data.source=aligned",
+                "data.train=train",
+                "data.max_length=1",
+                "tokenizer.level=word",
+            ),
             "every pair of data.train is longer",
         ),
         (("evaluate", "--run", "runs/small", "--run", "runs/none"), "runs/none is not a run directory"),
@@ -229,13 +269,23 @@ def test_mistakes_are_one_line(translation_trained, arguments, message):
 
 
 def test_models_of_other_tasks_and_runs_that_cannot_vote_are_refused(translation_trained, trained):
-    assert "this command is translation" in refused("predict", "--model", trained / "saved_models" / "sentiment", "x", cwd=trained)
-    settings = ("data.source=aligned", "data.train=train", "data.source_language=de", "data.target_language=en", "training.epochs=1")
+    assert "this command is translation" in refused(
+        "predict", "--model", trained / "saved_models" / "sentiment", "x", cwd=trained
+    )
+    settings = (
+        "data.source=aligned",
+        "data.train=train",
+        "data.source_language=de",
+        "data.target_language=en",
+        "training.epochs=1",
+    )
     ask("train", "name=back", *settings, "tokenizer.level=char", "model.units=8", cwd=translation_trained)
     found = refused("export", "--run", "runs/small", "--run", "runs/back", cwd=translation_trained)
     assert found.splitlines()[-1] == "--run runs/back is from de to en; the runs of an ensemble share languages"
     drawn = ("--run", "runs/small", "--run", "runs/other", "data.validation=")
-    assert "the runs have the seeds 1, 2, which draw different splits" in refused("evaluate", *drawn, cwd=translation_trained)
+    assert "the runs have the seeds 1, 2, which draw different splits" in refused(
+        "evaluate", *drawn, cwd=translation_trained
+    )
 
 
 # --- parts ---------------------------------------------------------------------------------------------------------
@@ -254,7 +304,10 @@ def test_bleu_is_nltks():
     from nltk.translate.bleu_score import corpus_bleu
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-    generator, words = random.Random(0), ["the", "cat", ",", "a", "dog", ".", "runs", "(far)", "away", '"now"', "it's", "3.5"]
+    generator, words = (
+        random.Random(0),
+        ["the", "cat", ",", "a", "dog", ".", "runs", "(far)", "away", '"now"', "it's", "3.5"],
+    )
     references = [" ".join(generator.choices(words, k=generator.randint(8, 20))) for _ in range(60)]
     hypotheses = [" ".join(word for word in text.split() if generator.random() < 0.9) for text in references]
     found = corpus_scores(hypotheses, references)
@@ -279,7 +332,10 @@ def test_a_training_that_draws_its_pieces_goes_on_where_it_was_stopped(corpora, 
     ]
     ask("train", "name=whole", *settings, cwd=tmp_path)
     with conftest.told_to_stop(lambda callback: (callback.progress.epoch, callback.progress.step) == (1, 3)):
-        assert conftest.run_pipeline("train", "name=stopped", *settings, cwd=tmp_path, task="translation").returncode == 130
+        assert (
+            conftest.run_pipeline("train", "name=stopped", *settings, cwd=tmp_path, task="translation").returncode
+            == 130
+        )
     ask("train", "name=stopped", *settings, cwd=tmp_path)
     assert conftest.differences(tmp_path / "runs" / "whole", tmp_path / "runs" / "stopped") == (0, 0)
 
@@ -293,7 +349,9 @@ def test_resampled_batches_keep_their_sentences(tmp_path):
     for side, each in texts.items():
         (tmp_path / side).mkdir()
         write_cache(
-            tmp_path / side, ((text, 0) for text in each), lambda batch: tf.concat([tokenizer.tokenize(batch), [[EOS_ID]] * 2], axis=1)
+            tmp_path / side,
+            ((text, 0) for text in each),
+            lambda batch: tf.concat([tokenizer.tokenize(batch), [[EOS_ID]] * 2], axis=1),
         )
         sides.append(TokenCache.load(tmp_path / side))
     cache = PairCache(*sides, np.arange(2))
@@ -304,7 +362,11 @@ def test_resampled_batches_keep_their_sentences(tmp_path):
         for ids in (source, outputs[:2]):
             assert all(row[row != 0][-1] == EOS_ID and (row == EOS_ID).sum() == 1 for row in ids)
         found = [tokenizer.detokenize(tf.constant(ids)).numpy().tolist() for ids in (source, outputs)]
-        assert sorted(zip(*found, strict=True)) == [(b"", b""), (b"", b"an extraordinary performance"), (b"the old cat sat", b"")]
+        assert sorted(zip(*found, strict=True)) == [
+            (b"", b""),
+            (b"", b"an extraordinary performance"),
+            (b"the old cat sat", b""),
+        ]
         assert not outputs[2].any()  # no pair is there
         np.testing.assert_array_equal(weights, outputs != 0)
         assert (inputs[:, 0] == 2).all()

@@ -42,8 +42,12 @@ def test_normalisation_worked_out_by_hand(text, options, expected):
 @given(st.lists(st.binary(max_size=12) | st.text(max_size=6).map(str.encode), max_size=3))
 def test_invalid_utf8_becomes_replacement_characters(texts):
     found = valid_utf8(tf.constant(texts, tf.string)).numpy()
-    assert found.tolist() == tf.strings.unicode_transcode(tf.constant(texts, tf.string), "UTF-8", "UTF-8").numpy().tolist()
-    assert all(each.decode("utf-8") == text.decode("utf-8") for each, text in zip(found, texts, strict=True) if is_utf8(text))
+    assert (
+        found.tolist() == tf.strings.unicode_transcode(tf.constant(texts, tf.string), "UTF-8", "UTF-8").numpy().tolist()
+    )
+    assert all(
+        each.decode("utf-8") == text.decode("utf-8") for each, text in zip(found, texts, strict=True) if is_utf8(text)
+    )
 
 
 def is_utf8(data):
@@ -58,7 +62,9 @@ def is_utf8(data):
 def test_every_code_point_has_pythons_normal_form(form):
     texts = CHARACTERS if form is None else [unicodedata.normalize(form, character) for character in CHARACTERS]
     found = nfkc(texts).numpy()
-    wrong = [text for text, each in zip(texts, found, strict=True) if unicodedata.normalize("NFKC", text) != each.decode()]
+    wrong = [
+        text for text, each in zip(texts, found, strict=True) if unicodedata.normalize("NFKC", text) != each.decode()
+    ]
     assert wrong == []
 
 
@@ -68,7 +74,10 @@ def test_marks_in_any_order_have_pythons_normal_form():
     lively = [c for c in CHARACTERS if unicodedata.combining(c) or not unicodedata.is_normalized("NFKC", c)]
     seconds = {unicodedata.normalize("NFD", c)[-1] for c in CHARACTERS if len(unicodedata.normalize("NFD", c)) > 1}
     kinds = [lively, sorted(seconds), list("aeiouAEIOU가각가"), [c for c in lively if unicodedata.combining(c)]]
-    texts = ["".join(generator.choice(generator.choice(kinds)) for _ in range(generator.randint(0, 9))) for _ in range(50_000)]
+    texts = [
+        "".join(generator.choice(generator.choice(kinds)) for _ in range(generator.randint(0, 9)))
+        for _ in range(50_000)
+    ]
     assert [each.decode() for each in nfkc(texts).numpy()] == [unicodedata.normalize("NFKC", text) for text in texts]
 
 

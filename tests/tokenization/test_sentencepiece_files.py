@@ -36,7 +36,11 @@ def compiled(tokenizer):
     """tokenize, normalize and the round trip as one function each."""
     return [
         tf.function(function, input_signature=STRINGS)
-        for function in (tokenizer.tokenize, tokenizer.normalize, lambda texts: tokenizer.detokenize(tokenizer.tokenize(texts)))
+        for function in (
+            tokenizer.tokenize,
+            tokenizer.normalize,
+            lambda texts: tokenizer.detokenize(tokenizer.tokenize(texts)),
+        )
     ]
 
 
@@ -100,7 +104,11 @@ def test_reviews_have_the_librarys_ids(functions, library, reviews):
 
 
 @settings(max_examples=400)
-@given(st.lists(st.text(max_size=30) | st.text(st.sampled_from("the movie,!. was\u2581é日<0x41>\x00"), max_size=30), max_size=4))
+@given(
+    st.lists(
+        st.text(max_size=30) | st.text(st.sampled_from("the movie,!. was\u2581é日<0x41>\x00"), max_size=30), max_size=4
+    )
+)
 def test_any_texts_have_the_librarys_ids(functions, library, texts):
     compare(functions, library, tf.constant(texts, tf.string))
 
@@ -167,7 +175,9 @@ def test_sampling_gives_other_pieces_of_the_same_text(tokenizer):
     best = tokenizer.tokenize(texts).to_list()
     drawn = [tokenizer.sample(texts, temperature=5.0, seed=[1, step]) for step in range(5)]
     assert any(each.to_list() != best for each in drawn)
-    assert all(tokenizer.detokenize(each).numpy().tolist() == tokenizer.normalize(texts).numpy().tolist() for each in drawn)
+    assert all(
+        tokenizer.detokenize(each).numpy().tolist() == tokenizer.normalize(texts).numpy().tolist() for each in drawn
+    )
 
 
 def test_training_is_repeatable_and_reads_texts_once(reviews):
@@ -186,8 +196,12 @@ def test_digits_are_subwords_of_their_own():
     for split_digits, vocab_size in ((False, 290), (True, 283)):
         tokenizer = Tokenizer("subword")
         tokenizer.adapt(texts, vocab_size=vocab_size, split_digits=split_digits)
-        found[split_digits] = {piece for piece in tokenizer.vocabulary if any(c.isdigit() for c in piece) and not piece.startswith("<0x")}
-        assert tokenizer.detokenize(tokenizer.tokenize(texts[:2])).numpy().tolist() == [text.encode() for text in texts[:2]]
+        found[split_digits] = {
+            piece for piece in tokenizer.vocabulary if any(c.isdigit() for c in piece) and not piece.startswith("<0x")
+        }
+        assert tokenizer.detokenize(tokenizer.tokenize(texts[:2])).numpy().tolist() == [
+            text.encode() for text in texts[:2]
+        ]
     assert max(map(len, found[False])) > 2
     assert found[True] == set("0123456789")
 
@@ -199,7 +213,11 @@ def test_reserved_symbols_are_whole_and_the_library_knows_them(tmp_path):
     ids = tokenizer.tokenize(texts).to_list()
     assert [row.count(4) for row in ids] == [1, 1, 0]
     assert [row.count(5) for row in ids] == [1, 0, 1]
-    assert tokenizer.detokenize(tokenizer.tokenize(texts)).numpy().tolist() == [b"the cat<sep>sat [2es]", b"<sep>", b"[2es]"]
+    assert tokenizer.detokenize(tokenizer.tokenize(texts)).numpy().tolist() == [
+        b"the cat<sep>sat [2es]",
+        b"<sep>",
+        b"[2es]",
+    ]
     assert tokenizer.tokenize(tokenizer.detokenize(tokenizer.tokenize(texts))).to_list() == ids
     tokenizer.save(tmp_path)
     library = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "sentencepiece.model"))
@@ -238,14 +256,18 @@ def test_training_reads_other_segmentations(tokenizer, tmp_path):
 @pytest.mark.parametrize("byte_fallback", [True, False])
 def test_a_users_model_gives_the_librarys_pieces(tmp_path, byte_fallback):
     path = trained_model(tmp_path / "user.model", byte_fallback=byte_fallback, vocab_size=320 if byte_fallback else 60)
-    config = load_config(None, ["tokenizer.level=subword", f"tokenizer.vocabulary={path}", "tokenizer.case=keep"]).tokenizer
+    config = load_config(
+        None, ["tokenizer.level=subword", f"tokenizer.vocabulary={path}", "tokenizer.case=keep"]
+    ).tokenizer
     tokenizer = build_tokenizer(config, [])
     library = sentencepiece.SentencePieceProcessor(model_file=str(path))
     texts = ["the old cat sat", "a néw 日本 dog", "", "ÉÉ x ÉÉ", "thethe n12n"]
     for text, ids in zip(texts, tokenizer.tokenize(texts).to_list(), strict=True):
         expected = library.encode(text)
         if byte_fallback:
-            assert [library.id_to_piece(each) for each in expected] == [p.decode() for p in tokenizer.pieces([text]).to_list()[0]]
+            assert [library.id_to_piece(each) for each in expected] == [
+                p.decode() for p in tokenizer.pieces([text]).to_list()[0]
+            ]
         else:  # the library gives unknown characters by their text
             names = [(*SPECIAL_PIECES, *tokenizer.vocabulary)[number] for number in ids]
             assert [library.id_to_piece(each) for each in expected] == names
@@ -272,7 +294,9 @@ def test_models_that_cannot_be_reproduced_are_refused_with_the_reason(tmp_path, 
 
 def test_models_that_do_not_fit_the_settings_are_refused(tmp_path):
     path = tmp_path / "user.model"
-    write_model(path, special_pieces=SPECIAL_PIECES, reserved=[], pieces=["\u2581The", "T", "\u2581"], scores=[-1.0, -2.0, -3.0])
+    write_model(
+        path, special_pieces=SPECIAL_PIECES, reserved=[], pieces=["\u2581The", "T", "\u2581"], scores=[-1.0, -2.0, -3.0]
+    )
     config = load_config(None, ["tokenizer.level=subword", f"tokenizer.vocabulary={path}"]).tokenizer
     assert "which holds capitals, such as '\u2581The'" in error_of(build_tokenizer, config, [])
     assert "holds 'T', which is a piece of" in error_of(read_model, path, reserved=["T"])
@@ -293,7 +317,13 @@ def test_repeated_pieces_in_a_model_are_refused(tmp_path):
     pieces = ["\u2581a", "b", "b"]
     write_model(path, special_pieces=SPECIAL_PIECES, reserved=[], pieces=pieces, scores=[-1.0, -2.0, -3.0])
     assert "has 1 pieces twice" in error_of(read_model, path)
-    write_model(path, special_pieces=SPECIAL_PIECES, reserved=[], pieces=[*BYTE_PIECES, "b"], scores=[0.0] * 256 + [float("nan")])
+    write_model(
+        path,
+        special_pieces=SPECIAL_PIECES,
+        reserved=[],
+        pieces=[*BYTE_PIECES, "b"],
+        scores=[0.0] * 256 + [float("nan")],
+    )
     assert "has a score that is not a number" in error_of(read_model, path)
 
 
@@ -340,7 +370,9 @@ ids = module.tokenize(tf.constant(["A film, 日本 😀", ""]))["ids"]
 print(ids.numpy().tolist(), [text.decode() for text in module.detokenize(ids)["texts"].numpy()])
 """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr
     expected = tokenizer(tf.constant(["A film, 日本 😀", ""])).numpy().tolist()
     assert done.stdout.strip() == f"{expected} {['A film, 日本 😀', '']}"

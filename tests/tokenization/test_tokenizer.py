@@ -27,7 +27,12 @@ def make(level="word", texts=TEXTS, **options):
 
 def make_subword():
     pieces = ["\u2581the", "\u2581film", "\u2581", "g", "o", "d", "oo", "ood", "was", "."]
-    return Tokenizer("subword", reserved=["<sep>"], vocabulary=[*BYTE_PIECES, *pieces], scores=[0.0] * 256 + [-1.0 - n for n in range(10)])
+    return Tokenizer(
+        "subword",
+        reserved=["<sep>"],
+        vocabulary=[*BYTE_PIECES, *pieces],
+        scores=[0.0] * 256 + [-1.0 - n for n in range(10)],
+    )
 
 
 MAKERS = pytest.mark.parametrize("maker", [make, make_subword])
@@ -118,7 +123,9 @@ def test_characters_come_back_exactly(text):
     assert result.tolist() == tokenizer.normalize([text]).numpy().tolist()
 
 
-WORDS = st.sampled_from(["good", "film", "it's", "don't", ",", ".", "(", ")", "!", "3.5", "7/10", "$", "-", "日本", "naïve", "we’ll", "%"])
+WORDS = st.sampled_from(
+    ["good", "film", "it's", "don't", ",", ".", "(", ")", "!", "3.5", "7/10", "$", "-", "日本", "naïve", "we’ll", "%"]
+)
 
 
 @settings(max_examples=200)
@@ -142,7 +149,11 @@ def test_saving_keeps_subwords_and_scores(tmp_path):
     tokenizer = make_subword()
     tokenizer.save(tmp_path)
     loaded = Tokenizer.load(tmp_path)
-    assert (loaded.vocabulary, loaded.scores, loaded.settings()) == (tokenizer.vocabulary, tokenizer.scores, tokenizer.settings())
+    assert (loaded.vocabulary, loaded.scores, loaded.settings()) == (
+        tokenizer.vocabulary,
+        tokenizer.scores,
+        tokenizer.settings(),
+    )
     assert loaded.vocab_size == len(loaded.vocabulary_text().splitlines()) == 4 + 1 + 256 + 10
 
 
@@ -207,7 +218,22 @@ def test_case_markers_give_case_back():
     tokenizer = make(texts=["the USA'S and new york's McDonald"], case="markers")
     text = "The USA, New York's ÉCOLE and McDonald"
     assert [piece.decode() for piece in tokenizer.pieces([text]).to_list()[0]] == (
-        ["<title>", "the", "<upper>", "usa", ",", "<title>", "new", "<title>", "york", "'s", "<upper>", "école", "and", "mcdonald"]
+        [
+            "<title>",
+            "the",
+            "<upper>",
+            "usa",
+            ",",
+            "<title>",
+            "new",
+            "<title>",
+            "york",
+            "'s",
+            "<upper>",
+            "école",
+            "and",
+            "mcdonald",
+        ]
     )
     known = "The USA'S and New York's mcdonald"
     ids = tokenizer.tokenize([known, ""])
@@ -271,7 +297,17 @@ def test_treebank_text_keeps_what_treebank_does_not_take_apart():
 
 def test_treebank_words_are_an_option():
     tokenizer = make(texts=['He said: "I can\'t."'], splitter="treebank", case="keep")
-    assert tokenizer.pieces(['He said: "I can\'t."']).to_list()[0] == [b"He", b"said", b":", b"``", b"I", b"ca", b"n't", b".", b"''"]
+    assert tokenizer.pieces(['He said: "I can\'t."']).to_list()[0] == [
+        b"He",
+        b"said",
+        b":",
+        b"``",
+        b"I",
+        b"ca",
+        b"n't",
+        b".",
+        b"''",
+    ]
     assert tokenizer.detokenize(tokenizer.tokenize(['He said: "I can\'t."'])).numpy()[0] == b'He said: "I can\'t."'
 
 
@@ -311,14 +347,19 @@ def test_a_users_vocabulary_is_read_and_its_mistakes_are_one_line_each(tmp_path)
     tokenizer = build_tokenizer(load_config(None, [f"tokenizer.vocabulary={path}"]).tokenizer, [])
     assert tokenizer.tokenize(["Film good bad"]).to_list() == [[5, 4, UNK_ID]]
     assert vocabulary_error(path, b"a\nb\na\n") == "whose line 3 repeats 'a' of line 1; mend or remove that line"
-    assert vocabulary_error(path, b"a\n<unk>\n") == "whose line 2 holds '<unk>', which every vocabulary has; mend or remove that line"
+    assert (
+        vocabulary_error(path, b"a\n<unk>\n")
+        == "whose line 2 holds '<unk>', which every vocabulary has; mend or remove that line"
+    )
     assert vocabulary_error(path, b"a\n\n") == "whose line 2 is empty; mend or remove that line"
     assert vocabulary_error(path, b"") == "which is empty; give a piece a line"
     assert (
         vocabulary_error(path, b"ab\n", "tokenizer.level=char")
         == "whose line 1 is 'ab', but tokenizer.level is char; mend or remove that line"
     )
-    assert vocabulary_error(path, b"good\nFilm\n").startswith("which holds capitals, such as 'Film', but tokenizer.case is lower")
+    assert vocabulary_error(path, b"good\nFilm\n").startswith(
+        "which holds capitals, such as 'Film', but tokenizer.case is lower"
+    )
     assert "of a range that the tokenizer uses itself" in vocabulary_error(path, "\U0010f800\n".encode())
     assert "line 1, byte 0: not UTF-8" in vocabulary_error(path, b"\xe9\n")
     path.unlink()

@@ -34,7 +34,9 @@ def ways(word):
 def best(word):
     """The best sum; of equal ones the longest last piece, then the longest one before it, and so on."""
     lengths = [len(piece or "") for piece in PIECES]
-    return list(max(ways(word), key=lambda way: (way[1], [lengths[n] if n < len(PIECES) else 1 for n in reversed(way[0])]))[0])
+    return list(
+        max(ways(word), key=lambda way: (way[1], [lengths[n] if n < len(PIECES) else 1 for n in reversed(way[0])]))[0]
+    )
 
 
 def test_words_worked_out_by_hand():

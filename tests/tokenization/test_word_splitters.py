@@ -6,7 +6,9 @@ import tensorflow as tf
 
 from nlp_rnn.tokenization.word_splitters import SPLITTERS, split_treebank, split_treebank_sentence
 
-treebank = pytest.importorskip("nltk.tokenize", reason="nltk, of the extra dev, is not installed").TreebankWordTokenizer()
+treebank = pytest.importorskip(
+    "nltk.tokenize", reason="nltk, of the extra dev, is not installed"
+).TreebankWordTokenizer()
 split_sentence = tf.function(split_treebank_sentence, input_signature=[tf.TensorSpec([None], tf.string)])
 
 
@@ -59,17 +61,25 @@ def test_real_sentences_have_nltks_treebank_words(name):
 def compare(sentences):
     found = split_sentence(tf.constant(sentences)).to_list()
     print(f"{len(sentences):,} sentences compared")
-    wrong = [text for text, each in zip(sentences, found, strict=True) if [word.decode() for word in each] != treebank.tokenize(text)]
+    wrong = [
+        text
+        for text, each in zip(sentences, found, strict=True)
+        if [word.decode() for word in each] != treebank.tokenize(text)
+    ]
     assert wrong == []
 
 
 def test_full_stops_end_sentences_within_a_text_but_not_abbreviations():
     text = 'It was fun. Mr. J. Smith of the U.S. Army slept. "Really?" It cost 3.5. 20 people left.) The end'
-    expected = "It was fun . Mr. J. Smith of the U.S. Army slept . `` Really ? '' It cost 3.5 . 20 people left . ) The end"
+    expected = (
+        "It was fun . Mr. J. Smith of the U.S. Army slept . `` Really ? '' It cost 3.5 . 20 people left . ) The end"
+    )
     assert words(split_treebank, text) == expected.split()
 
 
-@pytest.mark.parametrize("text", ["I can't, and we'll see.", 'He said "no" (twice).', "Cannot, gonna, wanna: it's well-known!"])
+@pytest.mark.parametrize(
+    "text", ["I can't, and we'll see.", 'He said "no" (twice).', "Cannot, gonna, wanna: it's well-known!"]
+)
 def test_treebank_words_come_back_as_text(text):
     split, attach = SPLITTERS["treebank"]
     joined = tf.strings.reduce_join(split(tf.constant([text])), axis=-1, separator=" ")

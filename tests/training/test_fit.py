@@ -21,7 +21,10 @@ from tests.conftest import SMALL, outcome, pipeline_environment, refused, run_pi
     [
         ("constant", [0.5, 1.0, 1.0, 1.0, 1.0]),
         ("cosine", [0.5, 1.0, 1.0, (1 + np.cos(np.pi / 4)) / 2, 0.5]),
-        ("one_cycle", [1 - (1 - 1 / 25) * 0.5, 1.0, 1.0, 1e-4 + (1 - 1e-4) * (1 + np.cos(np.pi / 4)) / 2, 1e-4 + (1 - 1e-4) / 2]),
+        (
+            "one_cycle",
+            [1 - (1 - 1 / 25) * 0.5, 1.0, 1.0, 1e-4 + (1 - 1e-4) * (1 + np.cos(np.pi / 4)) / 2, 1e-4 + (1 - 1e-4) / 2],
+        ),
     ],
 )
 def test_schedules_worked_out_by_hand(shape, expected):
@@ -37,7 +40,13 @@ def test_schedules_survive_a_config_round_trip(shape):
 
 def test_gradients_are_clipped_to_the_global_norm():
     config = load_config(
-        None, ["training.optimizer=sgd", "training.schedule=constant", "training.learning_rate=1.0", "training.clip_norm=5.0"]
+        None,
+        [
+            "training.optimizer=sgd",
+            "training.schedule=constant",
+            "training.learning_rate=1.0",
+            "training.clip_norm=5.0",
+        ],
     )
     optimizer = build_optimizer(config.training, num_steps=1)
     weights = [keras.Variable([0.0]), keras.Variable([0.0])]
@@ -85,10 +94,14 @@ def uninterrupted(reviews, tmp_path_factory):
     return outcome(folder / "runs" / "a")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill -9", "Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill -9", "Ctrl-C", "SIGTERM"]
+)
 def test_a_run_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(reviews, tmp_path, uninterrupted, number):
     command = [sys.executable, "-m", "pipelines.sentiment", "train", "name=a", *SETTINGS, f"data.train={reviews}"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=pipeline_environment(tmp_path), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=pipeline_environment(tmp_path), stderr=subprocess.PIPE, text=True
+    )
     checkpoint = tmp_path / "runs" / "a" / "checkpoints" / "last.npz"
     deadline = time.monotonic() + 120
     while not (checkpoint.exists() and load_progress(checkpoint).step) and time.monotonic() < deadline:
@@ -160,12 +173,18 @@ def test_a_run_starts_from_another_ones_weights_and_vocabulary(trained, reviews,
     assert f"starting from the best weights of {start}" in done.stderr
     for file in ("tokenizer/vocabulary.txt", "labels.json"):
         assert (tmp_path / "runs" / "a" / file).read_text() == (start / file).read_text()
-    with np.load(start / "checkpoints" / "best.npz") as before, np.load(tmp_path / "runs" / "a" / "checkpoints" / "best.npz") as after:
+    with (
+        np.load(start / "checkpoints" / "best.npz") as before,
+        np.load(tmp_path / "runs" / "a" / "checkpoints" / "best.npz") as after,
+    ):
         for name in before.files:
             np.testing.assert_allclose(after[name], before[name], atol=1e-6)
     for setting, message in [
         ("training.start_from=nowhere", "nowhere is not a run directory"),
-        ("tokenizer.case=keep", f"training.start_from is {start}, whose vocabulary is taken, but tokenizer.case is 'keep' and was 'lower'"),
+        (
+            "tokenizer.case=keep",
+            f"training.start_from is {start}, whose vocabulary is taken, but tokenizer.case is 'keep' and was 'lower'",
+        ),
     ]:
         found = refused("train", "name=b", *arguments, f"training.start_from={start}", setting, cwd=tmp_path)
         assert message in found
@@ -175,9 +194,21 @@ def test_a_run_starts_from_another_ones_weights_and_vocabulary(trained, reviews,
 
 
 def test_an_infinite_loss_stops_with_one_line_and_keeps_the_last_good_checkpoint(reviews, tmp_path):
-    settings = [*SMALL, "training.optimizer=sgd", "training.schedule=constant", "training.clip_norm=0", "training.epochs=4"]
+    settings = [
+        *SMALL,
+        "training.optimizer=sgd",
+        "training.schedule=constant",
+        "training.clip_norm=0",
+        "training.epochs=4",
+    ]
     # The rate rises over the first half of the steps: the first epoch still goes well.
-    settings += ["training.warmup_fraction=0.9", "training.learning_rate=1e38", "data.source=csv", f"data.train={reviews}", "name=a"]
+    settings += [
+        "training.warmup_fraction=0.9",
+        "training.learning_rate=1e38",
+        "data.source=csv",
+        f"data.train={reviews}",
+        "name=a",
+    ]
     done = run_pipeline("train", *settings, cwd=tmp_path)
     assert done.returncode == 2
     last_line = done.stderr.rstrip().split("\n")[-1]
@@ -203,7 +234,9 @@ def test_early_stopping_keeps_the_best_epoch(reviews, tmp_path):
     assert facts["epochs"] < 30
     assert facts["epochs"] == facts["best_epoch"] + 2
     history = (tmp_path / "runs" / "a" / "history.csv").read_text().splitlines()
-    losses = [float(dict(zip(history[0].split(","), row.split(","), strict=True))["val_cross_entropy"]) for row in history[1:]]
+    losses = [
+        float(dict(zip(history[0].split(","), row.split(","), strict=True))["val_cross_entropy"]) for row in history[1:]
+    ]
     assert facts["best_epoch"] == int(np.argmin(losses)) + 1
     assert facts["validation"]["cross_entropy"] == pytest.approx(min(losses), rel=1e-4)
 
@@ -213,7 +246,9 @@ def test_averaged_weights_are_what_is_validated_and_kept(reviews, tmp_path):
     done = run_pipeline("train", "--json", "name=a", *settings, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     history = (tmp_path / "runs" / "a" / "history.csv").read_text().splitlines()
-    losses = [float(dict(zip(history[0].split(","), row.split(","), strict=True))["val_cross_entropy"]) for row in history[1:]]
+    losses = [
+        float(dict(zip(history[0].split(","), row.split(","), strict=True))["val_cross_entropy"]) for row in history[1:]
+    ]
     assert json.loads(done.stdout)["validation"]["cross_entropy"] == pytest.approx(min(losses), rel=1e-4)
     with (
         np.load(tmp_path / "runs" / "a" / "checkpoints" / "best.npz") as best,

@@ -55,11 +55,24 @@ def test_a_classifier_begins_with_the_language_models_layers(folder):
 
 
 def test_a_classifier_that_reads_backwards_begins_with_a_model_that_does(folder):
-    settings = [*CLASSIFIER, "model.is_reversed=true", "training.learning_rate=0.02", "training.epochs=8", "name=reversed"]
+    settings = [
+        *CLASSIFIER,
+        "model.is_reversed=true",
+        "training.learning_rate=0.02",
+        "training.epochs=8",
+        "name=reversed",
+    ]
     done = run_pipeline("train", *settings, "model.init_from=runs/reversed_lm", cwd=folder)
     assert done.returncode == 0, done.stderr
     ask("export", "--run", "runs/reversed", cwd=folder)
-    answers = ask("predict", "--model", "saved_models/sentiment", "a great film and lovely music", "a dull and awful story", cwd=folder)
+    answers = ask(
+        "predict",
+        "--model",
+        "saved_models/sentiment",
+        "a great film and lovely music",
+        "a dull and awful story",
+        cwd=folder,
+    )
     assert [line.split("\t")[0] for line in answers.splitlines()] == ["pos", "neg"]
 
 
@@ -86,13 +99,27 @@ def test_a_language_model_begins_with_another(folder):
 
 def test_a_translator_takes_what_fits_and_says_what_does_not(folder):
     rows = make_pairs(60, 1)
-    (folder / "pairs.csv").write_text("source,target\n" + "".join(f"{one},{other}\n" for one, other in rows), encoding="utf-8")
+    (folder / "pairs.csv").write_text(
+        "source,target\n" + "".join(f"{one},{other}\n" for one, other in rows), encoding="utf-8"
+    )
     (folder / "lines.txt").write_text("".join(f"{one}\n{other}\n" for one, other in rows), encoding="utf-8")
-    tokenizer = ["tokenizer.level=word", "tokenizer.case=keep", "tokenizer.html_breaks=false", "tokenizer.vocab_size=50"]
+    tokenizer = [
+        "tokenizer.level=word",
+        "tokenizer.case=keep",
+        "tokenizer.html_breaks=false",
+        "tokenizer.vocab_size=50",
+    ]
     model = ["model.units=8", "model.embedding_dim=8", "training.batch_size=4", "training.epochs=1"]
     text = ["data.source=text", "data.train=lines.txt", "data.split=hash", "training.window=5"]
     ask("train", "name=words", *text, *tokenizer, *model, cwd=folder, task="next_word")
-    settings = ["name=pairs", "data.source=csv", "data.train=pairs.csv", "model.init_from=runs/words", *tokenizer, *model]
+    settings = [
+        "name=pairs",
+        "data.source=csv",
+        "data.train=pairs.csv",
+        "model.init_from=runs/words",
+        *tokenizer,
+        *model,
+    ]
     done = run_pipeline("train", *settings, cwd=folder, task="translation")
     assert done.returncode == 0, done.stderr
     assert "took embedding, decoder_0; random, since there are no such weights: encoder_0_forward\n" in done.stderr
@@ -102,16 +129,31 @@ def test_a_translator_takes_what_fits_and_says_what_does_not(folder):
     ("settings", "message"),
     [
         (["model.init_from=runs/none"], "runs/none is not a run directory"),
-        (["model.init_from=runs/lm", "tokenizer.vocab_size=70"], "whose vocabulary is taken, but tokenizer.vocab_size is 70 and was 60"),
-        (["model.init_from=runs/lm", "model.cell=gru"], "model.cell is gru, but the language model of model.init_from, runs/lm, has"),
-        (["model.init_from=runs/lm", "model.is_bidirectional=true"], "has other values; set model.is_bidirectional=false"),
+        (
+            ["model.init_from=runs/lm", "tokenizer.vocab_size=70"],
+            "whose vocabulary is taken, but tokenizer.vocab_size is 70 and was 60",
+        ),
+        (
+            ["model.init_from=runs/lm", "model.cell=gru"],
+            "model.cell is gru, but the language model of model.init_from, runs/lm, has",
+        ),
+        (
+            ["model.init_from=runs/lm", "model.is_bidirectional=true"],
+            "has other values; set model.is_bidirectional=false",
+        ),
         (["model.init_from=runs/reversed_lm"], "model.is_reversed is false, but"),
         (["model.init_from=runs/lm", "model.last_units=0"], "set model.last_units=6"),
         (["model.init_from=runs/lm", "model.layer_norm=true"], "set model.layer_norm=false"),
         (["model.init_from=runs/lm", "training.start_from=runs/lm"], "a model starts from one of the two"),
-        (["training.unfreeze=[1,1]"], "training.unfreeze is [1, 1], 2 epochs, but training.epochs is 2; at least one epoch must train all"),
+        (
+            ["training.unfreeze=[1,1]"],
+            "training.unfreeze is [1, 1], 2 epochs, but training.epochs is 2; at least one epoch must train all",
+        ),
         (["training.unfreeze=[1,1,1,1]", "training.epochs=9"], "has 4 phases, but there are 2 recurrent layers"),
-        (["training.layer_decay=2.0", "training.optimizer=adamw", "training.weight_decay=0.1"], "would change frozen layers too"),
+        (
+            ["training.layer_decay=2.0", "training.optimizer=adamw", "training.weight_decay=0.1"],
+            "would change frozen layers too",
+        ),
         (["model.is_reversed=true", "model.is_bidirectional=true"], "use one of the two"),
     ],
 )
@@ -124,22 +166,38 @@ def test_what_does_not_fit_is_one_line(folder, settings, message):
 def test_a_classifier_is_no_language_model_to_begin_with(folder):
     ask("train", "name=classifier", *CLASSIFIER, "training.epochs=1", cwd=folder)
     told = refused("train", "name=new", *CLASSIFIER, "model.init_from=runs/classifier", cwd=folder)
-    assert "runs/classifier, a run of the task sentiment; give the run directory of a language model (next_word or char_generation)" in told
+    assert (
+        "runs/classifier, a run of the task sentiment; give the run directory of a language model (next_word or char_generation)"
+        in told
+    )
 
 
 def test_a_model_that_reads_backwards_predicts_no_next_word(folder):
-    assert "so it predicts no next words" in refused("export", "--run", "runs/reversed_lm", cwd=folder, task="next_word")
+    assert "so it predicts no next words" in refused(
+        "export", "--run", "runs/reversed_lm", cwd=folder, task="next_word"
+    )
 
 
 def test_layers_unfreeze_from_the_output_down(folder):
     settings = [*CLASSIFIER, "name=thaw", "model.init_from=runs/lm", "training.unfreeze=[1,1]", "training.epochs=3"]
-    paths = {"embedding": "embedding/embeddings", "lstm_0": "lstm_0/lstm_cell/kernel", "lstm_1": "lstm_1/lstm_cell/kernel"}
+    paths = {
+        "embedding": "embedding/embeddings",
+        "lstm_0": "lstm_0/lstm_cell/kernel",
+        "lstm_1": "lstm_1/lstm_cell/kernel",
+    }
     source = weights_of(folder / "runs" / "lm")
-    first = {name: source[path if name == "embedding" else f"{name}_weight_drop/{path}"] for name, path in paths.items()}
+    first = {
+        name: source[path if name == "embedding" else f"{name}_weight_drop/{path}"] for name, path in paths.items()
+    }
     for epoch, moved in enumerate([set(), {"lstm_1"}, {"lstm_1", "lstm_0", "embedding"}]):
-        with told_to_stop(lambda callback, epoch=epoch: (callback.progress.epoch, callback.progress.step) == (epoch, 5)):
+        with told_to_stop(
+            lambda callback, epoch=epoch: (callback.progress.epoch, callback.progress.step) == (epoch, 5)
+        ):
             assert run_pipeline("train", *settings, cwd=folder).returncode == 130
-        found = {name.partition(":")[2]: values for name, values in load_arrays(folder / "runs/thaw/checkpoints/last.npz").items()}
+        found = {
+            name.partition(":")[2]: values
+            for name, values in load_arrays(folder / "runs/thaw/checkpoints/last.npz").items()
+        }
         assert {name for name, path in paths.items() if not np.array_equal(found[path], first[name])} == moved
 
 

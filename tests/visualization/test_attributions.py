@@ -1,6 +1,13 @@
 import re
 
-from nlp_rnn.visualization.attributions import Attribution, pieces_to_terminal, to_plain, to_terminal, write_html, write_png
+from nlp_rnn.visualization.attributions import (
+    Attribution,
+    pieces_to_terminal,
+    to_plain,
+    to_terminal,
+    write_html,
+    write_png,
+)
 
 FOUND = Attribution("pos", 0.75, ["<b>", "good", "bad"], [0.0, 2.0, -1.0])
 

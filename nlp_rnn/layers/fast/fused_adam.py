@@ -21,7 +21,9 @@ class _Fused:
         if not self.is_lazy:
             return tf.convert_to_tensor(gradient)
         rows, places = tf.unique(gradient.indices)
-        return tf.IndexedSlices(tf.math.unsorted_segment_sum(gradient.values, places, tf.size(rows)), rows, gradient.dense_shape)
+        return tf.IndexedSlices(
+            tf.math.unsorted_segment_sum(gradient.values, places, tf.size(rows)), rows, gradient.dense_shape
+        )
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         optimizer: Any = self
@@ -40,7 +42,9 @@ class _Fused:
             beta1=optimizer.beta_1, beta2=optimizer.beta_2, epsilon=optimizer.epsilon, grad=gradient, use_locking=False,
         )  # fmt: skip
 
-    def _update_rows(self, gradient: tf.IndexedSlices, variable: Any, momentum: Any, velocity: Any, rate: tf.Tensor) -> None:
+    def _update_rows(
+        self, gradient: tf.IndexedSlices, variable: Any, momentum: Any, velocity: Any, rate: tf.Tensor
+    ) -> None:
         optimizer: Any = self
         rows, values = gradient.indices, gradient.values
         old_m, old_v = tf.gather(momentum, rows), tf.gather(velocity, rows)

@@ -49,7 +49,14 @@ class _Gradients(NamedTuple):
 
 
 def run_decoder(
-    name: str, inputs: tf.Tensor, fed: tf.Tensor, states: Tensors, keys: tf.Tensor, memory: tf.Tensor, mask: tf.Tensor, weights: Weights
+    name: str,
+    inputs: tf.Tensor,
+    fed: tf.Tensor,
+    states: Tensors,
+    keys: tf.Tensor,
+    memory: tf.Tensor,
+    mask: tf.Tensor,
+    weights: Weights,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """At each step the cell reads an input and what was fed, its output asks the attention by dot products, and
     tanh([output, context] @ readout + bias) is the result, which is fed to the next step.
@@ -157,7 +164,9 @@ class _Loop:
             lambda number, *_: number < self._num_chunks, body, (0, list(states), fed, arrays), parallel_iterations=1
         )
         self.steps: _Steps = tf.nest.map_structure(lambda array: array.concat(), arrays)
-        self._before = [tf.concat([one[None], each[:-1]], axis=0) for one, each in zip(states, self.steps.states, strict=True)]
+        self._before = [
+            tf.concat([one[None], each[:-1]], axis=0) for one, each in zip(states, self.steps.states, strict=True)
+        ]
         self._fed_before = tf.concat([fed[None], self.steps.fed[:-1]], axis=0)
 
     def gradients(self, dresults: tf.Tensor) -> list[tf.Tensor]:
@@ -168,7 +177,9 @@ class _Loop:
         backward = compiled(_backward, self._shape, cell=self._cell)
 
         def body(number: tf.Tensor, dstates: Tensors, dfed: tf.Tensor, arrays: Any) -> tuple[Any, ...]:
-            here, before = (tf.nest.map_structure(lambda each: _chunk(each, number), every) for every in (steps, self._before))
+            here, before = (
+                tf.nest.map_structure(lambda each: _chunk(each, number), every) for every in (steps, self._before)
+            )
             found, before_states, before_fed = backward(
                 here, before, self._keys, self._memory, _chunk(dresults, number), dstates, dfed, *given
             )
@@ -206,5 +217,7 @@ def _chunk(sequences: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
 
 
 def _write(arrays: Any, number: tf.Tensor, found: Any) -> Any:
-    flat = [array.write(number, each) for array, each in zip(tf.nest.flatten(arrays), tf.nest.flatten(found), strict=True)]
+    flat = [
+        array.write(number, each) for array, each in zip(tf.nest.flatten(arrays), tf.nest.flatten(found), strict=True)
+    ]
     return tf.nest.pack_sequence_as(arrays, flat)

@@ -24,7 +24,9 @@ def _masked(gates: Gates, projected: tf.Tensor, mask: tf.Tensor | None, bias: tf
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _forward(gates: Gates, projected: tf.Tensor, mask: tf.Tensor | None, bias: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _forward(
+    gates: Gates, projected: tf.Tensor, mask: tf.Tensor | None, bias: tf.Tensor, state: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """One chunk: the states after each step [k, B, H], and the last."""
     keep, new = _masked(gates, projected, mask, bias)
     num_steps = tf.shape(projected)[0]
@@ -40,7 +42,13 @@ def _forward(gates: Gates, projected: tf.Tensor, mask: tf.Tensor | None, bias: t
 
 @tf.function(jit_compile=True, autograph=False)
 def _backward(
-    gates: Gates, projected: tf.Tensor, mask: tf.Tensor | None, bias: tf.Tensor, before: tf.Tensor, dstates: tf.Tensor, dstate: tf.Tensor
+    gates: Gates,
+    projected: tf.Tensor,
+    mask: tf.Tensor | None,
+    bias: tf.Tensor,
+    before: tf.Tensor,
+    dstates: tf.Tensor,
+    dstate: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """One chunk: gradients of the projected inputs [k, B, K * H] and of the state before the chunk. `before`: each step's."""
     with tf.GradientTape() as tape:
@@ -141,7 +149,9 @@ def _scan(
                 found, dstate = _backward(gates, *inputs, bias, piece(before, number), piece(doutputs, number), dstate)
                 return number - 1, tf.ensure_shape(dstate, shape), dprojected.write(number, found)
 
-            _, dfirst, dprojected = tf.while_loop(lambda number, *_: number >= 0, backward, (num_chunks - 1, dlast, array()))
+            _, dfirst, dprojected = tf.while_loop(
+                lambda number, *_: number >= 0, backward, (num_chunks - 1, dlast, array())
+            )
             total = tf.ensure_shape(dprojected.concat(), projected.shape)
             rows = tf.reshape(total, [-1, bias.shape[0]])
             dbias = tf.ones([1, tf.shape(rows)[0]]) @ rows  # a product with ones is the fastest sum over rows

@@ -103,7 +103,10 @@ def _forward(
       after each step and no gates.
     """
     num_steps, (batch_size, units) = tf.shape(zx)[0], states[0].shape
-    arrays = [tf.TensorArray(tf.float32, num_steps, element_shape=[batch_size, units]) for _ in (states if keeps_gates else states[:1])]
+    arrays = [
+        tf.TensorArray(tf.float32, num_steps, element_shape=[batch_size, units])
+        for _ in (states if keeps_gates else states[:1])
+    ]
     # Written even where nobody reads them: gates that are not in memory, XLA computes twice and without vectors.
     gates = tf.TensorArray(tf.float32, num_steps if keeps_gates else 1, element_shape=[batch_size, 4 * units])
 
@@ -131,7 +134,9 @@ def _backward(
       what `cell.step_back` gives, of all steps; gradients of the states before the chunk.
     """
     num_steps, shape = tf.shape(doutputs)[0], doutputs.shape
-    arrays = [tf.TensorArray(tf.float32, num_steps, element_shape=[shape[1], width * shape[2]]) for width in cell.widths]
+    arrays = [
+        tf.TensorArray(tf.float32, num_steps, element_shape=[shape[1], width * shape[2]]) for width in cell.widths
+    ]
     tanh_after = [tf.tanh(each) for each in after]
 
     def body(time: tf.Tensor, dstates: Tensors, arrays: Arrays) -> tuple[Any, ...]:
@@ -167,7 +172,9 @@ def _plan(units: int, batch_size: int | None, num_steps: int | None, *, has_twin
 
 
 @functools.cache
-def why_not_compiled(name: str, units: int, batch_size: int, num_steps: int | None, *, is_masked: bool, has_twin: bool) -> str:
+def why_not_compiled(
+    name: str, units: int, batch_size: int, num_steps: int | None, *, is_masked: bool, has_twin: bool
+) -> str:
     """Compiles and runs the loops of one shape; empty, or the first line of what XLA said. The compilation is kept for training."""
     cell, (chunk, num_parts) = CELLS[name], _plan(units, batch_size, num_steps, has_twin=has_twin)
     batch_size, is_masked = batch_size // num_parts, is_masked or not num_steps or num_steps % chunk > 0
@@ -176,7 +183,9 @@ def why_not_compiled(name: str, units: int, batch_size: int, num_steps: int | No
         shape, zx = (chunk, batch_size, units), tf.zeros([chunk, batch_size, len(cell.half_gates) * units])
         kernel, mask = tf.zeros([units, zx.shape[2]]), tf.ones([chunk, batch_size], tf.bool) if is_masked else None
         try:
-            after, gates, _ = compiled(_forward, shape, cell=cell, keeps_gates=True)(zx, mask, states, kernel, kernel[0])
+            after, gates, _ = compiled(_forward, shape, cell=cell, keeps_gates=True)(
+                zx, mask, states, kernel, kernel[0]
+            )
             compiled(_backward, shape, cell=cell)(gates, after, after, mask, after[0], states, tf.transpose(kernel))
         except tf.errors.OpError as error:
             return str(error.message).strip().splitlines()[0][:200]
@@ -223,24 +232,38 @@ def run_recurrence(
 
     @tf.custom_gradient
     def run(inputs: tf.Tensor, kernel: tf.Tensor, recurrent: tf.Tensor, bias: tf.Tensor, *states: tf.Tensor) -> Any:
-        split = list(zip(tf.split(inputs, num_parts, axis=1), masks, *(tf.split(s, num_parts) for s in states), strict=True))
+        split = list(
+            zip(tf.split(inputs, num_parts, axis=1), masks, *(tf.split(s, num_parts) for s in states), strict=True)
+        )
 
         def run_parts(*, keeps_gates: bool) -> list[_Part]:
             weights = (kernel, recurrent, bias)
-            return [_Part(cell, chunk, each, mask, states, weights, keeps_gates=keeps_gates, dtype=dtype) for each, mask, *states in split]
+            return [
+                _Part(cell, chunk, each, mask, states, weights, keeps_gates=keeps_gates, dtype=dtype)
+                for each, mask, *states in split
+            ]
 
         parts = run_parts(keeps_gates=is_training)
 
         def gradient(doutputs: tf.Tensor, *dstates: tf.Tensor) -> list[tf.Tensor]:
-            upstream = zip(tf.split(doutputs, num_parts, axis=1), *(tf.split(s, num_parts) for s in dstates), strict=True)
+            upstream = zip(
+                tf.split(doutputs, num_parts, axis=1), *(tf.split(s, num_parts) for s in dstates), strict=True
+            )
             with_gates = parts if is_training else run_parts(keeps_gates=True)
             found = [part.gradients(one, each) for part, (one, *each) in zip(with_gates, upstream, strict=True)]
             dinputs, dkernel, drecurrent, dbias, dstates = zip(*found, strict=True)
             dweights = [tf.add_n(each) for each in (dkernel, drecurrent, dbias)]
-            return [tf.concat(dinputs, axis=1), *dweights, *(tf.concat(each, axis=0) for each in zip(*dstates, strict=True))]
+            return [
+                tf.concat(dinputs, axis=1),
+                *dweights,
+                *(tf.concat(each, axis=0) for each in zip(*dstates, strict=True)),
+            ]
 
         outputs = tf.concat([part.outputs for part in parts], axis=1)
-        return [outputs, *(tf.concat(each, axis=0) for each in zip(*(part.states for part in parts), strict=True))], gradient
+        return [
+            outputs,
+            *(tf.concat(each, axis=0) for each in zip(*(part.states for part in parts), strict=True)),
+        ], gradient
 
     outputs, *final = run(inputs, *weights, *states)
     return outputs[:num_steps], final
@@ -260,7 +283,14 @@ class _Part:
         dtype: tf.DType,
     ) -> None:  # fmt: skip
         inputs = tf.cast(inputs, dtype)
-        self._cell, self._chunk, self._inputs, self._mask, self._weights, self._dtype = cell, chunk, inputs, mask, weights, dtype
+        self._cell, self._chunk, self._inputs, self._mask, self._weights, self._dtype = (
+            cell,
+            chunk,
+            inputs,
+            mask,
+            weights,
+            dtype,
+        )
         kernel, recurrent, bias = weights
         self._num_chunks = tf.shape(inputs)[0] // chunk
         units = recurrent.shape[0]
@@ -270,7 +300,9 @@ class _Part:
         self._shape = (chunk, inputs.shape[1], units)
         forward = compiled(_forward, self._shape, cell=cell, keeps_gates=keeps_gates)
 
-        def body(number: tf.Tensor, states: Tensors, arrays: Arrays, starts: Arrays, gates: tf.TensorArray) -> tuple[Any, ...]:
+        def body(
+            number: tf.Tensor, states: Tensors, arrays: Arrays, starts: Arrays, gates: tf.TensorArray
+        ) -> tuple[Any, ...]:
             zx = self._project(self._slice(inputs, number), kernel) + bias
             after, found, new = forward(zx, self._slice(self._mask, number), states, recurrent, recurrent_bias)
             arrays = [array.write(number, each) for array, each in zip(arrays, after, strict=True)]
@@ -286,7 +318,9 @@ class _Part:
         )
         self.outputs = tf.ensure_shape(self._after[0].concat(), [None, inputs.shape[1], units])
 
-    def gradients(self, doutputs: tf.Tensor, dstates: Tensors) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+    def gradients(
+        self, doutputs: tf.Tensor, dstates: Tensors
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         """Gradients of the inputs, the three weights and the first states."""
         kernel, recurrent, bias = self._weights
         doutputs = tf.ensure_shape(doutputs, self.outputs.shape)
@@ -294,7 +328,12 @@ class _Part:
         transposed_kernel, transposed = tf.cast(tf.transpose(kernel), self._dtype), tf.transpose(recurrent)
 
         def body(
-            number: tf.Tensor, dstates: Tensors, dinputs: tf.TensorArray, dkernel: tf.Tensor, drecurrent: tf.Tensor, dbias: tf.Tensor
+            number: tf.Tensor,
+            dstates: Tensors,
+            dinputs: tf.TensorArray,
+            dkernel: tf.Tensor,
+            drecurrent: tf.Tensor,
+            dbias: tf.Tensor,
         ) -> tuple[Any, ...]:
             batch_size, units = dstates[0].shape
             gates = tf.ensure_shape(self._gates.read(number), [self._chunk, batch_size, 4 * units])
@@ -302,7 +341,13 @@ class _Part:
             starts = [tf.ensure_shape(array.read(number), [batch_size, units]) for array in self._starts]
             before = [tf.concat([start[None], each[:-1]], axis=0) for start, each in zip(starts, after, strict=True)]
             dgates, new = backward(
-                gates, before, after, self._slice(self._mask, number), self._slice(doutputs, number), dstates, transposed
+                gates,
+                before,
+                after,
+                self._slice(self._mask, number),
+                self._slice(doutputs, number),
+                dstates,
+                transposed,
             )
             dstates = _shaped_like(dstates, new)
             ones = tf.ones([1, self._chunk * tf.shape(gates)[1]])  # a product with ones is the fastest sum over rows
@@ -314,7 +359,9 @@ class _Part:
             return number - 1, dstates, dinputs, dkernel, drecurrent, dbias
 
         first = (self._num_chunks - 1, list(dstates), self._array(), *map(tf.zeros_like, self._weights))
-        _, dstates, dinputs, *dweights = tf.while_loop(lambda number, *_: number >= 0, body, first, parallel_iterations=4)
+        _, dstates, dinputs, *dweights = tf.while_loop(
+            lambda number, *_: number >= 0, body, first, parallel_iterations=4
+        )
         return tf.ensure_shape(dinputs.concat(), self._inputs.shape), *dweights, dstates
 
     def _slice(self, sequences: tf.Tensor | None, number: tf.Tensor) -> tf.Tensor | None:

@@ -22,7 +22,9 @@ _setting: list[MatmulPrecision] = ["float32"]
 def set_matmul_precision(precision: MatmulPrecision) -> None:
     """Sets the type of the products in training steps that are traced from now on; bfloat16 without support is slow, and logged."""
     if precision == "bfloat16" and has_bfloat16() is False:
-        logger.warning("hardware.matmul_precision is bfloat16, which this processor only emulates: training will be slow; use float32")
+        logger.warning(
+            "hardware.matmul_precision is bfloat16, which this processor only emulates: training will be slow; use float32"
+        )
     _setting[0] = precision
 
 

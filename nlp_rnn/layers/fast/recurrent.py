@@ -84,7 +84,9 @@ class _FastGated(_Fast):
     def why_not_at_all(self) -> str:
         layer: Any = self
         cell = layer.cell
-        is_standard = cell.activation is keras.activations.tanh and cell.recurrent_activation is keras.activations.sigmoid
+        is_standard = (
+            cell.activation is keras.activations.tanh and cell.recurrent_activation is keras.activations.sigmoid
+        )
         reasons = {
             "its activations are not tanh and sigmoid": not is_standard,
             "it has dropout of its own": bool(layer.dropout or layer.recurrent_dropout),
@@ -106,7 +108,11 @@ class _FastGated(_Fast):
 
     def _run(self, sequences: tf.Tensor, mask: tf.Tensor | None, states: list[tf.Tensor], is_training: bool) -> Any:
         weights = self._weights("kernel", "recurrent_kernel", "bias")
-        options = {"is_training": is_training, "has_twin": self.has_twin, "dtype": matmul_dtype(is_training=is_training)}
+        options = {
+            "is_training": is_training,
+            "has_twin": self.has_twin,
+            "dtype": matmul_dtype(is_training=is_training),
+        }
         return run_recurrence(self.recurrence, sequences, mask, states, weights, **options)
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import tensorflow as tf
 
 _MAX_LOGITS = 2**25  # in memory at a time: 128 MB
-_ROWS = 256  # at a time, where their number is not known when the graph is built; of a sampled softmax, a multiple of them
+_ROWS = (
+    256  # at a time, where their number is not known when the graph is built; of a sampled softmax, a multiple of them
+)
 
 
 def softmax_cross_entropy(
@@ -43,10 +45,18 @@ def softmax_cross_entropy(
             chunk = max(1, min(_ROWS, _MAX_LOGITS // vocab_size))
         rows = tf.shape(hidden)[0]
         padding = -rows % chunk
-        inputs = (tf.cast(tf.pad(hidden, [[0, padding], [0, 0]]), dtype), tf.pad(targets, [[0, padding]]), tf.pad(weights, [[0, padding]]))
+        inputs = (
+            tf.cast(tf.pad(hidden, [[0, padding], [0, 0]]), dtype),
+            tf.pad(targets, [[0, padding]]),
+            tf.pad(weights, [[0, padding]]),
+        )
 
-        def body(number: tf.Tensor, total: tf.Tensor, dkernel: tf.Tensor, dbias: tf.Tensor, dhidden: tf.TensorArray) -> tuple[Any, ...]:
-            some, *facts = (tf.ensure_shape(x[number * chunk : (number + 1) * chunk], [chunk, *x.shape[1:]]) for x in inputs)
+        def body(
+            number: tf.Tensor, total: tf.Tensor, dkernel: tf.Tensor, dbias: tf.Tensor, dhidden: tf.TensorArray
+        ) -> tuple[Any, ...]:
+            some, *facts = (
+                tf.ensure_shape(x[number * chunk : (number + 1) * chunk], [chunk, *x.shape[1:]]) for x in inputs
+            )
             loss, dlogits = _loss_and_gradient(tf.matmul(some, table, transpose_b=True), bias, *facts, label_smoothing)
             if is_training:
                 dkernel += tf.cast(tf.matmul(dlogits, some, transpose_a=True), tf.float32)
@@ -55,8 +65,16 @@ def softmax_cross_entropy(
             return number + 1, total + loss, dkernel, dbias, dhidden
 
         num_chunks = (rows + padding) // chunk
-        start = (0, 0.0, tf.zeros_like(kernel), tf.zeros_like(bias), tf.TensorArray(tf.float32, num_chunks, infer_shape=False))
-        _, total, dkernel, dbias, parts = tf.while_loop(lambda number, *_: number < num_chunks, body, start, parallel_iterations=1)
+        start = (
+            0,
+            0.0,
+            tf.zeros_like(kernel),
+            tf.zeros_like(bias),
+            tf.TensorArray(tf.float32, num_chunks, infer_shape=False),
+        )
+        _, total, dkernel, dbias, parts = tf.while_loop(
+            lambda number, *_: number < num_chunks, body, start, parallel_iterations=1
+        )
         dhidden = tf.ensure_shape(parts.concat()[:rows], hidden.shape) if is_training else tf.zeros_like(hidden)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -64,7 +82,9 @@ def softmax_cross_entropy(
 
         return total, gradient
 
-    return run(*(tf.convert_to_tensor(each) for each in (hidden, kernel, bias)))  # a variable's gradient would be asked for by name
+    return run(
+        *(tf.convert_to_tensor(each) for each in (hidden, kernel, bias))
+    )  # a variable's gradient would be asked for by name
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -104,10 +124,14 @@ def sampled_cross_entropy(
     @tf.custom_gradient
     def run(hidden: tf.Tensor, rows: tf.Tensor, biases: tf.Tensor, true_logits: tf.Tensor) -> Any:
         num_rows = tf.shape(hidden)[0]
-        padding = 0 if hidden.shape[0] else -num_rows % _ROWS  # few shapes, each of which XLA compiles; their weights are 0
+        padding = (
+            0 if hidden.shape[0] else -num_rows % _ROWS
+        )  # few shapes, each of which XLA compiles; their weights are 0
         inputs, kernel = tf.cast(tf.pad(hidden, [[0, padding], [0, 0]]), dtype), tf.cast(rows, dtype)
         facts = (tf.pad(each, [[0, padding]]) for each in (targets, true_logits, weights))
-        total, dlogits, dtrue = _sampled_loss_and_gradient(tf.matmul(inputs, kernel, transpose_b=True), biases, ids, *facts)
+        total, dlogits, dtrue = _sampled_loss_and_gradient(
+            tf.matmul(inputs, kernel, transpose_b=True), biases, ids, *facts
+        )
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
             dhidden = tf.cast(dlogits @ kernel, tf.float32)[:num_rows]

@@ -44,7 +44,13 @@ def losses(cell, softmax, kind):
     with matmul_precision(kind):
         for number in range(STEPS):
             start = number * WINDOW % (ids.shape[1] - WINDOW)
-            found.append(float(step(tf.constant(ids[:, start : start + WINDOW]), tf.constant(ids[:, start + 1 : start + WINDOW + 1]))))
+            found.append(
+                float(
+                    step(
+                        tf.constant(ids[:, start : start + WINDOW]), tf.constant(ids[:, start + 1 : start + WINDOW + 1])
+                    )
+                )
+            )
     return np.array(found)
 
 

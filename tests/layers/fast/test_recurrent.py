@@ -30,7 +30,9 @@ def make_pair(cell, features, units, **options):
     generator = np.random.default_rng(1)
     for layer in (stock, ours):
         layer.build((None, None, features))
-    weights = [generator.normal(size=weight.shape, scale=0.8 / units**0.5).astype(np.float32) for weight in stock.get_weights()]
+    weights = [
+        generator.normal(size=weight.shape, scale=0.8 / units**0.5).astype(np.float32) for weight in stock.get_weights()
+    ]
     stock.set_weights(weights)
     ours.set_weights(weights)
     return stock, ours
@@ -199,7 +201,9 @@ def test_a_shape_that_xla_cannot_compile_runs_in_kerass_loop(monkeypatch, caplog
 @CELLS
 def test_weights_and_configs_are_the_stock_layers(cell):
     stock, ours = make_pair(cell, 3, 4)
-    assert [weight.path.split("/")[-1] for weight in ours.weights] == [weight.path.split("/")[-1] for weight in stock.weights]
+    assert [weight.path.split("/")[-1] for weight in ours.weights] == [
+        weight.path.split("/")[-1] for weight in stock.weights
+    ]
     assert {**ours.get_config(), "name": ""} == {**stock.get_config(), "name": ""}
     inputs = keras.Input((None, 3))
     model = keras.Model(inputs, ours(inputs))
@@ -237,7 +241,9 @@ def test_weight_drop_drops_the_fast_layers_weights(cell):
 def test_the_fast_layer_is_chosen_where_it_is_faster(cell, units, fast, is_fast):
     config = load_config(None, [f"model.cell={cell}", f"model.units={units}", f"model.fast={fast}"]).model
     assert isinstance(build_recurrent_layer(config, name="layer"), PAIRS[cell][1]) == is_fast
-    assert not isinstance(build_recurrent_layer(dataclasses.replace(config, cell="simple_rnn"), name="layer"), PAIRS[cell][1])
+    assert not isinstance(
+        build_recurrent_layer(dataclasses.replace(config, cell="simple_rnn"), name="layer"), PAIRS[cell][1]
+    )
 
 
 @CELLS
@@ -247,7 +253,8 @@ def test_training_is_the_same_with_and_without(cell):
     for fast in ("on", "off"):
         keras.utils.set_random_seed(1)
         config = load_config(
-            None, [f"model.cell={cell}", f"model.fast={fast}", "model.units=8", "model.embedding_dim=6", "model.dropout=0.0"]
+            None,
+            [f"model.cell={cell}", f"model.fast={fast}", "model.units=8", "model.embedding_dim=6", "model.dropout=0.0"],
         )
         model = build_classifier(config.model, vocab_size=30, num_classes=2)
         kinds = {type(layer).__name__ for layer in model.get_layer("encoder").layers}
