@@ -55,7 +55,8 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: bool) -> d
       each text; by it models with different tokenizers compare.
     """
     config = run.config
-    corpus = corpus_with(config, split)
+    also = (*(("train",) if has_baseline else ()), *(("validation",) if adapts else ()))
+    corpus = corpus_with(config, split, also=also)
     model, tokenizer = load_language_model(run)
     words = Vocabulary(tokenizer) if tokenizer.level == "word" else None
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nlp_rnn import files
+from nlp_rnn import files, manifest
 from nlp_rnn.config.loading import to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.decoding.suggestible_words import Vocabulary
@@ -59,6 +59,7 @@ def export_litert(
                     (temporary / f"model_{precision}.tflite").write_bytes(_convert(model, precision))
                 _write_settings(temporary, tokenizer, config, metrics)
                 found = check(temporary, model)
+                manifest.write(temporary)
             return path, found
         except FileExistsError:
             continue  # another export took the number
