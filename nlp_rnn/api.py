@@ -251,7 +251,9 @@ class TranslationModel(Model):
         search = SearchSettings.checked(**settings)
         for batch in _batches(texts, 32):
             warn_of_long_texts(self.signatures, self.config.data.max_length, batch)
-            answer = self.signatures.translate(_strings(batch), **search_tensors(search, len(batch), n_best))
+            answer = self.signatures.translate(
+                _strings(batch), **search_tensors(search, len(batch), n_best, self.signatures)
+            )
             rows = zip(answer["translations"].numpy(), answer["scores"].numpy(), strict=True)
             for row, scores in rows:
                 pairs = list(zip(row, scores, strict=True))[:n_best]

@@ -17,13 +17,13 @@ class Search(NamedTuple):
     """What is looked for; of each sentence, where not said otherwise.
 
     Attributes:
-      beam_size: int32 []; hypotheses that are followed, and found.
+      beam_size: int32 [batch], or [] for all; hypotheses that are followed, and found.
       min_length, max_length: int32 [batch], in ids without EOS_ID; hypotheses are ended at the longest length.
       length_penalty: float32 [batch]; a log-probability is divided by ((5 + length) / 6) ** it. Source: Wu et al. 2016,
         equation 14, as is the coverage penalty. 0: not divided.
       coverage_penalty: float32 [batch]; added is it times the sum, over the source's steps, of the logarithm of what
         attention they got, 1 at most. 0: nothing; not negative.
-      no_repeat: int32 []; no n-gram of so many ids comes twice; 0: allowed.
+      no_repeat: int32 [batch], or [] for all; no n-gram of so many ids comes twice; 0: allowed.
       prefix: int32 [batch, any], right-padded with PAD_ID: how every hypothesis begins.
       never: ids that are never written.
     """
@@ -77,7 +77,7 @@ def beam_search(step: Step, states: Any, source_mask: tf.Tensor, search: Search)
       states: of the sentences before the first step, a nest of tensors [batch, ...].
       source_mask: bool [batch, source].
     """
-    size = search.beam_size
+    size = tf.reduce_max(search.beam_size)
     batch, longest = tf.shape(source_mask)[0], tf.maximum(tf.reduce_max(search.max_length), 0) + 1
     nowhere = tf.fill([batch, size], IMPOSSIBLE * 2)
     empty = tf.zeros([batch, size, longest], tf.int32)
@@ -105,8 +105,11 @@ def _advance(beam: _Beam, step: Step, source_mask: tf.Tensor, search: Search) ->
     given = tf.pad(search.prefix, [[0, 0], [0, 1]])[:, tf.minimum(beam.time, tf.shape(search.prefix)[1])]
     given = tf.where(beam.time < search.max_length, given, PAD_ID)
     is_free = tf.cast(given == PAD_ID, tf.float32)[:, None, None]
+    own_sizes = tf.broadcast_to(search.beam_size, [batch])[
+        :, None
+    ]  # of sentences with fewer hypotheses than the largest beam
     scores = tf.cond(
-        search.no_repeat > 0,
+        tf.reduce_any(search.no_repeat > 0),
         lambda: scores + is_free * _repetitions(beam, search.no_repeat, vocab_size),
         lambda: scores,
     )
@@ -125,22 +128,25 @@ def _advance(beam: _Beam, step: Step, source_mask: tf.Tensor, search: Search) ->
         return tf.gather(tensor, places, batch_dims=1)
 
     # What ends now.
-    is_good = is_end & (tf.range(tf.shape(ids)[1]) < size) & (best.values > IMPOSSIBLE)
+    is_good = is_end & (tf.range(tf.shape(ids)[1]) < own_sizes) & (best.values > IMPOSSIBLE)
     scores = _scores(best.values, of_parents(coverage, parents), beam.time, source_mask, search)
     new = Found(of_parents(beam.ids, parents), tf.where(is_good, scores, IMPOSSIBLE * 2), best.values)
     finished = _best(beam.finished, new, size)
+    is_own = tf.range(size) < own_sizes
+    finished = finished._replace(scores=tf.where(is_own, finished.scores, IMPOSSIBLE * 2))
+    worst = tf.gather(finished.scores, own_sizes[:, 0] - 1, batch_dims=1)
 
     # What goes on.
     alive = tf.math.top_k(tf.where(is_end, IMPOSSIBLE * 2, best.values), size)
-    is_done = (finished.scores[:, -1] > IMPOSSIBLE) & (
-        (size == 1) | (finished.scores[:, -1] >= _attainable(alive.values[:, 0], beam.time, search))
+    is_done = (worst > IMPOSSIBLE) & (
+        (own_sizes[:, 0] == 1) | (worst >= _attainable(alive.values[:, 0], beam.time, search))
     )
     parents, ids = of_parents(parents, alive.indices), of_parents(ids, alive.indices)
     rows = tf.reshape(parents + tf.range(batch)[:, None] * size, [-1])
     written = tf.where(tf.range(longest) == beam.time, ids[:, :, None], of_parents(beam.ids, parents))
     runs = of_parents(beam.runs, parents)
     return _Beam(
-        time=beam.time + 1, ids=written, log_probabilities=tf.where(is_done[:, None], IMPOSSIBLE * 2, alive.values),
+        time=beam.time + 1, ids=written, log_probabilities=tf.where(is_own & ~is_done[:, None], alive.values, IMPOSSIBLE * 2),
         states=tf.nest.map_structure(lambda x: tf.gather(x, rows), states), coverage=of_parents(coverage, parents),
         runs=_longer_runs(runs, written, ids, beam.time), finished=finished,
     )  # fmt: skip
@@ -168,7 +174,8 @@ def _longer_runs(runs: tf.Tensor, written: tf.Tensor, ids: tf.Tensor, time: tf.T
 def _repetitions(beam: _Beam, no_repeat: tf.Tensor, vocab_size: int) -> tf.Tensor:
     """float32 [batch, beam, vocabulary] to add: IMPOSSIBLE for ids that would make an n-gram come again."""
     batch, size, longest = (tf.shape(beam.ids)[axis] for axis in range(3))
-    is_banned = (beam.runs >= no_repeat - 1) & (tf.range(longest) < beam.time)
+    limits = tf.broadcast_to(no_repeat, [batch])[:, None, None]
+    is_banned = (beam.runs >= limits - 1) & (limits > 0) & (tf.range(longest) < beam.time)
     rows = tf.repeat(tf.range(batch * size), longest)
     places = tf.stack([rows, tf.reshape(beam.ids, [-1])], axis=1)
     banned = tf.scatter_nd(places, tf.cast(tf.reshape(is_banned, [-1]), tf.float32), [batch * size, vocab_size])

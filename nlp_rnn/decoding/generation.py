@@ -69,6 +69,22 @@ class _Progress(NamedTuple):
     stop_length: tf.Tensor
 
 
+def _unless_paused(after: _Progress, before: _Progress, count: tf.Tensor) -> _Progress:
+    """What follows a step: rows that have written their `count` of ids, int32 [rows], stay as they are. [] is the same for all."""
+    if count.shape.rank == 0:
+        return after
+    is_on = before.time < count
+
+    def choose(new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
+        return tf.where(tf.reshape(is_on, [-1] + [1] * (new.shape.rank - 1)), new, old)
+
+    kept = {name: tf.nest.map_structure(choose, getattr(after, name), getattr(before, name)) for name in _OF_ROWS}
+    return after._replace(**kept)
+
+
+_OF_ROWS = ("states", "log_probabilities", "last_seen", "recent", "length", "is_done", "total", "stop_length")
+
+
 class Generator(tf.Module):
     """Writes on with a language model. Ids in and out; `generation_export` does the same for text.
 
@@ -92,22 +108,22 @@ class Generator(tf.Module):
         )  # fmt: skip
 
     def extend(self, session: Session, count: tf.Tensor, limits: Limits, sampling: Sampling) -> Written:
-        """Writes `count` more ids a row, int32 [], or fewer where texts end. A session keeps its limits and sampling."""
+        """Writes `count` more ids, int32 [] or [rows], or fewer where texts end. A session keeps its limits and sampling."""
         rows = tf.shape(session.length)[0]
         session = session._replace(is_done=session.is_done | (session.length >= limits.max_length))
         is_plain = sampling_of.is_plain(sampling) & (tf.size(limits.stops) == 0)
 
         def goes_on(progress: _Progress) -> tf.Tensor:
-            return (progress.time == 0) | ((progress.time < count) & ~tf.reduce_all(progress.is_done))
+            return (progress.time == 0) | tf.reduce_any((progress.time < count) & ~progress.is_done)
 
         def body(progress: _Progress) -> tuple[_Progress]:
             noise = sampling_of.scaled_noise(sampling, progress.length, _BLOCK, self._stepper.vocab_size)
             lengths = progress.length + tf.range(_BLOCK)[:, None]  # where a row has not ended
             noise += tf.where(lengths < limits.min_length, 1.0, 0.0)[:, :, None] * self._end_only
-            end = tf.minimum(progress.time + _BLOCK, count)
+            end = tf.minimum(progress.time + _BLOCK, tf.reduce_max(count))
             # Two loops: the plain one has half the operations.
             write = [
-                functools.partial(self._write_block, progress, end, noise, limits, sampling, is_plain=each)
+                functools.partial(self._write_block, progress, end, noise, limits, sampling, count, is_plain=each)
                 for each in (True, False)
             ]
             return (tf.cond(is_plain, *write),)
@@ -129,6 +145,7 @@ class Generator(tf.Module):
         noise: tf.Tensor,
         limits: Limits,
         sampling: Sampling,
+        count: tf.Tensor,
         *,
         is_plain: bool,
     ) -> _Progress:
@@ -157,17 +174,16 @@ class Generator(tf.Module):
                 ids=now.ids.write(now.time, tf.where(now.is_done, PAD_ID, chosen)),
             )  # fmt: skip
             if is_plain:
-                return (after,)
+                return (_unless_paused(after, now, count),)
             is_chosen = tf.one_hot(chosen, vocab_size, True, False)
             recent = tf.where(is_written[:, None], tf.concat([now.recent[:, 1:], chosen[:, None]], axis=1), now.recent)
             found = tf.where(is_written & (length >= limits.min_length), _stop_lengths(recent, limits.stops), 0)
             last_seen = tf.where(is_chosen, now.length[:, None], now.last_seen)
             stop_length = now.stop_length + found
-            return (
-                after._replace(
-                    recent=recent, last_seen=last_seen, stop_length=stop_length, is_done=after.is_done | (found > 0)
-                ),
+            after = after._replace(
+                recent=recent, last_seen=last_seen, stop_length=stop_length, is_done=after.is_done | (found > 0)
             )
+            return (_unless_paused(after, now, count),)
 
         (progress,) = tf.while_loop(goes_on, body, (progress,))
         return progress

@@ -53,9 +53,8 @@ class GenerationModule(tf.Module):
             tf.TensorSpec([None, vocab_size], tf.int32, name="last_seen"), tf.TensorSpec([None, MAX_STOP_LENGTH], tf.int32, name="recent"),
             _rows(tf.int32, "length"), _rows(tf.bool, "is_done"),
         ]  # fmt: skip
-        count = tf.TensorSpec([], tf.int32, name="count")
         self.extend = tf.function(
-            self._extend, input_signature=[*session, count, *_LIMITS, *_SAMPLING], autograph=False
+            self._extend, input_signature=[*session, _rows(tf.int32, "count"), *_LIMITS, *_SAMPLING], autograph=False
         )
 
     def signature_functions(self) -> dict[str, Any]:
@@ -126,7 +125,7 @@ class GenerationModule(tf.Module):
         is_done: tf.Tensor, count: tf.Tensor, min_length: tf.Tensor, max_length: tf.Tensor, stop: tf.Tensor, temperature: tf.Tensor,
         top_k: tf.Tensor, top_p: tf.Tensor, repetition_penalty: tf.Tensor, seed: tf.Tensor,
     ) -> dict[str, tf.Tensor]:  # fmt: skip
-        """Writes `count` more characters, for output that streams: the pieces together are the text of `generate`, but for a
+        """Writes `count`, int32 [batch], more characters, for output that streams: the pieces together are the text of `generate`, but for a
         stop string, which stands at the end.
 
         Returns:

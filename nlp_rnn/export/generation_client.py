@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -39,10 +39,15 @@ def stream(loaded: Any, prompt: bytes, settings: dict[str, Any]) -> Iterator[str
     """The text of `write`, a piece at a time, as it is written."""
     tensors = _tensors(settings, 1)
     session = loaded.begin(tf.constant([prompt]))
+    signature = getattr(loaded, "signatures", {}).get(
+        "extend"
+    )  # of exports of earlier versions, with one count for all rows
+    is_scalar = signature is not None and signature.structured_input_signature[1]["count"].shape.rank == 0
+    count = tf.constant(_PIECE if is_scalar else [_PIECE])
     longest_stop = max((len(stop) for stop in settings["stop"]), default=1)
     held = ""  # may be the beginning of a stop string
     while not session["is_done"].numpy().all():
-        found = loaded.extend(**{name: session[name] for name in _SESSION}, count=tf.constant(_PIECE), **tensors)
+        found = loaded.extend(**{name: session[name] for name in _SESSION}, count=count, **tensors)
         held += found["text"].numpy()[0].decode("utf-8")
         session = found
         if session["is_done"].numpy().all():
@@ -52,15 +57,6 @@ def stream(loaded: Any, prompt: bytes, settings: dict[str, Any]) -> Iterator[str
         sure = max(len(held) - longest_stop + 1, 0)
         yield held[:sure]
         held = held[sure:]
-
-
-def stream_to(output: TextIO, loaded: Any, prompt: bytes, settings: dict[str, Any]) -> None:
-    """Prints prompt and text."""
-    output.write(prompt.decode("utf-8", "replace"))
-    for piece in stream(loaded, prompt, settings):
-        output.write(piece)
-        output.flush()
-    output.write("\n")
 
 
 def warn_of_unknown_characters(loaded: Any, prompts: list[bytes]) -> None:

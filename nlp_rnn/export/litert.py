@@ -22,6 +22,7 @@ from nlp_rnn.ondevice.litert_model import PRECISIONS, SETTINGS_FILE, SPLITTERS, 
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
+_NUM_CHECKED = 300  # ids
 _PARITY = 1e-3  # of the float file's log-probabilities to the model's
 _CLOSE = 0.5  # the same of int8: larger differences are a broken file
 _LARGE = 4096  # bytes of a constant
@@ -66,12 +67,12 @@ def export_litert(
 
 
 def check(folder: Path, model: LanguageModel) -> dict[str, Any]:
-    """Compares both files with the model on drawn ids, and their sizes.
+    """Compares both files with the model on a text that the model writes, its state carried on, and their sizes.
 
     Raises:
       ConfigError: if a file does not give what the model gives, or int8 is larger than a third of the float file.
     """
-    ids = np.random.default_rng(0).integers(EOS_ID, model.vocab_size, 24).astype(np.int32)
+    ids = _written_by(model, _NUM_CHECKED)
     hidden, _ = model.run(ids[None], model.zero_states(1))
     expected = np.array(model.head(hidden))[0]
     sizes = {precision: (folder / f"model_{precision}.tflite").stat().st_size for precision in PRECISIONS}
@@ -100,6 +101,17 @@ def check(folder: Path, model: LanguageModel) -> dict[str, Any]:
             "nothing was written: export with --format savedmodel"
         )
     return {"bytes": sizes, "largest_difference": differences}
+
+
+def _written_by(model: LanguageModel, count: int) -> np.ndarray:
+    """int32 [count]: ids drawn one after the other from the model's own distribution, so that they are like its texts."""
+    generator, states, ids = np.random.default_rng(0), model.zero_states(1), [EOS_ID]
+    while len(ids) < count:
+        hidden, states = model.run(np.array([ids[-1:]], np.int32), states)
+        scores = np.array(model.head(hidden))[0, -1].astype(np.float64)
+        probabilities = np.exp(scores - scores.max())
+        ids.append(int(generator.choice(len(probabilities), p=probabilities / probabilities.sum())))
+    return np.array(ids, np.int32)
 
 
 def _convert(model: LanguageModel, precision: str) -> bytes:

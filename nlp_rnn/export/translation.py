@@ -22,9 +22,9 @@ def _rows(dtype: tf.DType, name: str) -> tf.TensorSpec:
 
 
 _SETTINGS = [
-    tf.TensorSpec([], tf.int32, name="beam_size"), _rows(tf.float32, "length_penalty"), _rows(tf.float32, "coverage_penalty"),
+    _rows(tf.int32, "beam_size"), _rows(tf.float32, "length_penalty"), _rows(tf.float32, "coverage_penalty"),
     _rows(tf.int32, "min_length"), _rows(tf.int32, "max_length"), _rows(tf.float32, "min_ratio"), _rows(tf.float32, "max_ratio"),
-    tf.TensorSpec([], tf.int32, name="no_repeat_ngram"), _rows(tf.string, "prefix"),
+    _rows(tf.int32, "no_repeat_ngram"), _rows(tf.string, "prefix"),
 ]  # fmt: skip
 
 
@@ -62,10 +62,8 @@ class TranslationModule(tf.Module):
         """string [batch] -> translation string [batch], score float32 [batch]: the first that `translate` finds with a beam of 5."""
         rows = tf.shape(text)[0]
         penalty, zeros = tf.fill([rows], _DEFAULTS.length_penalty), tf.zeros([rows], tf.int32)
-        none, beam_size = tf.zeros([rows]), tf.constant(_DEFAULTS.beam_size)
-        found = self.translate(
-            text, beam_size, penalty, none, zeros, zeros, none, none, tf.constant(0), tf.fill([rows], "")
-        )
+        none, beam_size = tf.zeros([rows]), tf.fill([rows], _DEFAULTS.beam_size)
+        found = self.translate(text, beam_size, penalty, none, zeros, zeros, none, none, zeros, tf.fill([rows], ""))
         return {"translation": found["translations"][:, 0], "score": found["scores"][:, 0]}
 
     @tf.function(input_signature=[saved_model.TEXT, *_SETTINGS])
@@ -77,16 +75,16 @@ class TranslationModule(tf.Module):
 
         Args:
           text: string [batch]; of a long one, the first data.max_length pieces are read.
-          beam_size: int32 [], 1 to 100; 1: greedy.
+          beam_size: int32 [batch], 1 to 100; 1: greedy.
           length_penalty, coverage_penalty: float32 [batch]; see `beam_search.Search`.
           min_length, max_length: int32 [batch], in pieces. min_ratio, max_ratio: float32 [batch], the same in multiples of the
             source's pieces. 0: no limit; without an upper one, twice the source's, the prefix's and ten more. A source without
             pieces has the translation "".
-          no_repeat_ngram: int32 []; no n-gram of so many pieces comes twice; 0: allowed.
+          no_repeat_ngram: int32 [batch]; no n-gram of so many pieces comes twice; 0: allowed.
           prefix: string [batch]; what the translation begins with; "": anything. Its unknown words are replaced as all others.
 
         Returns:
-          translations string [batch, beam_size], scores float32 [batch, beam_size], log_probabilities float32 [batch, beam_size],
+          translations string [batch, largest beam_size], scores and log_probabilities float32 of the same shape,
           in nats, of the pieces and of the end behind them. Where there is no further one: "", -1e9 and -1e9.
         """
         source = self._source(text)
@@ -171,7 +169,7 @@ class TranslationModule(tf.Module):
         repeated = [
             each._replace(
                 **{
-                    name: tf.repeat(getattr(each, name), search.beam_size, axis=0)
+                    name: tf.repeat(getattr(each, name), tf.reduce_max(search.beam_size), axis=0)
                     for name in ("memory", "keys", "mask")
                 }
             )
@@ -255,22 +253,28 @@ def translation_extras(module: TranslationModule, config: Config, metrics: dict[
     return saved_model.extras(config, module._tokenizer, metrics, card)
 
 
-def search_tensors(search: SearchSettings, rows: int, n_best: int = 1) -> dict[str, tf.Tensor]:
+def search_tensors(search: SearchSettings, rows: int, n_best: int = 1, translator: Any = None) -> dict[str, tf.Tensor]:
     """The arguments of the signature `translate` for some sentences, all with the same settings.
 
     Args:
       n_best: hypotheses wanted; the beam is as large at least.
+      translator: the loaded export. Those of earlier versions take two of the settings once for all sentences.
     """
 
     def fill(value: Any) -> tf.Tensor:
         return tf.fill([rows], value)
 
-    return {
-        "beam_size": tf.constant(max(search.beam_size, n_best)), "length_penalty": fill(float(search.length_penalty)),
+    tensors = {
+        "beam_size": fill(max(search.beam_size, n_best)), "length_penalty": fill(float(search.length_penalty)),
         "coverage_penalty": fill(float(search.coverage_penalty)), "min_length": fill(search.min_length),
         "max_length": fill(search.max_length), "min_ratio": fill(float(search.min_ratio)), "max_ratio": fill(float(search.max_ratio)),
-        "no_repeat_ngram": tf.constant(search.no_repeat_ngram), "prefix": fill(search.prefix.encode("utf-8", "surrogateescape")),
+        "no_repeat_ngram": fill(search.no_repeat_ngram), "prefix": fill(search.prefix.encode("utf-8", "surrogateescape")),
     }  # fmt: skip
+    signature = getattr(translator, "signatures", {}).get("translate")
+    specs = signature.structured_input_signature[1] if signature is not None else {}
+    return {
+        name: tensor[0] if name in specs and specs[name].shape.rank == 0 else tensor for name, tensor in tensors.items()
+    }
 
 
 def warn_of_long_texts(signatures: Any, max_length: int, texts: list[bytes]) -> None:

@@ -120,10 +120,13 @@ def test_a_beam_of_one_is_greedy():
 
 
 def test_sentences_do_not_depend_on_their_batch():
-    search = search_of(rows=5, max_length=[4, 2, 7, 0, 3], beam_size=3, length_penalty=[0, 1, 0.5, 0, 1])
-    together = run(range(5), search)
+    settings = {
+        "max_length": [4, 2, 7, 0, 3], "beam_size": [3, 1, 4, 2, 2], "no_repeat": [0, 2, 1, 0, 2],
+        "length_penalty": [0, 1, 0.5, 0, 1],
+    }  # fmt: skip
+    together = run(range(5), search_of(rows=5, **settings))
     for seed in range(5):
-        row = search_of(max_length=[[4, 2, 7, 0, 3][seed]], beam_size=3, length_penalty=[[0, 1, 0.5, 0, 1][seed]])
+        row = search_of(**{name: [values[seed]] for name, values in settings.items()})
         (alone,) = run([seed], row)
         assert [each[0] for each in alone] == [each[0] for each in together[seed]]
         np.testing.assert_allclose([each[1:] for each in alone], [each[1:] for each in together[seed]], rtol=1e-5)
