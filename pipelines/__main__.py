@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from nlp_rnn.cli import launch, records, serve_inputs
+from nlp_rnn.cli import check, launch, records, serve_inputs
 from nlp_rnn.cli import main as cli
 from nlp_rnn.errors import ConfigError
 
@@ -15,9 +15,11 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print(f"usage: nlp-rnn TASK VERB ...\n\n  tasks: {', '.join(TASKS)}\n")
         print(
-            "nlp-rnn TASK --help tells more; so does --help of nlp-rnn launch, nlp-rnn records and nlp-rnn serve-inputs."
+            "nlp-rnn TASK --help tells more; so does --help of nlp-rnn check (what is in the data), launch, records and serve-inputs."
         )
         return 0
+    if sys.argv[1] == "check":
+        return cli.run_command(lambda: check.main(sys.argv[2:], TASKS), is_json="--json" in sys.argv)
     if sys.argv[1] == "launch":
         return cli.guarded(lambda: launch.main(sys.argv[2:], TASKS))
     if sys.argv[1] == "records":

@@ -109,6 +109,18 @@ def guarded(command: Callable[[], int | None]) -> int:
     return status or 0
 
 
+def run_command(command: Callable[[], Result | None], *, is_json: bool) -> int:
+    """Runs a command that is no pipeline's, and prints its result; gives the exit status."""
+
+    def run() -> None:
+        _set_up_logging()
+        result = command()
+        if result is not None:
+            print(_shown(result, is_json=is_json))
+
+    return guarded(run)
+
+
 def _run(pipeline: ModuleType, arguments: list[str]) -> None:
     program = f"python -m pipelines.{pipeline.TASK}"
     verbs = {verb: text for verb, text in VERBS.items() if hasattr(pipeline, verb)}

@@ -51,13 +51,17 @@ class TokenCache:
                 unknown += int((ids == UNK_ID).sum())
         return unknown / max(int(self.offsets[-1]), 1)
 
-    def describe(self) -> str:
-        """Lengths and unknown tokens, for one line."""
+    def facts(self) -> dict[str, dict[str, float]]:
+        """Of "tokens": the median and largest length, and the share that is unknown, 0-1."""
         lengths = self.lengths
-        return (
-            f"{int(np.median(lengths)):,} tokens at the median, {int(lengths.max(initial=0)):,} at most, "
-            f"{100 * self.unknown_share():.1f} % unknown"
-        )
+        median = int(np.median(lengths)) if len(lengths) else 0
+        return {
+            "tokens": {"median": median, "largest": int(lengths.max(initial=0)), "unknown": self.unknown_share()},
+        }
+
+    def describe(self) -> str:
+        """The facts, for one line."""
+        return _describe(self.facts())
 
     def rows(self, indices: Iterable[int]) -> list[np.ndarray]:
         """The ids of some texts, each int32 [time]; read, not mapped, since mapped pages would count as memory."""
@@ -92,14 +96,26 @@ class PairCache:
         """Of the side that has the larger one; see `TokenCache.unknown_share`."""
         return max(self.source.unknown_share(), self.target.unknown_share())
 
+    def facts(self) -> dict[str, dict[str, float]]:
+        """As `TokenCache.facts`, of "source tokens" and "target tokens"."""
+        sides = {"source tokens": self.source, "target tokens": self.target}
+        return {name: side.facts()["tokens"] for name, side in sides.items()}
+
     def describe(self) -> str:
-        """Lengths and unknown tokens of both sides, for one line."""
-        return f"source: {self.source.describe()}; target: {self.target.describe()}"
+        """The facts, for one line."""
+        return _describe(self.facts())
 
     @property
     def num_tokens(self) -> int:
         """Ids to predict: those of the targets."""
         return int(self.lengths[:, 1].sum())
+
+
+def _describe(facts: dict[str, dict[str, float]]) -> str:
+    return "; ".join(
+        f"{found['median']:,} {name} at the median, {found['largest']:,} at most, {100 * found['unknown']:.1f} % unknown"
+        for name, found in facts.items()
+    )
 
 
 def load_array(path: Path) -> np.ndarray:

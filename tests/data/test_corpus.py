@@ -1,0 +1,103 @@
+"""Small, repeated and missing data: sensible splits, or the reason."""
+
+import os
+
+import pytest
+
+from nlp_rnn.config.loading import load_config
+from nlp_rnn.data.corpus import Corpus, corpus_with
+from nlp_rnn.errors import ConfigError
+from tests.conftest import write_csv
+
+
+def config_of(path, *settings, task="sentiment"):
+    source = [] if any(each.startswith("data.source=") for each in settings) else ["data.source=csv"]
+    return load_config(None, [*source, f"data.train={path}", *settings], task=task)
+
+
+def sizes_of(path, *settings):
+    config = config_of(path, *settings)
+    corpus = Corpus(config.data, config.seed).survey()
+    texts = [{example.text for example in corpus.examples(name)} for name in ("train", "validation", "test")]
+    assert not texts[0] & texts[1]
+    assert not texts[2] & (texts[0] | texts[1])
+    return [corpus.facts[name].num_examples for name in ("train", "validation", "test")]
+
+
+def error_of(path, *settings):
+    config = config_of(path, *settings)
+    with pytest.raises(ConfigError) as caught:
+        Corpus(config.data, config.seed).survey()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("split", ["hash", "blocks"])
+@pytest.mark.parametrize("count", [2, 3, 5, 10])
+def test_few_texts_give_each_split_one_or_more(tmp_path, split, count):
+    path = write_csv(tmp_path / "a.csv", [(f"text {n}", str(n % 2)) for n in range(count)])
+    train, validation, _ = sizes_of(path, f"data.split={split}")
+    assert validation >= 1
+    assert train + validation == count
+    if count > 2:
+        assert min(sizes_of(path, f"data.split={split}", "data.test_fraction=0.1")) >= 1
+
+
+def test_evaluation_finds_the_same_few_texts_as_training(tmp_path):
+    path = write_csv(tmp_path / "a.csv", [(f"text {n}", str(n % 2)) for n in range(6)])
+    config = config_of(path, "data.test_fraction=0.1")
+    whole = Corpus(config.data, config.seed).survey()
+    alone = corpus_with(config, "test")
+    assert list(alone.examples("test")) == list(whole.examples("test"))
+
+
+def test_one_text_cannot_be_split_by_texts(tmp_path):
+    path = write_csv(tmp_path / "a.csv", [("the only text", "x")])
+    assert error_of(path).endswith(
+        "data.train has 1 text, to be drawn into 2 splits; give more texts, or data.validation (and data.test), or cut one long "
+        "text with data.split=contiguous"
+    )
+    path = write_csv(tmp_path / "a.csv", [("the same text", "x")] * 40)
+    assert "data.train has 40 texts, but 1 different ones, to be drawn into 2 splits" in error_of(path)
+
+
+def test_empty_files_say_what_they_hold(tmp_path):
+    (tmp_path / "a.txt").write_text("")
+    assert error_of(tmp_path / "a.txt", "data.source=text") == (
+        f"data.train has no examples: {tmp_path}/a.txt is empty (0 bytes); give a file with texts"
+    )
+    (tmp_path / "a.txt").write_text("\n\n\n")
+    assert "has 3 bytes, but no row or line with a text" in error_of(tmp_path / "a.txt", "data.source=text")
+
+
+def test_a_test_file_that_is_the_training_file_is_told(tmp_path):
+    path = write_csv(tmp_path / "a.csv", [(f"text {n}", str(n % 2)) for n in range(40)])
+    assert error_of(path, f"data.test={path}", f"data.validation={path}") == (
+        "data.train has no examples: all of its 40 texts are repeated (40 also in validation); give other texts, or set "
+        "data.remove_repeated=false"
+    ) or "also in test" in error_of(path, f"data.test={path}", f"data.validation={path}")
+
+
+def test_a_file_alone_can_be_evaluated_without_the_training_file(tmp_path):
+    test = write_csv(tmp_path / "test.csv", [(f"text {n}", str(n % 2)) for n in range(9)])
+    for train in (test, tmp_path / "gone.csv"):
+        corpus = corpus_with(config_of(train, f"data.test={test}"), "test")
+        assert corpus.facts["test"].num_examples == 9
+    with pytest.raises(ConfigError, match=r"gone.csv, but there is no such file"):
+        corpus_with(config_of(tmp_path / "gone.csv", f"data.test={test}"), "test", also=("train",))
+
+
+def test_a_corpus_from_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    config = config_of(tmp_path / "pipe", "data.source=text")
+    with pytest.raises(
+        ConfigError, match=r"a pipe or device, but data are read more than once; write them to a file first"
+    ):
+        Corpus(config.data, config.seed)
+
+
+def test_documents_of_one_file_can_be_cut(tmp_path):
+    (tmp_path / "a.txt").write_text("one line only, but a long one " * 20)
+    config = config_of(tmp_path / "a.txt", "data.source=documents", task="char_generation")
+    corpus = Corpus(config.data, config.seed).survey()
+    assert corpus.has("train")
+    assert corpus.has("validation")
