@@ -195,7 +195,7 @@ def test_a_shape_that_xla_cannot_compile_runs_in_kerass_loop(monkeypatch, caplog
         found = ours(inputs)
     np.testing.assert_array_equal(found[0], stock(inputs)[0])
     (record,) = caplog.records
-    assert "since XLA cannot compile ours for batches of 7: " in record.getMessage()
+    assert "since XLA cannot compile the fast loop for batches of 7: " in record.getMessage()
 
 
 @CELLS
