@@ -122,7 +122,7 @@ def test_a_translator_takes_what_fits_and_says_what_does_not(folder):
     ]
     done = run_pipeline("train", *settings, cwd=folder, task="translation")
     assert done.returncode == 0, done.stderr
-    assert "took embedding, decoder_0; random, since there are no such weights: encoder_0_forward\n" in done.stderr
+    assert "took embedding, decoder_0; random, since it has no such weights: encoder_0_forward\n" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_classifier_is_no_language_model_to_begin_with(folder):
 
 
 def test_a_model_that_reads_backwards_predicts_no_next_word(folder):
-    assert "so it predicts no next words" in refused(
+    assert "so it cannot predict next words" in refused(
         "export", "--run", "runs/reversed_lm", cwd=folder, task="next_word"
     )
 
