@@ -155,7 +155,7 @@ def test_a_cluster_is_read_with_the_chief_first() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[]", "lacks the object 'cluster' or 'task'"),
         (cluster_text(ps=["c:3"]), "names ps"),
         (cluster_text(workers="a:1"), "has no list of addresses under cluster.worker"),
