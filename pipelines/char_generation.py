@@ -21,7 +21,7 @@ def train(config: Config) -> cli.Result:
     """Trains, or resumes the unfinished run, and measures the best weights on validation data."""
     trained = api.run_training(config)
     run, nats = trained.run, trained.best
-    text = f"validation: {nats:.4f} nats a character (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
+    text = f"validation: {nats:.4f} nats per character (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
     return cli.Result(
         {"run": str(run.path), **trained.summary, "validation_nats": nats}, f"{text}\ncurves: {run.path}/curves.png"
     )

@@ -217,7 +217,7 @@ def test_console_in_a_terminal(next_word_trained):
     console.see(r"green garden \.[^$]* 1 \. ")
     console.resize(12, 60)
     console.type("\r", "/stats\r")
-    found = console.see(r"(\d+) of (\d+) keystrokes saved \(\d+ %\), (\d+) words taken")
+    found = console.see(r"(\d+) of (\d+) keystrokes saved \(\d+ %\), (\d+) words accepted")
     assert found.groups() == ("9", str(len("the cat likes the green garden ")), "2")  # "een" and "garden"
     console.type("my neighbour")
     console.see(r"> my neighbour[^$]* 1 [^$]* \d+ keys saved")  # five suggestions would leave no room for it

@@ -281,7 +281,9 @@ def test_models_of_other_tasks_and_runs_that_cannot_vote_are_refused(translation
     )
     ask("train", "name=back", *settings, "tokenizer.level=char", "model.units=8", cwd=translation_trained)
     found = refused("export", "--run", "runs/small", "--run", "runs/back", cwd=translation_trained)
-    assert found.splitlines()[-1] == "--run runs/back is from de to en; the runs of an ensemble share languages"
+    assert (
+        found.splitlines()[-1] == "--run runs/back is from de to en; the runs of an ensemble must share their languages"
+    )
     drawn = ("--run", "runs/small", "--run", "runs/other", "data.validation=")
     assert "the runs have the seeds 1, 2, which draw different splits" in refused(
         "evaluate", *drawn, cwd=translation_trained
