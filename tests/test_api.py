@@ -31,7 +31,10 @@ def inside(monkeypatch, tmp_path):
 
 
 def test_importing_it_is_quick_and_imports_no_tensorflow():
-    code = "import sys, nlp_rnn; dir(nlp_rnn); sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'numpy', 'pydantic')))"
+    code = (
+        "import sys, nlp_rnn; dir(nlp_rnn); "
+        "sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'numpy', 'pydantic')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
     assert set(nlp_rnn.__all__) <= set(dir(nlp_rnn))
     assert all(getattr(nlp_rnn, name) is not None for name in nlp_rnn.__all__)
@@ -202,7 +205,7 @@ def test_settings_have_a_description_each_and_defaults_that_are_allowed(kind):
         assert any(getattr(note, "description", None) for note in annotation.__metadata__)
 
 
-# --- a hub ---------------------------------------------------------------------------------------------------------------
+# --- a hub ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

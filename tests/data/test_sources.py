@@ -100,7 +100,8 @@ def test_broken_files_are_one_line_each(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("body,label\nx,y\n")
     assert error_of(all_of, "csv", path) == (
-        f"{path}: has no column 'text'; its header line names 'body', 'label': set data.text_column and data.label_column"
+        f"{path}: has no column 'text'; its header line names 'body', 'label': set data.text_column and "
+        f"data.label_column"
     )
     path.write_text("text,label\nx,y\na,b,c\n")
     assert error_of(all_of, "csv", path) == f"{path}: line 3 has 3 fields, but the header has 2; quote it or fix it"

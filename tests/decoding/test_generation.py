@@ -177,7 +177,7 @@ def test_unknown_characters_of_a_prompt_are_skipped(made):
     assert write(module, ["a€bc", "\U0001f600"]) == write(module, ["abc", ""])
 
 
-# --- drawing -------------------------------------------------------------------------------------------------------------
+# --- drawing ----------------------------------------------------------------------------------------------------------
 
 
 def draw(probabilities, count=20_000, last_seen=None, position=0, **settings):
@@ -188,7 +188,8 @@ def draw(probabilities, count=20_000, last_seen=None, position=0, **settings):
         tf.fill(tf.shape(scores), -10_000) if last_seen is None else tf.repeat(tf.constant([last_seen]), count, axis=0)
     )
     sampling = Sampling(seed=tf.range(count), **{
-        name: tf.fill([count], tf.constant(value, tf.int32 if name == "top_k" else tf.float32)) for name, value in whole.items()
+        name: tf.fill([count], tf.constant(value, tf.int32 if name == "top_k" else tf.float32))
+        for name, value in whole.items()
     })  # fmt: skip
     positions = tf.fill([count], position)
     scores = scores if is_plain(sampling) else restrict(scores, sampling, positions, seen)

@@ -53,7 +53,7 @@ def run(command: list[str], environment: dict[str, str], folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def prepared(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which runs/jax is prepared from texts that are no longer there, and the run that it starts from is trained."""
+    """A folder with runs/jax, prepared from texts that were deleted, and the trained run that it starts from."""
     folder = tmp_path_factory.mktemp("jax")
     (folder / "reviews.csv").write_bytes(reviews.read_bytes())
     ask("train", "name=first", *CLASSIFIER, "training.epochs=1", cwd=folder)

@@ -1,4 +1,4 @@
-"""What a TPU asks of a training step, shown on a CPU: XLA compiles it whole, with fixed shapes, and it computes the same."""
+"""What a TPU needs of a training step, tested on a CPU: XLA compiles it whole, with fixed shapes and equal results."""
 
 import keras
 import numpy as np

@@ -152,7 +152,8 @@ def test_console_through_a_pipe(next_word_trained):
 def test_console_without_tensorflow(next_word_trained):
     code = (
         "import sys; from pipelines import next_word; from nlp_rnn.cli import main as cli; "
-        f"cli.main(next_word, ['console', '--model', {str(next_word_trained / 'saved_models' / 'next_word_litert')!r}]); "
+        f"cli.main(next_word, ['console', '--model', "
+        f"{str(next_word_trained / 'saved_models' / 'next_word_litert')!r}]); "
         "print('tensorflow' in sys.modules)"
     )
     done = subprocess.run(
@@ -412,10 +413,14 @@ def place_of(checkpoint):
 
 def test_a_training_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(next_word_trained, tmp_path):
     settings = [
-        "data.source=text", f"data.train={next_word_trained / 'train.txt'}", f"data.validation={next_word_trained / 'validation.txt'}",
-        "data.remove_repeated=false", "model.units=8", "model.embedding_dim=8", "model.softmax=sampled", "model.num_sampled=8",
-        "model.weight_dropout=0.2", "model.embedding_dropout=0.1", "model.word_dropout=0.1", "training.batch_size=2", "training.window=5",
-        "training.epochs=2", "training.checkpoint_seconds=1", "training.ema_momentum=0.9", "training.activation_regularization=0.1",
+        "data.source=text", f"data.train={next_word_trained / 'train.txt'}",
+        f"data.validation={next_word_trained / 'validation.txt'}",
+        "data.remove_repeated=false", "model.units=8", "model.embedding_dim=8", "model.softmax=sampled",
+        "model.num_sampled=8",
+        "model.weight_dropout=0.2", "model.embedding_dropout=0.1", "model.word_dropout=0.1", "training.batch_size=2",
+        "training.window=5",
+        "training.epochs=2", "training.checkpoint_seconds=1", "training.ema_momentum=0.9",
+        "training.activation_regularization=0.1",
         "model.fast=off",
     ]  # fmt: skip
 

@@ -74,7 +74,8 @@ import sys, tensorflow as tf
 assert not any(name.split(".")[0] == "nlp_rnn" for name in sys.modules)
 model = tf.saved_model.load("saved_models/translation_en_de/1")
 assert {"serving_default", "translate", "explain", "tokenize"} == set(model.signatures)
-answer = model.signatures["serving_default"](text=tf.constant(["the old king sees an green garden today", "", b"\xff", "x " * 10_000]))
+texts = ["the old king sees an green garden today", "", b"\xff", "x " * 10_000]
+answer = model.signatures["serving_default"](text=tf.constant(texts))
 print(*(each.decode() for each in answer["translation"].numpy()[:2]), answer["score"].shape, sep="|")
 """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

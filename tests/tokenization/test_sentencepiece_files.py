@@ -88,7 +88,7 @@ def error_of(function, *arguments, **options):
     return str(caught.value)
 
 
-# --- equality with the library ------------------------------------------------------------------------------------------
+# --- equality with the library ----------------------------------------------------------------------------------------
 
 
 def compare(functions, library, texts):
