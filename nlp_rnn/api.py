@@ -25,6 +25,7 @@ from nlp_rnn.config.settings import Config
 from nlp_rnn.config.tables import TASKS, Answers
 from nlp_rnn.decoding.settings import GenerationSettings, SearchSettings
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.layers.masking import IMPOSSIBLE
 
 if TYPE_CHECKING:
     from nlp_rnn.training.recipes import Trained
@@ -255,7 +256,7 @@ class TranslationModel(Model):
             rows = zip(answer["translations"].numpy(), answer["scores"].numpy(), strict=True)
             for row, scores in rows:
                 pairs = list(zip(row, scores, strict=True))[:n_best]
-                yield [Translation(text.decode("utf-8"), float(score)) for text, score in pairs if score > -1e9]
+                yield [Translation(text.decode("utf-8"), float(score)) for text, score in pairs if score > IMPOSSIBLE]
 
 
 _MODELS: dict[Answers, type[Model]] = {

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID
-
-IMPOSSIBLE = -1e9  # added to a log-probability
 
 # (ids int32 [rows], states)
 # -> (log-probabilities float32 [rows, vocabulary], states, source weights float32 [rows, source])

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from nlp_rnn.decoding import sampling as sampling_of
-from nlp_rnn.decoding.sampling import IMPOSSIBLE, REPETITION_WINDOW, Sampling
+from nlp_rnn.decoding.sampling import REPETITION_WINDOW, Sampling
 from nlp_rnn.decoding.settings import MAX_STOP_LENGTH
 from nlp_rnn.decoding.stepper import States, Stepper
+from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-IMPOSSIBLE = -1e9  # the score of a forbidden id
+from nlp_rnn.layers.masking import IMPOSSIBLE
+
 REPETITION_WINDOW = 64  # the repetition penalty applies to so many of the last ids
 
 

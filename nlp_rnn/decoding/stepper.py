@@ -12,11 +12,10 @@ import tensorflow as tf
 
 from nlp_rnn.config.tables import CELLS, resolve
 from nlp_rnn.layers.cells import MinGRUCell, MinLSTMCell
+from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.language_model import LanguageModel
 
 States = list[list[tf.Tensor]]
-
-_IMPOSSIBLE = -1e9
 
 
 class Stepper(tf.Module):
@@ -53,7 +52,7 @@ class Stepper(tf.Module):
             self._layers.append([_by_gate(weight, num_gates) for weight in weights])
         self._head = tf.Variable(tf.transpose(model.head.kernel), trainable=False)
         bias = model.head.bias.numpy()
-        bias[list(never)] = _IMPOSSIBLE
+        bias[list(never)] = IMPOSSIBLE
         self._head_bias = tf.Variable(bias, trainable=False)
 
     def zero_states(self, batch_size: tf.Tensor) -> States:

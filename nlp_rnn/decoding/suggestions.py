@@ -6,13 +6,13 @@ import numpy as np
 import tensorflow as tf
 
 from nlp_rnn.decoding.suggestible_words import PROFANE_WORDS, Vocabulary
+from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.tokenization.sentencepiece_files import WORD_START
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 MAX_WORDS = 100  # the largest number of suggestions
-IMPOSSIBLE = -1e9  # the score of no word
 
 _BEAM = 12  # word beginnings kept
 _MAX_PIECES = 6  # per word

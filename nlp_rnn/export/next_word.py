@@ -5,8 +5,9 @@ from typing import Any
 import tensorflow as tf
 
 from nlp_rnn.config.settings import Config
-from nlp_rnn.decoding.suggestions import IMPOSSIBLE, SubwordSuggestions, WordSuggestions
+from nlp_rnn.decoding.suggestions import SubwordSuggestions, WordSuggestions
 from nlp_rnn.export import saved_model
+from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import EOS_ID, PAD_ID
 from nlp_rnn.tokenization.encoding import truncate

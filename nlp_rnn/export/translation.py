@@ -6,9 +6,10 @@ from typing import Any
 import tensorflow as tf
 
 from nlp_rnn.config.settings import Config
-from nlp_rnn.decoding.beam_search import IMPOSSIBLE, Hypotheses, Search, beam_search
+from nlp_rnn.decoding.beam_search import Hypotheses, Search, beam_search
 from nlp_rnn.decoding.settings import SearchSettings
 from nlp_rnn.export import saved_model
+from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.translator import Translator
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from nlp_rnn.config.settings import AttentionName
+from nlp_rnn.layers.masking import IMPOSSIBLE
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
@@ -70,7 +71,7 @@ class Attention(keras.layers.Layer):
         """
         ops = keras.ops
         scores = self._scores(queries, keys)  # [batch, heads, target, source]
-        weights = ops.softmax(ops.where(mask[:, None, None, :], ops.cast(scores, "float32"), -1e9), axis=-1)
+        weights = ops.softmax(ops.where(mask[:, None, None, :], ops.cast(scores, "float32"), IMPOSSIBLE), axis=-1)
         contexts = ops.cast(weights, memory.dtype) @ self._heads(memory)  # [batch, heads, target, width / heads]
         contexts = ops.transpose(contexts, (0, 2, 1, 3))
         return ops.reshape(contexts, (*ops.shape(queries)[:2], memory.shape[-1])), ops.mean(weights, axis=1)

@@ -6,6 +6,7 @@ import keras
 
 from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.config.tables import CELLS, resolve
+from nlp_rnn.layers.masking import IMPOSSIBLE
 
 
 def build_recurrent_stack(config: ModelConfig, sequences: Any, mask: Any) -> Any:
@@ -241,7 +242,7 @@ class MaskedPooling(keras.layers.Layer):
 
     def _attention(self, sequences: Any, mask: Any) -> Any:
         scores = keras.ops.tanh(sequences @ self.attention_kernel) @ self.attention_vector  # [batch, time, 1]
-        scores = keras.ops.where(mask, keras.ops.cast(scores[:, :, 0], "float32"), -1e9)
+        scores = keras.ops.where(mask, keras.ops.cast(scores[:, :, 0], "float32"), IMPOSSIBLE)
         return self._weighted_sum(sequences, keras.ops.softmax(scores, axis=1))
 
     def _weighted_sum(self, sequences: Any, weights: Any) -> Any:

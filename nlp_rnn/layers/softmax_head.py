@@ -8,6 +8,7 @@ import keras
 
 from nlp_rnn.config.settings import SoftmaxName
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.layers.masking import IMPOSSIBLE
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
@@ -161,7 +162,7 @@ class SoftmaxHead(keras.layers.Layer):
                 hidden, rows, biases, true_logits, ids, targets, weights, dtype=matmul_dtype()
             )
         logits = hidden @ ops.transpose(rows) + biases
-        logits = ops.where(targets[:, None] == ids[None], -1e9, logits)
+        logits = ops.where(targets[:, None] == ids[None], IMPOSSIBLE, logits)
         logits = ops.concatenate([true_logits[:, None], logits], axis=1)
         return ops.sum((ops.logsumexp(logits, axis=1) - logits[:, 0]) * weights)
 

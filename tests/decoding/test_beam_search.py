@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nlp_rnn.decoding.beam_search import IMPOSSIBLE, Search, beam_search
+from nlp_rnn.decoding.beam_search import Search, beam_search
+from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.special_ids import EOS_ID
 
 VOCAB_SIZE = 7  # ids 4, 5 and 6 are words

@@ -5,7 +5,6 @@ import tensorflow as tf
 
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.decoding.sampling import (
-    IMPOSSIBLE,
     REPETITION_WINDOW,
     Sampling,
     is_plain,
@@ -16,6 +15,7 @@ from nlp_rnn.decoding.sampling import (
 from nlp_rnn.decoding.stepper import Stepper
 from nlp_rnn.export import saved_model
 from nlp_rnn.export.generation import GenerationModule, generation_extras
+from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.build import build_language_model
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer

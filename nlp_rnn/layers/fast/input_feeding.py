@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from nlp_rnn.layers.fast.lstm_gru import CELLS, Cell, Tensors, compiled, product, rows
+from nlp_rnn.layers.masking import IMPOSSIBLE
 
 _CHUNK = 5  # time steps
 _SOURCE_MULTIPLE = 8  # sources are padded to multiples of it, so that few lengths are compiled
-_MASKED = -1e9
 
 
 class Weights(NamedTuple):
@@ -166,7 +166,7 @@ class _Loop:
         kernel, feeding = tf.split(weights.kernel * halves, 2)
         zx = tf.reshape(rows(inputs) @ kernel + bias, tf.concat([tf.shape(inputs)[:2], [kernel.shape[1]]], axis=0))
         given = (
-            keys, memory, tf.where(mask, 0.0, _MASKED), feeding, weights.recurrent * halves, recurrent_bias,
+            keys, memory, tf.where(mask, 0.0, IMPOSSIBLE), feeding, weights.recurrent * halves, recurrent_bias,
             weights.readout,
             weights.readout_bias,
         )  # fmt: skip

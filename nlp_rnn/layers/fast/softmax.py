@@ -10,6 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from nlp_rnn.layers.masking import IMPOSSIBLE
+
 _MAX_LOGITS = 2**25  # in memory at a time: 128 MB
 # Rows per chunk if their number is unknown when the graph is built; a sampled softmax pads its rows to a multiple.
 _ROWS = 256
@@ -150,9 +152,9 @@ def sampled_cross_entropy(
 def _sampled_loss_and_gradient(
     logits: tf.Tensor, biases: tf.Tensor, ids: tf.Tensor, targets: tf.Tensor, true_logits: tf.Tensor, weights: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    found = tf.where(targets[:, None] == ids[None], -1e9, tf.cast(logits, tf.float32) + biases)
-    highest = tf.maximum(tf.reduce_max(found, axis=1), true_logits)
-    powers, true_power = tf.exp(found - highest[:, None]), tf.exp(true_logits - highest)
+    others = tf.where(targets[:, None] == ids[None], IMPOSSIBLE, tf.cast(logits, tf.float32) + biases)
+    highest = tf.maximum(tf.reduce_max(others, axis=1), true_logits)
+    powers, true_power = tf.exp(others - highest[:, None]), tf.exp(true_logits - highest)
     total = tf.reduce_sum(powers, axis=1) + true_power
     losses = tf.math.log(total) + highest - true_logits
     dlogits = tf.cast(powers * (weights / total)[:, None], logits.dtype)
