@@ -13,6 +13,7 @@ import tensorflow as tf
 from nlp_rnn.config.tables import CELLS, resolve
 from nlp_rnn.layers.cells import MinGRUCell, MinLSTMCell
 from nlp_rnn.layers.masking import IMPOSSIBLE
+from nlp_rnn.layers.recurrent import add_and_norm, unwrapped
 from nlp_rnn.models.language_model import LanguageModel
 
 States = list[list[tf.Tensor]]
@@ -39,7 +40,7 @@ class Stepper(tf.Module):
         self._embedding = tf.Variable(model.embedding.embeddings, trainable=False) if config.is_residual else None
         self._layers = []
         for number, layer in enumerate(model.recurrent if step else []):
-            cell = getattr(layer, "layer", layer).cell
+            cell = unwrapped(layer).cell
             kernel, (bias, recurrent_bias) = tf.convert_to_tensor(cell.kernel), _biases(cell)
             # The first layer's contribution of each id.
             kernel, bias = (
@@ -63,7 +64,7 @@ class Stepper(tf.Module):
         """Computes one step: int32 [batch], states -> (hidden float32 [batch, features], new states)."""
         if self._advance is None:
             return self._model.advance(token_ids, states)
-        vectors, found = None, []
+        vectors, new = None, []
         for number, (kernel, bias, recurrent_kernel, recurrent_bias) in enumerate(self._layers):
             inputs = vectors
             recurrent = _products(states[number][0], recurrent_kernel, recurrent_bias)
@@ -71,14 +72,11 @@ class Stepper(tf.Module):
                 [tf.gather(table, token_ids) for table in kernel] if inputs is None else _products(inputs, kernel, bias)
             )
             after = self._advance(projected, recurrent, states[number])
-            found.append(after)
-            vectors = after[0]
-            if self._is_residual:
-                inputs = tf.gather(self._embedding, token_ids) if inputs is None else inputs
-                vectors = vectors + inputs if inputs.shape[-1] == vectors.shape[-1] else vectors
-            norm = self._norms[number]
-            vectors = vectors if norm is None else norm(vectors)
-        return vectors, found
+            new.append(after)
+            if self._is_residual and inputs is None:
+                inputs = tf.gather(self._embedding, token_ids)
+            vectors = add_and_norm(inputs, after[0], is_residual=self._is_residual, norm=self._norms[number])
+        return vectors, new
 
     def predict(self, hidden: tf.Tensor) -> tf.Tensor:
         """Hidden float32 [batch, features] -> log-probabilities float32 [batch, vocabulary] of the next id."""

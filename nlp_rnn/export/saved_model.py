@@ -20,6 +20,7 @@ from nlp_rnn import __version__, files
 from nlp_rnn.config.loading import load_saved_config, to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.layers.recurrent import unwrapped
 from nlp_rnn.special_ids import PAD_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
@@ -31,7 +32,7 @@ def _portable(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
     """Makes recurrent layers avoid cuDNN's op and XLA while the context lasts, since the export must load anywhere."""
     before = []
     for layer in layers:
-        recurrent = getattr(layer, "layer", layer)  # unwraps WeightDrop
+        recurrent = unwrapped(layer)
         for name, value in (("use_cudnn", False), ("is_portable", True)):
             if hasattr(recurrent, name):
                 before.append((recurrent, name, getattr(recurrent, name)))

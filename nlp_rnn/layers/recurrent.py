@@ -1,5 +1,7 @@
 """Recurrent layers and stacks: plain Keras, on any of its backends. Masks are passed explicitly to every layer."""
 
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -25,11 +27,32 @@ def build_recurrent_stack(config: ModelConfig, sequences: Any, mask: Any) -> Any
         if config.dropout and number:
             sequences = keras.layers.SpatialDropout1D(config.dropout, name=f"dropout_{number}")(sequences)
         sequences = _run_directions(config, sequences, mask, number)
-        if config.is_residual and inputs.shape[-1] == sequences.shape[-1]:
-            sequences = keras.layers.Add(name=f"residual_{number}")([inputs, sequences])
-        if config.layer_norm:
-            sequences = keras.layers.LayerNormalization(name=f"layer_norm_{number}")(sequences)
+        norm = keras.layers.LayerNormalization(name=f"layer_norm_{number}") if config.layer_norm else None
+        add = keras.layers.Add(name=f"residual_{number}")  # casts both to the layer's dtype
+        sequences = add_and_norm(
+            inputs, sequences, is_residual=config.is_residual, norm=norm, add=lambda *both, add=add: add(both)
+        )
     return sequences
+
+
+def add_and_norm(
+    inputs: Any,
+    outputs: Any,
+    *,
+    is_residual: bool,
+    norm: Callable[[Any], Any] | None,
+    add: Callable[[Any, Any], Any] = operator.add,
+) -> Any:
+    """Adds a layer's inputs to its outputs if `is_residual` and both are equally wide, then normalises.
+
+    Args:
+      inputs, outputs: float [..., features]; the numbers of features may differ.
+      norm: the layer norm; None for none.
+      add: adds two tensors.
+    """
+    if is_residual and inputs.shape[-1] == outputs.shape[-1]:
+        outputs = add(inputs, outputs)
+    return outputs if norm is None else norm(outputs)
 
 
 def _run_directions(config: ModelConfig, sequences: Any, mask: Any, number: int) -> Any:
@@ -145,6 +168,35 @@ class WeightDrop(keras.layers.Wrapper):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"rate": self.rate, "seed": self.seed}
+
+
+def unwrapped(layer: keras.layers.Layer) -> Any:
+    """The recurrent layer itself, without WeightDrop around it."""
+    return layer.layer if isinstance(layer, WeightDrop) else layer
+
+
+def state_sizes(layer: keras.layers.Layer) -> list[int]:
+    """The sizes of a recurrent layer's states (LSTM: h and c)."""
+    return _as_list(unwrapped(layer).cell.state_size)
+
+
+def run_cell(layer: keras.layers.Layer, inputs: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+    """Computes one step of a recurrent layer with its cell.
+
+    Args:
+      layer: a recurrent layer, or WeightDrop around one; no weights are dropped.
+      inputs: float [batch, features].
+      states: each float [batch, units].
+
+    Returns:
+      (outputs float [batch, units], new states).
+    """
+    outputs, after = unwrapped(layer).cell(inputs, states)
+    return outputs, _as_list(after)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")

@@ -8,8 +8,7 @@ from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.distribution import replicas
 from nlp_rnn.layers.ngrams import NgramLinear, Stack
 from nlp_rnn.layers.recurrent import MaskedPooling, ReverseTexts, build_recurrent_stack
-
-_PAD_ID = 0  # tokenizer.PAD_ID; models do not import TensorFlow
+from nlp_rnn.special_ids import PAD_ID
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
@@ -99,7 +98,7 @@ class NotPadding(keras.layers.Layer):
     """int32 ids [batch, time] -> bool mask [batch, time], False where the id is PAD_ID."""
 
     def call(self, token_ids: Any) -> Any:
-        return keras.ops.not_equal(token_ids, _PAD_ID)
+        return keras.ops.not_equal(token_ids, PAD_ID)
 
     def compute_output_spec(self, token_ids: Any) -> keras.KerasTensor:
         return keras.KerasTensor(token_ids.shape, dtype="bool")

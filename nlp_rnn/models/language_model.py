@@ -6,7 +6,7 @@ import keras
 
 from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.distribution import replicas
-from nlp_rnn.layers.recurrent import WordDropout, build_recurrent_layer
+from nlp_rnn.layers.recurrent import WordDropout, add_and_norm, build_recurrent_layer, run_cell, state_sizes
 from nlp_rnn.layers.softmax_head import SoftmaxHead
 
 States = list[list[Any]]
@@ -88,23 +88,22 @@ class LanguageModel(keras.Model):
         Returns:
           (hidden float [batch, time, features], final states).
         """
-        hidden, _, found = self._run(token_ids, states, training)
-        return hidden, found
+        hidden, _, final = self._run(token_ids, states, training)
+        return hidden, final
 
     def _run(self, token_ids: Any, states: States, training: bool) -> tuple[Any, Any, States]:
         """Like `run`, but the second result is the hidden vectors before the last dropout."""
         sequences = self.word_dropout(token_ids, self.embedding(token_ids), training=training)
-        found = []
+        final = []
         for number, layer in enumerate(self.recurrent):
             inputs = self.dropouts[number](sequences, training=training)
             sequences, *after = layer(inputs, initial_state=states[number], training=training)
-            found.append(after)
-            if self.config.is_residual and inputs.shape[-1] == sequences.shape[-1]:
-                sequences = sequences + inputs
-            norm = self.norms[number]
-            if norm is not None:
-                sequences = norm(sequences)
-        return self.dropouts[-1](sequences, training=training), sequences, found
+            final.append(after)
+            sequences = self._add_and_norm(number, inputs, sequences)
+        return self.dropouts[-1](sequences, training=training), sequences, final
+
+    def _add_and_norm(self, number: int, inputs: Any, outputs: Any) -> Any:
+        return add_and_norm(inputs, outputs, is_residual=self.config.is_residual, norm=self.norms[number])
 
     def advance(self, token_ids: Any, states: States) -> tuple[Any, States]:
         """Computes one step of `run` with the cells: int32 [batch] -> (hidden float [batch, features], new states)."""
@@ -112,17 +111,12 @@ class LanguageModel(keras.Model):
 
     def advance_vectors(self, vectors: Any, states: States) -> tuple[Any, States]:
         """Like `advance`, but takes vectors instead of ids: float [batch, embedding_dim]."""
-        found = []
+        new = []
         for number, layer in enumerate(self.recurrent):
-            inputs = vectors
-            vectors, after = getattr(layer, "layer", layer).cell(inputs, states[number])
-            found.append(list(after) if isinstance(after, list | tuple) else [after])
-            if self.config.is_residual and inputs.shape[-1] == vectors.shape[-1]:
-                vectors = vectors + inputs
-            norm = self.norms[number]
-            if norm is not None:
-                vectors = norm(vectors)
-        return vectors, found
+            outputs, after = run_cell(layer, vectors, states[number])
+            new.append(after)
+            vectors = self._add_and_norm(number, vectors, outputs)
+        return vectors, new
 
     def zero_states(self, batch_size: Any) -> States:
         """The initial states of a text: per layer, float [batch, units] once or (LSTM: h and c) twice."""
@@ -144,14 +138,14 @@ class LanguageModel(keras.Model):
 
     def unpack_states(self, packed: Any) -> States:
         """Splits what `pack_states` returned into states again."""
-        found, start = [], 0
+        states, start = [], 0
         for sizes in self._sizes():
             layer = []
             for size in sizes:
                 layer.append(packed[:, start : start + size])
                 start += size
-            found.append(layer)
-        return found
+            states.append(layer)
+        return states
 
     def reset_states(self, phase: str) -> None:
         """Sets the carried states of "training" or "evaluation" to zero."""
@@ -185,8 +179,8 @@ class LanguageModel(keras.Model):
             states = [
                 [keras.ops.where(stays, state, keras.ops.zeros_like(state)) for state in layer] for layer in states
             ]
-        hidden, sequences, found = self._run(token_ids, states, training)
-        for variables, values in zip(carried, found, strict=True):
+        hidden, sequences, final = self._run(token_ids, states, training)
+        for variables, values in zip(carried, final, strict=True):
             for variable, value in zip(variables, values, strict=True):
                 value = keras.ops.cast(keras.ops.stop_gradient(value), "float32")
                 variable.assign(replicas.with_own_rows(variable, value))
@@ -230,11 +224,7 @@ class LanguageModel(keras.Model):
 
     def _sizes(self) -> list[list[int]]:
         """Sizes of each layer's states."""
-        found = []
-        for layer in self.recurrent:
-            size = getattr(layer, "layer", layer).cell.state_size  # what WeightDrop wraps
-            found.append(list(size) if isinstance(size, list | tuple) else [size])
-        return found
+        return [state_sizes(layer) for layer in self.recurrent]
 
 
 def _state(phase: str, batch_size: int, size: int) -> keras.Variable:

@@ -8,8 +8,16 @@ import keras
 from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.distribution import replicas
 from nlp_rnn.layers.attention import Attention
-from nlp_rnn.layers.recurrent import WordDropout, build_recurrent_layer
+from nlp_rnn.layers.recurrent import (
+    WordDropout,
+    add_and_norm,
+    build_recurrent_layer,
+    run_cell,
+    state_sizes,
+    unwrapped,
+)
 from nlp_rnn.layers.softmax_head import SoftmaxHead
+from nlp_rnn.special_ids import PAD_ID
 
 States = list[list[Any]]
 
@@ -89,7 +97,7 @@ class Translator(keras.Model):
         self.bridges = [
             keras.layers.Dense(size, activation="tanh", name=f"bridge_{number}_{place}")
             for number, layer in enumerate(self.decoder_layers)
-            for place, size in enumerate(self._state_sizes(layer))
+            for place, size in enumerate(state_sizes(layer))
         ]
         self.encoder_norms, self.decoder_norms = (
             [keras.layers.LayerNormalization(name=f"{side}_norm_{number}") for number in layers if config.layer_norm]
@@ -111,19 +119,17 @@ class Translator(keras.Model):
     def encode(self, source_ids: Any, training: bool = False) -> Encoded:
         """Encodes source sentences: int32 [batch, source], right-padded with PAD_ID, with at least one id per row."""
         ops = keras.ops
-        mask = source_ids != 0
+        mask = source_ids != PAD_ID
         sequences = self._embed(self.embedding, source_ids, training)
         states = []
         for number, forward in enumerate(self.forward_layers):
             inputs = self.dropout(sequences, training=training) if number else sequences
-            found, *last = forward(inputs, mask=mask, training=training)
+            outputs, *last = forward(inputs, mask=mask, training=training)
             if self.backward_layers:
-                reversed_found, *reversed_last = self.backward_layers[number](inputs, mask=mask, training=training)
-                found = ops.concatenate([found, ops.flip(reversed_found, axis=1)], axis=-1)
+                reversed_outputs, *reversed_last = self.backward_layers[number](inputs, mask=mask, training=training)
+                outputs = ops.concatenate([outputs, ops.flip(reversed_outputs, axis=1)], axis=-1)
                 last = [ops.concatenate(pair, axis=-1) for pair in zip(last, reversed_last, strict=True)]
-            sequences = found + sequences if self._is_residual(sequences, found) else found
-            if self.encoder_norms:
-                sequences = self.encoder_norms[number](sequences)
+            sequences = self._add_and_norm(self.encoder_norms, number, sequences, outputs)
             bridges = self.bridges[number * len(last) : (number + 1) * len(last)]
             states.append([bridge(state) for bridge, state in zip(bridges, last, strict=True)])
         if self.config.input_feeding:
@@ -150,8 +156,8 @@ class Translator(keras.Model):
             inputs = self.dropout(sequences, training=training) if number else sequences
             if contexts is not None:
                 inputs = keras.ops.concatenate([inputs, contexts], axis=-1)
-            found, *_ = layer(inputs, initial_state=encoded.states[number], training=training)
-            sequences = self._add_and_norm(number, sequences, found)
+            outputs, *_ = layer(inputs, initial_state=encoded.states[number], training=training)
+            sequences = self._add_and_norm(self.decoder_norms, number, sequences, outputs)
             if number == 0:
                 contexts, weights = self.attention(sequences, encoded.keys, encoded.memory, encoded.mask)
         hidden = self.readout(keras.ops.concatenate([sequences, contexts], axis=-1))
@@ -211,12 +217,9 @@ class Translator(keras.Model):
         vectors = self.word_dropout(token_ids, embedding(token_ids), training=training)
         return self.embedding_dropout(vectors, training=training)
 
-    def _is_residual(self, before: Any, after: Any) -> bool:
-        return self.config.is_residual and before.shape[-1] == after.shape[-1]
-
-    def _add_and_norm(self, number: int, before: Any, found: Any) -> Any:
-        found = found + before if self._is_residual(before, found) else found
-        return self.decoder_norms[number](found) if self.decoder_norms else found
+    def _add_and_norm(self, norms: list[keras.layers.Layer], number: int, inputs: Any, outputs: Any) -> Any:
+        norm = norms[number] if norms else None
+        return add_and_norm(inputs, outputs, is_residual=self.config.is_residual, norm=norm)
 
     def _advance(self, vectors: Any, states: States, encoded: Encoded, masks: Any) -> tuple[Any, States, Any]:
         """Computes one step from vectors.
@@ -229,25 +232,25 @@ class Translator(keras.Model):
         sequences, context, weights = vectors, None, None
         if self.config.input_feeding:
             vectors = ops.concatenate([vectors, states[-1][0]], axis=-1)
-        found: States = []
+        new: States = []
         for number, layer in enumerate(self.decoder_layers):
             inputs = vectors if number == 0 else sequences if masks is None else sequences * masks[number - 1]
             if context is not None:
                 inputs = ops.concatenate([inputs, context], axis=-1)
-            outputs, after = self._cell(layer)(inputs, states[number])
-            found.append(list(after) if isinstance(after, list | tuple) else [after])
-            sequences = self._add_and_norm(number, sequences, outputs)
+            outputs, after = run_cell(layer, inputs, states[number])
+            new.append(after)
+            sequences = self._add_and_norm(self.decoder_norms, number, sequences, outputs)
             if number == 0:
                 contexts, all_weights = self.attention(sequences[:, None], encoded.keys, encoded.memory, encoded.mask)
                 context, weights = contexts[:, 0], all_weights[:, 0]
         hidden = self.readout(ops.concatenate([sequences, context], axis=-1))
         if self.config.input_feeding:
-            found.append([hidden])
-        return hidden, found, weights
+            new.append([hidden])
+        return hidden, new, weights
 
     def _decode_stepwise(self, vectors: Any, encoded: Encoded, training: bool) -> tuple[Any, Any]:
         ops = keras.ops
-        cell = self._cell(self.decoder_layers[0])
+        cell = unwrapped(self.decoder_layers[0]).cell
         if not cell.built:
             for layer, size in zip(self.decoder_layers, self._input_sizes(), strict=True):
                 layer.build((None, None, size))
@@ -312,15 +315,8 @@ class Translator(keras.Model):
         predicted = ops.cast(ops.argmax(self.head(ops.cast(hidden, "float32")), axis=-1), "int32")
         shifted = ops.concatenate([target_ids[:, :1], predicted[:, :-1]], axis=1)
         draws = keras.random.uniform(ops.shape(target_ids), seed=self.seed_generator)
-        is_drawn = (draws < self.scheduled_sampling) & (target_ids != 0)
+        is_drawn = (draws < self.scheduled_sampling) & (target_ids != PAD_ID)
         return ops.stop_gradient(ops.where(is_drawn, shifted, target_ids))
-
-    def _cell(self, layer: keras.layers.Layer) -> keras.layers.Layer:
-        return getattr(layer, "layer", layer).cell  # unwraps WeightDrop
-
-    def _state_sizes(self, layer: keras.layers.Layer) -> list[int]:
-        size = self._cell(layer).state_size
-        return list(size) if isinstance(size, list | tuple) else [size]
 
 
 def _embedding(vocab_size: int, size: int, name: str) -> keras.layers.Embedding:

@@ -11,10 +11,10 @@ import numpy as np
 import regex
 
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.special_ids import EOS_ID, UNK_ID
 
 SETTINGS_FILE = "vocabulary.json"
 PRECISIONS = ("float", "int8")
-EOS_ID, UNK_ID = 3, 1  # tokenizer's; it would import TensorFlow
 
 # The expressions of `word_splitters` and `normalization` for Python's regex. A test compares their results.
 _CONTRACTION = regex.compile(r"(?i)(\p{L})(n['’]t|['’](?:s|re|ve|ll|d|m))(?![A-Za-z0-9_])")

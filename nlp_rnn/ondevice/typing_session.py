@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nlp_rnn.ondevice.continuous_cache import CacheSettings, ContinuousCache
-from nlp_rnn.ondevice.litert_model import EOS_ID, OnDeviceModel, Step
+from nlp_rnn.ondevice.litert_model import OnDeviceModel, Step
+from nlp_rnn.special_ids import EOS_ID
 
 _NUM_CHECKPOINTS = 64  # positions of the line whose state is kept, so that a correction need not read the whole line
 _MAX_TOKENS = 512  # of a pasted text, only the last ones are read
