@@ -16,6 +16,7 @@ import numpy as np
 from nlp_rnn.config.settings import Config, HardwareConfig, TrainingConfig
 from nlp_rnn.data.bptt import TokenStream, WindowStream, unknown_share
 from nlp_rnn.data.bucketing import (
+    Batch,
     Batches,
     BatchStream,
     IdReader,
@@ -83,7 +84,7 @@ def train_classifier(model: keras.Model, run: Run, inputs: Inputs, placement: Pl
     rows = placement.rows(config.batch_size)
     multiple = _multiple(run.config, placement)
     reader = text_reader(train, rows, multiple, inputs.resample)
-    stream = classification_stream(train, _served(reader, run.config), rows, config, run.config.seed)
+    stream = classification_stream(train, reader, config, run.config.seed, served=_served(reader, run.config))
     compile_model(model, config, config.epochs * stream.steps_per_epoch, placement)
     if config.unfreeze or config.layer_decay != 1:
         groups = _layer_groups(model, run.config)
@@ -257,7 +258,7 @@ def _train(
     with callback.signals():
         while not progress.is_finished:
             # One epoch per fit, since all epochs of one fit have the same length, and a resumed one is shorter.
-            stream.epoch, stream.first_step = progress.epoch, progress.step
+            stream.start_at(progress.epoch, progress.step)
             num_steps = stream.steps_per_epoch - progress.step
             # TensorFlow finds the end of a data set by itself, and warns if the number of steps is given.
             is_endless = placement.strategy is not None or not _has_tensorflow()
@@ -320,14 +321,15 @@ def _fed(batches: Batches, placement: Placement) -> Any:
 # --- evaluation ----------------------------------------------------------------------------------------------------
 
 
-def _classifier_evaluation(cache: TokenCache, batch_size: int, rows: slice | None = None, multiple: int = 1) -> Batches:
-    """All examples once, the shortest first; of each batch the given rows, or all."""
-    plan, own = plan_ordered_batches(cache.lengths, batch_size), rows or slice(0, batch_size)
-    read = text_reader(cache, own, multiple)
-    return Batches(
-        lambda: (labelled_batch(cache, indices, own, *ids) for indices, ids in zip(plan, read(plan), strict=True)),
-        len(plan),
-    )
+def _classifier_evaluation(cache: TokenCache, batch_size: int, rows: slice, multiple: int) -> Batches:
+    """All examples once, the shortest first; of each batch the given rows."""
+    plan, read = plan_ordered_batches(cache.lengths, batch_size), text_reader(cache, rows, multiple)
+
+    def batches() -> Iterator[Batch]:
+        for indices, ids in zip(plan, read(plan), strict=True):
+            yield labelled_batch(cache, indices, read.rows, *ids)
+
+    return Batches(batches, len(plan))
 
 
 def _language_evaluation(cache: TokenCache, config: TrainingConfig, rows: slice, placement: Placement) -> Batches:
@@ -348,10 +350,10 @@ def predict_probabilities(model: keras.Model, cache: TokenCache, batch_size: int
 
 
 def _predict_logits(model: keras.Model, cache: TokenCache, batch_size: int) -> np.ndarray:
-    batches = _classifier_evaluation(cache, batch_size, multiple=1 if _has_tensorflow() else _USUAL_MULTIPLE)
-    found = model.predict(_fed(batches, ONE_DEVICE), steps=None if _has_tensorflow() else batches.count, verbose=0)[
-        : len(cache.labels)
-    ]
-    logits = np.empty_like(found)
-    logits[np.concatenate(plan_ordered_batches(cache.lengths, batch_size))] = found
+    multiple, rows = 1 if _has_tensorflow() else _USUAL_MULTIPLE, slice(0, batch_size)
+    batches = _classifier_evaluation(cache, batch_size, rows, multiple)
+    num_steps = None if _has_tensorflow() else batches.count
+    predicted = model.predict(_fed(batches, ONE_DEVICE), steps=num_steps, verbose=0)[: len(cache.labels)]
+    logits = np.empty_like(predicted)
+    logits[np.concatenate(plan_ordered_batches(cache.lengths, batch_size))] = predicted
     return logits

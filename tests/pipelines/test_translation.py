@@ -360,7 +360,8 @@ def test_resampled_batches_keep_their_sentences(tmp_path):
     cache = PairCache(*sides, np.arange(2))
     reader = pair_reader(cache, slice(0, 3), resample=Resampling(tokenizer, 5.0, 1))
     stream, drawn = pair_stream(cache, reader, training, 1), set()
-    for stream.epoch in range(4):
+    for epoch in range(4):
+        stream.start_at(epoch, 0)
         (((source, inputs), outputs, weights),) = list(stream())
         for ids in (source, outputs[:2]):
             assert all(row[row != 0][-1] == EOS_ID and (row == EOS_ID).sum() == 1 for row in ids)
