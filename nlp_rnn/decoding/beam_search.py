@@ -13,7 +13,7 @@ from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID
 
 # (ids int32 [rows], states)
 # -> (log-probabilities float32 [rows, vocabulary], states, source weights float32 [rows, source])
-Step = Callable[[tf.Tensor, Any], tuple[tf.Tensor, Any, tf.Tensor]]
+StepFunction = Callable[[tf.Tensor, Any], tuple[tf.Tensor, Any, tf.Tensor]]
 
 
 class Search(NamedTuple):
@@ -75,7 +75,7 @@ class _Beam(NamedTuple):
     finished: Hypotheses
 
 
-def beam_search(step: Step, states: Any, source_mask: tf.Tensor, search: Search) -> Hypotheses:
+def beam_search(step: StepFunction, states: Any, source_mask: tf.Tensor, search: Search) -> Hypotheses:
     """Searches the most likely texts. The results for a sentence do not depend on the rest of the batch.
 
     A hypothesis that ends is finished if it is among the `beam_size` best at that step. The search of a sentence ends
@@ -109,7 +109,7 @@ def beam_search(step: Step, states: Any, source_mask: tf.Tensor, search: Search)
     return end.finished
 
 
-def _advance(beam: _Beam, step: Step, source_mask: tf.Tensor, search: Search) -> _Beam:
+def _advance(beam: _Beam, step: StepFunction, source_mask: tf.Tensor, search: Search) -> _Beam:
     batch, size, longest = (tf.shape(beam.ids)[axis] for axis in range(3))
     last = tf.where(beam.time == 0, BOS_ID, beam.ids[:, :, tf.maximum(beam.time - 1, 0)])
     log_probabilities, states, weights = step(tf.reshape(last, [-1]), beam.states)

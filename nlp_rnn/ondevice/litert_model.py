@@ -58,7 +58,7 @@ def _to_lower(text: str) -> str:
     return "".join(part if number % 2 else part.lower() for number, part in enumerate(_NEW_CAPITALS.split(text)))
 
 
-class Step(NamedTuple):
+class StepOutput(NamedTuple):
     """The model's output after some ids.
 
     Attributes:
@@ -114,11 +114,11 @@ class OnDeviceModel:
         """The initial states of a text: float32 [1, size]."""
         return np.zeros((1, self._size), np.float32)
 
-    def step(self, token_id: int, states: np.ndarray) -> Step:
+    def step(self, token_id: int, states: np.ndarray) -> StepOutput:
         """Reads one id, given states float32 [1, size]."""
         return _unpack(self._step(token_ids=np.array([token_id], np.int32), states=states))
 
-    def prefill(self, token_ids: Any, states: np.ndarray) -> Step:
+    def prefill(self, token_ids: Any, states: np.ndarray) -> StepOutput:
         """Reads one or more ids, int [time], at once."""
         return _unpack(self._prefill(token_ids=np.asarray(token_ids, np.int32)[None], states=states))
 
@@ -171,5 +171,5 @@ def _quiet() -> Iterator[None]:
         os.close(kept)
 
 
-def _unpack(answer: dict[str, np.ndarray]) -> Step:
-    return Step(answer["log_probabilities"][0], answer["hidden"][0], answer["states"])
+def _unpack(answer: dict[str, np.ndarray]) -> StepOutput:
+    return StepOutput(answer["log_probabilities"][0], answer["hidden"][0], answer["states"])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nlp_rnn.ondevice.continuous_cache import CacheSettings, ContinuousCache
-from nlp_rnn.ondevice.litert_model import OnDeviceModel, Step
+from nlp_rnn.ondevice.litert_model import OnDeviceModel, StepOutput
 from nlp_rnn.special_ids import EOS_ID
 
 _NUM_CHECKPOINTS = 64  # positions of the line whose state is kept, so that a correction need not read the whole line
@@ -46,7 +46,7 @@ class _Checkpoint:
     """The state after `length` characters of the line, which end in white space."""
 
     length: int
-    step: Step
+    step: StepOutput
 
 
 @dataclass
@@ -121,14 +121,14 @@ class TypingSession:
         self._begin_line(step)
 
     @property
-    def _start(self) -> Step:
+    def _start(self) -> StepOutput:
         """The model's state before the line."""
         return self._checkpoints[0].step
 
-    def _begin_line(self, step: Step) -> None:
+    def _begin_line(self, step: StepOutput) -> None:
         self._checkpoints, self._line = [_Checkpoint(0, step)], ""
 
-    def _read(self, text: str) -> tuple[Step, str]:
+    def _read(self, text: str) -> tuple[StepOutput, str]:
         """The model's state after the whole words of the line, and the unfinished word at its end, or ""."""
         while len(self._checkpoints) > 1 and not text.startswith(self._line[: self._checkpoints[-1].length]):
             self._checkpoints.pop()  # the text there has changed
@@ -146,7 +146,7 @@ class TypingSession:
         begun = words.pop() if words and self.model.is_begun(text[-1:]) else ""
         return self._advance(step, words), begun
 
-    def _advance(self, step: Step, words: list[str]) -> Step:
+    def _advance(self, step: StepOutput, words: list[str]) -> StepOutput:
         ids = self.model.ids(words)
         if len(ids) > _MAX_TOKENS:  # of a pasted book, only the end matters
             return self.model.prefill(ids[-_MAX_TOKENS:], self.model.zero_states())
@@ -154,7 +154,7 @@ class TypingSession:
             return self.model.step(ids[0], step.states)
         return self.model.prefill(ids, step.states) if ids else step
 
-    def _scores(self, step: Step) -> np.ndarray:
+    def _scores(self, step: StepOutput) -> np.ndarray:
         return self.memory.mix(step.log_probabilities, step.hidden) if self.adapts else step.log_probabilities
 
 

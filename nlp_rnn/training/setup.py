@@ -23,7 +23,7 @@ _SECONDS_OF_A_SLOW_DISK = 90.0
 
 
 @dataclass(frozen=True)
-class Session:
+class PreparedTraining:
     """A training ready to begin: its devices, run directory and inputs."""
 
     placement: Placement
@@ -32,7 +32,7 @@ class Session:
 
 
 @contextlib.contextmanager
-def opened(config: Config) -> Iterator[Session]:
+def opened(config: Config) -> Iterator[PreparedTraining]:
     """Sets up a training. Creates or finds its run directory and locks it while the context lasts.
 
     Raises:
@@ -62,7 +62,7 @@ def opened(config: Config) -> Iterator[Session]:
         for what, digest in inputs.digests.items():
             placement.agree(what, digest)
         with run_directory.locked(run, is_chief=placement.is_chief):
-            yield Session(placement, run, inputs)
+            yield PreparedTraining(placement, run, inputs)
 
 
 def prepare(config: Config) -> tuple[run_directory.Run, Inputs]:

@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.ondevice.litert_model import OnDeviceModel, Step
+from nlp_rnn.ondevice.litert_model import OnDeviceModel, StepOutput
 from nlp_rnn.ondevice.typing_session import TypingSession
 from nlp_rnn.training.checkpoints import load_progress
 from tests import conftest
@@ -363,7 +363,7 @@ def test_lines_carry_the_text_on_and_reset_ends_it(model):
     session = TypingSession(model)
     first = session.suggest("")
     session.finish_line("the cat likes the green garden .")
-    steps = [Step(*model.step(3, model.zero_states()))]
+    steps = [StepOutput(*model.step(3, model.zero_states()))]
     for token in [*model.ids(model.split("the cat likes the green garden .")), 3]:
         steps.append(model.step(token, steps[-1].states))
     np.testing.assert_allclose(session._start.states, steps[-1].states, atol=1e-5)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from nlp_rnn.layers.fast.lstm_gru import CELLS, Cell, Tensors, compiled, product, rows
+from nlp_rnn.layers.fast.lstm_gru import RECURRENCES, Recurrence, Tensors, compiled, product, rows
 from nlp_rnn.layers.masking import IMPOSSIBLE
 
 _CHUNK = 5  # time steps
@@ -47,7 +47,7 @@ class _Steps(NamedTuple):
 
 
 class _Gradients(NamedTuple):
-    """Gradients of each step: of the gates (see `lstm_gru.Cell`), the readout before its tanh, contexts and scores."""
+    """Gradients of each step: of the gates (see `lstm_gru.Recurrence`), the readout before its tanh, contexts and scores."""
 
     gates: Tensors
     read: tf.Tensor
@@ -92,7 +92,9 @@ def run_decoder(
 
     @tf.custom_gradient
     def run(inputs: tf.Tensor, fed: tf.Tensor, keys: tf.Tensor, memory: tf.Tensor, *rest: tf.Tensor) -> Any:
-        loop = _Loop(CELLS[name], inputs, fed, rest[num_weights:], keys, memory, mask, Weights(*rest[:num_weights]))
+        loop = _Loop(
+            RECURRENCES[name], inputs, fed, rest[num_weights:], keys, memory, mask, Weights(*rest[:num_weights])
+        )
         return (loop.steps.fed, loop.steps.attention), lambda dresults, _: loop.gradients(dresults)
 
     results, attention = run(inputs, fed, keys, memory, *weights, *states)
@@ -107,7 +109,7 @@ def _graph_of(name: str) -> Callable[..., Any]:
 def _forward(
     zx: tf.Tensor, states: Tensors, fed: tf.Tensor, keys: tf.Tensor, memory: tf.Tensor, penalties: tf.Tensor,
     feeding: tf.Tensor,
-    recurrent: tf.Tensor, bias: tf.Tensor, readout: tf.Tensor, readout_bias: tf.Tensor, *, cell: Cell,
+    recurrent: tf.Tensor, bias: tf.Tensor, readout: tf.Tensor, readout_bias: tf.Tensor, *, cell: Recurrence,
 ) -> _Steps:  # fmt: skip
     """Runs one chunk.
 
@@ -126,7 +128,7 @@ def _forward(
 def _backward(
     steps: _Steps, before: Tensors, keys: tf.Tensor, memory: tf.Tensor, dresults: tf.Tensor, dstates: Tensors,
     dfed: tf.Tensor,
-    feeding: tf.Tensor, recurrent: tf.Tensor, readout: tf.Tensor, *, cell: Cell,
+    feeding: tf.Tensor, recurrent: tf.Tensor, readout: tf.Tensor, *, cell: Recurrence,
 ) -> tuple[_Gradients, Tensors, tf.Tensor]:  # fmt: skip
     """Gradients of one chunk's steps, and of the states and the fed vector before it.
 
@@ -153,7 +155,7 @@ class _Loop:
     """Runs all chunks, forwards and backwards."""
 
     def __init__(
-        self, cell: Cell, inputs: tf.Tensor, fed: tf.Tensor, states: Tensors, keys: tf.Tensor, memory: tf.Tensor,
+        self, cell: Recurrence, inputs: tf.Tensor, fed: tf.Tensor, states: Tensors, keys: tf.Tensor, memory: tf.Tensor,
         mask: tf.Tensor,
         weights: Weights,
     ) -> None:  # fmt: skip

@@ -18,7 +18,7 @@ Tensors = Sequence[tf.Tensor]
 Arrays = list[tf.TensorArray]
 
 
-class Cell(NamedTuple):
+class Recurrence(NamedTuple):
     """A recurrence with K gates.
 
     Attributes:
@@ -83,9 +83,9 @@ def _gru_step_back(
     return (tf.concat([dz, dr, dn], axis=1), dzh), (dh * z + dzh @ transposed,)
 
 
-CELLS = {
-    "lstm": Cell(_lstm_step, _lstm_step_back, half_gates=(0.5, 0.5, 1.0, 0.5), widths=(4,)),
-    "gru": Cell(_gru_step, _gru_step_back, half_gates=(0.5, 0.5, 1.0), widths=(3, 3)),
+RECURRENCES = {
+    "lstm": Recurrence(_lstm_step, _lstm_step_back, half_gates=(0.5, 0.5, 1.0, 0.5), widths=(4,)),
+    "gru": Recurrence(_gru_step, _gru_step_back, half_gates=(0.5, 0.5, 1.0), widths=(3, 3)),
 }
 
 
@@ -93,7 +93,7 @@ CELLS = {
 
 
 def _forward(
-    zx: tf.Tensor, mask: tf.Tensor | None, states: Tensors, kernel: tf.Tensor, bias: tf.Tensor, *, cell: Cell,
+    zx: tf.Tensor, mask: tf.Tensor | None, states: Tensors, kernel: tf.Tensor, bias: tf.Tensor, *, cell: Recurrence,
     keeps_gates: bool,
 ) -> Any:  # fmt: skip
     """Runs one chunk. Masked steps leave the states unchanged.
@@ -131,7 +131,7 @@ def _forward(
 def _backward(
     gates: tf.Tensor, before: Tensors, after: Tensors, mask: tf.Tensor | None, doutputs: tf.Tensor, dstates: Tensors,
     transposed: tf.Tensor,
-    *, cell: Cell,
+    *, cell: Recurrence,
 ) -> Any:  # fmt: skip
     """Runs back through one chunk. Masked steps pass the gradients of the states on.
 
@@ -193,7 +193,7 @@ def why_not_compiled(
     Returns:
       an empty string, or the first line of XLA's error message.
     """
-    cell, (chunk, num_parts) = CELLS[name], _plan(units, batch_size, num_steps, has_twin=has_twin)
+    cell, (chunk, num_parts) = RECURRENCES[name], _plan(units, batch_size, num_steps, has_twin=has_twin)
     batch_size, is_masked = batch_size // num_parts, is_masked or not num_steps or num_steps % chunk > 0
     with tf.init_scope():
         states = [tf.zeros([batch_size, units])] * (2 if name == "lstm" else 1)
@@ -238,7 +238,7 @@ def run_recurrence(
     """
     if tf.executing_eagerly():  # an eager gradient tape would trace into the loops
         return _graph_of(name, is_training, has_twin, dtype)(inputs, mask, tuple(states), tuple(weights))
-    cell, units = CELLS[name], weights[1].shape[0]
+    cell, units = RECURRENCES[name], weights[1].shape[0]
     chunk, num_parts = _plan(units, inputs.shape[1], inputs.shape[0], has_twin=has_twin)
     num_steps = tf.shape(inputs)[0]
     if inputs.shape[0] is None or inputs.shape[0] % chunk:  # mask the padded steps
@@ -297,7 +297,7 @@ class _Part:
     """One part of the batch, through all chunks. Stores what the gradients need if `keeps_gates`."""
 
     def __init__(
-        self, cell: Cell, chunk: int, inputs: tf.Tensor, mask: tf.Tensor | None, states: Tensors, weights: Tensors, *,
+        self, cell: Recurrence, chunk: int, inputs: tf.Tensor, mask: tf.Tensor | None, states: Tensors, weights: Tensors, *,
         keeps_gates: bool,
         dtype: tf.DType,
     ) -> None:  # fmt: skip
