@@ -134,6 +134,7 @@ def test_sentences_do_not_depend_on_their_batch():
 def test_lengths_prefix_and_repetitions_are_kept():
     for seed in range(5):
         (found,) = run([seed], search_of(min_length=[2], max_length=[5], beam_size=20))
+        assert len(found) == 20
         assert {len(ids) for ids, *_ in found} <= {2, 3, 4, 5}
         (found,) = run([seed], search_of(prefix=[[6, 5, 0]], max_length=[5], beam_size=8))
         assert len(found) == 8
