@@ -180,7 +180,7 @@ def test_mistakes_are_exceptions_with_the_messages_of_the_command_line(inside, t
     ]
     with pytest.raises(nlp_rnn.ConfigError, match=r"data\.train is empty, but data\.source csv reads files"):
         nlp_rnn.train(Config(data=DataConfig(source="csv")))
-    with pytest.raises(nlp_rnn.ConfigError, match="settings are given beside a Config"):
+    with pytest.raises(nlp_rnn.ConfigError, match="settings are given in addition to a Config"):
         nlp_rnn.train(load_config(None, ["data.source=csv", "data.train=x"]), {"seed": 2})
 
 
