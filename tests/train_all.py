@@ -1,6 +1,6 @@
 """Trains the four tasks in one process: `python train_all.py FOLDER COMMAND [section.key=value ...]`.
 
-Not a test: the tests run it on several kinds of devices. FOLDER holds reviews.csv and pairs.csv; runs go below it. COMMAND
+Not a test: tests run it on several kinds of devices. FOLDER holds reviews.csv and pairs.csv; runs go below it. COMMAND
 is train or prepare; "{task}" in a setting is the task.
 """
 

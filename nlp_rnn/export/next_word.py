@@ -44,7 +44,7 @@ class NextWordModule(tf.Module):
 
     @tf.function(input_signature=[saved_model.TEXT])
     def complete(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Suggests five words without profanity: string [batch] -> words and probabilities [batch, 5]; see `suggest`."""
+        """Suggests five words without profanity: string [batch] -> words, probabilities [batch, 5]; see `suggest`."""
         rows = tf.shape(text)[0]
         return self.suggest(text, tf.fill([rows], NUM_WORDS), tf.zeros([rows], tf.bool))
 

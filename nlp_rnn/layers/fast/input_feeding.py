@@ -47,7 +47,7 @@ class _Steps(NamedTuple):
 
 
 class _Gradients(NamedTuple):
-    """Gradients of each step: of the gates (see `lstm_gru.Recurrence`), the readout before its tanh, contexts and scores."""
+    """Gradients of each step: of gates (see `lstm_gru.Recurrence`), readout before its tanh, contexts and scores."""
 
     gates: Tensors
     read: tf.Tensor

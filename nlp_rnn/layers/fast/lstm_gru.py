@@ -297,7 +297,8 @@ class _Part:
     """One part of the batch, through all chunks. Stores what the gradients need if `keeps_gates`."""
 
     def __init__(
-        self, cell: Recurrence, chunk: int, inputs: tf.Tensor, mask: tf.Tensor | None, states: Tensors, weights: Tensors, *,
+        self, cell: Recurrence, chunk: int, inputs: tf.Tensor, mask: tf.Tensor | None, states: Tensors,
+        weights: Tensors, *,
         keeps_gates: bool,
         dtype: tf.DType,
     ) -> None:  # fmt: skip
