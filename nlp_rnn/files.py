@@ -1,130 +1,46 @@
-"""Files: read as UTF-8 lines, or say where they are not; written under a temporary name, then renamed: whole or not there."""
+"""Files are written under a temporary name, flushed to the disk, then renamed: whole or not there. And JSON files are read."""
 
 import contextlib
 import errno
-import gzip
-import itertools
+import json
 import os
 import shutil
+import stat
 import tempfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 from nlp_rnn.errors import ConfigError
-
-# --- reading -------------------------------------------------------------------------------------------------------
-
-
-class Part(NamedTuple):
-    """The lines of a file that begin at the bytes from `start` up to `end` (None: its end)."""
-
-    path: Path
-    start: int = 0
-    end: int | None = None
-    first_line: int = 1
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-
-def parts_of(path: Path, count: int) -> list[Part]:
-    """Cuts a file between its lines into `count` parts of like size, or fewer; .gz files stay whole.
-
-    Raises:
-      ConfigError: if it cannot be read.
-    """
-    if path.suffix == ".gz":
-        return [Part(path)]
-    with _reading_errors(path), open(path, "rb") as file:
-        size = os.stat(path).st_size
-        cuts = {0, size}
-        for number in range(1, count):
-            file.seek(max(size * number // count - 1, 0))
-            file.readline()
-            cuts.add(file.tell())
-        parts, line = [], 1
-        file.seek(0)
-        for start, end in itertools.pairwise(sorted(cuts)):
-            parts.append(Part(path, start, end, line))
-            line += _count_lines(file, end - start)
-    return parts or [Part(path)]
-
-
-def _count_lines(file: BinaryIO, size: int) -> int:
-    found = 0
-    while size and (block := file.read(min(size, 2**20))):
-        found += block.count(b"\n")
-        size -= len(block)
-    return found
-
-
-def read_lines(path: Path | Part) -> Iterator[tuple[int, str]]:
-    """Streams (line number from 1, line without its line end) of a UTF-8 file, plain or .gz, or of a part of one.
-
-    Raises:
-      ConfigError: with file, line and byte offset (of the unpacked text) where it is not UTF-8.
-    """
-    for number, line in decoded_lines(path):
-        yield number, line.rstrip("\r\n")
-
-
-def decoded_lines(path: Path | Part) -> Iterator[tuple[int, str]]:
-    """As `read_lines`, with line ends."""
-    part = path if isinstance(path, Part) else Part(path)
-    offset = part.start
-    with _reading_errors(part.path), _open_binary(part.path) as file:
-        if offset:  # a pipe cannot seek
-            file.seek(offset)
-        for number, line in enumerate(file, start=part.first_line):
-            if part.end is not None and offset >= part.end:
-                return
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                utf16 = number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff")
-                raise ConfigError(
-                    f"{path}: line {number}, byte {offset + error.start}: not UTF-8; "
-                    f"convert it, for example: iconv -f {'UTF-16' if utf16 else 'LATIN1'} -t UTF-8"
-                ) from None
-            offset += len(line)
-            yield number, text.removeprefix("\ufeff") if number == 1 else text
-
-
-@contextlib.contextmanager
-def _reading_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ConfigError(f"{path}: not a whole gzip file ({error}); pack it again or give it without .gz") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
-
-
-def _open_binary(path: Path) -> Any:
-    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
-
-
-# --- writing -------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Gives a temporary path to write to; renames it to `path` if the block succeeds, removes it otherwise.
 
+    A symbolic link stays one: what it points to is replaced. A device or pipe stays one too: the content is written to it.
+
     Raises:
       ConfigError: if the disk is full or the folder not writable.
     """
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        path = _target(path)
+        is_special = path.exists() and not stat.S_ISREG(path.stat().st_mode)
+        folder = Path(tempfile.gettempdir()) if is_special else path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.stem[:100]}-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         try:
             yield temporary
+            if is_special:
+                with open(temporary, "rb") as source, open(path, "wb") as device:
+                    shutil.copyfileobj(source, device)
+                return
             os.chmod(temporary, 0o666 & ~_umask())
+            _flush(temporary)
             os.replace(temporary, path)
+            _flush(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -143,14 +59,36 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             os.chmod(temporary, 0o777 & ~_umask())
+            for entry in (*temporary.rglob("*"), temporary):
+                _flush(entry)
             try:
                 os.rename(temporary, path)
             except OSError as error:
                 if path.exists():
                     raise FileExistsError(errno.EEXIST, "exists already", str(path)) from error
                 raise
+            _flush(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _target(path: Path) -> Path:
+    """The file that a path means: that which a symbolic link points to, be it there or not."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file, or a folder's list of names, is on the disk: a rename must not outlive its content in a power cut."""
+    if path.is_dir() and os.name == "nt":  # which cannot open folders
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EROFS):  # a file system without fsync
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -186,3 +124,42 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+# --- names and JSON ------------------------------------------------------------------------------------------------
+
+
+def child(folder: Path, name: str) -> Path:
+    """folder/name, where a name comes from settings or files.
+
+    Raises:
+      ConfigError: if the name would lead out of the folder, or is no file name.
+    """
+    if name in ("", ".", "..") or any(mark in name for mark in ("/", "\\", "\0")) or len(os.fsencode(name)) > 255:
+        raise ConfigError(
+            f"{name[:80]!r} cannot be the name of a folder below {folder}; use letters, digits, '-' and '_'"
+        )
+    return folder / name
+
+
+def read_json(path: Path, kind: type, mend: str) -> Any:
+    """The value in a JSON file.
+
+    Args:
+      kind: list or dict, what the value must be.
+      mend: what to do if the file is damaged or missing.
+
+    Raises:
+      ConfigError: if the file is missing or damaged, or holds another kind of value.
+    """
+    try:
+        value = json.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: is missing; {mend}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); {mend}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: is damaged ({str(error)[:100] or 'nested too deeply'}); {mend}") from None
+    if not isinstance(value, kind):
+        raise ConfigError(f"{path}: is damaged (holds no {'list' if kind is list else 'object'}); {mend}")
+    return value

@@ -12,6 +12,7 @@ from nlp_rnn.cli import main as cli
 from nlp_rnn.config.settings import Config
 from nlp_rnn.decoding.settings import GenerationSettings
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.printable import printable
 from nlp_rnn.tensorflow_import import import_tensorflow
 
 TASK = "char_generation"
@@ -57,9 +58,9 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
     for prompts in cli.input_texts(options, batch_size=16):
         if sys.stdout.isatty() and not options.json:
             for prompt in prompts:
-                sys.stdout.write(prompt.decode("utf-8", "replace"))
+                sys.stdout.write(printable(prompt.decode("utf-8", "replace")))
                 for piece in model.stream(prompt, **settings):
-                    print(piece, end="", flush=True)
+                    print(printable(piece), end="", flush=True)
                 print()
             continue
         for found in model.generate_all(prompts, **settings):
@@ -93,7 +94,8 @@ def explain(options: Namespace) -> cli.Result:
         plot_activations(characters, activations[:, unit], Path(options.png), title=title)
     rows = "\n".join(f"{value:+.4f}\t{character!r}" for character, value in zip(characters, values, strict=True))
     text = attributions.activations_to_terminal(characters, values) if sys.stdout.isatty() else rows
-    return cli.Result({"unit": unit, "tokens": characters, "activations": values}, f"{title}\n{text}")
+    facts = {"unit": unit, "tokens": characters, "activations": values}
+    return cli.Result(facts, f"{title}\n{text}", is_styled=sys.stdout.isatty())
 
 
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:

@@ -13,6 +13,7 @@ from nlp_rnn.cli import main as cli
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.printable import one_line
 from nlp_rnn.tensorflow_import import import_tensorflow
 
 TASK = "next_word"
@@ -68,10 +69,10 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
     model = api.load(options.model, TASK)
     for texts in cli.input_texts(options):
         for text, words in zip(texts, model.suggest_all(texts, options.count, options.profanity), strict=True):
-            facts = {"text": text.decode("utf-8", "replace"), "words": [asdict(each) for each in words]}
-            yield cli.Result(
-                facts, "   ".join(f"{each.word} {each.probability:.4f}" for each in words) + f"\t{facts['text']}"
-            )
+            shown = "   ".join(f"{each.word} {each.probability:.4f}" for each in words)
+            told = text.decode("utf-8", "replace")
+            facts = {"text": told, "words": [asdict(each) for each in words]}
+            yield cli.Result(facts, f"{shown}\t{one_line(told)}")
 
 
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:

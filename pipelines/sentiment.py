@@ -9,6 +9,7 @@ from nlp_rnn import api
 from nlp_rnn.cli import commands
 from nlp_rnn.cli import main as cli
 from nlp_rnn.config.settings import Config
+from nlp_rnn.printable import one_line
 from nlp_rnn.tensorflow_import import import_tensorflow
 
 TASK = "sentiment"
@@ -64,7 +65,7 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
             # Of two labels the probability is that of the second, whatever the answer.
             probability = found.probabilities[classify.labels[1]] if len(classify.labels) == 2 else found.probability
             facts = {"text": text.decode("utf-8", "replace"), "label": found.label, "probability": probability}
-            yield cli.Result(facts, f"{found.label}\t{probability:.4f}\t{facts['text']}")
+            yield cli.Result(facts, f"{found.label}\t{probability:.4f}\t{one_line(facts['text'])}")
 
 
 def explain(options: Namespace) -> cli.Result:
@@ -78,7 +79,7 @@ def explain(options: Namespace) -> cli.Result:
     if options.png:
         attributions.write_png(found, Path(options.png))
     text = attributions.to_terminal(found) if sys.stdout.isatty() else attributions.to_plain(found)
-    return cli.Result(found._asdict(), text)
+    return cli.Result(found._asdict(), text, is_styled=sys.stdout.isatty())
 
 
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:

@@ -10,6 +10,7 @@ from nlp_rnn.cli import commands
 from nlp_rnn.cli import main as cli
 from nlp_rnn.config.settings import Config
 from nlp_rnn.decoding.settings import SearchSettings
+from nlp_rnn.printable import one_line
 from nlp_rnn.tensorflow_import import import_tensorflow
 
 TASK = "translation"
@@ -60,7 +61,10 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
     for texts in cli.input_texts(options, batch_size=32):
         for text, found in zip(texts, model.translate_all(texts, options.n_best, **settings), strict=True):
             facts = [{"translation": each.text, "score": each.score} for each in found]
-            lines = [each.text if options.n_best == 1 else f"{each.score:.4f}\t{each.text}" for each in found]
+            lines = [
+                one_line(each.text) if options.n_best == 1 else f"{each.score:.4f}\t{one_line(each.text)}"
+                for each in found
+            ]
             end = "\n" if options.n_best > 1 else ""  # a blank line between sentences
             yield cli.Result({"text": text.decode("utf-8", "replace"), "translations": facts}, "\n".join(lines) + end)
 

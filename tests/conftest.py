@@ -253,7 +253,7 @@ def outcome(run: Path) -> tuple[dict[str, bytes], dict[str, Any], str]:
     metrics = json.loads((run / "metrics.json").read_text())
     del metrics["training"]["seconds"]
     with np.load(run / "checkpoints" / "best.npz") as arrays:
-        weights = {name: arrays[name].tobytes() for name in arrays.files}
+        weights = {name: arrays[name].tobytes() for name in arrays.files if name != "run"}
     return weights, metrics, (run / "history.csv").read_text()
 
 

@@ -53,5 +53,6 @@ def show_tokens(options: Namespace, task: str) -> Iterator[cli.Result]:
 
     for texts in cli.input_texts(options):
         yield from (
-            cli.Result(*attributions.tokens_of(loaded, text, is_terminal=sys.stdout.isatty())) for text in texts
+            cli.Result(*attributions.tokens_of(loaded, text, is_terminal=sys.stdout.isatty()), is_styled=True)
+            for text in texts
         )

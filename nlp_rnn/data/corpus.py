@@ -1,9 +1,10 @@
 """A source's examples, split into train, validation and test.
 
-Validation and test parts that the source does not give are split off by a seed, and no text is in two of them. Examples
-are streamed: only the keys of evaluation texts is held in memory.
+Validation and test parts that the source does not give are drawn from train by a seed, and no text is in two splits. Examples
+are streamed: only a key of each evaluation text is held in memory.
 """
 
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -11,8 +12,11 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from nlp_rnn.config.settings import Config, DataConfig
+from nlp_rnn.config.settings import FILE_SOURCES, Config, DataConfig
+from nlp_rnn.data import label_checks
 from nlp_rnn.data.languages import check_order
 from nlp_rnn.data.pair_readers import why_unfit
 from nlp_rnn.data.readers import SPLIT_NAMES, Example
@@ -22,123 +26,195 @@ from nlp_rnn.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 _NUM_PROBED = 500  # pairs of each split, for the order of the languages
+_ABOVE = {"train": ("validation", "test"), "validation": ("test",), "test": ()}  # splits that keep a text both have
 
 
 @dataclass
 class SplitFacts:
-    """What one pass over a split found. `labels` are not counted in pairs; `digest` is of texts and labels, in order."""
+    """What one pass over a split found.
 
+    Attributes:
+      num_read: examples that the source gives; num_examples: those that are kept.
+      dropped: the others, by the reason.
+      num_empty: texts of white space alone.
+      labels: examples of each; not counted in pairs. first_places: the number, from 1, of the first example of each.
+      digest: of texts and labels, in order.
+      first: the first example.
+    """
+
+    num_read: int = 0
     num_examples: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    num_empty: int = 0
     labels: Counter[str] = field(default_factory=Counter)
+    first_places: dict[str, int] = field(default_factory=dict)
     digest: str = ""
+    first: Example | None = None
+
+    def describe(self) -> str:
+        """Rows, what was dropped and why, labels, the first example: for one line."""
+        of_all = f" of {self.num_read:,} read" if self.num_read != self.num_examples else ""
+        parts = [f"{self.num_examples:,} examples{of_all}"]
+        if self.dropped:
+            parts.append(f"left out: {', '.join(f'{count:,} {reason}' for reason, count in self.dropped.items())}")
+        if set(self.labels) - {""}:
+            parts.append(f"labels {label_checks.counts(self.labels)}")
+        if self.num_empty:
+            parts.append(f"{self.num_empty:,} texts are empty")
+        if self.first is not None:
+            text = " ".join(self.first.text[:200].split())
+            parts.append(f"first: {text[:50] + '...' if len(text) > 50 else text!r}")
+        return "; ".join(parts)
 
 
 class Corpus:
     """The examples of a source, split into train, validation and test.
 
-    A text that is in two splits stays in the one that judges: test before validation before train (data.remove_repeated).
+    A text that is in two splits stays in the one that is evaluated: test before validation before train (data.remove_repeated).
 
     Args:
-      is_parallel: whether the examples are pairs of a sentence and its translation; those that are unfit are then left out
-        of train.
+      is_parallel: whether the examples are pairs of a sentence and its translation; those with an empty side are left out,
+        and from train those whose lengths do not fit.
 
     Attributes:
       facts: SplitFacts of each split, after `survey`.
-      num_removed: how many examples each split lost because an evaluation split holds the same text.
-      num_unfit: how many pairs train lost, by the reason.
     """
 
     def __init__(self, data: DataConfig, seed: int, *, is_parallel: bool = False) -> None:
         self._data, self._seed, self.is_parallel = data, seed, is_parallel
         self._given = (SOURCES | PAIR_SOURCES)[data.source](data)
-        self.num_unfit: Counter[str] = Counter()
         self._judged: dict[str, set[bytes]] = {"validation": set(), "test": set()}
+        self._drawn: dict[bytes | int, str] | None = None  # of small corpora: the split of each text or block
         self.facts: dict[str, SplitFacts] = {}
-        self.num_removed: Counter[str] = Counter()
 
-    def survey(self) -> "Corpus":
-        """Reads everything once: counts, labels, digests, and the texts that two splits share.
+    def survey(self, splits: tuple[str, ...] = SPLIT_NAMES) -> "Corpus":
+        """Reads the splits once: counts, labels, digests, and the texts that two splits share.
+
+        Args:
+          splits: those that are needed. All are read where one of these is drawn from train.
 
         Raises:
-          ConfigError: if a split is empty, or files cannot be read.
+          ConfigError: if a split to train on is empty, or files cannot be read.
         """
-        for name in ("test", "validation", "train"):
-            facts, digest = SplitFacts(), hashlib.blake2b(digest_size=16)
-            judged = self._judged.get(name)
-            for example, key in self._unique(name):
-                facts.num_examples += 1
-                if not self.is_parallel:
-                    facts.labels[example.label] += 1
-                digest.update(f"{example.text}\0{example.label}\0".encode("utf-8", "surrogatepass"))
-                if judged is not None:
-                    judged.add(key)
-            facts.digest = digest.hexdigest()
-            self.facts[name] = facts
+        wanted = {above for split in splits for above in (split, *_ABOVE[split])}
+        is_drawn = bool(wanted & set(self._fractions()))
+        names = [name for name in ("test", "validation", "train") if is_drawn or name in wanted]
+        for name in names:
+            self._survey_split(name)
+        if self._drawn is None and self._lacks_a_drawn_split(names) and (drawn := self._draw_of_few()):
+            self._drawn = drawn
+            return self.survey(splits)
         for name in ("train", "validation"):
-            if not self.facts[name].num_examples:
-                place = getattr(self._data, name) or self._data.train or "as packaged"
-                if name == "train" and self.num_unfit:
-                    raise ConfigError(
-                        f"data.train has no pairs that are fit ({self.describe_unfit()}); check data.text_column, "
-                        "data.label_column and the languages"
-                    )
-                raise ConfigError(
-                    f"data.{name} has no examples (data.source {self._data.source}, {place}): the corpus is empty or too small "
-                    "to split; give more text, or a larger share with data.validation_fraction"
-                )
+            if name in splits and not self.facts[name].num_examples:
+                raise ConfigError(self._why_empty(name))
         return self
 
-    def describe_unfit(self) -> str:
-        """How many pairs train lost, by the reason."""
-        return ", ".join(f"{count:,} pairs {reason}" for reason, count in self.num_unfit.items())
+    def _survey_split(self, name: str) -> None:
+        facts, digest = SplitFacts(), hashlib.blake2b(digest_size=16)
+        judged = self._judged.get(name, set())
+        judged.clear()
+        for example, key in self._unique(name, facts):
+            facts.num_examples += 1
+            facts.num_empty += not example.text.strip()
+            facts.first = facts.first or example
+            if not self.is_parallel:
+                facts.labels[example.label] += 1
+                facts.first_places.setdefault(example.label, facts.num_read)
+            digest.update(f"{example.text}\0{example.label}\0".encode("utf-8", "surrogatepass"))
+            if name in self._judged:
+                judged.add(key)
+        facts.digest = digest.hexdigest()
+        self.facts[name] = facts
+
+    def data_facts(self) -> dict[str, dict[str, Any]]:
+        """What tells the splits to train on from other data, after `survey`: examples, digest and, of labelled texts, labels."""
+        facts: dict[str, dict[str, Any]] = {}
+        for split in ("train", "validation"):
+            found = self.facts[split]
+            facts[split] = {"examples": found.num_examples, "digest": found.digest}
+            if set(found.labels) - {""}:
+                facts[split]["labels"] = dict(found.labels)
+        return facts
 
     def examples(self, split: str) -> Iterator[Example]:
         """Streams a split from its start, in a fixed order; `survey` comes first."""
-        return (example for example, _ in self._unique(split, count=False))
+        return (example for example, _ in self._unique(split, SplitFacts()))
 
     def has(self, split: str) -> bool:
         """Whether the split has examples."""
         return bool(self.facts.get(split) and self.facts[split].num_examples)
 
     def is_drawn(self, split: str) -> bool:
-        """Whether the split was taken from train by the seed, instead of given."""
+        """Whether the split is taken from train by the seed, instead of given."""
         return split not in self._given
 
-    def _unique(self, split: str, *, count: bool = True) -> Iterator[tuple[Example, bytes]]:
-        """Examples whose text is in no split that judges this one, with the text's key."""
-        above = {"train": ("validation", "test"), "validation": ("test",), "test": ()}[split]
-        if count:
-            self.num_removed[split] = 0
-            self.num_unfit.clear()
+    def _unique(self, split: str, facts: SplitFacts) -> Iterator[tuple[Example, bytes]]:
+        """The examples that a split keeps, with their texts' keys; counts in `facts` what it reads and drops."""
         for example in self._assigned(split):
-            if self.is_parallel and split == "train" and (reason := why_unfit(example, self._data.length_ratio)):
-                self.num_unfit[reason] += count
+            facts.num_read += 1
+            if self.is_parallel and (
+                reason := why_unfit(example, self._data.length_ratio, is_trained_on=split == "train")
+            ):
+                facts.dropped[reason] += 1
                 continue
             key = _text_key(example.text)
-            if self._data.remove_repeated and any(key in self._judged[name] for name in above):
-                self.num_removed[split] += count
+            above = (name for name in _ABOVE[split] if self._data.remove_repeated and key in self._judged[name])
+            if other := next(above, ""):
+                facts.dropped[f"also in {other}"] += 1
             else:
                 yield example, key
+
+    # --- drawing --------------------------------------------------------------------------------------------------
 
     def _assigned(self, split: str) -> Iterator[Example]:
         if split in self._given and split != "train":
             yield from self._given[split]()
             return
-        validation = 0.0 if "validation" in self._given else self._data.validation_fraction
-        test = 0.0 if "test" in self._given else self._data.test_fraction
+        if split != "train" and split not in self._fractions():
+            return
         if self._data.split == "contiguous":
-            yield from self._part(split, validation, test)
+            yield from self._part(split)
             return
         for row, example in enumerate(self._given["train"]()):
-            place = self._place(row, example)
-            # Test first: its examples stay the same whatever validation takes.
-            found = "test" if place < test else "validation" if place < test + validation else "train"
-            if found == split:
+            if self._split_of(row, example) == split:
                 yield example
 
-    def _part(self, split: str, validation: float, test: float) -> Iterator[Example]:
+    def _fractions(self) -> dict[str, float]:
+        """The shares of the splits that are drawn. Test first: its examples stay the same whatever validation takes."""
+        shares = {"test": self._data.test_fraction, "validation": self._data.validation_fraction}
+        return {split: share for split, share in shares.items() if split not in self._given and share}
+
+    def _split_of(self, row: int, example: Example) -> str:
+        unit = self._unit(row, example)
+        if self._drawn is not None:
+            return self._drawn[unit]
+        place, start = self._place(unit), 0.0
+        for split, share in self._fractions().items():
+            start += share
+            if place < start:
+                return split
+        return "train"
+
+    def _unit(self, row: int, example: Example) -> bytes | int:
+        """What stays together: equal texts, or a block of rows, by its number."""
+        return _text_key(example.text) if self._data.split == "hash" else row // self._block_size
+
+    @functools.cached_property
+    def _block_size(self) -> int:
+        return self._data.block_size
+
+    def _place(self, unit: bytes | int) -> float:
+        """A number in [0, 1) that decides the split."""
+        if isinstance(unit, bytes):
+            return _unit_hash(f"{self._seed}:".encode() + unit)
+        # Multiples of the golden ratio spread evenly over [0, 1): any run of blocks gets its share of each split.
+        return (_unit_hash(f"{self._seed}".encode()) + unit * 0.6180339887498949) % 1.0
+
+    def _part(self, split: str) -> Iterator[Example]:
         """The split's characters of all texts in order; a text on its edge is cut."""
         total = self._num_characters
+        shares = self._fractions()
+        validation, test = shares.get("validation", 0.0), shares.get("test", 0.0)
         ends = {"train": int(total * (1 - validation - test)), "validation": int(total * (1 - test)), "test": total}
         first = {"train": 0, "validation": ends["train"], "test": ends["validation"]}[split]
         start = 0
@@ -152,44 +228,107 @@ class Corpus:
     def _num_characters(self) -> int:
         return sum(len(example.text) for example in self._given["train"]())
 
-    def _place(self, row: int, example: Example) -> float:
-        """A number in [0, 1) that decides the split."""
-        if self._data.split == "hash":
-            return _unit_hash(f"{self._seed}:".encode() + _text_key(example.text))
-        # Multiples of the golden ratio spread evenly over [0, 1): any run of blocks gets its share of each split.
-        return (_unit_hash(f"{self._seed}".encode()) + (row // self._data.block_size) * 0.6180339887498949) % 1.0
+    # --- small corpora --------------------------------------------------------------------------------------------
+
+    def _lacks_a_drawn_split(self, names: list[str]) -> bool:
+        shares = self._fractions()
+        if self._data.split == "contiguous" or "train" not in self._given:
+            return False
+        lacking = [name for name in names if name in (*shares, "train") and not self.facts[name].num_examples]
+        return bool(shares and lacking)
+
+    def _draw_of_few(self) -> dict[bytes | int, str]:
+        """The split of each text or block where by chance one would get none: those with the lowest places, one at least."""
+        num_rows = sum(1 for _ in self._given["train"]())
+        self._block_size = min(self._data.block_size, max(1, num_rows // 20))
+        rows = enumerate(self._given["train"]())
+        units = sorted({self._unit(row, example) for row, example in rows}, key=self._place)
+        if len(units) <= len(self._fractions()):
+            return {}
+        drawn, rest = dict.fromkeys(units, "train"), iter(units)
+        for split, share in self._fractions().items():
+            for unit in itertools.islice(rest, max(1, round(share * len(units)))):
+                drawn[unit] = split
+        logger.info(
+            "data.train has %s examples only: each split that is drawn from it gets one or more", f"{num_rows:,}"
+        )
+        return drawn
+
+    def _why_empty(self, split: str) -> str:
+        """Why train or validation has no examples, and what to do."""
+        data, facts = self._data, self.facts[split]
+        given = getattr(data, split) or data.train
+        name = f"data.{split} has no examples"
+        if facts.dropped and facts.num_read > 1:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in facts.dropped.items())
+            if any(reason.startswith("also in") for reason in facts.dropped):
+                return (
+                    f"{name}: all of its {facts.num_read:,} texts are repeated ({reasons}); give other texts, or set "
+                    "data.remove_repeated=false"
+                )
+            return f"data.{split} has no pairs that are fit ({reasons}); check data.text_column, data.label_column and the languages"
+        if split in self._given and split != "train":
+            return f"{name}: {given} {_what_is_in(given, data)}; give a file with texts"
+        total = sum(1 for _ in self._given["train"]())
+        if not total:
+            return f"{name}: {given or data.source} {_what_is_in(given, data)}; give a file with texts"
+        distinct = len({_text_key(example.text) for example in self._given["train"]()})
+        found = f"data.train has {total:,} {'text' if total == 1 else 'texts'}"
+        found += f", but {distinct:,} different ones" if distinct < total else ""
+        return (
+            f"{name}: {found}, to be drawn into {1 + len(self._fractions())} splits; give more texts, or data.validation (and "
+            "data.test), or cut one long text with data.split=contiguous"
+        )
 
 
-def load_corpus(data: DataConfig, seed: int, *, is_parallel: bool = False) -> Corpus:
-    """The surveyed corpus of the settings; logs what it holds and what was removed.
+def _what_is_in(given: str, data: DataConfig) -> str:
+    """A file that gives no examples, in words."""
+    path = Path(given)
+    if data.source not in FILE_SOURCES or not path.is_file():
+        return "gives none"
+    size = path.stat().st_size
+    return "is empty (0 bytes)" if not size else f"has {size:,} bytes, but no row or line with a text"
+
+
+def load_corpus(
+    data: DataConfig, seed: int, *, is_parallel: bool = False, splits: tuple[str, ...] = SPLIT_NAMES
+) -> Corpus:
+    """The surveyed corpus of the settings; logs what looks wrong.
 
     Raises:
       ConfigError: see `Corpus.survey` and `languages.check_order`.
     """
-    corpus = Corpus(data, seed, is_parallel=is_parallel).survey()
-    counts = ", ".join(f"{name} {corpus.facts[name].num_examples:,}" for name in SPLIT_NAMES if corpus.has(name))
-    removed = ", ".join(f"{count:,} from {name}" for name, count in corpus.num_removed.items() if count)
-    logger.info(
-        "corpus %s: %s examples%s",
-        data.source,
-        counts,
-        f"; removed as repeated in an evaluation split: {removed}" if removed else "",
-    )
-    if corpus.num_unfit:
-        logger.info("left out of train: %s", corpus.describe_unfit())
+    corpus = Corpus(data, seed, is_parallel=is_parallel).survey(splits)
+    for warning in label_checks.warnings({name: facts.labels for name, facts in corpus.facts.items()}):
+        logger.warning("%s", warning)
     for name in SPLIT_NAMES:
         if is_parallel and corpus.has(name):
             check_order(data, itertools.islice(corpus.examples(name), _NUM_PROBED))
     return corpus
 
 
-def corpus_with(config: Config, split: str) -> Corpus:
-    """The surveyed corpus, which must have the split."""
-    corpus = load_corpus(config.data, config.seed, is_parallel=config.kind == "translator")
+def corpus_with(config: Config, split: str, *, also: tuple[str, ...] = ()) -> Corpus:
+    """The surveyed corpus to evaluate on a split. Files of splits that it does not need are not read, and may be missing.
+
+    Args:
+      also: other splits that are needed.
+
+    Raises:
+      ConfigError: if the corpus does not have the split; see `load_corpus`.
+    """
+    data = config.data
+    needed = {above for each in (split, *also) for above in (each, *_ABOVE[each])}
+    if all(getattr(data, name) for name in needed if name != "test" or name == split) and data.source in FILE_SOURCES:
+        unread: dict[str, Any] = {name: "" for name in SPLIT_NAMES if name not in needed}
+        data = dataclasses.replace(data, **unread)
+    corpus = load_corpus(data, config.seed, is_parallel=config.kind == "translator", splits=(split, *also))
     if not corpus.has(split):
+        dropped = corpus.facts[split].describe() if split in corpus.facts and corpus.facts[split].num_read else ""
         raise ConfigError(
-            f"--split is {split}, but data.source {config.data.source} has no such split here; set data.{split} or data.{split}_fraction"
+            f"--split is {split}, but data.source {config.data.source} has no such split here"
+            f"{f' ({dropped})' if dropped else ''}; set data.{split} or data.{split}_fraction"
         )
+    logger.info("%s: %s", split, corpus.facts[split].describe())
     return corpus
 
 
@@ -202,24 +341,35 @@ def label_names(corpus: Corpus) -> list[str]:
     found = corpus.facts["train"].labels
     if "" in found:
         raise ConfigError(
-            f"data.train has {found['']} examples without a label; a classifier needs one on each: "
-            "set data.label_column, or use a labelled source"
+            f"data.train has {found['']} examples without a label, the first is example "
+            f"{corpus.facts['train'].first_places['']}; a classifier needs one on each: set data.label_column, or use a "
+            "labelled source"
         )
     if len(found) < 2:
         raise ConfigError(
             f"data.train has one label only, {next(iter(found))!r}; a classifier needs two or more: check data.label_column"
         )
     for name in ("validation", "test"):
-        unknown = sorted(set(corpus.facts[name].labels) - set(found))
-        if unknown:
-            shown = ", ".join(map(repr, unknown[:5]))
-            raise ConfigError(
-                f"data.{name} has labels that are not in data.train: {shown}; correct them or add training examples"
-            )
+        if name in corpus.facts:
+            check_labels(corpus, name, list(found))
     try:
         return sorted(found, key=float)
     except ValueError:
         return sorted(found)
+
+
+def check_labels(corpus: Corpus, split: str, labels: list[str]) -> None:
+    """Checks that a split has no labels but those of training.
+
+    Raises:
+      ConfigError: naming the others, with counts, places and the labels that they resemble.
+    """
+    facts = corpus.facts[split]
+    if unknown := label_checks.unknown(facts.labels, facts.first_places, labels):
+        raise ConfigError(
+            f"data.{split} has labels that training did not have: {unknown}; its labels are {label_checks.shown(labels)}: "
+            "correct them, leave those examples out, or add such examples to data.train and train again"
+        )
 
 
 def _text_key(text: str) -> bytes:

@@ -11,14 +11,15 @@ import itertools
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
-from nlp_rnn import files
+from nlp_rnn import files, manifest
 from nlp_rnn.config.settings import Config, DataConfig, TokenizerConfig
 from nlp_rnn.data.bptt import check_length
 from nlp_rnn.data.bucketing import Batches
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = 3  # of the cache
 
+Cached = TypeVar("Cached")
+
 
 def write_cache(
     path: Path, examples: Iterable[tuple[str, int]], encode_texts: Callable[[tf.Tensor], tf.RaggedTensor]
@@ -54,14 +57,21 @@ def write_cache(
     np.save(path / "labels.npy", np.concatenate([np.zeros(0, np.int32), *labels]))
 
 
-def prepare_inputs(corpus: Corpus, config: Config) -> tuple[Inputs, Tokenizer]:
+def prepare_inputs(corpus: Corpus, config: Config, tokenizer_of_run: Path | None = None) -> tuple[Inputs, Tokenizer]:
     """What the config's model is trained on; computed once, then found on disk.
 
+    Args:
+      tokenizer_of_run: the folder of the tokenizer that the run has already.
+
     Raises:
-      ConfigError: see `corpus.label_names`, `prepare_pairs`, `bptt.check_length`.
+      ConfigError: if too many tokens are unknown; see `corpus.label_names`, `prepare_pairs`, `bptt.check_length`.
     """
     data, seed, sampling = config.data, config.seed, config.tokenizer.sampling
-    tokenizer = prepare_tokenizer(corpus, data, config.tokenizer, config.training.start_from or config.model.init_from)
+    tokenizer = (
+        Tokenizer.load(tokenizer_of_run)
+        if tokenizer_of_run
+        else prepare_tokenizer(corpus, data, config.tokenizer, config.training.start_from or config.model.init_from)
+    )
     labels = label_names(corpus) if config.kind == "classifier" else []
     numbers = {label: number for number, label in enumerate(labels)}
     caches: list[Any] = []
@@ -73,10 +83,38 @@ def prepare_inputs(corpus: Corpus, config: Config) -> tuple[Inputs, Tokenizer]:
         else:
             caches.append(prepare_stream(corpus, split, data, tokenizer, is_reversed=config.model.is_reversed))
             check_length(caches[0], config.training)
+    for split, cache in zip(("train", "validation"), caches, strict=True):
+        logger.info("%s: %s; %s", split, corpus.facts[split].describe(), cache.describe())
+    if corpus.has("test"):
+        logger.info("test: %s", corpus.facts["test"].describe())
+    _check_unknown(caches[0].unknown_share(), config)
     digests = {f"the text of data.{split}": corpus.facts[split].digest for split in ("train", "validation")}
     digests["the vocabulary"] = hashlib.blake2b(tokenizer.vocabulary_text().encode(), digest_size=16).hexdigest()
     resample = Resampling(tokenizer, sampling, seed) if sampling else None
     return Inputs(caches[0], caches[1], tokenizer.vocab_size, labels, digests, resample), tokenizer
+
+
+def _check_unknown(share: float, config: Config) -> None:
+    """Stops where so many tokens of train are unknown that there is little to learn."""
+    tokenizer = config.tokenizer
+    if share <= tokenizer.max_unknown:
+        return
+    if origin := config.training.start_from or config.model.init_from:
+        mend = f"the vocabulary is that of {origin}: it fits texts of the same language and kind alone"
+    elif tokenizer.vocabulary:
+        mend = (
+            f"tokenizer.vocabulary is {tokenizer.vocabulary}: give one of the same language, case and tokenizer.level, or "
+            "leave it empty to make one from the text"
+        )
+    else:
+        mend = (
+            f"tokenizer.min_count is {tokenizer.min_count} and tokenizer.vocab_size {tokenizer.vocab_size}: lower the one, raise "
+            "the other, or give more text"
+        )
+    raise ConfigError(
+        f"{share:.0%} of the tokens of data.train are not in the vocabulary (tokenizer.max_unknown is "
+        f"{tokenizer.max_unknown:g}); {mend}; or go on with --allow"
+    )
 
 
 def prepare_tokenizer(corpus: Corpus, data: DataConfig, config: TokenizerConfig, start_from: str = "") -> Tokenizer:
@@ -91,12 +129,13 @@ def prepare_tokenizer(corpus: Corpus, data: DataConfig, config: TokenizerConfig,
     sides = 1 + corpus.is_parallel
     key = _key(train=corpus.facts["train"].digest, tokenizer=dataclasses.asdict(config), vocabulary=given, sides=sides)
     folder = cache_folder(data) / f"tokenizer-{key}"
-    if not folder.exists():
+
+    def make(temporary: Path) -> None:
         logger.info("tokenizer: %s", f"reading {config.vocabulary}" if given else "training it on the train split")
-        with _unless_another_was_first(folder) as temporary:
-            examples = track(corpus.examples("train"), "training the tokenizer", corpus.facts["train"].num_examples)
-            build_tokenizer(config, (text for example in examples for text in example[:sides])).save(temporary)
-    return Tokenizer.load(folder)
+        examples = track(corpus.examples("train"), "training the tokenizer", corpus.facts["train"].num_examples)
+        build_tokenizer(config, (text for example in examples for text in example[:sides])).save(temporary)
+
+    return _cached(folder, make, Tokenizer.load)
 
 
 def prepare_split(
@@ -172,12 +211,13 @@ def _prepare_ids(
     vocabulary = hashlib.blake2b(tokenizer.vocabulary_text().encode(), digest_size=16).hexdigest()
     key = _key(texts=corpus.facts[split].digest, vocabulary=vocabulary, tokenizer=tokenizer.settings(), **how)
     folder = cache_folder(data) / f"ids-{key}"
-    if not folder.exists():
+
+    def make(temporary: Path) -> None:
         logger.info("token ids: computing those of the %s split, into %s", split, folder)
-        with _unless_another_was_first(folder) as temporary:
-            examples = track(corpus.examples(split), f"tokenizing {split}", corpus.facts[split].num_examples)
-            write_cache(temporary, map(read, examples), encode_texts)
-    return TokenCache.load(folder)
+        examples = track(corpus.examples(split), f"tokenizing {split}", corpus.facts[split].num_examples)
+        write_cache(temporary, map(read, examples), encode_texts)
+
+    return _cached(folder, make, TokenCache.load)
 
 
 def _file_digest(path: Path) -> str:
@@ -189,11 +229,22 @@ def cache_folder(data: DataConfig) -> Path:
     return Path(data.cache_dir or os.environ.get("NLP_RNN_CACHE") or Path.home() / ".cache" / "nlp-rnn")
 
 
-@contextlib.contextmanager
-def _unless_another_was_first(folder: Path) -> Iterator[Path]:
-    """A folder to fill, renamed at the end: runs that start at once compute the same and do not disturb each other."""
+def _cached(folder: Path, make: Callable[[Path], None], load: Callable[[Path], Cached]) -> Cached:
+    """What a folder of the cache holds; makes it if it is not there, or damaged.
+
+    Runs that start at once compute the same and do not disturb each other.
+    """
+    if folder.exists():
+        try:
+            manifest.check(folder, "it is computed again", is_thorough=False)
+            return load(folder)
+        except ConfigError as error:
+            logger.warning("damaged cache, computed again: %s", error)
+            shutil.rmtree(folder)
     with contextlib.suppress(FileExistsError), files.atomic_folder(folder) as temporary:
-        yield temporary
+        make(temporary)
+        manifest.write(temporary)
+    return load(folder)
 
 
 def _key(**facts: object) -> str:

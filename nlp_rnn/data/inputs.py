@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from nlp_rnn import files, manifest
 from nlp_rnn.data.bucketing import Resampler
-from nlp_rnn.data.token_cache import PairCache, TokenCache
+from nlp_rnn.data.token_cache import PairCache, TokenCache, load_array
+
+_PREPARE = "remove the folder ids of the run, and prepare it again"
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,23 @@ def save_inputs(inputs: Inputs, folder: Path) -> None:
             shutil.copytree(cache.path, folder / name)
     facts = {"vocab_size": inputs.vocab_size, "labels": inputs.labels, "digests": inputs.digests}
     (folder / "facts.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    manifest.write(folder)
 
 
 def load_inputs(folder: Path) -> Inputs:
-    """What `save_inputs` wrote."""
+    """What `save_inputs` wrote.
+
+    Raises:
+      manifest.DamagedFileError: if a file is not the one that was written.
+    """
+    manifest.check(folder, _PREPARE, is_thorough=False)
     train, validation = (_load_cache(folder, name) for name in ("train", "validation"))
-    return Inputs(train, validation, **json.loads((folder / "facts.json").read_text(encoding="utf-8")))
+    facts = files.read_json(folder / "facts.json", dict, _PREPARE)
+    return Inputs(train, validation, **facts)
 
 
 def _load_cache(folder: Path, name: str) -> TokenCache | PairCache:
     if (folder / name).is_dir():
         return TokenCache.load(folder / name)
     source, target = (TokenCache.load(folder / f"{name}_{side}") for side in ("source", "target"))
-    return PairCache(source, target, np.load(folder / f"{name}_rows.npy"))
+    return PairCache(source, target, load_array(folder / f"{name}_rows.npy"))

@@ -10,7 +10,7 @@ from nlp_rnn.data.corpora import tfds_rows
 from nlp_rnn.data.pair_readers import aligned_lines, sides
 from nlp_rnn.data.readers import SPLIT_NAMES, Example, Splits
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.files import read_lines
+from nlp_rnn.text_files import read_lines
 
 _TATOEBA = {"es": "spa", "fr": "fra", "de": "deu"}
 _TED = (

@@ -2,17 +2,17 @@
 
 import functools
 import gzip
-import logging
+import unicodedata
 import xml.etree.ElementTree as ElementTree
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from nlp_rnn.config.settings import DataConfig
-from nlp_rnn.data.readers import SPLIT_NAMES, Example, Splits
+from nlp_rnn.data.readers import SPLIT_NAMES, Example, Splits, existing_path, tell_once
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.files import read_lines
-
-logger = logging.getLogger(__name__)
+from nlp_rnn.text_files import open_binary, read_lines
 
 _XML_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 
@@ -30,7 +30,7 @@ def load_aligned(data: DataConfig) -> Splits:
                         f"data.{name} is {setting}, but there is no file {path}; give what stands before "
                         f".{data.source_language} and .{data.target_language}, or change data.source_language and data.target_language"
                     )
-            splits[name] = functools.partial(aligned_lines, *paths, f"data.{name} is {setting}")
+            splits[name] = functools.partial(aligned_lines, *paths, f"data.{name} is {setting}", data.encoding)
     return splits
 
 
@@ -38,9 +38,9 @@ def sides(prefix: Path, data: DataConfig) -> tuple[Path, Path]:
     return tuple(prefix.with_name(f"{prefix.name}.{tag}") for tag in (data.source_language, data.target_language))  # type: ignore[return-value]
 
 
-def aligned_lines(source: Path, target: Path, what: str) -> Iterator[Example]:
+def aligned_lines(source: Path, target: Path, what: str, encoding: str | None = None) -> Iterator[Example]:
     """Pairs of lines; the line numbers of both files must agree to the end."""
-    left, right = read_lines(source), read_lines(target)
+    left, right = read_lines(source, encoding), read_lines(target, encoding)
     end = object()
     count = 0
     while True:
@@ -59,39 +59,38 @@ def aligned_lines(source: Path, target: Path, what: str) -> Iterator[Example]:
 
 
 def load_tmx(data: DataConfig) -> Splits:
-    """Translation memories (TMX 1.4): of each unit the segments of the two languages; en also finds en-GB."""
+    """Translation memories (TMX 1.4): of each unit the segments of the two languages; en also finds en-GB, en_US and so on."""
     splits: Splits = {}
     for name in SPLIT_NAMES:
         setting = getattr(data, name)
         if setting:
-            if not Path(setting).is_file():
-                raise ConfigError(f"data.{name} is {setting}, but there is no such file; give the path of a TMX file")
-            splits[name] = functools.partial(_tmx_units, Path(setting), data)
+            path = existing_path(f"data.{name}", setting)
+            if path.is_dir():
+                raise ConfigError(f"data.{name} is {setting}, a folder, but data.source tmx reads a file")
+            splits[name] = functools.partial(_tmx_pairs, path, data)
     return splits
 
 
-def _tmx_units(path: Path, data: DataConfig) -> Iterator[Example]:
+def _tmx_pairs(path: Path, data: DataConfig) -> Iterator[Example]:
     languages: set[str] = set()
-    found = 0
-    try:
-        for unit in _elements(path, "tu"):
-            segments: dict[str, str] = {}
-            for variant in unit.iterfind("{*}tuv"):
-                tag = (variant.get(_XML_LANGUAGE) or variant.get("lang") or "").lower()
-                languages.add(tag)
-                segment = variant.find("{*}seg")
-                text = "" if segment is None else " ".join(_text(segment).split())
-                segments.setdefault(tag, text)
-                segments.setdefault(tag.split("-")[0], text)
-            pair = [segments.get(tag.lower()) for tag in (data.source_language, data.target_language)]
-            if pair[0] is not None and pair[1] is not None:
-                found += 1
-                yield Example(pair[0], pair[1])
-    except (ElementTree.ParseError, gzip.BadGzipFile, EOFError) as error:
-        raise ConfigError(f"{path}: not readable as TMX ({error}); repair the file or export it again") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
-    if not found:
+    pairs = without_segment = 0
+    for unit in _elements(path, "tu"):
+        segments: dict[str, str] = {}
+        for variant in unit.iterfind("{*}tuv"):
+            tag = _tag(variant.get(_XML_LANGUAGE) or variant.get("lang") or "")
+            languages.add(tag)
+            segment = variant.find("{*}seg")
+            if segment is None:
+                without_segment += 1
+            else:
+                segments.setdefault(tag, " ".join(_visible_text(segment).split()))
+        pair = [_segment_of(segments, _tag(language)) for language in (data.source_language, data.target_language)]
+        if pair[0] is not None and pair[1] is not None:
+            pairs += 1
+            yield Example(pair[0], pair[1])
+    if without_segment:
+        tell_once(f"{path}: {without_segment} variants have no <seg> and are left out")
+    if not pairs:
         shown = ", ".join(sorted(languages)) or "none"
         raise ConfigError(
             f"{path}: no unit has both {data.source_language} and {data.target_language} (its languages: {shown}); "
@@ -99,29 +98,85 @@ def _tmx_units(path: Path, data: DataConfig) -> Iterator[Example]:
         )
 
 
+def _tag(language: str) -> str:
+    return language.lower().replace("_", "-")
+
+
+def _segment_of(segments: dict[str, str], tag: str) -> str | None:
+    """The segment in the language itself, else in the first of its variants."""
+    variants = (text for other, text in segments.items() if other.startswith(f"{tag}-"))
+    return segments[tag] if tag in segments else next(variants, None)
+
+
 def _elements(path: Path, name: str) -> Iterator[ElementTree.Element]:
-    """The elements of a name, in any namespace; memory stays constant."""
-    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-        # Expat refuses entities that grow, and loads nothing.
-        events = ElementTree.iterparse(file, events=("start", "end"))  # noqa: S314
-        _, root = next(events)
-        for event, element in events:
-            if event == "end" and element.tag.rpartition("}")[2] == name:
-                yield element
-                root.clear()
+    """The elements of a name, in any namespace; memory stays constant.
+
+    Raises:
+      ConfigError: if the file is not well-formed, or cannot be read.
+    """
+    try:
+        with open_binary(path) as file:
+            # Expat refuses entities that grow, and loads nothing.
+            parents: list[ElementTree.Element] = []
+            for event, element in ElementTree.iterparse(file, events=("start", "end")):  # noqa: S314
+                if event == "start":
+                    parents.append(element)
+                    if len(parents) > _MAX_DEPTH:
+                        raise ConfigError(
+                            f"{path}: elements are nested more than {_MAX_DEPTH} deep; this is no TMX file"
+                        )
+                    continue
+                parents.pop()
+                if element.tag.rpartition("}")[2] == name:
+                    yield element
+                if parents and not any(each.tag.rpartition("}")[2] == name for each in parents):
+                    parents[-1].remove(element)  # or it would be kept to the file's end
+    except ElementTree.ParseError as error:
+        raise ConfigError(f"{path}: not readable as TMX ({error}); repair the file or export it again") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path}: not a whole gzip file ({error}); compress it again") from None
+    except zipfile.BadZipFile as error:
+        raise ConfigError(f"{path}: not a readable zip archive ({error}); pack it again") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
+    except (ValueError, LookupError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path}: not readable as TMX ({error}); save it as UTF-8 or UTF-16") from None
 
 
-def _text(element: ElementTree.Element) -> str:
-    """An element's text without the codes of other programs, which stand in elements of their own; <hi> holds text."""
-    inner = "".join(
-        (_text(child) if child.tag.rpartition("}")[2] == "hi" else "") + (child.tail or "") for child in element
-    )
-    return (element.text or "") + inner
+_MAX_DEPTH = 100
+_CODES = ("bpt", "ept", "it", "ph", "ut", "x", "bx", "ex", "note", "prop", "sub")  # what they hold is not text
+_ALONE = ("ph", "x", "it", "ut")  # they stand where text is cut in two; a pair of bpt and ept stands around text
 
 
-def why_unfit(pair: Example, length_ratio: float) -> str:
-    """Why a pair is left out of training; "" where it is not."""
+def _visible_text(element: ElementTree.Element) -> str:
+    """The text of an element without the codes of formatting in it. Source: TMX 1.4b, section "Content markup"."""
+    text = element.text or ""
+    is_cut = False  # by a code, since the last character
+    for child in element:
+        name = child.tag.rpartition("}")[2]
+        inner = "" if name in _CODES else _visible_text(child)
+        is_cut = is_cut or name in _ALONE
+        for part in (inner, child.tail or ""):
+            if part:
+                text += " " + part if is_cut and _are_words(text[-1:], part[0]) else part
+                is_cut = False
+    return text
+
+
+def _are_words(left: str, right: str) -> bool:
+    """Whether two characters belong to words of a script that separates words by spaces."""
+    return all(each.isalnum() and not unicodedata.name(each, "").startswith(_WITHOUT_SPACES) for each in (left, right))
+
+
+_WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
+
+
+def why_unfit(pair: Example, length_ratio: float, *, is_trained_on: bool = True) -> str:
+    """Why a pair is left out; "" where it is not. Only pairs to train on are left out for their lengths."""
     lengths = sorted((len(pair.text.strip()), len(pair.label.strip())))
     if not lengths[0]:
         return "with an empty side"
-    return "of too different lengths" if lengths[1] > length_ratio * lengths[0] + 10 else ""
+    is_uneven = is_trained_on and lengths[1] > length_ratio * lengths[0] + 10
+    return "of too different lengths" if is_uneven else ""

@@ -1,20 +1,28 @@
 """The user's own files: each reader is a function of the data settings that returns a split's examples as a stream."""
 
-import csv
 import fnmatch
 import functools
-import importlib.metadata
 import importlib.util
-import itertools
 import json
+import logging
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nlp_rnn.config.settings import DataConfig
+from nlp_rnn.data.tables import TableFormat, is_quoted_by_doubling, read_parquet, read_table
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.files import Part, decoded_lines, read_lines
+from nlp_rnn.text_files import Part, decoded_lines, is_companion, read_lines
+
+logger = logging.getLogger(__name__)
+
+
+@functools.cache
+def tell_once(message: str) -> None:
+    """Logs what a reader did with a file; files are read several times."""
+    logger.info("%s", message)
 
 
 class Example(NamedTuple):
@@ -27,12 +35,10 @@ class Example(NamedTuple):
 Splits = dict[str, Callable[[], Iterator[Example]]]
 SPLIT_NAMES = ("train", "validation", "test")
 
-csv.field_size_limit(2**31 - 1)
-
 
 def load_csv(data: DataConfig) -> Splits:
-    """Comma-separated files with a header line, quoted as RFC 4180 says."""
-    return load_files(data, lambda path: _table_examples(path, ",", data))
+    """Comma-separated files (or data.delimiter) with a header line, quoted as RFC 4180 says."""
+    return load_files(data, lambda path: _table_examples(path, data))
 
 
 def load_tsv(data: DataConfig) -> Splits:
@@ -40,13 +46,19 @@ def load_tsv(data: DataConfig) -> Splits:
     return load_files(data, lambda path: PART_READERS["tsv"](path, data))
 
 
+def load_parquet(data: DataConfig) -> Splits:
+    """Parquet files."""
+    require_package("pyarrow", "parquet", "data.source is parquet")
+    return load_files(data, lambda path: _parquet_examples(path, data))
+
+
 def load_jsonl(data: DataConfig) -> Splits:
-    """One JSON object per line."""
+    """One JSON object per line; or one list of objects, alone or within an object."""
     return load_files(data, lambda path: PART_READERS["jsonl"](path, data))
 
 
 def load_text(data: DataConfig) -> Splits:
-    """One text per line; a line may begin with `__label__NAME ` (fastText's format)."""
+    """One text per line; words that begin with `__label__` are its label (fastText's format)."""
     return load_files(data, lambda path: PART_READERS["text"](path, data))
 
 
@@ -56,20 +68,17 @@ def load_documents(data: DataConfig) -> Splits:
 
 
 def load_folders(data: DataConfig) -> Splits:
-    """One folder per label, one text per file: TRAIN/LABEL/*.txt or *.txt.gz."""
-    return load_files(data, _folder_examples)
+    """One folder per label, one text per file: TRAIN/LABEL/FILE."""
+    return load_files(data, lambda path: _folder_examples(path, data))
 
 
 def load_files(data: DataConfig, read: Callable[[Path], Iterator[Example]]) -> Splits:
+    """The splits whose settings name a file, or a folder for the sources that read one."""
     splits: Splits = {}
     for name in SPLIT_NAMES:
         setting = getattr(data, name)
         if setting:
-            path = Path(setting)
-            if not path.exists():
-                raise ConfigError(
-                    f"data.{name} is {setting}, but there is no such file or folder; give the path of your data"
-                )
+            path = existing_path(f"data.{name}", setting)
             if path.is_dir() != (data.source == "folders") and data.source != "documents":
                 kind, wanted = ("folder", "file") if path.is_dir() else ("file", "folder with a folder per label")
                 raise ConfigError(f"data.{name} is {setting}, a {kind}, but data.source {data.source} reads a {wanted}")
@@ -77,100 +86,223 @@ def load_files(data: DataConfig, read: Callable[[Path], Iterator[Example]]) -> S
     return splits
 
 
-def read_table(path: Path | Part, delimiter: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
-    """Streams (line number, the named columns' values)."""
-    lines: Iterator[str] = (line for _, line in decoded_lines(path))
-    lines_before = 0
-    if isinstance(path, Part) and path.start:  # the header stands in another part
-        lines = itertools.chain((line for _, line in itertools.islice(decoded_lines(path.path), 1)), lines)
-        lines_before = path.first_line - 2
-    # A quotation mark in a TSV file is a quotation mark.
-    options: dict[str, Any] = {"strict": True} if delimiter == "," else {"quoting": csv.QUOTE_NONE}
-    reader = csv.reader(lines, delimiter=delimiter, **options)
+def existing_path(setting: str, value: str) -> Path:
+    """The path in a setting.
+
+    Raises:
+      ConfigError: if nothing is there, or a pipe, which can be read only once.
+    """
+    path = Path(value)
     try:
-        header = next(reader, None)
-        if header is None:
-            return
-        missing = [name for name in columns if name not in header]
-        if missing:
+        if not path.exists():
+            raise ConfigError(f"{setting} is {value}, but there is no such file or folder; give the path of your data")
+        if not path.is_file() and not path.is_dir():
             raise ConfigError(
-                f"{path}: has no column {missing[0]!r}; its header line names {', '.join(map(repr, header))}: "
-                "set data.text_column and data.label_column"
+                f"{setting} is {value}, a pipe or device, but data are read more than once; write them to a file first"
             )
-        places = [header.index(name) for name in columns]
-        for row in reader:
-            if not row:
-                continue
-            number = lines_before + reader.line_num
-            if len(row) != len(header):
-                raise ConfigError(
-                    f"{path}: line {number} has {len(row)} fields, but the header has {len(header)}; quote it or fix it"
-                )
-            yield number, [row[place] for place in places]
-    except csv.Error as error:
-        number = lines_before + reader.line_num
-        raise ConfigError(
-            f"{path}: line {number}: not readable as data.source says ({error}); check the quotes"
-        ) from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{setting} is {value[:200]!r}, which cannot be read ({reason}); give a path") from None
+    return path
 
 
-def _table_examples(path: Path | Part, delimiter: str, data: DataConfig) -> Iterator[Example]:
-    columns = (data.text_column, data.label_column) if data.label_column else (data.text_column,)
-    for _, (text, *labels) in read_table(path, delimiter, columns):
-        yield Example(text, labels[0].strip() if labels else "")
+def clean_label(value: Any) -> str:
+    """A label as all sources give it: without white space around it; numbers and booleans as JSON writes them, 1.0 as 1."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        value = int(value)
+    return "" if value is None else str(value).strip()
 
 
-def line_examples(path: Path) -> Iterator[Example]:
-    return (Example(line, "") for _, line in read_lines(path))
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _columns(data: DataConfig) -> tuple[str, ...]:
+    return (data.text_column, data.label_column) if data.label_column else (data.text_column,)
+
+
+def _table_examples(path: Path | Part, data: DataConfig) -> Iterator[Example]:
+    table = TableFormat.of(data)
+    if not table.quoting and is_quoted_by_doubling(path, table):
+        tell_once(f"{path}: its fields are quoted, and read without their quotes; data.quoting=none keeps them")
+    for _, (text, *labels) in read_table(path, _columns(data), table):
+        yield Example(text, clean_label(labels[0]) if labels else "")
+
+
+def _parquet_examples(path: Path, data: DataConfig) -> Iterator[Example]:
+    for number, (text, *labels) in read_parquet(path, _columns(data)):
+        if not isinstance(text, str) or (labels and isinstance(labels[0], dict | list)):
+            wrong = "text" if not isinstance(text, str) else "label"
+            raise ConfigError(
+                f"{path}: row {number} has no {wrong} that is a string; set data.{wrong}_column to another column"
+            )
+        yield Example(text, clean_label(labels[0]) if labels else "")
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
 
 
 def _json_examples(path: Path | Part, data: DataConfig) -> Iterator[Example]:
-    for number, line in read_lines(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ConfigError(
-                f"{path}: line {number}, column {error.colno}: not JSON ({error.msg}); write one object per line"
-            ) from None
+    if is_json_document(path, data):
+        rows = ((f"example {number}", row) for number, row in enumerate(_json_list(path, data), start=1))
+    else:
+        rows = (
+            (f"line {number}", _json_value(line, f"{path}: line {number}"))
+            for number, line in read_lines(path, data.encoding)
+            if line.strip()
+        )
+    for place, row in rows:
         if not isinstance(row, dict) or not isinstance(row.get(data.text_column), str):
             raise ConfigError(
-                f"{path}: line {number} has no string {data.text_column!r}; set data.text_column to the name of the text"
+                f"{path}: {place} has no string {data.text_column!r}; set data.text_column to the name of the text"
             )
-        label = row.get(data.label_column, "")
-        if isinstance(label, (dict, list)) or label is None:
+        label = row.get(data.label_column, "") if data.label_column else ""
+        if isinstance(label, (dict, list)) or (label is None):
             raise ConfigError(
-                f"{path}: line {number}: {data.label_column!r} is {label!r}, but a label is a string, number or boolean"
+                f"{path}: {place}: {data.label_column!r} is {json.dumps(label)[:80]}, but a label is a string, number or boolean"
             )
-        # JSON can spell half of a surrogate pair, which is no text.
-        text, label = (re.sub("[\ud800-\udfff]", "\ufffd", value) for value in (row[data.text_column], str(label)))
-        yield Example(text, label)
+        yield Example(*(_without_surrogates(value) for value in (row[data.text_column], clean_label(label))))
 
 
-def _text_examples(path: Path | Part) -> Iterator[Example]:
-    for _, line in read_lines(path):
+def is_json_document(path: Path | Part, data: DataConfig) -> bool:
+    """Whether a file is one JSON value over several lines, or a list, instead of one object per line."""
+    whole = path.path if isinstance(path, Part) else path
+    first = next((line for _, line in read_lines(whole, data.encoding) if line.strip()), "").strip()
+    if not first.startswith(("[", "{")):
+        return False
+    try:
+        return not isinstance(json.loads(first), dict) or _is_wrapper(json.loads(first), data)
+    except (ValueError, RecursionError):
+        # The first line of an object that goes on, not a damaged line of its own.
+        return first.startswith("[") or bool(re.fullmatch(r'\{\s*|\{\s*"[^"]*"\s*:\s*[\[{]?\s*', first))
+
+
+def _is_wrapper(value: dict[str, Any], data: DataConfig) -> bool:
+    return data.text_column not in value and len(_lists_of_objects(value)) == 1
+
+
+def _lists_of_objects(value: dict[str, Any]) -> list[list[Any]]:
+    return [each for each in value.values() if isinstance(each, list) and each and isinstance(each[0], dict)]
+
+
+def _json_list(path: Path | Part, data: DataConfig) -> list[Any]:
+    whole = path.path if isinstance(path, Part) else path
+    value = _json_value("".join(line for _, line in decoded_lines(whole, data.encoding)), str(path))
+    if isinstance(value, dict):
+        lists = _lists_of_objects(value)
+        if len(lists) != 1:
+            raise ConfigError(
+                f"{path}: is an object with {len(lists)} lists of objects; give one object per line, or one list of objects"
+            )
+        return lists[0]
+    return list(value)
+
+
+def _json_value(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = f", line {error.lineno}" if "\n" in text else ""
+        raise ConfigError(
+            f"{place}{line}, column {error.colno}: not JSON ({error.msg}); write one object per line"
+        ) from None
+    except RecursionError:
+        raise ConfigError(f"{place}: not readable as JSON (nested too deeply); write one object per line") from None
+    except ValueError as error:  # a number of more than 4,300 digits
+        raise ConfigError(
+            f"{place}: not readable as JSON ({str(error).split(';')[0]}); write one object per line"
+        ) from None
+
+
+def _without_surrogates(text: str) -> str:
+    """JSON can spell half of a surrogate pair, which is no text."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+
+# --- lines and files -------------------------------------------------------------------------------------------------
+
+
+def line_examples(path: Path) -> Iterator[Example]:
+    """Each line of a file, empty ones too."""
+    return (Example(line, "") for _, line in read_lines(path))
+
+
+_FASTTEXT_LABEL = re.compile(r"(?<!\S)__label__(\S*)")
+
+
+def _text_examples(path: Path | Part, data: DataConfig) -> Iterator[Example]:
+    for number, line in read_lines(path, data.encoding):
         if not line.strip():
             continue
-        label = ""
-        if line.startswith("__label__"):
-            first, _, line = line.partition(" ")
-            label = first.removeprefix("__label__")
-        yield Example(line, label)
+        labels = [each.rstrip(",") for each in _FASTTEXT_LABEL.findall(line)] if "__label__" in line else []
+        if len(labels) > 1 and data.label_column:
+            shown = ", ".join(map(repr, labels[:5]))
+            raise ConfigError(
+                f"{path}: line {number} has {len(labels)} labels ({shown}), but a text has one; keep one, or set "
+                "data.label_column= (empty) to train without labels"
+            )
+        yield Example(_FASTTEXT_LABEL.sub("", line).strip() if labels else line, labels[0] if labels else "")
 
 
 # Of the sources that can be read from any line on, for `records`.
 PART_READERS: dict[str, Callable[[Path | Part, DataConfig], Iterator[Example]]] = {
-    "tsv": lambda path, data: _table_examples(path, "\t", data),
+    "tsv": _table_examples,
     "jsonl": _json_examples,
-    "text": lambda path, data: _text_examples(path),
+    "text": _text_examples,
 }
 
 
-def _folder_examples(path: Path) -> Iterator[Example]:
-    for folder in sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        for file in sorted(entry for entry in folder.iterdir() if entry.name.endswith((".txt", ".txt.gz"))):
-            yield Example("".join(line for _, line in decoded_lines(file)), folder.name)
+def can_be_cut(path: Path, data: DataConfig) -> bool:
+    """Whether a file of one of PART_READERS can be cut between any two lines."""
+    if data.source == "tsv":
+        table = TableFormat.of(data)
+        if table.quoting == "double" or (not table.quoting and is_quoted_by_doubling(path, table)):
+            return False
+    if data.source == "jsonl" and is_json_document(path, data):
+        return False
+    return data.encoding.lower().replace("_", "-") in ("utf-8", "utf8")
+
+
+def _folder_examples(path: Path, data: DataConfig) -> Iterator[Example]:
+    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and _is_users(entry))
+    if not folders:
+        raise ConfigError(
+            f"{path}: holds no folders, but data.source folders reads one folder per label; for one file of labelled texts "
+            "use data.source=csv, jsonl or text"
+        )
+    if {"pos", "neg", "unsup"} <= {folder.name for folder in folders}:
+        tell_once(f"{path}: left out: its folder unsup, IMDB's reviews without a label")
+        folders = [folder for folder in folders if folder.name != "unsup"]
+    texts = {
+        folder: sorted(each for each in folder.iterdir() if each.is_file() and _is_users(each)) for folder in folders
+    }
+    usual = {folder: [each for each in found if _TEXT_NAME.search(each.name)] for folder, found in texts.items()}
+    if any(usual.values()):
+        others = [each for folder, found in texts.items() for each in found if each not in usual[folder]]
+        if others:
+            tell_once(f"{path}: left out: {len(others)} files that do not end with .txt, such as {others[0].name}")
+        texts = usual
+    for folder, found in texts.items():
+        if not found:
+            raise ConfigError(_why_empty(folder))
+        for file in found:
+            yield Example("".join(line for _, line in decoded_lines(file, data.encoding)), clean_label(folder.name))
+
+
+_TEXT_NAME = re.compile(r"\.txt(\.gz|\.zip)?$", re.IGNORECASE)
+
+
+def _why_empty(folder: Path) -> str:
+    inner = next((entry.name for entry in sorted(folder.iterdir()) if entry.is_dir()), "")
+    mend = f"its texts lie deeper, in {inner}: give the folder whose folders are the labels" if inner else "remove it"
+    return f"{folder}: no files, but of data.source folders each folder holds the texts of one label; {mend}"
+
+
+def _is_users(entry: Path) -> bool:
+    return not entry.name.startswith(".") and not is_companion(entry.name) and entry.name != "__MACOSX"
 
 
 def _document_examples(path: Path, data: DataConfig) -> Iterator[Example]:
@@ -185,20 +317,22 @@ def _document_examples(path: Path, data: DataConfig) -> Iterator[Example]:
             'give patterns such as ["*.txt"], or another folder'
         )
     for file in files:
-        text = "".join(line for _, line in decoded_lines(file))
-        if "\0" in text:
-            raise ConfigError(
-                f"{file}: holds NUL bytes, so it is not text; remove it, or name the files to read, as data.patterns=[*.txt]"
-            )
+        try:
+            text = "".join(line for _, line in decoded_lines(file, data.encoding))
+        except ConfigError as error:
+            if path.is_file():
+                raise
+            raise ConfigError(f"{error}; or name the files to read, as data.patterns=[*.txt]") from None
         if text:
             yield Example(text, "")
 
 
 def _is_document(file: Path, folder: Path, patterns: tuple[str, ...]) -> bool:
-    is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return file.is_file() and not is_hidden and any(fnmatch.fnmatch(file.name, pattern) for pattern in patterns)
+    is_users = all(_is_users(Path(part)) for part in file.relative_to(folder).parts)
+    return file.is_file() and is_users and any(fnmatch.fnmatch(file.name, pattern) for pattern in patterns)
 
 
 def require_package(module: str, extra: str, why: str) -> None:
+    """Raises ConfigError if a package of an extra is missing."""
     if importlib.util.find_spec(module) is None:
         raise ConfigError(f"{why}, which needs the package {module}; install it: pip install 'nlp-rnn[{extra}]'")

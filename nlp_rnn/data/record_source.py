@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nlp_rnn.config.settings import DataConfig
 from nlp_rnn.data.readers import Example, Splits
+from nlp_rnn.data.tfds_features import check_features
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.tensorflow_import import import_tensorflow
 
@@ -19,6 +20,7 @@ def load_records(data: DataConfig) -> Splits:
         raise ConfigError(
             f"data.source is records, but data.dir is {data.dir!r}, without {folder}; write it with nlp-rnn records"
         )
+    check_features(folder, "remove the folder and write it again with nlp-rnn records")
     import_tensorflow()
     import tensorflow_datasets as tfds
 

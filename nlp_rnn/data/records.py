@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from nlp_rnn.config.settings import DataConfig
-from nlp_rnn.data.readers import PART_READERS, SPLIT_NAMES, Example, Splits, require_package
+from nlp_rnn.data.readers import PART_READERS, SPLIT_NAMES, Example, Splits, can_be_cut, require_package
 from nlp_rnn.data.record_source import RECORDS_VERSION, records_folder
 from nlp_rnn.data.sources import PAIR_SOURCES, SOURCES
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.files import Part, disk_errors, parts_of
+from nlp_rnn.files import disk_errors
 from nlp_rnn.tensorflow_import import START_UP_NOISE, import_tensorflow, without_noise
+from nlp_rnn.text_files import Part, parts_of
 
 LOCAL_RUNNER = (
     "apache_beam.runners.portability.fn_api_runner.FnApiRunner"  # Beam's DirectRunner may look for a server of its own
@@ -97,7 +98,10 @@ def _parts(data: DataConfig, splits: Splits, num_shards: int) -> dict[str, list[
     """Of each split, a function for each of its record files."""
     if data.source not in PART_READERS:
         return {split: [functools.partial(_examples, data, split)] for split in splits}
-    parts = {split: parts_of(Path(getattr(data, split)), num_shards) for split in splits}
+    paths = {split: Path(getattr(data, split)) for split in splits}
+    parts = {
+        split: parts_of(path, num_shards) if can_be_cut(path, data) else [Part(path)] for split, path in paths.items()
+    }
     return {
         split: [functools.partial(_examples, data, split, part) for part in found] for split, found in parts.items()
     }

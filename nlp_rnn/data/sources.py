@@ -18,6 +18,7 @@ SOURCES: dict[str, Callable[[DataConfig], Splits]] = {
     "csv": readers.load_csv,
     "tsv": readers.load_tsv,
     "jsonl": readers.load_jsonl,
+    "parquet": readers.load_parquet,
     "folders": readers.load_folders,
     "text": readers.load_text,
     "documents": readers.load_documents,

@@ -7,6 +7,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from nlp_rnn import manifest
+from nlp_rnn.special_ids import UNK_ID
+
 
 @dataclass(frozen=True)
 class TokenCache:
@@ -32,8 +35,29 @@ class TokenCache:
 
     @classmethod
     def load(cls, path: Path) -> "TokenCache":
-        """Reads what `datasets.write_cache` wrote."""
-        return cls(path, np.load(path / "offsets.npy"), np.load(path / "labels.npy"))
+        """Reads what `datasets.write_cache` wrote.
+
+        Raises:
+          manifest.DamagedFileError: if a file is not the one that was written.
+        """
+        manifest.check(path, "remove that folder", is_thorough=False)
+        return cls(path, load_array(path / "offsets.npy"), load_array(path / "labels.npy"))
+
+    def unknown_share(self) -> float:
+        """The share of ids that are UNK_ID, 0-1; read in constant memory."""
+        unknown = 0
+        with open(self.path / "ids.bin", "rb") as file:
+            while len(ids := np.fromfile(file, np.int32, 2**20)):
+                unknown += int((ids == UNK_ID).sum())
+        return unknown / max(int(self.offsets[-1]), 1)
+
+    def describe(self) -> str:
+        """Lengths and unknown tokens, for one line."""
+        lengths = self.lengths
+        return (
+            f"{int(np.median(lengths)):,} tokens at the median, {int(lengths.max(initial=0)):,} at most, "
+            f"{100 * self.unknown_share():.1f} % unknown"
+        )
 
     def rows(self, indices: Iterable[int]) -> list[np.ndarray]:
         """The ids of some texts, each int32 [time]; read, not mapped, since mapped pages would count as memory."""
@@ -64,10 +88,32 @@ class PairCache:
         """int64 [pairs, 2]: of source and target, in ids, EOS_ID included."""
         return np.stack([self.source.lengths, self.target.lengths], axis=1)[self.rows]
 
+    def unknown_share(self) -> float:
+        """Of the side that has the larger one; see `TokenCache.unknown_share`."""
+        return max(self.source.unknown_share(), self.target.unknown_share())
+
+    def describe(self) -> str:
+        """Lengths and unknown tokens of both sides, for one line."""
+        return f"source: {self.source.describe()}; target: {self.target.describe()}"
+
     @property
     def num_tokens(self) -> int:
         """Ids to predict: those of the targets."""
         return int(self.lengths[:, 1].sum())
+
+
+def load_array(path: Path) -> np.ndarray:
+    """An .npy file.
+
+    Raises:
+      manifest.DamagedFileError: if it is missing or damaged.
+    """
+    try:
+        return np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise manifest.DamagedFileError(
+            f"{path}: is damaged ({str(error)[:100]}); remove the folder {path.parent}"
+        ) from None
 
 
 def ids_at(file: BinaryIO, start: int, length: int) -> np.ndarray:

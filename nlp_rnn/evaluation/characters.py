@@ -60,7 +60,7 @@ def evaluate_run(run: Run, split: str, *, temperature: float = 0.8, seed: int = 
       split, metrics, originality (`originality.report` of the generated texts and of as much of the split), sample.
       metrics and originality are also added to metrics.json.
     """
-    corpus = corpus_with(run.config, split)
+    corpus = corpus_with(run.config, split, also=("train",))
     model, tokenizer = load_language_model(run)
     caches = {name: datasets.prepare_stream(corpus, name, run.config.data, tokenizer) for name in ("train", split)}
     meter = CharacterMeter()

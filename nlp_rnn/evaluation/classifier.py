@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from nlp_rnn.config.settings import Config
 from nlp_rnn.data import datasets
-from nlp_rnn.data.corpus import Corpus, corpus_with, label_names, load_corpus
+from nlp_rnn.data.corpus import Corpus, check_labels, corpus_with, label_names, load_corpus
 from nlp_rnn.evaluation.metrics import classification_metrics, most_confident_errors
 from nlp_rnn.evaluation.nbsvm import Nbsvm
 from nlp_rnn.evaluation.run_model import load_classifier
@@ -43,6 +43,7 @@ class Evaluation:
 def evaluate_run(run: Run, split: str) -> Evaluation:
     """Scores the run's best weights, adds the figures to metrics.json and draws confusion_<split>.png."""
     corpus = corpus_with(run.config, split)
+    check_labels(corpus, split, run.labels)
     model, tokenizer = load_classifier(run)
     label_ids = {label: number for number, label in enumerate(run.labels)}
     cache = datasets.prepare_split(corpus, split, run.config.data, tokenizer, label_ids)
@@ -58,6 +59,7 @@ def evaluate_run(run: Run, split: str) -> Evaluation:
 def evaluate_model(loaded: Any, config: Config, labels: list[str], split: str) -> Evaluation:
     """Scores an exported model through its own signature."""
     corpus = corpus_with(config, split)
+    check_labels(corpus, split, labels)
     numbers = {label: number for number, label in enumerate(labels)}
     probabilities, truth = [], []
     examples = corpus.examples(split)

@@ -63,7 +63,8 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: bool) -> d
       the perplexity per word between white space, counting each end of a text as a word.
     """
     config = run.config
-    corpus = corpus_with(config, split)
+    also = (*(("train",) if has_baseline else ()), *(("validation",) if adapts else ()))
+    corpus = corpus_with(config, split, also=also)
     model, tokenizer = load_language_model(run)
     words = Vocabulary(tokenizer) if tokenizer.level == "word" else None
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from nlp_rnn import files
 from nlp_rnn.config.tables import TASKS
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.export import saved_model
@@ -166,4 +167,5 @@ def export_runs(runs: list[Run], to: Path, *, format: str = "savedmodel") -> Exp
     else:
         name = f"{config.task}_{config.data.source_language}_{config.data.target_language}"
         extras = translation_extras(module, config, run.metrics if len(runs) == 1 else {})
-    return Exported(saved_model.export_module(module, to / name, signatures, extras), tuple(signatures), {})
+    path = saved_model.export_module(module, files.child(to, name), signatures, extras)
+    return Exported(path, tuple(signatures), {})

@@ -13,6 +13,7 @@ from nlp_rnn.errors import ConfigError
 from nlp_rnn.evaluation.run_model import load_module
 from nlp_rnn.evaluation.translation_metrics import best_and_worst, corpus_scores, require_sacrebleu, scores_by_length
 from nlp_rnn.export.translation import TranslationModule, search_tensors
+from nlp_rnn.printable import one_line
 from nlp_rnn.progress import track
 from nlp_rnn.training.run_directory import Run
 
@@ -45,13 +46,20 @@ def evaluate_runs(runs: list[Run], split: str, **settings: float) -> dict[str, A
     sources, references = [pair.text for pair in pairs], [pair.label for pair in pairs]
     hypotheses = translate_all(module, sources, search)
     with files.atomic_file(runs[0].path / f"translations_{split}.txt") as temporary:
-        temporary.write_text("".join(f"{hypothesis}\n" for hypothesis in hypotheses), encoding="utf-8", newline="\n")
-    metrics = corpus_scores(hypotheses, references) | _teacher_forced(module, sources, references)
+        lines = "".join(f"{one_line(hypothesis)}\n" for hypothesis in hypotheses)
+        temporary.write_text(lines, encoding="utf-8", newline="\n")
+    metrics = corpus_scores(hypotheses, references, config.data.target_language) | _teacher_forced(
+        module, sources, references
+    )
     metrics |= {"num_sentences": len(pairs), "digest": corpus.facts[split].digest, "beam_size": search.beam_size}
     metrics["length_penalty"] = search.length_penalty
     if len(runs) == 1:
         runs[0].write_metrics(**{split: metrics})
-    facts = {"split": split, "metrics": metrics, "by_length": scores_by_length(sources, hypotheses, references)}
+    facts = {
+        "split": split,
+        "metrics": metrics,
+        "by_length": scores_by_length(sources, hypotheses, references, config.data.target_language),
+    }
     return facts | best_and_worst(sources, hypotheses, references)
 
 

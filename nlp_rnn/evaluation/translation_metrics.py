@@ -1,26 +1,59 @@
 """Scores of translations by the sacrebleu library: BLEU, chrF, by length, the best and the worst."""
 
+import importlib.util
+import logging
 from typing import Any
 
 from nlp_rnn.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 _EDGES = (5, 10, 15, 20, 30)  # words of the source, for scores by length
 _NUM_SHOWN = 3
 
 
-def corpus_scores(hypotheses: list[str], references: list[str]) -> dict[str, Any]:
+# Languages for which mteval's words are none, since white space does not separate them: sacrebleu's tokenizer, the package it needs,
+# and what to take without that package.
+_TOKENIZERS = {
+    "zh": ("zh", "", ""), "ja": ("ja-mecab", "MeCab", "char"), "ko": ("ko-mecab", "mecab_ko", "13a"),
+    **dict.fromkeys(("th", "lo", "km", "my", "bo", "dz"), ("char", "", "")),
+}  # fmt: skip
+
+
+def bleu_tokenizer(language: str) -> str:
+    """The name of sacrebleu's tokenizer for a target language, a BCP 47 tag; logs where a better one is not installed."""
+    base = language.replace("_", "-").split("-")[0].lower()
+    name, package, instead = _TOKENIZERS.get(base, ("13a", "", ""))
+    if package and importlib.util.find_spec(package) is None:
+        logger.warning(
+            "BLEU of %s is computed with sacrebleu's tokenizer %s, since %s is not installed: pip install 'sacrebleu[%s]'",
+            language, instead, name, base,
+        )  # fmt: skip
+        return instead
+    return name
+
+
+def corpus_scores(hypotheses: list[str], references: list[str], language: str = "en") -> dict[str, Any]:
     """BLEU and chrF of a whole corpus, 0-100, with the signatures that make them repeatable.
 
+    Args:
+      language: of the references, a BCP 47 tag: it decides how BLEU splits sentences, see `bleu_tokenizer`.
+
     Returns:
-      bleu (cased, tokenised as mteval-v13a), lowercased_bleu (the same of lower-cased text), chrf, exact_match (0-1, white
-      space aside), and the signatures bleu_signature, lowercased_bleu_signature, chrf_signature.
+      bleu (cased), lowercased_bleu (the same of lower-cased text), chrf, exact_match (0-1, white space aside), and the
+      signatures bleu_signature, lowercased_bleu_signature, chrf_signature.
 
     Raises:
       ConfigError: if the package sacrebleu is missing.
     """
     sacrebleu = require_sacrebleu()
     found: dict[str, Any] = {}
-    metrics = {"bleu": sacrebleu.BLEU(), "lowercased_bleu": sacrebleu.BLEU(lowercase=True), "chrf": sacrebleu.CHRF()}
+    tokenize = bleu_tokenizer(language)
+    metrics = {
+        "bleu": sacrebleu.BLEU(tokenize=tokenize),
+        "lowercased_bleu": sacrebleu.BLEU(lowercase=True, tokenize=tokenize),
+        "chrf": sacrebleu.CHRF(),
+    }
     for name, metric in metrics.items():
         found[name] = metric.corpus_score(hypotheses, [references]).score
         found[f"{name}_signature"] = str(metric.get_signature())
@@ -30,9 +63,11 @@ def corpus_scores(hypotheses: list[str], references: list[str]) -> dict[str, Any
     return found | {"exact_match": same / len(references)}
 
 
-def scores_by_length(sources: list[str], hypotheses: list[str], references: list[str]) -> list[dict[str, Any]]:
+def scores_by_length(
+    sources: list[str], hypotheses: list[str], references: list[str], language: str = "en"
+) -> list[dict[str, Any]]:
     """BLEU of the sentences of like length: objects with words (such as "6-10"), num_sentences and bleu."""
-    bleu = require_sacrebleu().BLEU()
+    bleu = require_sacrebleu().BLEU(tokenize=bleu_tokenizer(language))
     found = []
     for low, high in zip((0, *_EDGES), (*_EDGES, None), strict=True):
         rows = [

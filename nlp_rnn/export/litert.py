@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nlp_rnn import files
+from nlp_rnn import files, manifest
 from nlp_rnn.config.loading import to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.decoding.suggestible_words import Vocabulary
@@ -65,8 +65,9 @@ def export_litert(
                 for precision in PRECISIONS:
                     (temporary / f"model_{precision}.tflite").write_bytes(_convert(model, precision))
                 _write_settings(temporary, tokenizer, config, metrics)
-                facts = check(temporary, model)
-            return path, facts
+                found = check(temporary, model)
+                manifest.write(temporary)
+            return path, found
         except FileExistsError:
             continue  # another export has taken the number
 

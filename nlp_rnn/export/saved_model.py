@@ -15,8 +15,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
-from nlp_rnn import __version__, files
+from nlp_rnn import __version__, files, manifest
 from nlp_rnn.config.loading import load_saved_config, to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
@@ -24,6 +25,7 @@ from nlp_rnn.layers.recurrent import unwrapped
 from nlp_rnn.special_ids import PAD_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
+_EXPORT_AGAIN = "export it again"
 TEXT = tf.TensorSpec([None], tf.string, name="text")
 
 
@@ -57,6 +59,7 @@ def export_module(module: tf.Module, folder: Path, signatures: dict[str, Any], e
     Returns:
       the version's folder.
     """
+    _check_path(folder.absolute(), f"--to is {folder}")
     while True:
         path = next_version(folder)
         try:
@@ -67,6 +70,7 @@ def export_module(module: tf.Module, folder: Path, signatures: dict[str, Any], e
                 for name, text in extras.items():
                     (temporary / "assets.extra" / name).write_text(text, encoding="utf-8", newline="\n")
                 _refuse_foreign_ops(temporary)
+                manifest.write(temporary)
             return path
         except FileExistsError:
             continue  # another export has taken the number
@@ -94,15 +98,26 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Exporte
       ConfigError: if there is none, or it is of another task.
     """
     folder = find_model(path, task)
+    if not manifest.check(folder, _EXPORT_AGAIN):
+        manifest.tell_of_missing(folder)
     config = load_saved_config(folder / "assets.extra" / "config.yaml", task)
     path_of_labels = folder / "assets.extra" / "labels.json"  # classifiers only
-    labels = json.loads(path_of_labels.read_text(encoding="utf-8")) if path_of_labels.is_file() else []
+    labels = files.read_json(path_of_labels, list, _EXPORT_AGAIN) if path_of_labels.is_file() else []
+    _check_path(folder, f"--model is {folder}")
     try:
         return ExportedModel(tf.saved_model.load(str(folder)), config, labels, folder)
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        raise ConfigError(
-            f"--model is {folder}, but it does not load ({str(error).splitlines()[0]}); export it again"
-        ) from None
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RuntimeError,
+        DecodeError,
+        tf.errors.OpError,
+    ) as error:
+        told = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ConfigError(f"--model is {folder}, but it does not load ({told[:200]}); {_EXPORT_AGAIN}") from error
 
 
 def find_model(path: str | os.PathLike[str], task: str | None = None) -> Path:
@@ -166,6 +181,14 @@ def tokenized(tokenizer: Tokenizer, pieces: tf.RaggedTensor, ids: tf.RaggedTenso
     token_ids = ids.to_tensor(PAD_ID)
     tokens = pieces.to_tensor("", shape=tf.stack([-1, tf.shape(token_ids)[1]]))
     return {"tokens": tokens, "token_ids": token_ids, "text": tokenizer.detokenize(ids)}
+
+
+def _check_path(folder: Path, found: str) -> None:
+    if mark := re.search(r"[*?\[\]\\]", str(folder)):
+        raise ConfigError(
+            f"{found}, but TensorFlow takes the character {mark[0]!r} in a path for a pattern, so the model would not load; "
+            "use a folder without it"
+        )
 
 
 def _versions(folder: Path) -> list[int]:

@@ -3,6 +3,8 @@
 Source: Grave et al. 2017, "Improving neural language models with a continuous cache". NumPy only, for the console.
 """
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +86,10 @@ class ContinuousCache:
         try:
             with np.load(path) as arrays:
                 keys, ids, count = arrays["keys"], arrays["ids"], int(arrays["count"])
-        except (OSError, ValueError, KeyError) as error:
+                is_sound = np.isfinite(keys).all() and ids.min(initial=0) >= 0 and count >= 0
+                if not is_sound or keys.dtype != np.float32 or ids.dtype != np.int64:
+                    raise ValueError("it holds impossible values")
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ConfigError(
                 f"{path}: not readable as a memory of the console ({error}); remove it, or give another file"
             ) from None

@@ -1,7 +1,6 @@
 """A next-word model from its LiteRT file, without TensorFlow. The cost of a suggestion does not grow with the text."""
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import regex
 
+from nlp_rnn import files, manifest
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.special_ids import EOS_ID, UNK_ID
 
+_EXPORT_AGAIN = "export it again"
 SETTINGS_FILE = "vocabulary.json"
 PRECISIONS = ("float", "int8")
 
@@ -93,7 +94,25 @@ class OnDeviceModel:
                 f"--model is {folder}, a LiteRT model, which needs the package ai-edge-litert: "
                 "pip install 'nlp-rnn[console]'"
             ) from None
-        settings = json.loads((self.path / SETTINGS_FILE).read_text(encoding="utf-8"))
+        manifest.check(self.path, _EXPORT_AGAIN, names=(SETTINGS_FILE, f"model_{precision}.tflite"))
+        settings = files.read_json(self.path / SETTINGS_FILE, dict, _EXPORT_AGAIN)
+        try:
+            self._take(settings)
+        except (KeyError, TypeError, IndexError) as error:
+            raise ConfigError(f"{self.path / SETTINGS_FILE}: is damaged ({error!r}); {_EXPORT_AGAIN}") from None
+        path = self.path / f"model_{precision}.tflite"
+        try:
+            with _quiet():
+                self._interpreter = Interpreter(str(path), num_threads=1)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            told = next(iter(str(error).splitlines()), "")
+            raise ConfigError(f"{path}: is missing or damaged ({told[:100]}); {_EXPORT_AGAIN}") from None
+        self._step, self._prefill = (self._interpreter.get_signature_runner(name) for name in ("step", "prefill"))
+        self._size = int(self._step.get_input_details()["states"]["shape"][1])
+        self.features = int(self._step.get_output_details()["hidden"]["shape"][1])
+
+    def _take(self, settings: dict[str, Any]) -> None:
         self.words: list[str] = settings["words"]
         self.suggestible = np.zeros(len(self.words), bool)
         self.suggestible[settings["proposable"]] = True
@@ -103,12 +122,6 @@ class OnDeviceModel:
         self.name: str = settings["name"]
         self._ids = {word: number for number, word in enumerate(self.words) if number > EOS_ID}
         self._settings = settings
-        with _quiet():
-            self._interpreter = Interpreter(str(self.path / f"model_{precision}.tflite"), num_threads=1)
-            self._interpreter.allocate_tensors()
-        self._step, self._prefill = (self._interpreter.get_signature_runner(name) for name in ("step", "prefill"))
-        self._size = int(self._step.get_input_details()["states"]["shape"][1])
-        self.features = int(self._step.get_output_details()["hidden"]["shape"][1])
 
     def zero_states(self) -> np.ndarray:
         """The initial states of a text: float32 [1, size]."""

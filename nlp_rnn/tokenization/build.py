@@ -6,8 +6,8 @@ from pathlib import Path
 
 from nlp_rnn.config.settings import TokenizerConfig
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.files import read_lines
 from nlp_rnn.special_ids import SPECIAL_PIECES
+from nlp_rnn.text_files import read_lines
 from nlp_rnn.tokenization import sentencepiece_files
 from nlp_rnn.tokenization.sentencepiece_files import BYTE_PIECES
 from nlp_rnn.tokenization.tokenizer import Tokenizer, unescape
@@ -66,6 +66,14 @@ def _read_vocabulary(path: Path, tokenizer: Tokenizer) -> list[str]:
             )
         elif not piece:
             mistake = "is empty"
+        elif tokenizer.level == "word" and re.fullmatch(r"(\S+)\s+(-?[0-9.]+(?:[eE]-?[0-9]+)?)", piece):
+            mistake = (
+                f"is {piece!r}, a word and a number: give the words alone, for example: cut -f 1 (or cut -d ' ' -f 1)"
+            )
+        elif tokenizer.level == "word" and re.search(r"\s", piece):
+            mistake = f"is {piece!r}, which has white space in it: words have none, so it would never be found"
+        elif tokenizer.level == "word" and piece.startswith(("\u2581", "##", "\u0120")):
+            mistake = f"is {piece!r}, a piece of a subword tokenizer: give its .model file with tokenizer.level=subword"
         elif tokenizer.level == "char" and len(piece) > 1:
             mistake = f"is {piece!r}, but tokenizer.level is char"
         elif re.search("[\U0010f7f0-\U0010ffff]", piece):

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from nlp_rnn import files
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.special_ids import PAD_ID, SPECIAL_PIECES, UNK_ID
 from nlp_rnn.tokenization import sentencepiece_files, unigram
@@ -36,6 +37,7 @@ UNKNOWN_TEXT = "\ufffd"  # the text of an unknown piece
 _FIRST_STAND_IN = 0x10F800
 _STAND_INS = r"[\x{10F7F0}-\x{10FFFF}]"
 # Beyond so many distinct pieces, counting drops the rarest, so that memory stays constant.
+_RESTORE = "restore it from a copy, or train again under another name=..."
 _MAX_TRACKED_PIECES = 2_000_000
 
 
@@ -263,16 +265,37 @@ class Tokenizer(keras.layers.Layer):
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Reads a folder that `save` wrote."""
-        settings = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-        tokenizer = cls(**settings)
-        lines = (folder / "vocabulary.txt").read_bytes().decode("utf-8").split("\n")[tokenizer._num_fixed() : -1]
-        if tokenizer.level == "subword":
-            pairs = [line.rsplit("\t", 1) for line in lines]
-            tokenizer.set_vocabulary([unescape(piece) for piece, _ in pairs], [float(score) for _, score in pairs])
-        else:
-            tokenizer.set_vocabulary([unescape(line) for line in lines])
+        """Reads a folder that `save` wrote.
+
+        Raises:
+          ConfigError: if a file is missing or damaged.
+        """
+        settings = files.read_json(folder / "tokenizer.json", dict, _RESTORE)
+        try:
+            tokenizer = cls(**settings)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{folder / 'tokenizer.json'}: is damaged ({error}); {_RESTORE}") from None
+        path = folder / "vocabulary.txt"
+        try:
+            tokenizer._read_vocabulary(path.read_bytes().decode("utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror}); {_RESTORE}") from None
+        except ValueError as error:
+            raise ConfigError(f"{path}: is damaged ({error}); {_RESTORE}") from None
         return tokenizer
+
+    def _read_vocabulary(self, text: str) -> None:
+        """Takes the vocabulary of `vocabulary_text`."""
+        is_subword = self.level == "subword"
+        *lines, end = text.split("\n")
+        pieces = [unescape(line.rsplit("\t", 1)[0] if is_subword else line) for line in lines]
+        fixed = [*SPECIAL_PIECES, *self.own_symbols()]
+        if end or pieces[: len(fixed)] != fixed:
+            raise ValueError("its first or last line is not as it was written")
+        scores = (
+            [float(line.rsplit("\t", 1)[1]) for line in lines[len(fixed) :] if "\t" in line] if is_subword else None
+        )
+        self.set_vocabulary(pieces[len(fixed) :], scores)
 
     def vocabulary_text(self) -> str:
         """All pieces by id, one per line, with `\\n` and `\\\\` escaped; for subwords with a tab and their score."""

@@ -1,14 +1,20 @@
 """Checkpoints: variables and progress in one .npz file, replaced atomically."""
 
+import contextlib
 import json
+import zipfile
+import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nlp_rnn import files
+from nlp_rnn import files, manifest
 from nlp_rnn.errors import ConfigError
+
+_PROGRESS, _OWNER = "progress", "run"  # arrays beside those of variables, whose names begin with a number
 
 
 @dataclass
@@ -50,9 +56,15 @@ def checkpoint_arrays(variables: list[Any]) -> dict[str, np.ndarray]:
 
 
 def save_checkpoint(path: Path, arrays: dict[str, np.ndarray], progress: Progress | None = None) -> None:
-    """Writes the result of `checkpoint_arrays` to an .npz file atomically."""
+    """Writes the result of `checkpoint_arrays` to an .npz file in a run's folder checkpoints, atomically.
+
+    The file also has a digest of the run's vocabulary, labels and settings, so that weights are not used with others.
+    """
     if progress is not None:
-        arrays = arrays | {"progress": np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)}
+        arrays = arrays | {_PROGRESS: np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)}
+    owner = manifest.identity(path.parent.parent)
+    if owner is not None:
+        arrays = arrays | {_OWNER: np.frombuffer(owner.encode(), np.uint8)}
     with files.atomic_file(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
@@ -61,8 +73,8 @@ def load_progress(path: Path) -> Progress:
     """Reads the progress of a checkpoint; a fresh Progress if there is none."""
     if not path.exists():
         return Progress()
-    with np.load(path) as arrays:
-        return Progress(**json.loads(arrays["progress"].tobytes()))
+    with _opened(path) as arrays:
+        return Progress(**json.loads(arrays[_PROGRESS].tobytes()))
 
 
 def load_checkpoint(path: Path, variables: list[Any]) -> None:
@@ -90,5 +102,39 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise ConfigError(
             f"{path}: no such checkpoint; train the run first: it was stopped before its first validation"
         )
-    with np.load(path) as arrays:
-        return {name: arrays[name] for name in arrays.files if name != "progress"}
+    with _opened(path) as arrays:
+        return {name: arrays[name] for name in arrays.files if name not in (_PROGRESS, _OWNER)}
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A checkpoint's arrays; reading one checks its checksum.
+
+    Raises:
+      ConfigError: if the file is damaged, or belongs to another run.
+    """
+    try:
+        with np.load(path) as arrays:
+            owner = manifest.identity(path.parent.parent)
+            if _OWNER in arrays.files and owner is not None and arrays[_OWNER].tobytes().decode() != owner:
+                raise ConfigError(
+                    f"{path}: belongs to a run with another vocabulary, labels or settings; restore the run's own file from a "
+                    "copy, or train again under another name=..."
+                )
+            yield arrays
+    except ConfigError:
+        raise
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+    ) as error:
+        raise ConfigError(
+            f"{path}: is damaged ({str(error)[:100] or type(error).__name__}); restore it from a copy, or train again under "
+            "another name=..."
+        ) from None

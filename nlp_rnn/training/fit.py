@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from nlp_rnn.config.settings import Config, HardwareConfig, TrainingConfig
-from nlp_rnn.data.bptt import TokenStream, WindowStream, unknown_share
+from nlp_rnn.data.bptt import TokenStream, WindowStream
 from nlp_rnn.data.bucketing import (
     Batch,
     Batches,
@@ -146,7 +146,7 @@ def train_language_model(model: LanguageModel, run: Run, inputs: Inputs, placeme
         is_fixed=placement.has_fixed_shapes,
     )  # fmt: skip
     compile_model(model, config, stream.num_steps(config.epochs), placement)
-    unknown = 100 * unknown_share(inputs.train)
+    unknown = 100 * inputs.train.unknown_share()
     num_parameters = count_parameters(model)
     logger.info(
         "training on %s tokens (%.1f %% unknown), vocabulary %s",

@@ -11,11 +11,15 @@ from typing import Any
 
 import filelock
 
-from nlp_rnn import files
+from nlp_rnn import files, manifest
 from nlp_rnn.config.loading import differences, load_saved_config, to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.config.tables import TASKS
 from nlp_rnn.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_RESTORE = "restore it from a copy, or train again under another name=..."
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,8 @@ class Run:
     """A run on disk.
 
     Attributes:
-      path: the folder with config.yaml, labels.json, tokenizer/, checkpoints/, history.csv, metrics.json, log.txt, and
-        ids/ if the run was prepared.
+      path: the folder with config.yaml, labels.json, data.json, tokenizer/ and manifest.json with their checksums;
+        checkpoints/, history.csv, metrics.json, log.txt; and ids/ if the run was prepared.
       config: the resolved config.
     """
 
@@ -49,13 +53,20 @@ class Run:
     @property
     def labels(self) -> list[str]:
         """Class names, in the order of the class numbers."""
-        return json.loads((self.path / "labels.json").read_text(encoding="utf-8"))
+        labels: list[str] = files.read_json(self.path / "labels.json", list, _RESTORE)
+        return labels
+
+    @property
+    def data_facts(self) -> dict[str, Any] | None:
+        """Examples, labels and digest of the splits that it trains on; None for runs of earlier versions."""
+        path = self.path / "data.json"
+        return files.read_json(path, dict, _RESTORE) if path.exists() else None
 
     @property
     def metrics(self) -> dict[str, Any]:
         """The figures measured so far, by split."""
         path = self.path / "metrics.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return files.read_json(path, dict, "remove it and evaluate again") if path.exists() else {}
 
     def write_metrics(self, **found: Any) -> None:
         """Adds figures to metrics.json."""
@@ -95,23 +106,75 @@ def load_run(path: Path, task: str | None = None) -> Run:
       task: the task that the run must have; None allows any.
 
     Raises:
-      ConfigError: if it is not a run directory, or of another task.
+      ConfigError: if it is not a run directory, of another task, or one of its files was changed.
     """
     if not (path / "config.yaml").is_file() or not (path / "tokenizer").is_dir():
         raise ConfigError(
             f"{path} is not a run directory (no config.yaml and tokenizer in it); give one that train wrote"
         )
+    if not manifest.check(path, _RESTORE):
+        manifest.tell_of_missing(path)
     return Run(path, load_saved_config(path / "config.yaml", task))
 
 
-def create_run(config: Config, labels: list[str], save_tokenizer: Callable[[Path], None]) -> Run:
-    """Creates the run directory atomically."""
+def create_run(
+    config: Config, labels: list[str], data_facts: dict[str, Any], save_tokenizer: Callable[[Path], None]
+) -> Run:
+    """Creates the run directory atomically.
+
+    Args:
+      data_facts: what `Run.data_facts` gives back.
+    """
     path = Path(config.runs_dir) / config.name
     with contextlib.suppress(FileExistsError), files.atomic_folder(path) as temporary:
         (temporary / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
         (temporary / "labels.json").write_text(json.dumps(labels, ensure_ascii=False) + "\n", encoding="utf-8")
+        (temporary / "data.json").write_text(json.dumps(data_facts, ensure_ascii=False) + "\n", encoding="utf-8")
         save_tokenizer(temporary / "tokenizer")
+        manifest.write(temporary)
     return Run(path, config)
+
+
+def check_data(run: Run, facts: dict[str, Any]) -> None:
+    """Checks that a run goes on with the data that it began with: other words would get the ids that its weights know.
+
+    Args:
+      facts: of the data now, as in `Run.data_facts`.
+
+    Raises:
+      ConfigError: naming the difference and the two ways on.
+    """
+    before = run.data_facts
+    if before is None:
+        logger.info("%s: an earlier version made it, so whether its data are still the same is not known", run.path)
+        return
+    changes = [
+        f"data.{split} {change}" for split, now in facts.items() if (change := _change(before.get(split, {}), now))
+    ]
+    if changes:
+        raise ConfigError(
+            f"{run.path} was trained on other data: {'; '.join(changes)}; train on these data under another name=..., from the "
+            f"weights of this run with training.start_from={run.path} if you like, or bring the earlier data back"
+        )
+
+
+def _change(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """How a split's data differ; "" if they do not."""
+    if before.get("digest") == now["digest"]:
+        return ""
+    parts = []
+    labels_before, labels_now = before.get("labels", {}), now.get("labels", {})
+    if gone := [label for label in labels_before if label not in labels_now]:
+        parts.append(f"no longer has the labels {_shown(gone)}")
+    if new := [label for label in labels_now if label not in labels_before]:
+        parts.append(f"has the new labels {_shown(new)}")
+    if count := now["examples"] - before.get("examples", 0):
+        parts.append(f"has {now['examples']:,} examples, {abs(count):,} {'more' if count > 0 else 'fewer'} than then")
+    return " and ".join(parts) or "has as many examples, but other texts or labels"
+
+
+def _shown(labels: list[str]) -> str:
+    return ", ".join(repr(label) for label in labels[:5]) + (", ..." if len(labels) > 5 else "")
 
 
 @contextlib.contextmanager

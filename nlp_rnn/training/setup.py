@@ -98,11 +98,15 @@ def _start(config: Config) -> tuple[Placement, Corpus]:
 def _make_inputs(config: Config, placement: Placement, corpus: Corpus) -> tuple[run_directory.Run, Inputs]:
     from nlp_rnn.data import datasets
 
+    facts = corpus.data_facts()
     with placement.chief_first():
+        run = run_directory.find_run(config)  # another process may have made it meanwhile
+        if run is not None:
+            run_directory.check_data(run, facts)
+            return run, datasets.prepare_inputs(corpus, config, run.path / "tokenizer")[0]
         inputs, tokenizer = datasets.prepare_inputs(corpus, config)
-        run = run_directory.find_run(config)
         if placement.is_chief:
-            return run or run_directory.create_run(config, inputs.labels, tokenizer.save), inputs
+            return run_directory.create_run(config, inputs.labels, facts, tokenizer.save), inputs
         return _await_run(config, placement), inputs
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from nlp_rnn import files
+from nlp_rnn.printable import printable
 from nlp_rnn.special_ids import UNK_ID
 
 _ORANGE, _BLUE = (217, 96, 26), (31, 95, 168)
@@ -25,7 +26,7 @@ def tokens_of(loaded: Any, text: bytes, *, is_terminal: bool) -> tuple[dict[str,
     pieces = [piece.decode("utf-8") for piece in answer["tokens"]]
     facts = {"pieces": pieces, "ids": answer["token_ids"].tolist(), "text": answer["text"].decode("utf-8")}
     show = pieces_to_terminal if is_terminal else pieces_to_plain
-    return facts, f"{show(pieces, facts['ids'])}\n{facts['text']}"
+    return facts, f"{show(pieces, facts['ids'])}\n{printable(facts['text'])}"
 
 
 def pieces_to_terminal(pieces: list[str], token_ids: list[int]) -> str:
@@ -35,14 +36,14 @@ def pieces_to_terminal(pieces: list[str], token_ids: list[int]) -> str:
     text = Text()
     for number, (piece, token_id) in enumerate(zip(pieces, token_ids, strict=True)):
         background = "dark_red" if token_id == UNK_ID else ("rgb(31,95,168)", "rgb(60,60,60)")[number % 2]
-        text.append(piece, style=f"white on {background}")
+        text.append(printable(piece), style=f"white on {background}")
         text.append(f"{token_id} ", style="dim")
     return _to_ansi(text)
 
 
 def pieces_to_plain(pieces: list[str], token_ids: list[int]) -> str:
     """Formats piece/id pairs, for pipes."""
-    return " ".join(f"{piece}/{number}" for piece, number in zip(pieces, token_ids, strict=True))
+    return " ".join(f"{printable(piece)}/{number}" for piece, number in zip(pieces, token_ids, strict=True))
 
 
 # --- attributions --------------------------------------------------------------------------------------------------
@@ -78,11 +79,13 @@ def to_terminal(attribution: Attribution) -> str:
     """Formats the predicted label and the words with ANSI background colours."""
     from rich.text import Text
 
-    text = Text(attribution.title + "\n", style="bold")
+    text = Text(printable(attribution.title) + "\n", style="bold")
     for space, word, share in _shares(attribution):
         color = _mixed(share, (0, 0, 0))
         text.append(space)
-        text.append(word, style=f"white on rgb({color[0]},{color[1]},{color[2]})" if abs(share) > 0.05 else "")
+        text.append(
+            printable(word), style=f"white on rgb({color[0]},{color[1]},{color[2]})" if abs(share) > 0.05 else ""
+        )
     return _to_ansi(text)
 
 
@@ -130,7 +133,7 @@ def activations_to_terminal(characters: list[str], values: list[float]) -> str:
     text, largest = Text(), max((abs(value) for value in values), default=0.0) or 1.0
     for character, value in zip(characters, values, strict=True):
         red, green, blue = _mixed(value / largest, (0, 0, 0))
-        text.append(character, style=f"white on rgb({red},{green},{blue})")
+        text.append(printable(character), style=f"white on rgb({red},{green},{blue})")
     return _to_ansi(text)
 
 

@@ -125,7 +125,7 @@ def test_ted_hrlr_reads_the_record_of_the_pair(source, target, name, first, monk
         pairs("test", "data.source=ted_hrlr", "data.source_language=fr", "data.target_language=en")
 
 
-def test_unfit_pairs_are_counted_and_left_out_of_train(tmp_path, caplog):
+def test_unfit_pairs_are_counted_and_left_out(tmp_path):
     rows = [(f"source {i}", f"target {i}") for i in range(40)] + [
         ("empty", ""),
         (" ", "empty"),
@@ -139,11 +139,11 @@ def test_unfit_pairs_are_counted_and_left_out_of_train(tmp_path, caplog):
         val_de=["V", "W"],
     )
     data = settings_of("data.source=aligned", f"data.train={tmp_path}/train", f"data.validation={tmp_path}/val")
-    with caplog.at_level("INFO"):
-        corpus = load_corpus(data, 1, is_parallel=True)
-    assert (corpus.facts["train"].num_examples, corpus.facts["validation"].num_examples) == (40, 2)
-    assert corpus.num_unfit == {"with an empty side": 2, "of too different lengths": 1}
-    assert "left out of train: 2 pairs with an empty side, 1 pairs of too different lengths" in caplog.text
+    corpus = load_corpus(data, 1, is_parallel=True)
+    assert (corpus.facts["train"].num_examples, corpus.facts["validation"].num_examples) == (40, 1)
+    assert corpus.facts["validation"].dropped == {"with an empty side": 1}
+    assert corpus.facts["train"].dropped == {"with an empty side": 2, "of too different lengths": 1}
+    assert "left out: 2 with an empty side, 1 of too different lengths" in corpus.facts["train"].describe()
     assert not corpus.facts["train"].labels
 
 
@@ -190,7 +190,7 @@ def test_pairs_without_targets_are_told(tmp_path):
     path.write_text('{"source": "a", "translation": "b"}\n' * 5, encoding="utf-8")
     with pytest.raises(
         ConfigError,
-        match=r"5 pairs with an empty side\); check data.text_column, data.label_column and the lang|target",
+        match=r"5 with an empty side\); check data.text_column, data.label_column and the lang|target",
     ):
         load_corpus(settings_of("data.source=jsonl", f"data.train={path}"), 1, is_parallel=True)
 

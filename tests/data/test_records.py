@@ -23,7 +23,7 @@ from nlp_rnn.data.readers import PART_READERS
 from nlp_rnn.data.record_source import records_folder
 from nlp_rnn.data.sources import PAIR_SOURCES, SOURCES
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.files import decoded_lines, parts_of, read_lines
+from nlp_rnn.text_files import decoded_lines, parts_of, read_lines
 from tests.conftest import SMALL, ask, differences, pipeline_environment, refused, write_csv
 
 NUM_SHARDS = 12  # more than ten, whose numbers sort otherwise than as texts
@@ -213,7 +213,7 @@ def test_a_mistake_in_the_source_is_one_line_and_leaves_nothing(tmp_path: Path) 
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(r"\S+latin\.txt: line 91, byte 633: not UTF-8; convert it[^\n]*\n", done.stderr), done.stderr
+    assert re.fullmatch(r"\S+latin\.txt: line 91, byte 633: not UTF-8; it looks like[^\n]*\n", done.stderr), done.stderr
     assert not records_folder(tmp_path / "set").exists()
 
 
@@ -275,4 +275,5 @@ def test_damaged_records_are_told_in_one_line(name: str, texts: Path, written: P
     (path,) = records_folder(tmp_path / "set").glob(name)
     path.write_bytes(path.read_bytes()[:-20])
     told = refused("train", "name=bad", *SMALL, "data.source=records", f"data.dir={tmp_path / 'set'}", cwd=tmp_path)
-    assert f"those in {records_folder(tmp_path / 'set')} are damaged" in told
+    damaged = {"features.json": f"{path}: is damaged"}.get(name, f"those in {path.parent} are damaged")
+    assert damaged in told

@@ -11,8 +11,8 @@ from nlp_rnn.data.corpus import Corpus, label_names
 from nlp_rnn.data.readers import Example
 from nlp_rnn.data.sources import SOURCES
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.files import read_lines
 from nlp_rnn.special_ids import UNK_ID
+from nlp_rnn.text_files import read_lines
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from tests.conftest import write_csv
 
@@ -53,7 +53,7 @@ def test_json_lines_read_strings_numbers_and_booleans_as_labels(tmp_path):
     with gzip.open(path, "wt", encoding="utf-8") as file:
         file.write("\n".join(json.dumps(row) for row in rows) + "\n\n")
     assert all_of("jsonl", path) == [
-        Example(text, label) for text, label in zip(NASTY, ("a", "1", "True", "2.5", "b"), strict=True)
+        Example(text, label) for text, label in zip(NASTY, ("a", "1", "true", "2.5", "b"), strict=True)
     ]
 
 
@@ -88,11 +88,13 @@ def test_other_encodings_are_refused_with_line_and_byte(tmp_path, packed):
     data = "fine\ncafé\n".encode("latin-1")
     path.write_bytes(gzip.compress(data) if packed else data)
     assert error_of(all_of, "text", path) == (
-        f"{path}: line 2, byte 8: not UTF-8; convert it, for example: iconv -f LATIN1 -t UTF-8"
+        f"{path}: line 2, byte 8: not UTF-8; it looks like WINDOWS-1252: set data.encoding=cp1252, or convert it, for "
+        "example: iconv -f WINDOWS-1252 -t UTF-8"
     )
     path.write_bytes(gzip.compress("a".encode("utf-16")) if packed else "a".encode("utf-16"))
     assert error_of(all_of, "text", path).endswith(
-        "line 1, byte 0: not UTF-8; convert it, for example: iconv -f UTF-16 -t UTF-8"
+        "line 1, byte 0: not UTF-8; it looks like UTF-16: set data.encoding=utf-16, or convert it, for example: "
+        "iconv -f UTF-16 -t UTF-8"
     )
 
 
@@ -100,11 +102,14 @@ def test_broken_files_are_one_line_each(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("body,label\nx,y\n")
     assert error_of(all_of, "csv", path) == (
-        f"{path}: has no column 'text'; its header line names 'body', 'label': set data.text_column and "
-        f"data.label_column"
+        f"{path}: has no column 'text'; its header line names 'body', 'label': set data.text_column and data.label_column; "
+        "if that line is an example, not a header, set data.has_header=false data.text_column=1 data.label_column=2, the columns' numbers"
     )
     path.write_text("text,label\nx,y\na,b,c\n")
-    assert error_of(all_of, "csv", path) == f"{path}: line 3 has 3 fields, but the header has 2; quote it or fix it"
+    assert error_of(all_of, "csv", path) == (
+        f"{path}: line 3 has 3 fields, but the header has 2; put quotation marks around a field that holds the delimiter, or "
+        "correct the line"
+    )
     path.write_text('text,label\n"x,y\n')
     assert error_of(all_of, "csv", path).startswith(
         f"{path}: line 2: not readable as data.source says (unexpected end of data)"
@@ -176,7 +181,12 @@ def test_repeats_of_judging_texts_are_removed_and_counted(tmp_path):
     assert [example.text for example in corpus.examples("train")] == ["a", "d", "e"]
     assert [example.text for example in corpus.examples("validation")] == ["b", "x"]
     assert [example.text for example in corpus.examples("test")] == ["c", "y"]
-    assert dict(corpus.num_removed) == {"train": 2, "validation": 1, "test": 0}
+    assert {split: dict(facts.dropped) for split, facts in corpus.facts.items()} == {
+        "train": {"also in validation": 1, "also in test": 1}, "validation": {"also in test": 1}, "test": {},
+    }  # fmt: skip
+    assert corpus.facts["train"].describe() == (
+        "3 examples of 5 read; left out: 1 also in validation, 1 also in test; labels '0' 2, '1' 1; first: 'a'"
+    )
 
 
 def test_the_digest_tells_texts_that_differ_by_white_space_only(tmp_path):
@@ -200,7 +210,9 @@ def test_labels_are_sorted_as_numbers_where_they_are(tmp_path):
 def test_corpora_that_cannot_be_learned_are_refused(tmp_path):
     path = write_csv(tmp_path / "a.csv", [])
     settings = ("data.source=csv", f"data.train={path}")
-    assert error_of(corpus_of(*settings).survey).startswith("data.train has no examples (data.source csv")
+    assert error_of(corpus_of(*settings).survey) == (
+        f"data.train has no examples: {path} has 12 bytes, but no row or line with a text; give a file with texts"
+    )
     write_csv(path, [(f"t{i}", "pos") for i in range(50)])
     assert error_of(label_names, corpus_of(*settings).survey()) == (
         "data.train has one label only, 'pos'; a classifier needs two or more: check data.label_column"
@@ -209,8 +221,9 @@ def test_corpora_that_cannot_be_learned_are_refused(tmp_path):
     assert "examples without a label" in error_of(label_names, corpus_of(*settings).survey())
     write_csv(path, [(f"t{i}", str(i % 2)) for i in range(50)])
     other = write_csv(tmp_path / "b.csv", [("new", "maybe")])
-    assert "data.validation has labels that are not in data.train: 'maybe'" in error_of(
-        label_names, corpus_of(*settings, f"data.validation={other}").survey()
+    assert (
+        "data.validation has labels that training did not have: 'maybe' (1 examples, the first is example 1)"
+        in error_of(label_names, corpus_of(*settings, f"data.validation={other}").survey())
     )
 
 
@@ -308,7 +321,7 @@ def test_documents_are_whole_files_and_folders_of_them(tmp_path):
     with pytest.raises(ConfigError, match=r"data.patterns is \['\*.tex'\], but no file below .* has such a name"):
         list(SOURCES["documents"](data)["train"]())
     (tmp_path / "program.py").write_bytes(b"\x7fELF\0\0")
-    with pytest.raises(ConfigError, match=r"program.py: holds NUL bytes, so it is not text; .* data.patterns"):
+    with pytest.raises(ConfigError, match=r"program.py: line 1 holds NUL bytes, so it is not text; .* data.patterns"):
         Corpus(DataConfig(source="documents", train=str(tmp_path)), 0).survey()
 
 

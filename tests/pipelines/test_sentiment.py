@@ -181,12 +181,15 @@ def test_mistakes_in_data_are_one_line_and_leave_nothing(tmp_path):
         "data.train is none.csv, but there is no such file or folder; give the path of your data"
     )
     write_csv(tmp_path / "empty.csv", [])
-    assert mistake(*train_on("empty.csv"), cwd=tmp_path).startswith("data.train has no examples")
+    assert mistake(*train_on("empty.csv"), cwd=tmp_path) == (
+        "data.train has no examples: empty.csv has 12 bytes, but no row or line with a text; give a file with texts"
+    )
     write_csv(tmp_path / "one.csv", [(f"text {i}", "pos") for i in range(30)])
     assert mistake(*train_on("one.csv"), cwd=tmp_path).startswith("data.train has one label only, 'pos'")
     (tmp_path / "latin.csv").write_bytes("text,label\ncafé,pos\n".encode("latin-1"))
     assert mistake(*train_on("latin.csv"), cwd=tmp_path) == (
-        "latin.csv: line 2, byte 14: not UTF-8; convert it, for example: iconv -f LATIN1 -t UTF-8"
+        "latin.csv: line 2, byte 14: not UTF-8; it looks like WINDOWS-1252: set data.encoding=cp1252, or convert it, for "
+        "example: iconv -f WINDOWS-1252 -t UTF-8"
     )
     write_csv(tmp_path / "wordless.csv", [(chr(0x2000 + i % 8) * i, str(i % 2)) for i in range(1, 60)])
     wordless = ("data.split=blocks", "data.block_size=5")  # all texts are equal once stripped
@@ -235,6 +238,7 @@ def test_a_model_of_another_task_is_refused(trained, tmp_path):
     shutil.copytree(trained / "saved_models", tmp_path / "saved_models")
     path = tmp_path / "saved_models" / "sentiment" / "1" / "assets.extra" / "config.yaml"
     path.write_text(path.read_text().replace("task: sentiment", "task: translation"))
+    (path.parents[1] / "manifest.json").unlink()
     assert "task is 'translation'" in mistake("predict", "--model", "saved_models/sentiment", "text", cwd=tmp_path)
 
 

@@ -1,0 +1,49 @@
+"""features.json of prepared TFDS data: checked before TFDS reads it, since TFDS imports the module that the file names."""
+
+from pathlib import Path
+from typing import Any
+
+from nlp_rnn import files
+from nlp_rnn.errors import ConfigError
+
+_PREFIX = "tensorflow_datasets.core.features."
+_KNOWN = {
+    f"{_PREFIX}{module}.{name}"
+    for module, name in (
+        ("features_dict", "FeaturesDict"), ("text_feature", "Text"), ("class_label_feature", "ClassLabel"),
+        ("translation_feature", "Translation"), ("tensor_feature", "Tensor"), ("scalar", "Scalar"),
+    )
+}  # fmt: skip
+
+
+def check_features(folder: Path, mend: str = "prepare the data set again") -> None:
+    """Checks all features.json below a folder: they may name TFDS's own features of texts and labels alone.
+
+    Args:
+      mend: what to do about a damaged file.
+
+    Raises:
+      ConfigError: naming the file and the class.
+    """
+    for path in sorted(folder.rglob("features.json")):
+        tree = files.read_json(path, dict, mend)
+        if foreign := _foreign_class(tree):
+            raise ConfigError(
+                f"{path}: names the Python class {foreign[:200]!r}, which reading it would import and run; use data that TFDS or "
+                "nlp-rnn records wrote, and do not read this folder"
+            )
+
+
+def _foreign_class(root: Any) -> str:
+    """The first class that is not known; "" if there is none."""
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            for key in ("pythonClassName", "type"):
+                if key in node and node[key] not in _KNOWN:
+                    return str(node[key])
+            waiting += node.values()
+    return ""

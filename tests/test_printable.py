@@ -1,0 +1,34 @@
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nlp_rnn.printable import one_line, printable, to_json
+
+
+def test_control_characters_become_escapes():
+    assert printable("a\x1b[31mred\x07\x9b2J\x7f\ud83d\tb\n") == "a\\x1b[31mred\\x07\\x9b2J\\x7f\\ud83d\tb\n"
+    assert one_line("a\r\nb\u2028c\x00") == "a\\r\\nb\\u2028c\\x00"
+
+
+def test_text_in_other_scripts_stays():
+    assert printable("日本語 😀 שלום crème") == "日本語 😀 שלום crème"
+
+
+@given(
+    st.recursive(
+        st.text() | st.floats() | st.integers() | st.none(),
+        lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+    )
+)
+def test_json_is_one_valid_line_without_control_characters(value):
+    for is_ascii in (False, True):
+        text = to_json(value, is_ascii=is_ascii)
+        json.loads(text, parse_constant=lambda name: 1 / 0)
+        assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in text)
+
+
+def test_json_gives_back_its_text_and_null_for_nan():
+    assert json.loads(to_json({"text": "\x1b\x9b\n日", "share": float("nan"), "row": (1, float("inf"))})) == {
+        "text": "\x1b\x9b\n日", "share": None, "row": [1, None],
+    }  # fmt: skip
