@@ -1,4 +1,4 @@
-"""One script a claim: each measures both sides and prints the ratio. Run as `python -m benchmarks.<name>`."""
+"""One script per claim: each measures both sides and prints the ratio. Run as `python -m benchmarks.<name>`."""
 
 import os
 

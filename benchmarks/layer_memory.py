@@ -1,7 +1,7 @@
 """Claim: a training step of our layers needs at most 1.3 times the memory of Keras's.
 
-Each layer runs in a process of its own. A batch of two chunks compiles what there is to compile; printed is how much the
-highest resident memory of five forward and backward passes over long sequences exceeds that.
+Each layer runs in its own process. A batch of two chunks compiles everything first. The script prints how far the peak
+resident memory of five forward and backward passes over long sequences exceeds the memory after that.
 
     python -m benchmarks.layer_memory
 """

@@ -1,8 +1,8 @@
-"""Claim: our recurrent layers are faster than Keras's on a CPU, at equal results (`tests/layers/fast/test_recurrent.py`).
+"""Claim: our recurrent layers are faster than Keras's on a CPU, with equal results.
 
-Each round times Keras's layer, ours and, where it is installed, PyTorch's, one after the other: a forward and backward
-pass, or the forward pass alone (inference). Printed are medians, the median of the rounds' ratios to Keras, and the share
-of the machine's own sgemm peak that ours reaches. A minGRU stands beside Keras's LSTM, there being no other of it.
+Each round times Keras's layer, ours and, if installed, PyTorch's, one after the other: a forward and backward pass, or
+the forward pass alone (inference). The script prints medians, the median of the rounds' ratios to Keras, and ours as a
+share of the machine's sgemm peak. minGRU is compared with Keras's LSTM, since Keras has no minGRU.
 
     python -m benchmarks.layers [--rounds 7] [--plot FILE]
 """
@@ -94,7 +94,7 @@ def measure(shape: Shape, rounds: int, peak: float) -> dict[str, float]:
 
 
 def num_operations(shape: Shape) -> int:
-    """Of the products alone: forward one with the inputs and one with the state, backward two of each, two operations a multiplication."""
+    """Operations of the products: forward one with the inputs and one with the state, backward two of each."""
     products = shape.features + (0 if shape.cell == "min_gru" else shape.units)
     passes = 1 if shape.is_inference else 3
     return (

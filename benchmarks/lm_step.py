@@ -1,9 +1,9 @@
 """Claim: a training step of a word language model takes less time than with Keras's layers, loss and optimizer.
 
-Embedding and two LSTM(512) with tied weights, 64 texts of 35 words; forward, backward and Adam. Rivals: Keras's own parts,
-ours with the exact softmax (same function, same loss), ours with the sampled softmax and lazy Adam (both also with
-hardware.matmul_precision=bfloat16) and ours with the adaptive
-softmax (other training losses, evaluated exactly), and PyTorch's where it is installed.
+Embedding and two LSTM(512) with tied weights, 64 texts of 35 words; forward, backward and Adam. Rivals: Keras's own
+parts; ours with the exact softmax (same function, same loss); ours with the sampled softmax and lazy Adam (both also
+with hardware.matmul_precision=bfloat16); ours with the adaptive softmax (another training loss, exact evaluation); and
+PyTorch's if it is installed.
 
     python -m benchmarks.lm_step [--rounds 5] [--plot FILE]
 """

@@ -1,16 +1,17 @@
-"""Measures: what more processes bring to training, and what communication costs them; computes what more machines would give.
+"""Measures how more processes speed up training and what their communication costs, and predicts more machines.
 
-A sentiment classifier (GRU(64), 20,000 words, texts of 100 words), 32 texts a process and step; each process is bound to
-processor cores of its own as far as they go. Beside the step of processes that train together stands that of as many processes,
-at the same time, that train apart: the difference is communication and waiting. The time of sums over processes is also measured
-alone, for several sizes.
+A sentiment classifier (GRU(64), 20,000 words, texts of 100 words) with 32 texts per process and step. Each process is
+bound to its own processor cores as far as there are enough. The step of processes that train together is compared with
+the step of as many processes that train separately at the same time: the difference is communication and waiting. Sums
+over processes are also timed alone, for several sizes.
 
     python -m benchmarks.scaling [--workers 1 2 4] [--steps 40]
 
-The model: a sum over N machines by a ring takes 2(N-1) messages of 1/N of the gradients each, one after the other: 2(N-1) a +
-2(N-1)/N S/b seconds, with the seconds a of a message and the bandwidth b as measured here between two processes (give your
-network's by --latency and --bandwidth), S bytes of gradients, and nothing computed meanwhile. Several GPUs of one machine
-(mirrored) are the same sum over their own links, which are not measured here.
+The prediction: a ring sum over N machines sends 2(N-1) messages of 1/N of the gradients each, one after the other. It
+takes 2(N-1) a + 2(N-1)/N S/b seconds, where a is the time per message and b the bandwidth as measured here between two
+processes (or your network's, with --latency and --bandwidth), S is the size of the gradients in bytes, and nothing is
+computed meanwhile. Several GPUs of one machine (mirrored) compute the same sum over their own links, which are not
+measured here.
 """
 
 import json
@@ -66,7 +67,8 @@ def main() -> None:
         rate = count * ROWS / together["step"]
         share = 100 * (together["step"] - apart) / together["step"]
         print(
-            f"{count} processes: {rate:.0f} examples/s, step {1000 * together['step']:.1f} ms, of which {share:.0f} % communication and "
+            f"{count} processes: {rate:.0f} examples/s, step {1000 * together['step']:.1f} ms, of which {share:.0f} % "
+            f"communication and "
             f"waiting ({1000 * apart:.1f} ms apart)",
             flush=True,
         )
@@ -164,7 +166,8 @@ def describe_model(two: dict[str, Any], one: dict[str, Any], latency: float | No
     a = latency if latency is not None else min(sums.values()) / 2
     b = bandwidth if bandwidth is not None else max(sums) / (sums[max(sums)] - min(sums.values()))
     print(
-        f"constants: {1e6 * a:.0f} microseconds a message, {b / 1e9:.2f} GB/s, {1000 * one['step']:.1f} ms of computing a step\n"
+        f"constants: {1e6 * a:.0f} microseconds a message, {b / 1e9:.2f} GB/s, {1000 * one['step']:.1f} ms of "
+        f"computing a step\n"
     )
     print(f"{'gradients':<24}" + "".join(f"{f'{count} machines':>22}" for count in MACHINES))
     for name, size in (("this model", two["bytes"]), ("1 MiB", 2**20), ("64 MiB", 2**26)):

@@ -1,8 +1,8 @@
 """Claim: a corpus larger than memory is prepared and trained on in constant memory.
 
-Writes a TSV file of made-up reviews (2 GB unless told otherwise), trains on it, and prints the peak resident memory
-beside that of the same command on a file a hundredth of the size. Both runs tokenise all of their file. With --records
-the file becomes sharded records first (`nlp-rnn records`, which needs the extra `records`), which are then trained on.
+Writes a TSV file of generated reviews (2 GB by default), trains on it, and prints the peak resident memory, also for a
+file of a hundredth of the size. Both runs tokenise their whole file. With --records the file is first written as
+sharded records (`nlp-rnn records`, which needs the extra `records`), and the training reads these.
 
     python -m benchmarks.streaming_memory [--megabytes 2000] [--records]
 """

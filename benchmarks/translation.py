@@ -1,10 +1,12 @@
-"""Claim: translators train faster, and translate faster, than JoeyNMT's recurrent model of like size.
+"""Claim: translators train and translate faster than JoeyNMT's recurrent model of similar size.
 
-An encoder of LSTM(256) both ways, a decoder of LSTM(512), attention, tied embeddings of 512; dropout, label smoothing, Adam.
-Steps on the same batches of 64 pairs, of like length; beam search (5) over the same sentences up to the same length. The data are
-Multi30k's where NLP_RNN_DATA has it, else CLDR's. Ours is timed without input feeding, its default, and with it, JoeyNMT's default.
+A bidirectional encoder of LSTM(256), a decoder of LSTM(512), attention, tied embeddings of 512; dropout, label
+smoothing, Adam. Training steps use the same batches of 64 pairs of similar length; beam search (5) uses the same
+sentences up to the same length. The data are Multi30k's if NLP_RNN_DATA has it, else CLDR's. Ours is timed without
+input feeding, its default, and with it, JoeyNMT's default.
 
-JoeyNMT needs a virtual environment of its own: python -m venv DIR; DIR/bin/pip install joeynmt==2.3.0 'setuptools<81' importlib_metadata
+JoeyNMT needs its own virtual environment:
+    python -m venv DIR; DIR/bin/pip install joeynmt==2.3.0 'setuptools<81' importlib_metadata
 
     python -m benchmarks.translation [--joeynmt DIR/bin/python] [--rounds 5] [--plot FILE]
 """
@@ -81,7 +83,8 @@ def main() -> None:
             if child:
                 ratios[what] = {name: timing.ratio(seconds, "joeynmt", name) for name in seconds if name != "joeynmt"}
                 print(
-                    f"{what}, times faster than JoeyNMT: {', '.join(f'{name} {each:.2f}' for name, each in ratios[what].items())}",
+                    f"{what}, times faster than JoeyNMT: "
+                    f"{', '.join(f'{name} {each:.2f}' for name, each in ratios[what].items())}",
                     flush=True,
                 )
         if child:
@@ -112,7 +115,10 @@ def training(model: Any, config: Any, batches: list[tuple[np.ndarray, np.ndarray
 
 
 def decoding(model: Any, sources: np.ndarray) -> Callable[[], Any]:
-    """Beam search over one batch, in the graph. No hypothesis may end before the longest length: all rivals take as many steps."""
+    """Beam search over one batch, in the graph.
+
+    No hypothesis ends early, so all rivals take the same number of steps.
+    """
 
     @tf.function(autograph=False)
     def search(source_ids: tf.Tensor) -> tf.Tensor:
@@ -141,7 +147,8 @@ def start(
 ) -> subprocess.Popen[str]:
     """JoeyNMT's process, ready for commands."""
     settings = {
-        "vocab_size": vocab_size, "units": UNITS, "dropout": 0.2, "label_smoothing": 0.1, "num_batches": len(batches), "beam_size": BEAM,
+        "vocab_size": vocab_size, "units": UNITS, "dropout": 0.2, "label_smoothing": 0.1, "num_batches": len(batches),
+        "beam_size": BEAM,
         "max_length": LENGTH, "threads": os.cpu_count(), "input_feeding": True,
     }  # fmt: skip
     arrays: dict[str, np.ndarray] = {"settings": np.array(json.dumps(settings)), "source_decode": sources}

@@ -65,7 +65,9 @@ def main() -> None:
         axes.add_patch(plt.Rectangle((x - 1.35, y - 0.6), 2.7, 1.2, facecolor="#eef3f9", edgecolor=BLUE, zorder=1))
     axes.set(xlim=(-0.2, 12.2), ylim=(-1.0, height * 1.9 - 0.6))
     axes.axis("off")
-    legend = "An arrow: may import. Left out: what follows from other arrows, and the modules of nlp_rnn itself, which all may import."
+    legend = (
+        "An arrow: may import. Not shown: what follows from other arrows; the modules of nlp_rnn itself, open to all."
+    )
     figure.text(0.5, 0.06, legend, ha="center", fontsize=8, color="#555555")
     figure.savefig(FOLDER / "packages.png", dpi=110, bbox_inches="tight")
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from nlp_rnn.errors import ConfigError, Stopped
 
 __all__ = [
-    "Attributions", "CharacterModel", "ConfigError", "Evaluation", "Generation", "NextWordModel", "Prediction", "Run", "Stopped",
-    "Suggestion", "TextClassifier", "Tokens", "Translation", "TranslationModel", "load", "train",
+    "Attributions", "CharacterModel", "ConfigError", "Evaluation", "Generation", "NextWordModel", "Prediction",
+    "Run", "Stopped", "Suggestion", "TextClassifier", "Tokens", "Translation", "TranslationModel", "load", "train",
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@
     run = nlp_rnn.train("configs/sentiment_demo.yaml", {"training.epochs": 2})
     run.evaluate("test").metrics["accuracy"]
 
-`import nlp_rnn` imports neither TensorFlow nor Keras; `load` and `train` do. The command line does its work through this module.
+`import nlp_rnn` imports neither TensorFlow nor Keras; `load` and `train` do. The command line uses this module too.
 """
 
 import itertools
@@ -25,14 +25,16 @@ from nlp_rnn.config.settings import Config
 from nlp_rnn.config.tables import TASKS, Answers
 from nlp_rnn.decoding.settings import GenerationSettings, SearchSettings
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.layers.masking import IMPOSSIBLE
 
 if TYPE_CHECKING:
     from nlp_rnn.training.recipes import Trained
 
 Text = str | bytes
+TextList = list[str] | list[bytes] | tuple[Text, ...]
 
 
-# --- what models answer ------------------------------------------------------------------------------------------------
+# --- results ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Prediction:
     """A classifier's answer.
 
     Attributes:
-      label: the likeliest label.
+      label: the most likely label.
       probability: of that label, 0-1.
       probabilities: of every label, 0-1.
     """
@@ -52,7 +54,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Attributions:
-    """Which tokens supported a prediction. `scores` are what each adds to the log-odds of `label`, in nats."""
+    """The tokens that supported a prediction. `scores` is what each adds to the log-odds of `label`, in nats."""
 
     label: str
     probability: float
@@ -62,7 +64,7 @@ class Attributions:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A word that may come next, or that completes the one begun, and its probability, 0-1."""
+    """A next word, or a completion of the current one, and its probability, 0-1."""
 
     word: str
     probability: float
@@ -70,7 +72,7 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Generation:
-    """A text that continues a prompt, and the natural logarithm of its probability."""
+    """A continuation of a prompt, and its log-probability in nats."""
 
     prompt: str
     text: str
@@ -87,7 +89,7 @@ class Translation:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A text as a model reads it: its pieces, their ids, and the text that the ids give back."""
+    """A text as a model reads it: its pieces, their ids, and the decoded ids."""
 
     pieces: list[str]
     ids: list[int]
@@ -101,7 +103,7 @@ class Evaluation:
     Attributes:
       split: "validation" or "test".
       metrics: by name; shares are 0-1, BLEU and chrF 0-100, cross-entropies in nats.
-      details: all that the command `evaluate --json` prints.
+      details: everything that the command `evaluate --json` prints.
     """
 
     split: str
@@ -109,23 +111,24 @@ class Evaluation:
     details: dict[str, Any] = field(repr=False)
 
 
-# --- models ------------------------------------------------------------------------------------------------------------
+# --- models -----------------------------------------------------------------------------------------------------------
 
 
 class Model:
-    """A loaded model; its subclass says what it answers.
+    """A loaded model; see its subclasses.
 
     Attributes:
       config: the settings it was trained with.
       path: the folder it was loaded from.
       signatures: its TensorFlow functions, such as `signatures.tokenize(text)`.
+      labels: class names of a classifier; otherwise empty.
     """
 
     def __init__(self, signatures: Any, config: Config, path: Path, labels: list[str]) -> None:
         self.signatures, self.config, self.path, self.labels = signatures, config, path, labels
 
     def tokenize(self, text: Text) -> Tokens:
-        """The text's pieces and ids."""
+        """Splits a text into pieces and ids."""
         answer = {name: value.numpy()[0] for name, value in self.signatures.tokenize(_strings([text])).items()}
         return Tokens(
             [piece.decode("utf-8") for piece in answer["tokens"]],
@@ -142,22 +145,26 @@ class TextClassifier(Model):
     @overload
     def __call__(self, texts: bytes, batch_size: int = 64) -> Prediction: ...
     @overload
-    def __call__(self, texts: list[str] | list[bytes] | tuple[Text, ...], batch_size: int = 64) -> list[Prediction]: ...  # type: ignore[overload-overlap]
+    def __call__(self, texts: TextList, batch_size: int = 64) -> list[Prediction]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, texts: Iterable[Text], batch_size: int = 64) -> Iterator[Prediction]: ...
     def __call__(self, texts: Any, batch_size: int = 64) -> Any:
-        """The prediction of a text, a list of them for a list, or an iterator for another iterable, which is read as it is needed."""
+        """Classifies texts.
+
+        Returns:
+          the prediction of one text; a list for a list; an iterator for another iterable, which is read as needed.
+        """
         if isinstance(texts, Text):
             return self._classify([_bytes(texts)])[0]
-        found = (each for batch in _batches(texts, batch_size) for each in self._classify(batch))
-        return list(found) if isinstance(texts, list | tuple) else found
+        predictions = (each for batch in _batches(texts, batch_size) for each in self._classify(batch))
+        return list(predictions) if isinstance(texts, list | tuple) else predictions
 
     def explain(self, text: Text) -> Attributions:
-        """Which tokens supported the predicted label: integrated gradients (Sundararajan et al. 2017)."""
+        """Attributes the predicted label to tokens, by integrated gradients (Sundararajan et al. 2017)."""
         from nlp_rnn.visualization.attributions import attribute
 
-        found = attribute(self.signatures, _bytes(text))
-        return Attributions(found.label, found.probability, found.words, found.scores)
+        result = attribute(self.signatures, _bytes(text))
+        return Attributions(result.label, result.probability, result.words, result.scores)
 
     def _classify(self, texts: list[bytes]) -> list[Prediction]:
         answer = {name: value.numpy() for name, value in self.signatures.classify(_strings(texts)).items()}
@@ -169,16 +176,16 @@ class TextClassifier(Model):
 
 
 class NextWordModel(Model):
-    """Suggests the next words, and completions of the word begun."""
+    """Suggests next words, and completions of the current word."""
 
     def suggest(self, text: Text, count: int = 5, allow_profanity: bool = False) -> list[Suggestion]:
-        """The likeliest words after a text that ends in a space, else the likeliest completions of its last word."""
+        """Suggests next words after a text that ends in a space, else completions of its last word."""
         return next(self.suggest_all([text], count, allow_profanity))
 
     def suggest_all(
         self, texts: Iterable[Text], count: int = 5, allow_profanity: bool = False
     ) -> Iterator[list[Suggestion]]:
-        """`suggest` for each text; the texts are read as they are needed."""
+        """Calls `suggest` for each text. The texts are read as needed."""
         import tensorflow as tf
 
         for batch in _batches(texts, 64):
@@ -195,10 +202,11 @@ class CharacterModel(Model):
     """Continues a prompt, character by character."""
 
     def generate(self, prompt: Text, **settings: Any) -> Generation:
-        """A continuation of the prompt.
+        """Continues a prompt.
 
         Args:
-          settings: those of `GenerationSettings`: max_length, min_length, temperature, top_k, top_p, repetition_penalty, seed, stop.
+          settings: those of `GenerationSettings`: max_length, min_length, temperature, top_k, top_p,
+            repetition_penalty, seed, stop.
 
         Raises:
           ConfigError: if a setting is out of its range.
@@ -206,7 +214,7 @@ class CharacterModel(Model):
         return next(self.generate_all([prompt], **settings))
 
     def generate_all(self, prompts: Iterable[Text], **settings: Any) -> Iterator[Generation]:
-        """`generate` for each prompt; each answer is what it would be alone."""
+        """Calls `generate` for each prompt. Each result is the same as alone."""
         from nlp_rnn.export import generation_client
 
         checked = asdict(GenerationSettings.checked(**settings))
@@ -215,7 +223,7 @@ class CharacterModel(Model):
             yield from (Generation(**facts) for facts in generation_client.write(self.signatures, batch, checked))
 
     def stream(self, prompt: Text, **settings: Any) -> Iterator[str]:
-        """The text of `generate`, a few characters at a time, as they are generated."""
+        """Yields the text of `generate` piece by piece, while it is generated."""
         from nlp_rnn.export import generation_client
 
         checked = asdict(GenerationSettings.checked(**settings))
@@ -231,21 +239,21 @@ class TranslationModel(Model):
     @overload
     def translate(self, texts: Iterable[Text], **settings: Any) -> list[Translation]: ...
     def translate(self, texts: Any, **settings: Any) -> Any:
-        """The translation of a sentence, or of each sentence.
+        """Translates one sentence, or each sentence of an iterable.
 
         Args:
-          settings: those of `SearchSettings`: beam_size, length_penalty, coverage_penalty, min_length, max_length, min_ratio, max_ratio,
-            no_repeat_ngram, prefix.
+          settings: those of `SearchSettings`: beam_size, length_penalty, coverage_penalty, min_length, max_length,
+            min_ratio, max_ratio, no_repeat_ngram, prefix.
 
         Raises:
           ConfigError: if a setting is out of its range.
         """
         if isinstance(texts, Text):
             return next(self.translate_all([texts], **settings))[0]
-        return [found[0] for found in self.translate_all(texts, **settings)]
+        return [best[0] for best in self.translate_all(texts, **settings)]
 
     def translate_all(self, texts: Iterable[Text], n_best: int = 1, **settings: Any) -> Iterator[list[Translation]]:
-        """Of each sentence the `n_best` translations, the best first."""
+        """Yields the `n_best` translations of each sentence, the best first."""
         from nlp_rnn.export.translation import search_tensors, warn_of_long_texts
 
         search = SearchSettings.checked(**settings)
@@ -257,7 +265,7 @@ class TranslationModel(Model):
             rows = zip(answer["translations"].numpy(), answer["scores"].numpy(), strict=True)
             for row, scores in rows:
                 pairs = list(zip(row, scores, strict=True))[:n_best]
-                yield [Translation(text.decode("utf-8"), float(score)) for text, score in pairs if score > -1e9]
+                yield [Translation(text.decode("utf-8"), float(score)) for text, score in pairs if score > IMPOSSIBLE]
 
 
 _MODELS: dict[Answers, type[Model]] = {
@@ -272,9 +280,10 @@ def load(model: str | os.PathLike[str], task: str | None = None) -> Any:
     """Loads a model.
 
     Args:
-      model: a SavedModel's folder, or the folder of its versions; a run directory; the name of a model under NLP_RNN_MODELS,
-        ./saved_models or the checkout's saved_models; or "hf://owner/name", optionally with @revision, from a model hub.
-      task: the task that the model must be of.
+      model: a SavedModel's folder, or the folder of its versions; a run directory; the name of a model under
+        NLP_RNN_MODELS, ./saved_models or the checkout's saved_models; or "hf://owner/name", optionally with @revision,
+        from a model hub.
+      task: the task that the model must have; None allows any.
 
     Returns:
       a TextClassifier, NextWordModel, CharacterModel or TranslationModel.
@@ -297,7 +306,7 @@ def load(model: str | os.PathLike[str], task: str | None = None) -> Any:
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
-    """The folder that `load` loads; models of a hub are downloaded first."""
+    """Finds the folder that `load` loads. Downloads a hub's model first."""
     name = os.fspath(model)
     if name.startswith("hf://"):
         from nlp_rnn.hub import download
@@ -324,7 +333,7 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     )
 
 
-# --- training ----------------------------------------------------------------------------------------------------------
+# --- training ---------------------------------------------------------------------------------------------------------
 
 
 class Run:
@@ -343,20 +352,20 @@ class Run:
         """Opens a run directory that `train` wrote.
 
         Raises:
-          ConfigError: if it is none, or of another task.
+          ConfigError: if it is not a run directory, or of another task.
         """
         from nlp_rnn.training.run_directory import load_run
 
-        found = load_run(Path(path), task)
-        return cls(found.path, found.config)
+        directory = load_run(Path(path), task)
+        return cls(directory.path, directory.config)
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What was measured so far: `training`, and each split that was evaluated."""
+        """The figures measured so far: `training`, and each evaluated split."""
         return self._directory.metrics
 
     def load(self) -> Any:
-        """The model with the run's best weights, as `nlp_rnn.load` gives it."""
+        """Loads the model with the run's best weights, like `nlp_rnn.load`."""
         from nlp_rnn.evaluation import run_model
 
         module = run_model.load_module([self._directory])
@@ -368,8 +377,8 @@ class Run:
 
         Args:
           split: "validation" or "test".
-          options: baseline=True (sentiment, next_word): also trains and scores the baseline; adapt=True (next_word): also with a
-            cache; temperature, seed (char_generation); beam_size, length_penalty (translation).
+          options: baseline=True (sentiment, next_word) also trains and scores the baseline; adapt=True (next_word) also
+            scores with a cache; temperature, seed (char_generation); beam_size, length_penalty (translation).
         """
         from nlp_rnn.evaluation import of_task
 
@@ -379,7 +388,7 @@ class Run:
         """Writes the best weights as the next version under `to`; returns its folder.
 
         Args:
-          format: "savedmodel", or of next_word "litert".
+          format: "savedmodel", or for next_word "litert".
         """
         from nlp_rnn.evaluation import run_model
 
@@ -400,19 +409,19 @@ def train(
     Args:
       config: a YAML file, or a Config.
       settings: "section.key": value, which override the file's.
-      task: the task that the config must be of.
+      task: the task that the config must have; None allows any.
 
     Returns:
       the finished run.
 
     Raises:
-      ConfigError: for mistakes in settings or data, each one line.
+      ConfigError: for mistakes in settings or data, one line each.
       nlp_rnn.Stopped: on Ctrl-C or SIGTERM, after saving.
     """
     if not isinstance(config, Config):
         config = load_config(config, settings, task=task)
     elif settings:
-        raise ConfigError("settings are given beside a Config; put them into it, or give the path of a file")
+        raise ConfigError("settings are given in addition to a Config; put them into it, or give the path of a file")
     elif mistakes := broken_rules(config, task):
         raise ConfigError("\n".join(text for _, text in mistakes))
     elif not config.name:
@@ -421,7 +430,7 @@ def train(
 
 
 def run_training(config: Config) -> "Trained":
-    """What `train` does; tells more of it."""
+    """Does what `train` does, and returns more of the result."""
     from nlp_rnn.training.recipes import train_run
 
     trained = train_run(config)
@@ -434,7 +443,7 @@ def run_training(config: Config) -> "Trained":
     return trained
 
 
-# --- texts -------------------------------------------------------------------------------------------------------------
+# --- texts ------------------------------------------------------------------------------------------------------------
 
 
 def _bytes(text: Text) -> bytes:

@@ -1,4 +1,4 @@
-"""Importing TensorFlow without its start-up noise."""
+"""Imports TensorFlow without its start-up noise."""
 
 import contextlib
 import os
@@ -11,23 +11,24 @@ from typing import Any
 from nlp_rnn.errors import ConfigError
 
 START_UP_NOISE = re.compile(
-    rb"WARNING: All log messages before absl|^I\d{4} |failed call to cuInit|oneDNN supports DT_|GeneratorDatasetOp.*not be optimized|^\s*$"
+    rb"WARNING: All log messages before absl|^I\d{4} |failed call to cuInit|oneDNN supports DT_"
+    rb"|GeneratorDatasetOp.*not be optimized|^\s*$"
 )
 
 
 def import_tensorflow(set_up: Callable[[], Any] | None = None) -> Any:
-    """Imports TensorFlow without the notes it always writes at start-up; what else it writes then is passed on.
+    """Imports TensorFlow without the messages that it always writes at start-up. Other messages are passed on.
 
-    They come from C++ before any log setting is read, so the file descriptor itself is watched meanwhile.
+    C++ writes them before any log setting is read, so the file descriptor itself is redirected meanwhile.
 
     Args:
       set_up: called before TensorFlow's first operation, after which devices cannot be set up.
 
     Returns:
-      what `set_up` returns.
+      the result of `set_up`.
 
     Raises:
-      ConfigError: if Keras is to compute on another backend.
+      ConfigError: if KERAS_BACKEND is jax.
     """
     if keras_backend() != "tensorflow":
         raise ConfigError(
@@ -42,21 +43,20 @@ def import_tensorflow(set_up: Callable[[], Any] | None = None) -> Any:
         tf.config.list_physical_devices()
     result = set_up() if set_up else None
     with without_noise():
-        # The first operation looks for devices; the first transposes tell what oneDNN lacks.
+        # The first operation looks for devices; the first transposes write what oneDNN lacks.
         for dtype in (tf.int32, tf.int64, tf.bool):
             tf.transpose(tf.zeros((1, 1), dtype))
     return result
 
 
 def keras_backend() -> str:
-    """On what Keras computes: "tensorflow", or "jax" where the environment's KERAS_BACKEND asks for it.
+    """Keras's backend: "tensorflow", or "jax" if the environment variable KERAS_BACKEND is jax.
 
     Raises:
-      ConfigError: if it asks for something else.
+      ConfigError: if it has another value.
     """
-    name = (
-        os.environ.setdefault("KERAS_BACKEND", "tensorflow") or "tensorflow"
-    )  # set, so that no keras.json says otherwise
+    # Set, so that keras.json is not read.
+    name = os.environ.setdefault("KERAS_BACKEND", "tensorflow") or "tensorflow"
     if name not in ("tensorflow", "jax"):
         raise ConfigError(
             f"the environment's KERAS_BACKEND is {name!r}, but must be tensorflow or jax; unset it for tensorflow"
@@ -66,11 +66,12 @@ def keras_backend() -> str:
 
 @contextlib.contextmanager
 def without_noise(noise: re.Pattern[bytes] = START_UP_NOISE) -> Iterator[None]:
-    """Keeps back what TensorFlow always writes to standard error, in child processes too; other lines are passed on at the end,
-    unless that is a ConfigError or Ctrl-C, which tell all.
+    """Suppresses the messages that TensorFlow always writes to standard error, also those of child processes.
+
+    Other lines are passed on at the end, unless the context ends with a ConfigError or Ctrl-C.
 
     Args:
-      noise: finds something in the lines to keep back.
+      noise: matches the lines to suppress.
     """
     sys.stderr.flush()
     kept = os.dup(2)

@@ -1,1 +1,1 @@
-"""One recipe a task. Nothing imports these modules but the command line."""
+"""One module per task. Only the command line imports these modules."""

@@ -1,4 +1,4 @@
-"""The installed command: `nlp-rnn <task> <verb> ...` is `python -m pipelines.<task> <verb> ...`."""
+"""The installed command: `nlp-rnn <task> <command> ...` equals `python -m pipelines.<task> <command> ...`."""
 
 import importlib
 import sys
@@ -11,12 +11,10 @@ TASKS = ("sentiment", "next_word", "char_generation", "translation")
 
 
 def main() -> int:
-    """Runs the pipeline that the first argument names."""
+    """Runs the pipeline of the task in the first argument."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        print(f"usage: nlp-rnn TASK VERB ...\n\n  tasks: {', '.join(TASKS)}\n")
-        print(
-            "nlp-rnn TASK --help tells more; so does --help of nlp-rnn check (what is in the data), launch, records and serve-inputs."
-        )
+        print(f"usage: nlp-rnn TASK COMMAND ...\n\n  tasks: {', '.join(TASKS)}\n")
+        print("Other commands: check (what is in your data), launch, records, serve-inputs. Each has --help.")
         return 0
     if sys.argv[1] == "check":
         return cli.run_command(lambda: check.main(sys.argv[2:], TASKS), is_json="--json" in sys.argv)

@@ -1,4 +1,4 @@
-"""Character-level generation: trains a language model of any text's characters that continues a prompt."""
+"""Character generation: trains a language model of any text's characters that continues a prompt."""
 
 import sys
 from argparse import Namespace
@@ -19,22 +19,22 @@ TASK = "char_generation"
 
 
 def train(config: Config) -> cli.Result:
-    """Trains, or resumes the unfinished run, and measures the best weights on validation data."""
+    """Trains a model, or resumes the run, and scores the best weights on validation data."""
     trained = api.run_training(config)
     run, nats = trained.run, trained.best
-    text = f"validation: {nats:.4f} nats a character (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
+    text = f"validation: {nats:.4f} nats per character (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
     return cli.Result(
         {"run": str(run.path), **trained.summary, "validation_nats": nats}, f"{text}\ncurves: {run.path}/curves.png"
     )
 
 
 def prepare(config: Config) -> cli.Result:
-    """Makes the run directory with the token ids in it, so that train reads them instead of the texts."""
+    """Creates the run directory with the token ids, so that train needs no texts."""
     return commands.prepare(config)
 
 
 def evaluate(options: Namespace) -> cli.Result:
-    """Scores a run, reports how original its texts are, and draws how far back its gradients reach."""
+    """Scores a run, reports the originality of its texts, and draws how far back its gradients reach."""
     import_tensorflow()
     from nlp_rnn.evaluation import characters as character_evaluation
     from nlp_rnn.training import run_directory
@@ -52,7 +52,7 @@ def export(options: Namespace) -> cli.Result:
 
 
 def predict(options: Namespace) -> Iterator[cli.Result]:
-    """Continues each prompt; on a terminal, as it goes."""
+    """Continues each prompt. On a terminal, shows the text while it is generated."""
     settings = cli.settings_of(GenerationSettings, options)
     model = api.load(options.model, TASK)
     for prompts in cli.input_texts(options, batch_size=16):
@@ -68,7 +68,7 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
 
 
 def explain(options: Namespace) -> cli.Result:
-    """One unit's activation over a text: coloured on a terminal, numbers in a pipe, or a picture."""
+    """Shows one unit's activation over a text: coloured on a terminal, as numbers in a pipe, or as a picture."""
     loaded = api.load(options.model, TASK).signatures
     import tensorflow as tf
 
@@ -99,17 +99,17 @@ def explain(options: Namespace) -> cli.Result:
 
 
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:
-    """The pieces and ids of each text as the model reads them, and the text that the ids give back."""
+    """Shows the pieces and ids of each text as the model reads it, and the decoded ids."""
     return commands.show_tokens(options, TASK)
 
 
-def add_options(parser: cli.Parser, verb: str) -> None:
-    """The options of generation."""
-    if verb == "predict":
+def add_options(parser: cli.Parser, command: str) -> None:
+    """Adds the options of generation."""
+    if command == "predict":
         cli.add_settings(parser, GenerationSettings, max_length="length")
-    if verb == "evaluate":
+    if command == "evaluate":
         cli.add_settings(parser, GenerationSettings, "temperature", "seed")
-    if verb == "explain":
+    if command == "explain":
         number = cli.between(int, 0, 1_000_000, "a whole number from 0")
         parser.add_argument("--unit", type=number, metavar="N", help="which unit (default: the most informative one)")
 

@@ -1,4 +1,4 @@
-"""Next word: trains a language model of any text that suggests the next words and completes those begun."""
+"""Next word: trains a language model of any text that suggests the next words and completes the current one."""
 
 import math
 import sys
@@ -20,7 +20,7 @@ TASK = "next_word"
 
 
 def train(config: Config) -> cli.Result:
-    """Trains, or resumes the unfinished run, and measures the best weights on validation data."""
+    """Trains a model, or resumes the run, and scores the best weights on validation data."""
     trained = api.run_training(config)
     run, perplexity = trained.run, math.exp(trained.best)
     text = f"validation perplexity {perplexity:.2f} (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
@@ -29,12 +29,12 @@ def train(config: Config) -> cli.Result:
 
 
 def prepare(config: Config) -> cli.Result:
-    """Makes the run directory with the token ids in it, so that train reads them instead of the texts."""
+    """Creates the run directory with the token ids, so that train needs no texts."""
     return commands.prepare(config)
 
 
 def evaluate(options: Namespace) -> cli.Result:
-    """Scores a run: perplexity and keyboard metrics, into its metrics.json; or, word by word, a LiteRT export."""
+    """Scores a run (perplexity and keyboard metrics, added to its metrics.json), or a LiteRT export word by word."""
     import_tensorflow()
     from nlp_rnn.evaluation import language_model as language_evaluation
     from nlp_rnn.ondevice import litert_model
@@ -65,7 +65,7 @@ def export(options: Namespace) -> cli.Result:
 
 
 def predict(options: Namespace) -> Iterator[cli.Result]:
-    """The likeliest next words after each text, or the completions of the word it ends with."""
+    """Suggests the most likely next words after each text, or completions of its last word."""
     model = api.load(options.model, TASK)
     for texts in cli.input_texts(options):
         for text, words in zip(texts, model.suggest_all(texts, options.count, options.profanity), strict=True):
@@ -76,12 +76,12 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
 
 
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:
-    """The pieces and ids of each text as the model reads them, and the text that the ids give back."""
+    """Shows the pieces and ids of each text as the model reads it, and the decoded ids."""
     return commands.show_tokens(options, TASK)
 
 
 def console(options: Namespace) -> Iterator[cli.Result]:
-    """Suggests words while you type, from a LiteRT export; through a pipe a line in, suggestions out. TensorFlow is not imported."""
+    """Suggests words while you type, or for each line of a pipe, from a LiteRT export. Does not import TensorFlow."""
     from nlp_rnn.ondevice import console, litert_model
     from nlp_rnn.ondevice.typing_session import TypingSession
 
@@ -99,9 +99,9 @@ def console(options: Namespace) -> Iterator[cli.Result]:
         yield cli.Result(facts, "   ".join(f"{each.word} {each.probability:.4f}" for each in suggestions))
 
 
-def add_options(parser: cli.Parser, verb: str) -> None:
-    """The options of the keyboard."""
-    if verb == "evaluate":
+def add_options(parser: cli.Parser, command: str) -> None:
+    """Adds the options of suggestions."""
+    if command == "evaluate":
         parser.source.add_argument(
             "--model", metavar="DIR", help="LiteRT export, such as saved_models/next_word_litert"
         )
@@ -109,7 +109,7 @@ def add_options(parser: cli.Parser, verb: str) -> None:
         parser.add_argument(
             "--adapt", action="store_true", help="also score the model with a cache of the previous words"
         )
-    if verb == "console":
+    if command == "console":
         parser.add_argument(
             "--model", metavar="DIR", required=True, help="LiteRT export, such as saved_models/next_word_litert"
         )
@@ -118,16 +118,16 @@ def add_options(parser: cli.Parser, verb: str) -> None:
         parser.add_argument(
             "--history", metavar="FILE", default="", help="keep the lines for the next session's arrow keys"
         )
-    if verb in ("evaluate", "console"):
+    if command in ("evaluate", "console"):
         parser.add_argument(
             "--precision", choices=("int8", "float"), default="int8", help="of --model (default: %(default)s)"
         )
-    if verb in ("predict", "console"):
+    if command in ("predict", "console"):
         parser.add_argument(
             "--count", type=cli.positive, default=5, metavar="N", help="words to suggest (default: %(default)s)"
         )
         parser.add_argument("--profanity", action="store_true", help="suggest profanity too")
-    if verb == "export":
+    if command == "export":
         parser.add_argument(
             "--format",
             choices=("savedmodel", "litert"),

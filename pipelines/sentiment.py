@@ -1,4 +1,4 @@
-"""Sentiment: trains a classifier of reviews or any labelled texts."""
+"""Sentiment: trains a text classifier on reviews or any labelled text."""
 
 import sys
 from argparse import Namespace
@@ -16,23 +16,24 @@ TASK = "sentiment"
 
 
 def train(config: Config) -> cli.Result:
-    """Trains, or resumes the unfinished run, and measures the best weights on validation data."""
+    """Trains a model, or resumes the run, and scores the best weights on validation data."""
     trained = api.run_training(config)
     run, facts = trained.run, {"run": str(trained.run.path), **trained.summary}
     if not trained.is_chief:
         return cli.Result(facts, f"run: {run.path}, scored by worker 0")
     scores = run.metrics["validation"]
-    text = f"validation accuracy {100 * scores['accuracy']:.2f} % (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
+    best = f"validation accuracy {100 * scores['accuracy']:.2f} % (best of {trained.summary['epochs']} epochs)"
+    text = f"{best}\nrun: {run.path}"
     return cli.Result({**facts, "validation": scores}, f"{text}\ncurves: {run.path}/curves.png")
 
 
 def prepare(config: Config) -> cli.Result:
-    """Makes the run directory with the token ids in it, so that train reads them instead of the texts."""
+    """Creates the run directory with the token ids, so that train needs no texts."""
     return commands.prepare(config)
 
 
 def evaluate(options: Namespace) -> cli.Result:
-    """Scores a run (into its metrics.json) or an exported model."""
+    """Scores a run (added to its metrics.json) or an exported model."""
     import_tensorflow()
     from nlp_rnn.evaluation import classifier as classifier_evaluation
     from nlp_rnn.export import saved_model
@@ -57,7 +58,7 @@ def export(options: Namespace) -> cli.Result:
 
 
 def predict(options: Namespace) -> Iterator[cli.Result]:
-    """A label and the probability that `serving_default` gives, for each text."""
+    """Predicts the label of each text, with the probability of `serving_default`."""
     classify = api.load(options.model, TASK)
     for texts in cli.input_texts(options):
         for text, found in zip(texts, classify(texts), strict=True):
@@ -68,7 +69,7 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
 
 
 def explain(options: Namespace) -> cli.Result:
-    """Which words supported the answer: coloured on a terminal, numbers in a pipe, or a page or picture."""
+    """Shows the words that supported the prediction: coloured, as numbers in a pipe, as a page or picture."""
     signatures = api.load(options.model, TASK).signatures
     from nlp_rnn.visualization import attributions
 
@@ -82,16 +83,16 @@ def explain(options: Namespace) -> cli.Result:
 
 
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:
-    """The pieces and ids of each text as the model reads them, and the text that the ids give back."""
+    """Shows the pieces and ids of each text as the model reads it, and the decoded ids."""
     return commands.show_tokens(options, TASK)
 
 
-def add_options(parser: cli.Parser, verb: str) -> None:
-    """The options of classifiers."""
-    if verb == "evaluate":
+def add_options(parser: cli.Parser, command: str) -> None:
+    """Adds the options of classifiers."""
+    if command == "evaluate":
         parser.source.add_argument("--model", metavar="DIR", help="exported model, such as saved_models/sentiment")
         parser.add_argument("--baseline", action="store_true", help="also train and score NBSVM, the linear baseline")
-    if verb == "explain":
+    if command == "explain":
         parser.add_argument("--html", metavar="FILE", help="write a page")
 
 

@@ -18,7 +18,7 @@ HAS_ENSEMBLES = True
 
 
 def train(config: Config) -> cli.Result:
-    """Trains, or resumes the unfinished run; the best weights are those of the lowest validation loss."""
+    """Trains a model, or resumes the run. The best weights are those with the lowest validation loss."""
     trained = api.run_training(config)
     run, nats = trained.run, trained.best
     text = f"validation: {nats:.4f} nats a token (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
@@ -28,7 +28,7 @@ def train(config: Config) -> cli.Result:
 
 
 def prepare(config: Config) -> cli.Result:
-    """Makes the run directory with the token ids in it, so that train reads them instead of the texts."""
+    """Creates the run directory with the token ids, so that train needs no texts."""
     return commands.prepare(config)
 
 
@@ -55,7 +55,7 @@ def export(options: Namespace) -> cli.Result:
 
 
 def predict(options: Namespace) -> Iterator[cli.Result]:
-    """The translation of each sentence, or the best few."""
+    """Translates each sentence; shows the best translation, or the best few."""
     settings = cli.settings_of(SearchSettings, options)
     model = api.load(options.model, TASK)
     for texts in cli.input_texts(options, batch_size=32):
@@ -70,7 +70,7 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
 
 
 def explain(options: Namespace) -> cli.Result:
-    """What the decoder looked at while it wrote: a map in the terminal, or a page or picture."""
+    """Shows the attention of the decoder: a map in the terminal, a page or a picture."""
     loaded = api.load(options.model, TASK).signatures
     from nlp_rnn.visualization import attention_map
 
@@ -86,21 +86,21 @@ def explain(options: Namespace) -> cli.Result:
 
 
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:
-    """The pieces and ids of each text as the model reads them, and the text that the ids give back."""
+    """Shows the pieces and ids of each text as the model reads it, and the decoded ids."""
     return commands.show_tokens(options, TASK)
 
 
-def add_options(parser: cli.Parser, verb: str) -> None:
-    """The options of the search."""
-    if verb == "predict":
+def add_options(parser: cli.Parser, command: str) -> None:
+    """Adds the options of the search."""
+    if command == "predict":
         cli.add_settings(parser, SearchSettings)
         count = cli.between(int, 1, 100, "a whole number from 1 to 100")
         parser.add_argument(
             "--n-best", type=count, default=1, metavar="N", help="translations to show (default: %(default)s)"
         )
-    if verb == "evaluate":
+    if command == "evaluate":
         cli.add_settings(parser, SearchSettings, "beam_size", "length_penalty")
-    if verb == "explain":
+    if command == "explain":
         parser.add_argument("--html", metavar="FILE", help="write a page")
         parser.add_argument(
             "--translation", default="", metavar="TEXT", help="explain this one (default: the best found)"

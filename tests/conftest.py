@@ -68,7 +68,9 @@ SMALL = [
 def run_pipeline(
     *arguments: object, cwd: Path, task: str = "sentiment", text: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """What `python -m pipelines.TASK ...` does, in this process, which has TensorFlow already; cache and runs lie below `cwd`.
+    """Does what `python -m pipelines.TASK ...` does, in this process, which has imported TensorFlow already.
+
+    Cache and runs are below `cwd`.
 
     Args:
       text: standard input.
@@ -111,7 +113,7 @@ def ask(*arguments: object, cwd: Path, task: str = "sentiment", text: str = "") 
 
 
 def refused(*arguments: object, cwd: Path, task: str = "sentiment", text: str = "", **environment: str) -> str:
-    """The standard error of a command that must fail for the user's mistake; it leaves no trace in cwd but the cache."""
+    """The standard error of a command that must fail with a user error, and leave nothing but the cache in cwd."""
     before = _files_below(cwd)
     done = run_pipeline(*arguments, cwd=cwd, task=task, text=text, **environment)
     assert done.returncode == 2, done.stderr
@@ -158,8 +160,10 @@ def next_word_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.txt").write_text("\n".join(make_lines(count, len(name))) + "\n", encoding="utf-8")
     files = [f"data.{name}={name}.txt" for name in ("train", "validation", "test")]
     settings = [
-        "data.source=text", *files, "data.remove_repeated=false", "model.units=24", "model.embedding_dim=16", "model.num_layers=2",
-        "model.dropout=0.05", "model.weight_dropout=0.05", "training.batch_size=8", "training.window=10", "training.epochs=8",
+        "data.source=text", *files, "data.remove_repeated=false", "model.units=24", "model.embedding_dim=16",
+        "model.num_layers=2",
+        "model.dropout=0.05", "model.weight_dropout=0.05", "training.batch_size=8", "training.window=10",
+        "training.epochs=8",
         "training.learning_rate=0.02", "training.patience=0",
     ]  # fmt: skip
     for arguments in (
@@ -177,8 +181,10 @@ def characters_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("characters")
     (folder / "lines.txt").write_text("\n".join(make_lines(700, 3)) + "\n", encoding="utf-8")
     settings = [
-        "data.source=documents", "data.train=lines.txt", "data.test_fraction=0.1", "model.units=40", "model.embedding_dim=16",
-        "model.dropout=0", "training.batch_size=8", "training.window=40", "training.epochs=5", "training.learning_rate=0.02",
+        "data.source=documents", "data.train=lines.txt", "data.test_fraction=0.1", "model.units=40",
+        "model.embedding_dim=16",
+        "model.dropout=0", "training.batch_size=8", "training.window=40", "training.epochs=5",
+        "training.learning_rate=0.02",
     ]  # fmt: skip
     for arguments in (["train", "name=small", *settings], ["export", "--run", "runs/small"]):
         ask(*arguments, cwd=folder, task="char_generation")
@@ -186,8 +192,10 @@ def characters_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 GERMAN = {
-    "the": "der", "an": "ein", "old": "alte", "young": "junge", "king": "König", "cook": "Koch", "child": "Kind", "sees": "sieht",
-    "hears": "hört", "likes": "mag", "green": "grüne", "long": "lange", "garden": "Garten", "river": "Fluss", "song": "Lied",
+    "the": "der", "an": "ein", "old": "alte", "young": "junge", "king": "König", "cook": "Koch", "child": "Kind",
+    "sees": "sieht",
+    "hears": "hört", "likes": "mag", "green": "grüne", "long": "lange", "garden": "Garten", "river": "Fluss",
+    "song": "Lied",
     "today": "heute", "often": "oft", "never": "nie",
 }  # fmt: skip
 
@@ -210,17 +218,20 @@ def make_pairs(count: int, seed: int) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def translation_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pairs, train.en and so on, finished runs of translation, runs/small and runs/other, and the first one's export."""
+    """A folder with pairs (train.en, ...), two runs, runs/small and runs/other, and the export of the first."""
     folder = tmp_path_factory.mktemp("translation")
     rows = make_pairs(560, 1)
     for name, part in (("train", rows[:480]), ("validation", rows[480:520]), ("test", rows[520:])):
         for place, language in enumerate(("en", "de")):
             (folder / f"{name}.{language}").write_text("".join(f"{row[place]}\n" for row in part), encoding="utf-8")
     settings = [
-        "data.source=aligned", *(f"data.{name}={name}" for name in ("train", "validation", "test")), "tokenizer.level=word",
-        "tokenizer.vocab_size=100", "tokenizer.min_count=1", "model.cell=gru", "model.units=32", "model.embedding_dim=64",
+        "data.source=aligned", *(f"data.{name}={name}" for name in ("train", "validation", "test")),
+        "tokenizer.level=word",
+        "tokenizer.vocab_size=100", "tokenizer.min_count=1", "model.cell=gru", "model.units=32",
+        "model.embedding_dim=64",
         "model.attention=additive",
-        "model.dropout=0", "training.batch_size=16", "training.epochs=12", "training.learning_rate=0.01", "training.label_smoothing=0",
+        "model.dropout=0", "training.batch_size=16", "training.epochs=12", "training.learning_rate=0.01",
+        "training.label_smoothing=0",
     ]  # fmt: skip
     ask("train", "name=small", *settings, cwd=folder, task="translation")
     ask(
@@ -248,7 +259,7 @@ def outcome(run: Path) -> tuple[dict[str, bytes], dict[str, Any], str]:
 
 @contextlib.contextmanager
 def told_to_stop(when: Callable[[Any], bool]) -> Iterator[None]:
-    """Tells trainings of this process to stop, as by SIGTERM, in the step at which `when` (of their RunCallback) is true."""
+    """Stops trainings of this process, as SIGTERM does, at the step where `when(callback)` is true."""
     from nlp_rnn.training.run_callback import RunCallback  # which imports TensorFlow
 
     usual = RunCallback.on_train_batch_end

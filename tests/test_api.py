@@ -31,7 +31,10 @@ def inside(monkeypatch, tmp_path):
 
 
 def test_importing_it_is_quick_and_imports_no_tensorflow():
-    code = "import sys, nlp_rnn; dir(nlp_rnn); sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'numpy', 'pydantic')))"
+    code = (
+        "import sys, nlp_rnn; dir(nlp_rnn); "
+        "sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'numpy', 'pydantic')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
     assert set(nlp_rnn.__all__) <= set(dir(nlp_rnn))
     assert all(getattr(nlp_rnn, name) is not None for name in nlp_rnn.__all__)
@@ -177,7 +180,7 @@ def test_mistakes_are_exceptions_with_the_messages_of_the_command_line(inside, t
     ]
     with pytest.raises(nlp_rnn.ConfigError, match=r"data\.train is empty, but data\.source csv reads files"):
         nlp_rnn.train(Config(data=DataConfig(source="csv")))
-    with pytest.raises(nlp_rnn.ConfigError, match="settings are given beside a Config"):
+    with pytest.raises(nlp_rnn.ConfigError, match="settings are given in addition to a Config"):
         nlp_rnn.train(load_config(None, ["data.source=csv", "data.train=x"]), {"seed": 2})
 
 
@@ -202,7 +205,7 @@ def test_settings_have_a_description_each_and_defaults_that_are_allowed(kind):
         assert any(getattr(note, "description", None) for note in annotation.__metadata__)
 
 
-# --- a hub ---------------------------------------------------------------------------------------------------------------
+# --- a hub ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -64,11 +64,13 @@ def folder(reviews, trained, next_word_trained, characters_trained, translation_
     language = {"tokenizer.vocab_size": 60, "model.units": 6, "model.embedding_dim": 6, "model.num_layers": 2}
     make_config(folder / "configs" / "sentiment_demo.yaml", settings)
     make_config(folder / "configs" / "next_word_imdb.yaml", [
-        "task=next_word", "data.source=csv", "data.train=small.csv", "training.batch_size=4", "training.window=10", "training.epochs=1",
+        "task=next_word", "data.source=csv", "data.train=small.csv", "training.batch_size=4", "training.window=10",
+        "training.epochs=1",
         *(f"{key}={value}" for key, value in language.items()),
     ])  # fmt: skip
     make_config(folder / "configs" / "sentiment_pretrained.yaml", [
-        *settings, *(f"{key}={value}" for key, value in language.items()), "model.is_bidirectional=false", "model.ngrams=2",
+        *settings, *(f"{key}={value}" for key, value in language.items()), "model.is_bidirectional=false",
+        "model.ngrams=2",
         "model.init_from=runs/next_word_imdb",
     ])  # fmt: skip
     ask("train", "--config", "configs/sentiment_demo.yaml", "training.epochs=2", "name=short", cwd=folder)
@@ -143,8 +145,10 @@ def test_the_readme_is_short_and_its_links_lead_somewhere():
 
 
 def test_every_command_has_help_without_tensorflow():
-    code = "import sys; from pipelines import __main__; sys.argv = ['nlp-rnn', *sys.argv[1:]]; status = __main__.main(); " \
-           "sys.exit(status or 'tensorflow' in sys.modules)"  # fmt: skip
+    code = (
+        "import sys; from pipelines import __main__; sys.argv = ['nlp-rnn', *sys.argv[1:]]; "
+        "status = __main__.main(); sys.exit(status or 'tensorflow' in sys.modules)"
+    )
     for arguments in (
         ["--help"],
         ["translation", "--help"],

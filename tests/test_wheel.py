@@ -15,7 +15,7 @@ BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """A folder with a wheel and an sdist, made from a copy of the files that git knows, and the wheel's content in installed/."""
+    """A folder with a wheel and an sdist, built from the tracked files, and the wheel's content in installed/."""
     folder = tmp_path_factory.mktemp("built")
     known = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if known.returncode:
@@ -60,8 +60,8 @@ def run(built, tmp_path, *arguments):
 
 
 def test_the_wheel_holds_every_module_and_file_of_the_packages(built):
-    expected = {str(path.relative_to(ROOT)) for folder in ("nlp_rnn", "pipelines") for path in (ROOT / folder).rglob("*")
-                if path.suffix in (".py", ".md", ".typed")}  # fmt: skip
+    paths = [path for folder in ("nlp_rnn", "pipelines") for path in (ROOT / folder).rglob("*")]
+    expected = {str(path.relative_to(ROOT)) for path in paths if path.suffix in (".py", ".md", ".typed")}
     there = {str(path.relative_to(built / "installed")) for path in (built / "installed").rglob("*")}
     assert expected <= there
     assert {path.name for path in (ROOT / "configs").glob("*.yaml")} == {

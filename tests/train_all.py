@@ -1,7 +1,7 @@
-"""Trains the four tasks, small, one after the other in one process: `python train_all.py FOLDER VERB [section.key=value ...]`.
+"""Trains the four tasks in one process: `python train_all.py FOLDER COMMAND [section.key=value ...]`.
 
-Not a test: the tests run it on several kinds of devices. FOLDER holds reviews.csv and pairs.csv; runs go below it. VERB is train or
-prepare; "{task}" in a setting is the task.
+Not a test: tests run it on several kinds of devices. FOLDER holds reviews.csv and pairs.csv; runs go below it. COMMAND
+is train or prepare; "{task}" in a setting is the task.
 """
 
 import importlib
@@ -13,7 +13,8 @@ from nlp_rnn.cli import main as cli
 COMMON = [
     # Plain SGD: Adam, or a clipped norm, would make up for gradients that are a multiple of what they should be.
     "model.units=8", "model.embedding_dim=8", "model.dropout=0", "training.batch_size=16", "training.epochs=2",
-    "training.optimizer=sgd", "training.learning_rate=0.5", "training.patience=0", "training.clip_norm=0", "data.validation_fraction=0.2",
+    "training.optimizer=sgd", "training.learning_rate=0.5", "training.patience=0", "training.clip_norm=0",
+    "data.validation_fraction=0.2",
 ]  # fmt: skip
 TASKS = {
     "sentiment": ["data.source=csv", "data.train=reviews.csv", "data.max_length=20", "model.fast=on"],
@@ -44,12 +45,12 @@ def settings_of(task: str) -> list[str]:
 
 def main() -> int:
     """Returns the first exit status that is not 0."""
-    folder, verb, *more = sys.argv[1:]
+    folder, command, *more = sys.argv[1:]
     os.chdir(folder)
     for task in TASKS:
         more_of_task = [each.format(task=task) for each in more]
         status = cli.main(
-            importlib.import_module(f"pipelines.{task}"), [verb, f"name={task}", *settings_of(task), *more_of_task]
+            importlib.import_module(f"pipelines.{task}"), [command, f"name={task}", *settings_of(task), *more_of_task]
         )
         if status:
             return status

@@ -106,12 +106,16 @@ class WindowStream:
         self._planned: dict[
             int, list[tuple[int, int]]
         ] = {}  # of the last epoch asked for: callbacks ask after every step
-        self.epoch = self.first_step = 0
+        self._epoch = self._first_step = 0
+
+    def start_at(self, epoch: int, step: int) -> None:
+        """Sets the epoch, from 0, and its first batch to read."""
+        self._epoch, self._first_step = epoch, step
 
     @property
     def steps_per_epoch(self) -> int:
         """Of the current epoch."""
-        return len(self.plan(self.epoch))
+        return len(self.plan(self._epoch))
 
     def num_steps(self, epochs: int) -> int:
         """Of all epochs together."""
@@ -140,5 +144,5 @@ class WindowStream:
         return plan
 
     def __call__(self) -> Iterator[Batch]:
-        for start, length in self.plan(self.epoch)[self.first_step :]:
+        for start, length in self.plan(self._epoch)[self._first_step :]:
             yield self._stream.read(start, length)

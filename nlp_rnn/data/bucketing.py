@@ -244,18 +244,22 @@ class BatchStream:
         self._keys, self._read, self._finish, self._batch_size, self._seed = keys, read, finish, config.batch_size, seed
         steps = math.ceil(len(keys) / config.batch_size)
         self.steps_per_epoch = min(steps, config.max_steps_per_epoch or steps)
-        self.epoch = self.first_step = 0
+        self._epoch = self._first_step = 0
         self.mistake: ConfigError | None = None
+
+    def start_at(self, epoch: int, step: int) -> None:
+        """Sets the epoch, from 0, and its first batch to read."""
+        self._epoch, self._first_step = epoch, step
 
     def plan(self) -> list[np.ndarray]:
         """The batches of the current epoch that are still to come."""
-        batches = plan_batches(self._keys, self._batch_size, seed=self._seed, epoch=self.epoch)
-        return batches[self.first_step : self.steps_per_epoch]
+        batches = plan_batches(self._keys, self._batch_size, seed=self._seed, epoch=self._epoch)
+        return batches[self._first_step : self.steps_per_epoch]
 
     def __call__(self) -> Iterator[Any]:
         plan = self.plan()
         try:
-            for indices, ids in zip(plan, self._read(plan, self.epoch, self.first_step), strict=True):
+            for indices, ids in zip(plan, self._read(plan, self._epoch, self._first_step), strict=True):
                 yield self._finish(indices, ids)
         except ConfigError as error:
             self.mistake = error
@@ -263,12 +267,18 @@ class BatchStream:
 
 
 def classification_stream(
-    cache: TokenCache, read: Reader, rows: slice, config: TrainingConfig, seed: int
+    cache: TokenCache, reader: IdReader, config: TrainingConfig, seed: int, *, served: Reader | None = None
 ) -> BatchStream:
-    """The batches of a classifier, or some rows of each; `read` is a `text_reader` of these rows."""
-    return BatchStream(
-        cache.lengths, read, lambda indices, ids: labelled_batch(cache, indices, rows, *ids), config, seed
-    )
+    """The batches of a classifier, or the rows of each that `reader`, a `text_reader`, reads.
+
+    Args:
+      served: reads the same batches in place of `reader`; see `input_service.served`.
+    """
+
+    def finish(indices: np.ndarray, ids: list[np.ndarray]) -> Batch:
+        return labelled_batch(cache, indices, reader.rows, *ids)
+
+    return BatchStream(cache.lengths, served or reader, finish, config, seed)
 
 
 def pair_stream(cache: PairCache, read: Reader, config: TrainingConfig, seed: int) -> BatchStream:

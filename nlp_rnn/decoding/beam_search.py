@@ -1,31 +1,34 @@
-"""Beam search in the graph, for any model that gives log-probabilities step by step. A beam of one is greedy search."""
+"""Beam search in the graph, for any model that returns log-probabilities step by step.
+
+A beam of one is greedy search.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID
 
-IMPOSSIBLE = -1e9  # added to a log-probability
-
-# (ids int32 [rows], states) -> (log-probabilities float32 [rows, vocabulary], states, source weights float32 [rows, source])
-Step = Callable[[tf.Tensor, Any], tuple[tf.Tensor, Any, tf.Tensor]]
+# (ids int32 [rows], states)
+# -> (log-probabilities float32 [rows, vocabulary], states, source weights float32 [rows, source])
+StepFunction = Callable[[tf.Tensor, Any], tuple[tf.Tensor, Any, tf.Tensor]]
 
 
 class Search(NamedTuple):
-    """What is looked for; of each sentence, where not said otherwise.
+    """The settings of a search, per sentence unless the shape is [].
 
     Attributes:
-      beam_size: int32 [batch], or [] for all; hypotheses that are followed, and found.
-      min_length, max_length: int32 [batch], in ids without EOS_ID; hypotheses are ended at the longest length.
-      length_penalty: float32 [batch]; a log-probability is divided by ((5 + length) / 6) ** it. Source: Wu et al. 2016,
-        equation 14, as is the coverage penalty. 0: not divided.
-      coverage_penalty: float32 [batch]; added is it times the sum, over the source's steps, of the logarithm of what
-        attention they got, 1 at most. 0: nothing; not negative.
-      no_repeat: int32 [batch], or [] for all; no n-gram of so many ids comes twice; 0: allowed.
-      prefix: int32 [batch, any], right-padded with PAD_ID: how every hypothesis begins.
-      never: ids that are never written.
+      beam_size: int32 [batch], or [] for all; number of hypotheses that are followed, and of results.
+      min_length, max_length: int32 [batch], in ids without EOS_ID; hypotheses end at max_length.
+      length_penalty: float32 [batch]; log-probabilities are divided by ((5 + length) / 6) ** length_penalty; 0 for
+        none.
+      coverage_penalty: float32 [batch], 0 or more; weight of the sum, over the source's steps, of the logarithm of the
+        attention they got (at most 1). Source of both: Wu et al. 2016, equation 14.
+      no_repeat: int32 [batch], or [] for all; no n-gram of so many ids occurs twice; 0 allows all.
+      prefix: int32 [batch, any], right-padded with PAD_ID; every hypothesis begins with it.
+      never: ids that are never generated.
     """
 
     beam_size: tf.Tensor
@@ -38,11 +41,13 @@ class Search(NamedTuple):
     never: tuple[int, ...] = (PAD_ID, BOS_ID)
 
 
-class Found(NamedTuple):
+class Hypotheses(NamedTuple):
     """The hypotheses of each sentence, the best first.
 
-    ids: int32 [batch, beam, time], without EOS_ID, right-padded with PAD_ID. scores: float32 [batch, beam]; IMPOSSIBLE or
-    less where there are fewer. log_probabilities: float32 [batch, beam], of the ids and of EOS_ID behind them, in nats.
+    Attributes:
+      ids: int32 [batch, beam, time], without EOS_ID, right-padded with PAD_ID.
+      scores: float32 [batch, beam]; IMPOSSIBLE or less where there is no hypothesis.
+      log_probabilities: float32 [batch, beam], of the ids and the final EOS_ID, in nats.
     """
 
     ids: tf.Tensor
@@ -51,9 +56,15 @@ class Found(NamedTuple):
 
 
 class _Beam(NamedTuple):
-    """Between two steps. Hypotheses under way: ids [batch, beam, longest], log_probabilities [batch, beam], states [batch * beam,
-    ...], coverage [batch, beam, source], and runs [batch, beam, longest]: of how many ids what stands before a place
-    agrees with the hypothesis's end. Finished ones: as in `Found`."""
+    """The state between two steps.
+
+    Attributes:
+      ids, log_probabilities: of the active hypotheses, [batch, beam, longest] and [batch, beam].
+      states: [batch * beam, ...].
+      coverage: [batch, beam, source].
+      runs: [batch, beam, longest]; how many ids before each position equal the last ids of the hypothesis.
+      finished: the finished hypotheses.
+    """
 
     time: tf.Tensor
     ids: tf.Tensor
@@ -61,21 +72,21 @@ class _Beam(NamedTuple):
     states: Any
     coverage: tf.Tensor
     runs: tf.Tensor
-    finished: Found
+    finished: Hypotheses
 
 
-def beam_search(step: Step, states: Any, source_mask: tf.Tensor, search: Search) -> Found:
-    """Looks for the likeliest texts.
+def beam_search(step: StepFunction, states: Any, source_mask: tf.Tensor, search: Search) -> Hypotheses:
+    """Searches the most likely texts. The results for a sentence do not depend on the rest of the batch.
 
-    A hypothesis that ends is finished if it is among the `beam_size` best then. A sentence's search ends with as many finished
-    hypotheses of which the worst is better than whatever those under way can still become: a sure model would else be cut short by
-    the unlikely texts that end before the likely one. A beam of one ends with its first. What is found for a sentence does not
-    depend on the others of the batch.
+    A hypothesis that ends is finished if it is among the `beam_size` best at that step. The search of a sentence ends
+    when it has `beam_size` finished hypotheses and no active one can become better than the worst of them. Stopping as
+    soon as there are `beam_size` would cut a confident model short, since unlikely texts end before the likely one. A
+    beam of one ends with its first finished hypothesis.
 
     Args:
       step: one step of the model.
-      states: of the sentences before the first step, a nest of tensors [batch, ...].
-      source_mask: bool [batch, source].
+      states: initial states of the sentences, a nest of tensors [batch, ...].
+      source_mask: bool [batch, source], False on padding.
     """
     size = tf.reduce_max(search.beam_size)
     batch, longest = tf.shape(source_mask)[0], tf.maximum(tf.reduce_max(search.max_length), 0) + 1
@@ -83,8 +94,10 @@ def beam_search(step: Step, states: Any, source_mask: tf.Tensor, search: Search)
     empty = tf.zeros([batch, size, longest], tf.int32)
     first = tf.concat([tf.zeros([batch, 1]), nowhere[:, 1:]], axis=1)
     start = _Beam(
-        time=tf.constant(0), ids=empty, log_probabilities=first, states=tf.nest.map_structure(lambda x: tf.repeat(x, size, axis=0), states),
-        coverage=tf.zeros([batch, size, tf.shape(source_mask)[1]]), runs=empty, finished=Found(empty, nowhere, nowhere),
+        time=tf.constant(0), ids=empty, log_probabilities=first,
+        states=tf.nest.map_structure(lambda x: tf.repeat(x, size, axis=0), states),
+        coverage=tf.zeros([batch, size, tf.shape(source_mask)[1]]), runs=empty,
+        finished=Hypotheses(empty, nowhere, nowhere),
     )  # fmt: skip
 
     def goes_on(beam: _Beam) -> tf.Tensor:
@@ -96,7 +109,7 @@ def beam_search(step: Step, states: Any, source_mask: tf.Tensor, search: Search)
     return end.finished
 
 
-def _advance(beam: _Beam, step: Step, source_mask: tf.Tensor, search: Search) -> _Beam:
+def _advance(beam: _Beam, step: StepFunction, source_mask: tf.Tensor, search: Search) -> _Beam:
     batch, size, longest = (tf.shape(beam.ids)[axis] for axis in range(3))
     last = tf.where(beam.time == 0, BOS_ID, beam.ids[:, :, tf.maximum(beam.time - 1, 0)])
     log_probabilities, states, weights = step(tf.reshape(last, [-1]), beam.states)
@@ -116,7 +129,7 @@ def _advance(beam: _Beam, step: Step, source_mask: tf.Tensor, search: Search) ->
     scores += _forbidden(beam.time, given, search, vocab_size)[:, None]
     coverage = beam.coverage + tf.reshape(weights, tf.shape(beam.coverage))
 
-    # Of a beam, at most `size` ids go on and one ends: its best size + 1 are enough; of all, the best 2 * size.
+    # At most `size` ids of a beam go on and one ends, so its best size + 1 are enough; of all beams, the best 2 * size.
     each = tf.math.top_k(scores, tf.minimum(size + 1, vocab_size))
     totals = tf.reshape(beam.log_probabilities[:, :, None] + each.values, [batch, -1])
     best = tf.math.top_k(totals, tf.minimum(2 * size, tf.shape(totals)[1]))
@@ -127,16 +140,16 @@ def _advance(beam: _Beam, step: Step, source_mask: tf.Tensor, search: Search) ->
     def of_parents(tensor: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
         return tf.gather(tensor, places, batch_dims=1)
 
-    # What ends now.
+    # Hypotheses that end at this step.
     is_good = is_end & (tf.range(tf.shape(ids)[1]) < own_sizes) & (best.values > IMPOSSIBLE)
     scores = _scores(best.values, of_parents(coverage, parents), beam.time, source_mask, search)
-    new = Found(of_parents(beam.ids, parents), tf.where(is_good, scores, IMPOSSIBLE * 2), best.values)
+    new = Hypotheses(of_parents(beam.ids, parents), tf.where(is_good, scores, IMPOSSIBLE * 2), best.values)
     finished = _best(beam.finished, new, size)
     is_own = tf.range(size) < own_sizes
     finished = finished._replace(scores=tf.where(is_own, finished.scores, IMPOSSIBLE * 2))
     worst = tf.gather(finished.scores, own_sizes[:, 0] - 1, batch_dims=1)
 
-    # What goes on.
+    # Hypotheses that go on.
     alive = tf.math.top_k(tf.where(is_end, IMPOSSIBLE * 2, best.values), size)
     is_done = (worst > IMPOSSIBLE) & (
         (own_sizes[:, 0] == 1) | (worst >= _attainable(alive.values[:, 0], beam.time, search))
@@ -153,7 +166,10 @@ def _advance(beam: _Beam, step: Step, source_mask: tf.Tensor, search: Search) ->
 
 
 def _forbidden(time: tf.Tensor, given: tf.Tensor, search: Search, vocab_size: int) -> tf.Tensor:
-    """float32 [batch, vocabulary] to add: IMPOSSIBLE for what may not be written at this time; given: int32 [batch], the prefix's."""
+    """Penalties float32 [batch, vocabulary]: IMPOSSIBLE for ids that are forbidden at this time.
+
+    given: int32 [batch], the prefix.
+    """
     never = sum(tf.one_hot(each, vocab_size) for each in search.never)[None]
     is_end = tf.one_hot(EOS_ID, vocab_size)[None]
     must_go_on, must_end = (
@@ -165,14 +181,14 @@ def _forbidden(time: tf.Tensor, given: tf.Tensor, search: Search, vocab_size: in
 
 
 def _longer_runs(runs: tf.Tensor, written: tf.Tensor, ids: tf.Tensor, time: tf.Tensor) -> tf.Tensor:
-    """The runs behind one more id: that of place j grows by one from place j - 1 where its id is the one just written."""
+    """The runs after one more id: the run of place j is that of place j - 1 plus one if its id was just generated."""
     is_same = (written == ids[:, :, None]) & (tf.range(tf.shape(written)[2]) < time)
     grown = tf.where(is_same, runs + 1, 0)
     return tf.pad(grown, [[0, 0], [0, 0], [1, 0]])[:, :, :-1]
 
 
 def _repetitions(beam: _Beam, no_repeat: tf.Tensor, vocab_size: int) -> tf.Tensor:
-    """float32 [batch, beam, vocabulary] to add: IMPOSSIBLE for ids that would make an n-gram come again."""
+    """Penalties float32 [batch, beam, vocabulary]: IMPOSSIBLE for ids that would repeat an n-gram."""
     batch, size, longest = (tf.shape(beam.ids)[axis] for axis in range(3))
     limits = tf.broadcast_to(no_repeat, [batch])[:, None, None]
     is_banned = (beam.runs >= limits - 1) & (limits > 0) & (tf.range(longest) < beam.time)
@@ -185,24 +201,24 @@ def _repetitions(beam: _Beam, no_repeat: tf.Tensor, vocab_size: int) -> tf.Tenso
 def _scores(
     log_probabilities: tf.Tensor, coverage: tf.Tensor, time: tf.Tensor, source_mask: tf.Tensor, search: Search
 ) -> tf.Tensor:
-    """float32 [batch, any]: what hypotheses are judged by that end at this time, of coverage [batch, any, source]."""
+    """Scores float32 [batch, any] of hypotheses that end at this time, with coverage [batch, any, source]."""
     seen = tf.where(source_mask[:, None], tf.math.log(tf.clip_by_value(coverage, 1e-6, 1.0)), 0.0)
     divisors = _divisors(time + 1, search)[:, None]
     return log_probabilities / divisors + search.coverage_penalty[:, None] * tf.reduce_sum(seen, axis=2)
 
 
 def _attainable(log_probabilities: tf.Tensor, time: tf.Tensor, search: Search) -> tf.Tensor:
-    """float32 [batch]: above it no score can come of hypotheses [batch] that go on from this time; the best the coverage can do is 0."""
+    """The highest score float32 [batch] that active hypotheses can still reach. The best coverage penalty is 0."""
     return log_probabilities / tf.maximum(_divisors(time + 2, search), _divisors(search.max_length + 1, search))
 
 
 def _divisors(length: tf.Tensor, search: Search) -> tf.Tensor:
-    """float32 [batch]; length: int32 [] or [batch], with EOS_ID."""
+    """What log-probabilities are divided by, float32 [batch]. length: int32 [] or [batch], with EOS_ID."""
     return ((5 + tf.cast(length, tf.float32)) / 6) ** search.length_penalty
 
 
-def _best(first: Found, second: Found, count: tf.Tensor) -> Found:
-    """The hypotheses with the highest scores."""
-    merged = Found(*(tf.concat(pair, axis=1) for pair in zip(first, second, strict=True)))
+def _best(first: Hypotheses, second: Hypotheses, count: tf.Tensor) -> Hypotheses:
+    """The `count` hypotheses with the highest scores."""
+    merged = Hypotheses(*(tf.concat(pair, axis=1) for pair in zip(first, second, strict=True)))
     places = tf.math.top_k(merged.scores, count).indices
-    return Found(*(tf.gather(each, places, batch_dims=1) for each in merged))
+    return Hypotheses(*(tf.gather(each, places, batch_dims=1) for each in merged))

@@ -1,4 +1,7 @@
-"""Writing on from a prompt, in one loop in the graph with the state carried on. Source of the loop's sampling: `sampling`."""
+"""Continues prompts with a language model, in one loop in the graph that carries the states.
+
+Sampling: see `sampling`.
+"""
 
 import functools
 from typing import NamedTuple
@@ -6,22 +9,27 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from nlp_rnn.decoding import sampling as sampling_of
-from nlp_rnn.decoding.sampling import IMPOSSIBLE, REPETITION_WINDOW, Sampling
+from nlp_rnn.decoding.sampling import REPETITION_WINDOW, Sampling
 from nlp_rnn.decoding.settings import MAX_STOP_LENGTH
 from nlp_rnn.decoding.stepper import States, Stepper
+from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
-_BLOCK = 64  # steps whose random numbers are drawn at once
-_NEVER = -(2**30)  # the place of an id that has not been seen
+_BLOCK = 64  # number of steps whose random numbers are drawn at once
+_NEVER = -(2**30)  # the position of an id that has not occurred
 
 
 class Session(NamedTuple):
-    """A text begun.
+    """A text in progress.
 
-    states: float32 [batch, sum of sizes]; log_probabilities: float32 [batch, vocabulary], of the next id; last_seen: int32
-    [batch, vocabulary], the place at which each id stood last (the prompt's are negative); recent: int32 [batch, 32], the
-    last ids written, PAD_ID before them; length: int32 [batch], how many are written; is_done: bool [batch].
+    Attributes:
+      states: float32 [batch, sum of sizes].
+      log_probabilities: float32 [batch, vocabulary], of the next id.
+      last_seen: int32 [batch, vocabulary], the last position of each id; positions in the prompt are negative.
+      recent: int32 [batch, 32], the last generated ids, left-padded with PAD_ID.
+      length: int32 [batch], number of generated ids.
+      is_done: bool [batch].
     """
 
     states: tf.Tensor
@@ -33,9 +41,11 @@ class Session(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Where a text ends: at EOS_ID or a stop string, not before min_length; at max_length at the latest.
+    """Where a text ends: at EOS_ID or a stop string, but not before min_length, and at max_length at the latest.
 
-    min_length, max_length: int32 [batch]; stops: int32 [batch, number, 32], ids that PAD_ID stands before.
+    Attributes:
+      min_length, max_length: int32 [batch].
+      stops: int32 [batch, number, 32], ids of the stop strings, left-padded with PAD_ID.
     """
 
     min_length: tf.Tensor
@@ -44,9 +54,14 @@ class Limits(NamedTuple):
 
 
 class Written(NamedTuple):
-    """ids: int32 [batch, time], PAD_ID behind the end, EOS_ID where the model ended the text; log_probability: float32 [batch],
-    their sum by the model alone, at temperature 1, among the ids that can be written; stop_length: int32 [batch], the length of
-    the stop string at the end, or 0."""
+    """Generated texts.
+
+    Attributes:
+      ids: int32 [batch, time], with EOS_ID where the model ended the text, right-padded with PAD_ID.
+      log_probability: float32 [batch], the sum over the ids, by the model at temperature 1, among the ids that are
+        allowed.
+      stop_length: int32 [batch], length of the stop string at the end, or 0.
+    """
 
     ids: tf.Tensor
     log_probability: tf.Tensor
@@ -55,7 +70,7 @@ class Written(NamedTuple):
 
 
 class _Progress(NamedTuple):
-    """Of `Generator.extend`: the time, and the parts of Session and Written so far."""
+    """The loop state of `Generator.extend`: the time, and the parts of Session and Written so far."""
 
     time: tf.Tensor
     states: States
@@ -70,7 +85,7 @@ class _Progress(NamedTuple):
 
 
 def _unless_paused(after: _Progress, before: _Progress, count: tf.Tensor) -> _Progress:
-    """What follows a step: rows that have written their `count` of ids, int32 [rows], stay as they are. [] is the same for all."""
+    """The progress after a step; rows that have generated their `count` (int32 [rows], or [] for all) of ids stay as before."""
     if count.shape.rank == 0:
         return after
     is_on = before.time < count
@@ -86,7 +101,7 @@ _OF_ROWS = ("states", "log_probabilities", "last_seen", "recent", "length", "is_
 
 
 class Generator(tf.Module):
-    """Writes on with a language model. Ids in and out; `generation_export` does the same for text.
+    """Continues texts with a language model, from ids to ids. `export.generation` does the same for strings.
 
     Args:
       model: with its weights.
@@ -98,17 +113,21 @@ class Generator(tf.Module):
         self._end_only = tf.one_hot(EOS_ID, model.vocab_size, IMPOSSIBLE, 0.0)
 
     def begin(self, prompts: tf.RaggedTensor) -> Session:
-        """Ragged int32 [batch, (time)] -> the sessions behind the prompts. Every text begins behind EOS_ID, the end of another."""
+        """Reads the prompts, ragged int32 [batch, (time)].
+
+        Every text begins after an EOS_ID, the end of another text.
+        """
         token_ids = tf.concat([tf.fill([prompts.nrows(), 1], EOS_ID), prompts], axis=1)
         states, hidden = self._read(token_ids)
         rows = tf.shape(hidden)[0]
         return Session(
             states=_pack(states), log_probabilities=self._stepper.predict(hidden), last_seen=self._last_seen(prompts),
-            recent=tf.fill([rows, MAX_STOP_LENGTH], PAD_ID), length=tf.zeros([rows], tf.int32), is_done=tf.zeros([rows], tf.bool),
+            recent=tf.fill([rows, MAX_STOP_LENGTH], PAD_ID), length=tf.zeros([rows], tf.int32),
+            is_done=tf.zeros([rows], tf.bool),
         )  # fmt: skip
 
     def extend(self, session: Session, count: tf.Tensor, limits: Limits, sampling: Sampling) -> Written:
-        """Writes `count` more ids, int32 [] or [rows], or fewer where texts end. A session keeps its limits and sampling."""
+        """Generates up to `count` (int32 [rows], or [] for all) more ids per row. A session must keep its limits and sampling."""
         rows = tf.shape(session.length)[0]
         session = session._replace(is_done=session.is_done | (session.length >= limits.max_length))
         is_plain = sampling_of.is_plain(sampling) & (tf.size(limits.stops) == 0)
@@ -118,10 +137,10 @@ class Generator(tf.Module):
 
         def body(progress: _Progress) -> tuple[_Progress]:
             noise = sampling_of.scaled_noise(sampling, progress.length, _BLOCK, self._stepper.vocab_size)
-            lengths = progress.length + tf.range(_BLOCK)[:, None]  # where a row has not ended
+            lengths = progress.length + tf.range(_BLOCK)[:, None]  # of rows that have not ended
             noise += tf.where(lengths < limits.min_length, 1.0, 0.0)[:, :, None] * self._end_only
             end = tf.minimum(progress.time + _BLOCK, tf.reduce_max(count))
-            # Two loops: the plain one has half the operations.
+            # Two loops, since the plain one has half the operations.
             write = [
                 functools.partial(self._write_block, progress, end, noise, limits, sampling, count, is_plain=each)
                 for each in (True, False)
@@ -149,7 +168,7 @@ class Generator(tf.Module):
         *,
         is_plain: bool,
     ) -> _Progress:
-        """Writes up to the time `end`; `noise` begins at the present one."""
+        """Generates up to the time `end`. `noise` starts at the current time."""
         first, vocab_size, all_rows = progress.time, self._stepper.vocab_size, tf.range(tf.shape(progress.length)[0])
 
         def goes_on(now: _Progress) -> tf.Tensor:
@@ -157,7 +176,7 @@ class Generator(tf.Module):
 
         def body(now: _Progress) -> tuple[_Progress]:
             scores = now.log_probabilities
-            if not is_plain:  # ranks must not count an end that is not allowed
+            if not is_plain:  # top-k and top-p must not count an end that is not allowed
                 must_go_on = tf.cast(now.length < limits.min_length, tf.float32)
                 scores = sampling_of.restrict(
                     scores + must_go_on[:, None] * self._end_only, sampling, now.length, now.last_seen
@@ -170,18 +189,19 @@ class Generator(tf.Module):
             hidden, states = self._stepper.step(chosen, now.states)
             after = now._replace(
                 time=now.time + 1, states=states, log_probabilities=self._stepper.predict(hidden), length=length,
-                is_done=now.is_done | is_end | (length >= limits.max_length), total=now.total + tf.where(now.is_done, 0.0, added),
+                is_done=now.is_done | is_end | (length >= limits.max_length),
+                total=now.total + tf.where(now.is_done, 0.0, added),
                 ids=now.ids.write(now.time, tf.where(now.is_done, PAD_ID, chosen)),
             )  # fmt: skip
             if is_plain:
                 return (_unless_paused(after, now, count),)
             is_chosen = tf.one_hot(chosen, vocab_size, True, False)
             recent = tf.where(is_written[:, None], tf.concat([now.recent[:, 1:], chosen[:, None]], axis=1), now.recent)
-            found = tf.where(is_written & (length >= limits.min_length), _stop_lengths(recent, limits.stops), 0)
+            stop = tf.where(is_written & (length >= limits.min_length), _stop_lengths(recent, limits.stops), 0)
             last_seen = tf.where(is_chosen, now.length[:, None], now.last_seen)
-            stop_length = now.stop_length + found
+            stop_length = now.stop_length + stop
             after = after._replace(
-                recent=recent, last_seen=last_seen, stop_length=stop_length, is_done=after.is_done | (found > 0)
+                recent=recent, last_seen=last_seen, stop_length=stop_length, is_done=after.is_done | (stop > 0)
             )
             return (_unless_paused(after, now, count),)
 
@@ -189,14 +209,14 @@ class Generator(tf.Module):
         return progress
 
     def activations(self, token_ids: tf.Tensor) -> tf.Tensor:
-        """int32 [batch, time] -> float32 [batch, time, units], the states h of all layers behind each id."""
+        """The hidden states of all layers after each id: int32 [batch, time] -> float32 [batch, time, units]."""
 
         def body(time: tf.Tensor, states: States, found: tf.TensorArray) -> tuple[object, ...]:
             _, states = self._stepper.step(token_ids[:, time], states)
             return time + 1, states, found.write(time, tf.concat([layer[0] for layer in states], axis=1))
 
         num_steps, rows = tf.shape(token_ids)[1], tf.shape(token_ids)[0]
-        token_ids = tf.pad(token_ids, [[0, 0], [0, 1]], constant_values=PAD_ID)  # one step at least
+        token_ids = tf.pad(token_ids, [[0, 0], [0, 1]], constant_values=PAD_ID)  # at least one step
         size = sum(sizes[0] for sizes in self._stepper.sizes)
         found = tf.TensorArray(tf.float32, num_steps + 1, element_shape=[None, size])
         _, _, found = tf.while_loop(
@@ -205,13 +225,16 @@ class Generator(tf.Module):
         return tf.transpose(found.stack(), [1, 0, 2])[:, :-1]
 
     def _read(self, token_ids: tf.RaggedTensor) -> tuple[States, tf.Tensor]:
-        """Ragged int32 [batch, (time)], a row of one or more -> the states behind each row, and the last hidden vectors."""
+        """Reads ragged int32 [batch, (time)] with at least one id per row.
+
+        Returns (final states, last hidden vectors).
+        """
         padded, lengths = token_ids.to_tensor(PAD_ID), tf.cast(token_ids.row_lengths(), tf.int32)
         rows = tf.shape(padded)[0]
 
         def body(time: tf.Tensor, states: States, hidden: tf.Tensor) -> tuple[object, ...]:
             found, after = self._stepper.step(padded[:, time], states)
-            is_on = (time < lengths)[:, None]  # shorter texts wait
+            is_on = (time < lengths)[:, None]  # the states of shorter texts stay
             after = [
                 [tf.where(is_on, new, old) for new, old in zip(*pair, strict=True)]
                 for pair in zip(after, states, strict=True)
@@ -223,7 +246,7 @@ class Generator(tf.Module):
         return states, hidden
 
     def _last_seen(self, prompts: tf.RaggedTensor) -> tf.Tensor:
-        """Places before 0, of the ids that a repetition penalty is for."""
+        """The last position of each id in the prompts, for the repetition penalty; below 0."""
         last = prompts[:, -REPETITION_WINDOW:]
         places = tf.cast(tf.ragged.range(-last.row_lengths(), 0), tf.int32)
         found = tf.one_hot(last.to_tensor(PAD_ID), self._stepper.vocab_size, True, False)
@@ -239,7 +262,7 @@ def _pack(states: States) -> tf.Tensor:
 
 
 def _stop_lengths(recent: tf.Tensor, stops: tf.Tensor) -> tf.Tensor:
-    """The length of the longest stop string that the last ids are, or 0: int32 [batch]."""
+    """The length of the longest stop string that `recent` ends with, or 0: int32 [batch]."""
     is_id = stops != PAD_ID
     is_found = tf.reduce_all((recent[:, None] == stops) | ~is_id, axis=2)
     lengths = tf.reduce_sum(tf.cast(is_id, tf.int32), axis=2)

@@ -1,4 +1,7 @@
-"""The settings of generation and of beam search: their defaults, ranges and meaning, for Python, command line and exports alike."""
+"""The settings of generation and beam search: defaults, ranges, descriptions.
+
+Python, command line and exports use them.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -14,18 +17,21 @@ MAX_STOP_LENGTH = 32  # of a stop string, in characters
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How a character model continues a prompt. The description of a field is also the help of its command-line option."""
+    """How a character model continues a prompt.
+
+    The descriptions of the fields are also the help of the command line.
+    """
 
     max_length: Annotated[int, Field(ge=1, le=1_000_000, description="characters at most")] = 200
     min_length: Annotated[int, Field(ge=1, le=1_000_000, description="characters at least")] = 1
     temperature: Annotated[
-        Finite, Field(ge=0, le=100, description="of the draw; 0: always the likeliest character")
+        Finite, Field(ge=0, le=100, description="of the draw; 0: always the most likely character")
     ] = 0.8
     top_k: Annotated[
-        int, Field(ge=0, le=1_000_000, description="draw among the k likeliest characters; 0: among all")
+        int, Field(ge=0, le=1_000_000, description="draw among the k most likely characters; 0: among all")
     ] = 0
     top_p: Annotated[
-        Finite, Field(gt=0, le=1, description="draw among the likeliest characters that make up this probability")
+        Finite, Field(gt=0, le=1, description="draw among the most likely characters with this total probability")
     ] = 1.0
     repetition_penalty: Annotated[
         Finite, Field(ge=1, le=100, description="divide the probabilities of recent characters by it")
@@ -35,51 +41,53 @@ class GenerationSettings:
 
     @classmethod
     def checked(cls, **settings: Any) -> "GenerationSettings":
-        """The settings, checked.
+        """Checks and returns the settings.
 
         Raises:
-          ConfigError: naming each setting that is unknown or out of its range, one per line.
+          ConfigError: if settings are unknown or out of range; one line per setting.
         """
         found = checked(cls, settings)
         if found.min_length > found.max_length:
             raise ConfigError(
-                f"min_length is {found.min_length}, but max_length is {found.max_length}; lower the one or raise the other"
+                f"min_length is {found.min_length}, but max_length is {found.max_length}; "
+                "lower the first or raise the second"
             )
         for stop in found.stop:
             if len(stop) > MAX_STOP_LENGTH:
                 raise ConfigError(
-                    f"stop is {stop!r}, of {len(stop)} characters, but {MAX_STOP_LENGTH} at most are compared; shorten it"
+                    f"stop is {stop!r}, of {len(stop)} characters, but at most {MAX_STOP_LENGTH} are compared; shorten "
+                    f"it"
                 )
         return found
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How a translator searches. The description of a field is also the help of its command-line option."""
+    """How a translator searches. The descriptions of the fields are also the help of the command line."""
 
     beam_size: Annotated[int, Field(ge=1, le=100, description="hypotheses followed; 1: greedy")] = 5
     length_penalty: Annotated[
         Finite, Field(ge=0, le=10, description="exponent of the length that scores are divided by; 0: none")
     ] = 1.0
     coverage_penalty: Annotated[
-        Finite, Field(ge=0, le=10, description="weight of the penalty for source pieces not looked at")
+        Finite, Field(ge=0, le=10, description="weight of the penalty for source pieces without attention")
     ] = 0.0
     min_length: Annotated[int, Field(ge=0, le=10_000, description="pieces at least")] = 0
     max_length: Annotated[
-        int, Field(ge=0, le=10_000, description="pieces at most; 0: twice the source's and ten more")
+        int, Field(ge=0, le=10_000, description="at most so many pieces; 0: twice the source's plus ten")
     ] = 0
-    min_ratio: Annotated[Finite, Field(ge=0, le=10, description="pieces at least, in multiples of the source's")] = 0.0
+    min_ratio: Annotated[Finite, Field(ge=0, le=10, description="at least this multiple of the source's pieces")] = 0.0
     max_ratio: Annotated[
-        Finite, Field(ge=0, le=10, description="pieces at most, in multiples of the source's; 0: no limit")
+        Finite, Field(ge=0, le=10, description="at most this multiple of the source's pieces; 0: no limit")
     ] = 0.0
-    no_repeat_ngram: Annotated[int, Field(ge=0, le=10_000, description="no n pieces in a row twice; 0: allowed")] = 0
+    no_repeat_ngram: Annotated[int, Field(ge=0, le=10_000, description="repeat no n-gram of n pieces; 0: allowed")] = 0
     prefix: Annotated[str, Field(description="begin the translation with this text")] = ""
 
     @classmethod
     def checked(cls, **settings: Any) -> "SearchSettings":
-        """The settings, checked.
+        """Checks and returns the settings.
 
         Raises:
-          ConfigError: naming each setting that is unknown or out of its range, one per line.
+          ConfigError: if settings are unknown or out of range; one line per setting.
         """
         return checked(cls, settings)

@@ -1,8 +1,8 @@
-"""One time step of a language model for generation: the same result as `LanguageModel.advance`, in less time.
+"""One time step of a language model for generation: the result of `LanguageModel.advance` in less time.
 
-The first layer's product with the embedding is a table, looked up by id. Products are computed gate by gate: for one text TensorFlow
-then keeps both cores busy (figures: docs/results.md). Plain TensorFlow, so that
-exported models need no XLA.
+The first layer's product with the embedding is a table that is looked up by id. Products are computed gate by gate, so
+that TensorFlow uses both cores even for one text (figures: docs/results.md). Plain TensorFlow: exported models need no
+XLA.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from nlp_rnn.config.tables import CELLS, resolve
 from nlp_rnn.layers.cells import MinGRUCell, MinLSTMCell
+from nlp_rnn.layers.masking import IMPOSSIBLE
+from nlp_rnn.layers.recurrent import add_and_norm, unwrapped
 from nlp_rnn.models.language_model import LanguageModel
 
 States = list[list[tf.Tensor]]
-
-_IMPOSSIBLE = -1e9
 
 
 class Stepper(tf.Module):
@@ -24,7 +24,7 @@ class Stepper(tf.Module):
 
     Args:
       model: with its weights, in float32; its softmax is full or sampled.
-      never: ids without probability.
+      never: ids that get the probability 0.
     """
 
     def __init__(self, model: LanguageModel, *, never: Sequence[int] = ()) -> None:
@@ -40,9 +40,9 @@ class Stepper(tf.Module):
         self._embedding = tf.Variable(model.embedding.embeddings, trainable=False) if config.is_residual else None
         self._layers = []
         for number, layer in enumerate(model.recurrent if step else []):
-            cell = getattr(layer, "layer", layer).cell
+            cell = unwrapped(layer).cell
             kernel, (bias, recurrent_bias) = tf.convert_to_tensor(cell.kernel), _biases(cell)
-            # Of the first layer: what it adds for each id.
+            # The first layer's contribution of each id.
             kernel, bias = (
                 (tf.convert_to_tensor(model.embedding.embeddings) @ kernel + bias, None)
                 if not number
@@ -53,18 +53,18 @@ class Stepper(tf.Module):
             self._layers.append([_by_gate(weight, num_gates) for weight in weights])
         self._head = tf.Variable(tf.transpose(model.head.kernel), trainable=False)
         bias = model.head.bias.numpy()
-        bias[list(never)] = _IMPOSSIBLE
+        bias[list(never)] = IMPOSSIBLE
         self._head_bias = tf.Variable(bias, trainable=False)
 
     def zero_states(self, batch_size: tf.Tensor) -> States:
-        """The states before a text."""
+        """The initial states of a text."""
         return [[tf.zeros([batch_size, size]) for size in sizes] for sizes in self.sizes]
 
     def step(self, token_ids: tf.Tensor, states: States) -> tuple[tf.Tensor, States]:
-        """int32 [batch] and the states before it -> hidden float32 [batch, features] and the states behind it."""
+        """Computes one step: int32 [batch], states -> (hidden float32 [batch, features], new states)."""
         if self._advance is None:
             return self._model.advance(token_ids, states)
-        vectors, found = None, []
+        vectors, new = None, []
         for number, (kernel, bias, recurrent_kernel, recurrent_bias) in enumerate(self._layers):
             inputs = vectors
             recurrent = _products(states[number][0], recurrent_kernel, recurrent_bias)
@@ -72,17 +72,14 @@ class Stepper(tf.Module):
                 [tf.gather(table, token_ids) for table in kernel] if inputs is None else _products(inputs, kernel, bias)
             )
             after = self._advance(projected, recurrent, states[number])
-            found.append(after)
-            vectors = after[0]
-            if self._is_residual:
-                inputs = tf.gather(self._embedding, token_ids) if inputs is None else inputs
-                vectors = vectors + inputs if inputs.shape[-1] == vectors.shape[-1] else vectors
-            norm = self._norms[number]
-            vectors = vectors if norm is None else norm(vectors)
-        return vectors, found
+            new.append(after)
+            if self._is_residual and inputs is None:
+                inputs = tf.gather(self._embedding, token_ids)
+            vectors = add_and_norm(inputs, after[0], is_residual=self._is_residual, norm=self._norms[number])
+        return vectors, new
 
     def predict(self, hidden: tf.Tensor) -> tf.Tensor:
-        """float32 [batch, features] -> log-probabilities float32 [batch, vocabulary] of the next id."""
+        """Hidden float32 [batch, features] -> log-probabilities float32 [batch, vocabulary] of the next id."""
         return tf.nn.log_softmax(tf.nn.bias_add(hidden @ self._head, self._head_bias))
 
 
@@ -93,7 +90,7 @@ def _by_gate(weight: tf.Tensor | None, num_gates: int) -> list[tf.Variable]:
 
 
 def _products(inputs: tf.Tensor, kernels: list[tf.Variable], biases: list[tf.Variable]) -> list[tf.Tensor]:
-    """float [batch, features] -> of each gate float [batch, units]."""
+    """Products float [batch, units] of each gate, from inputs float [batch, features]."""
     products = [inputs @ kernel for kernel in kernels]
     return (
         [tf.nn.bias_add(product, bias) for product, bias in zip(products, biases, strict=True)] if biases else products
@@ -101,7 +98,7 @@ def _products(inputs: tf.Tensor, kernels: list[tf.Variable], biases: list[tf.Var
 
 
 def _biases(cell: keras.layers.Layer) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """What is added to the inputs' projection and to the state's."""
+    """The biases of the inputs' and of the state's projection."""
     bias = tf.convert_to_tensor(cell.bias)
     return (bias[0], bias[1]) if isinstance(cell, keras.layers.GRUCell) else (bias, None)
 
@@ -110,10 +107,11 @@ Gates = list[tf.Tensor]
 
 
 def lstm_step(projected: Gates, recurrent: Gates, states: list[tf.Tensor]) -> list[tf.Tensor]:
-    """The states behind one step.
+    """Computes the new states of one step.
 
     Args:
-      projected: of each gate the inputs' projection, float32 [batch, units]. recurrent: the state's; empty if the cell has none.
+      projected: per gate, the projected inputs float32 [batch, units].
+      recurrent: per gate, the projected state float32 [batch, units]; empty if the cell has no recurrent kernel.
       states: before the step, each float32 [batch, units].
     """
     i, f, g, o = (one + other for one, other in zip(projected, recurrent, strict=True))

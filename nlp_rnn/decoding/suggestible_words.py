@@ -1,4 +1,4 @@
-"""Which ids are words that may be suggested to someone who types."""
+"""Which ids are words that a keyboard may suggest."""
 
 import numpy as np
 
@@ -6,10 +6,12 @@ from nlp_rnn.errors import ConfigError
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nlp_rnn.tokenization.tokenizer import UNKNOWN_TEXT, Tokenizer
 
-# Words that a keyboard does not suggest by itself; a user who types them whole is not corrected. English.
+# English words that are not suggested by default. Users who type them are not corrected.
 _PROFANE_STEMS = (
-    "arsehole", "asshole", "bastard", "bitch", "blowjob", "bollock", "bullshit", "cock", "cocksuck", "cunt", "dick", "dickhead", "dildo",
-    "dumbass", "fag", "faggot", "fuck", "goddamn", "horseshit", "jackass", "jerkoff", "kike", "motherfuck", "nigga", "nigger", "piss",
+    "arsehole", "asshole", "bastard", "bitch", "blowjob", "bollock", "bullshit", "cock", "cocksuck", "cunt", "dick",
+    "dickhead", "dildo",
+    "dumbass", "fag", "faggot", "fuck", "goddamn", "horseshit", "jackass", "jerkoff", "kike", "motherfuck",
+    "nigga", "nigger", "piss",
     "prick", "pussy", "shit", "slut", "spic", "tits", "tranny", "twat", "wank", "whore",
 )  # fmt: skip
 _ENDINGS = ("", "s", "ted", "ting", "ty", "es", "ed", "er", "ers", "in", "ing", "y", "face", "head", "hole")
@@ -21,15 +23,18 @@ class Vocabulary:
 
     Attributes:
       words: the text of each id.
-      is_symbol: bool [vocabulary]: what nobody types.
-      is_suggestible: bool [vocabulary]: words, known ones.
-      is_profane: bool [vocabulary]: words that are left out of suggestions unless they are asked for.
+      is_symbol: bool [vocabulary], True for symbols that nobody types, such as the end of a text.
+      is_suggestible: bool [vocabulary], True for known words.
+      is_profane: bool [vocabulary], True for words that are suggested only if allow_profanity is set.
+
+    Raises:
+      ConfigError: if the tokenizer is of another level.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         if tokenizer.level != "word":
             raise ConfigError(
-                f"tokenizer.level is {tokenizer.level}, but keyboard metrics are of words; use tokenizer.level=word"
+                f"tokenizer.level is {tokenizer.level}, but keyboard metrics need words; use tokenizer.level=word"
             )
         self.words = tokenizer.texts()
         ids = np.arange(len(self.words))

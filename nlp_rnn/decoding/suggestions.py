@@ -1,4 +1,4 @@
-"""A text -> its whole words as ids, the word begun at its end, and the likeliest words there: in the graph, by words or subwords."""
+"""Suggests next words and completions in the graph, for models over words or subwords."""
 
 from typing import NamedTuple
 
@@ -6,28 +6,33 @@ import numpy as np
 import tensorflow as tf
 
 from nlp_rnn.decoding.suggestible_words import PROFANE_WORDS, Vocabulary
+from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.tokenization.sentencepiece_files import WORD_START
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
-MAX_WORDS = 100  # that can be asked for
-IMPOSSIBLE = -1e9  # the score of no word
+MAX_WORDS = 100  # the largest number of suggestions
 
-_BEAM = 12  # beginnings of words kept
-_MAX_PIECES = 6  # of a word
+_BEAM = 12  # word beginnings kept
+_MAX_PIECES = 6  # per word
 _WORD_END = r"[\pL\pM\pN_]"
 
 
-class Found(NamedTuple):
-    """words: string [batch, count]; scores: float32 [batch, count], log-probabilities, the highest first, IMPOSSIBLE for no word."""
+class RankedWords(NamedTuple):
+    """Suggested words, the most likely first.
+
+    Attributes:
+      words: string [batch, count].
+      scores: float32 [batch, count], log-probabilities; IMPOSSIBLE where there is no word.
+    """
 
     words: tf.Tensor
     scores: tf.Tensor
 
 
 class WordSuggestions:
-    """The words of a language model over words.
+    """Suggestions of a language model over words.
 
     Args:
       tokenizer: of level word.
@@ -41,19 +46,24 @@ class WordSuggestions:
         self._is_decent = tf.constant(vocabulary.is_suggestible & ~vocabulary.is_profane)
 
     def read(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
-        """string [batch] -> ids of the whole words, ragged int32 [batch, (time)], and the word begun, string [batch], or ""."""
+        """Splits text, string [batch].
+
+        Returns:
+          (ids of the whole words, ragged int32 [batch, (time)]; the current word, string [batch], or "").
+        """
         end = r"\S" if self._tokenizer.splitter == "whitespace" else _WORD_END
         begun = _begun(text, self._tokenizer.pieces(text), end)
         return _but_last(self._tokenizer.tokenize(text), begun != ""), begun
 
     def find(
         self, log_probabilities: tf.Tensor, states: tf.Tensor, begun: tf.Tensor, allow_profanity: tf.Tensor
-    ) -> Found:
-        """The likeliest words behind a text.
+    ) -> RankedWords:
+        """Finds the most likely words after a text.
 
         Args:
-          log_probabilities: float32 [batch, vocabulary] of the next id. states: those of the model behind the text.
-          begun: what the words begin with; their probabilities are then given that.
+          log_probabilities: float32 [batch, vocabulary], of the next id.
+          states: the model's states after the text.
+          begun: string [batch], the beginning of the words; their probabilities are conditional on it.
           allow_profanity: bool [batch].
         """
         matches = self._begin_with(begun) & self._is_suggestible
@@ -61,20 +71,20 @@ class WordSuggestions:
         log_probabilities -= tf.where(begun[:, None] == "", 0.0, total)
         allowed = matches & tf.where(allow_profanity[:, None], self._is_suggestible, self._is_decent)
         scores, ids = tf.math.top_k(tf.where(allowed, log_probabilities, IMPOSSIBLE), min(MAX_WORDS, len(self._words)))
-        return Found(tf.gather(self._words, ids), scores)
+        return RankedWords(tf.gather(self._words, ids), scores)
 
     def _begin_with(self, begun: tf.Tensor) -> tf.Tensor:
-        """string [batch] -> bool [batch, vocabulary]"""
+        """Whether each word begins with `begun`, string [batch]: bool [batch, vocabulary]."""
         words = tf.broadcast_to(self._words, tf.stack([tf.size(begun), tf.size(self._words)]))
         return _starts_with(words, begun[:, None])
 
 
 class SubwordSuggestions:
-    """The words of a language model over subwords, by a beam search over their pieces.
+    """Suggestions of a language model over subwords, by a beam search over the pieces of a word.
 
-    A word is what stands between spaces, up to a sign. It begins with a piece that begins with U+2581 and goes on with pieces
-    that hold a letter or a digit; its probability is that of its pieces and of an end behind them, and of several
-    segmentations the likeliest counts. Words of more than six pieces, or of bytes, are not found.
+    A word stands between spaces, up to a symbol. Its first piece begins with U+2581; further pieces contain a letter or
+    a digit. Its probability is that of its pieces and of the end of the word; if there are several segmentations, that
+    of the most likely one. Words of more than six pieces, or of bytes, are not found.
 
     Args:
       tokenizer: of level subword.
@@ -92,7 +102,7 @@ class SubwordSuggestions:
         self._texts = tf.constant([name.removeprefix(WORD_START) for name in names])
 
     def read(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
-        """As `WordSuggestions.read`: ids of pieces."""
+        """Like `WordSuggestions.read`, with ids of pieces."""
         words = tf.strings.split(self._tokenizer.normalize(text))
         begun = _begun(text, words, _WORD_END)
         return self._tokenizer.tokenize(
@@ -101,8 +111,8 @@ class SubwordSuggestions:
 
     def find(
         self, log_probabilities: tf.Tensor, states: tf.Tensor, begun: tf.Tensor, allow_profanity: tf.Tensor
-    ) -> Found:
-        """As `WordSuggestions.find`; a completion's probability is that among the words found.
+    ) -> RankedWords:
+        """Like `WordSuggestions.find`. A completion's probability is relative to the words that were found.
 
         Args:
           states: float32 [batch, size], packed.
@@ -116,9 +126,9 @@ class SubwordSuggestions:
         scores, order = tf.math.top_k(
             tf.where(is_profane & ~allow_profanity[:, None], IMPOSSIBLE, scores), scores.shape[1]
         )
-        return Found(tf.gather(words, order, batch_dims=1), scores)
+        return RankedWords(tf.gather(words, order, batch_dims=1), scores)
 
-    def _search(self, log_probabilities: tf.Tensor, states: tf.Tensor, begun: tf.Tensor) -> Found:
+    def _search(self, log_probabilities: tf.Tensor, states: tf.Tensor, begun: tf.Tensor) -> RankedWords:
         batch, num_pieces = tf.shape(log_probabilities)[0], log_probabilities.shape[1]
         texts, scores = tf.fill([batch, 1], ""), tf.zeros([batch, 1])
         next_scores, states, width = log_probabilities[:, None], states[:, None], 1
@@ -143,7 +153,7 @@ class SubwordSuggestions:
         return _distinct(tf.concat(words, axis=1), tf.concat(finished, axis=1))
 
     def _fit(self, texts: tf.Tensor, begun: tf.Tensor) -> tf.Tensor:
-        """bool [batch, beam, pieces]: whether text and piece together begin as `begun` does, or `begun` as they do."""
+        """Whether `begun` and each text plus piece agree, up to the shorter of them: bool [batch, beam, pieces]."""
         lengths = tf.minimum(tf.strings.length(texts), tf.strings.length(begun)[:, None])
         rest = tf.strings.substr(
             tf.broadcast_to(begun[:, None], tf.shape(texts)), lengths, tf.fill(tf.shape(texts), 2**30)
@@ -159,32 +169,32 @@ class SubwordSuggestions:
 
 
 def _begun(text: tf.Tensor, words: tf.RaggedTensor, end: str) -> tf.Tensor:
-    """The last word, string [batch], where the text and the word end in what matches `end`; else ""."""
+    """The last word, string [batch], if both text and word match `end` at their end; else ""."""
     last = tf.concat([tf.fill([words.nrows(), 1], ""), words], axis=1)[:, -1:].to_tensor("")[:, 0]
     is_begun = tf.strings.regex_full_match(text, f"(?s).*{end}") & tf.strings.regex_full_match(last, f"(?s).*{end}")
     return tf.where(is_begun, last, "")
 
 
 def _but_last(rows: tf.RaggedTensor, is_cut: tf.Tensor) -> tf.RaggedTensor:
-    """Ragged [batch, (time)] without its last element where `is_cut`, bool [batch]."""
+    """Removes the last element of the rows where `is_cut`, bool [batch]. rows: ragged [batch, (time)]."""
     lengths = rows.row_lengths() - tf.cast(is_cut, tf.int64)
     return tf.ragged.boolean_mask(rows, tf.ragged.range(rows.row_lengths()) < lengths[:, None])
 
 
 def _starts_with(texts: tf.Tensor, beginnings: tf.Tensor) -> tf.Tensor:
-    """string, string of the same shape (or one that broadcasts) -> bool"""
+    """Whether each text begins with its beginning: strings of the same or broadcastable shape -> bool."""
     beginnings = tf.broadcast_to(beginnings, tf.shape(texts))
     return (
         tf.strings.substr(texts, tf.zeros_like(tf.strings.length(texts)), tf.strings.length(beginnings)) == beginnings
     )
 
 
-def _distinct(words: tf.Tensor, scores: tf.Tensor) -> Found:
-    """Sorted by score, each word once."""
+def _distinct(words: tf.Tensor, scores: tf.Tensor) -> RankedWords:
+    """Sorts by score, and keeps each word once."""
     scores, order = tf.math.top_k(scores, scores.shape[1])
     words = tf.gather(words, order, batch_dims=1)
     count = words.shape[1]
     is_earlier = tf.constant(np.tril(np.ones((count, count), bool), -1))
     is_repeated = tf.reduce_any((words[:, :, None] == words[:, None]) & is_earlier, axis=2)
     scores, order = tf.math.top_k(tf.where(is_repeated, IMPOSSIBLE, scores), count)
-    return Found(tf.gather(words, order, batch_dims=1), scores)
+    return RankedWords(tf.gather(words, order, batch_dims=1), scores)

@@ -1,4 +1,4 @@
-"""The machines that train together, as the environment variable TF_CONFIG names them; no TensorFlow."""
+"""The machines that train together, as the environment variable TF_CONFIG names them. No TensorFlow."""
 
 import contextlib
 import json
@@ -18,7 +18,12 @@ _GREETING = "nlp-rnn "
 
 @dataclass(frozen=True)
 class Cluster:
-    """addresses: host:port of all workers, the chief's first; index: which of them this process is."""
+    """The workers of a training.
+
+    Attributes:
+      addresses: host:port of all workers, the chief's first.
+      index: of this process among them, from 0.
+    """
 
     addresses: tuple[str, ...]
     index: int
@@ -30,27 +35,31 @@ class Cluster:
 
 
 def cluster_of_environment() -> Cluster | None:
-    """What TF_CONFIG says; None if it is not set.
+    """Reads TF_CONFIG; None if it is not set.
 
     Raises:
-      ConfigError: if it is malformed or contradicts itself.
+      ConfigError: if it is malformed or inconsistent.
     """
     text = os.environ.get("TF_CONFIG", "")
     return parse_cluster(text) if text else None
 
 
 def parse_cluster(text: str) -> Cluster:
-    """Reads the text of a TF_CONFIG of workers, of which one may be called chief."""
+    """Parses a TF_CONFIG of workers, one of which may be called chief.
+
+    Raises:
+      ConfigError: if it is malformed or inconsistent.
+    """
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
-        raise _mistake(text, f"is no JSON ({error})") from None
+        raise _mistake(text, f"is not JSON ({error})") from None
     groups, task = (found.get(key) if isinstance(found, dict) else None for key in ("cluster", "task"))
     if not isinstance(groups, dict) or not isinstance(task, dict):
         raise _mistake(text, "lacks the object 'cluster' or 'task'")
     if set(groups) - {"chief", "worker"}:
         others = ", ".join(sorted(set(groups) - {"chief", "worker"}))
-        raise _mistake(text, f"names {others}, but all machines are workers here, one of them the chief")
+        raise _mistake(text, f"names {others}, but all machines must be workers, one of them optionally the chief")
     addresses: list[str] = []
     starts = {}
     for kind in ("chief", "worker"):
@@ -67,7 +76,8 @@ def parse_cluster(text: str) -> Cluster:
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(groups[task_type]):
         raise _mistake(
             text,
-            f"has the task index {index!r}, but its cluster names {len(groups[task_type])} of type {task_type}, counted from 0",
+            f"has the task index {index!r}, but its cluster names {len(groups[task_type])} of type {task_type}, "
+            f"counted from 0",
         )
     if len(groups.get("chief", [])) > 1:
         raise _mistake(text, "names several chiefs; name one")
@@ -75,18 +85,19 @@ def parse_cluster(text: str) -> Cluster:
         if not re.fullmatch(r"(?:[\w-]{1,63}(?:\.[\w-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\]):\d{1,5}", address):
             raise _mistake(text, f"has the address {address!r}, which is not of the form host:port")
         if addresses.count(address) > 1:
-            raise _mistake(text, f"names {address} twice; each worker needs an address of its own")
+            raise _mistake(text, f"names {address} twice; give each worker its own address")
     return Cluster(tuple(addresses), starts[task_type] + index)
 
 
 def await_others(cluster: Cluster, seconds: float, devices: str = "") -> None:
-    """Returns when all other workers answer at their addresses, as this one does meanwhile at its own.
+    """Waits until all other workers answer at their addresses, and answers at its own.
 
     Args:
-      devices: what this one has, which must be the same everywhere: TensorFlow multiplies its own by the number of workers.
+      devices: this worker's devices, which must be the same everywhere: TensorFlow multiplies them by the number of
+        workers.
 
     Raises:
-      ConfigError: if some do not answer within `seconds`, with their addresses, or have other devices.
+      ConfigError: if some workers do not answer within `seconds` (with their addresses), or have other devices.
     """
     own = cluster.addresses[cluster.index]
     missing = [address for address in cluster.addresses if address != own]
@@ -96,15 +107,16 @@ def await_others(cluster: Cluster, seconds: float, devices: str = "") -> None:
         while missing := [address for address in missing if not _answers(address, own, greeting)]:
             if time.monotonic() > deadline:
                 raise ConfigError(
-                    f"TF_CONFIG: no answer within {seconds:g} seconds from {', '.join(missing)}; start the same command there, check the "
-                    "address and firewalls, or raise hardware.connect_seconds"
+                    f"TF_CONFIG: no answer within {seconds:g} seconds from {', '.join(missing)}; start the same "
+                    f"command "
+                    "there, check the address and firewalls, or raise hardware.connect_seconds"
                 )
             time.sleep(0.2)
 
 
 @contextlib.contextmanager
 def _listening(address: str, greeting: bytes) -> Iterator[None]:
-    """Greets whoever connects, while the context lasts."""
+    """Sends the greeting to everyone who connects, while the context lasts."""
     port = int(address.rsplit(":", 1)[1])
     try:
         if socket.has_dualstack_ipv6():
@@ -113,14 +125,16 @@ def _listening(address: str, greeting: bytes) -> Iterator[None]:
             server = socket.create_server(("", port))
     except (OSError, OverflowError) as error:
         raise ConfigError(
-            f"TF_CONFIG: worker at {address} cannot listen there ({error}); end the process that does, or give another port"
+            f"TF_CONFIG: worker at {address} cannot listen there ({error}); end the process that uses the port, or "
+            f"give "
+            "another port"
         ) from None
     server.settimeout(0.05)
     is_over = threading.Event()
 
     def greet() -> None:
         while not is_over.is_set():
-            with contextlib.suppress(OSError):  # a time-out among them
+            with contextlib.suppress(OSError):  # includes time-outs
                 connection, _ = server.accept()
                 with connection:
                     connection.sendall(greeting)
@@ -136,21 +150,22 @@ def _listening(address: str, greeting: bytes) -> Iterator[None]:
 
 
 def _answers(address: str, own: str, greeting: bytes) -> bool:
-    """Whether a worker is there. One that has met all others says nothing of ours any more, and has seen our greeting."""
+    """Whether a worker answers. A worker that has met all others no longer answers, but has seen our greeting."""
     host, port = address.rsplit(":", 1)
     try:
         connection = socket.create_connection((host.strip("[]"), int(port)), timeout=1)
-    except (OSError, ValueError, OverflowError):  # ValueError: no name of a machine
+    except (OSError, ValueError, OverflowError):  # ValueError: not a valid host name
         return False
     said = b""
     with connection, contextlib.suppress(OSError):
         said = connection.recv(1000)
     if said.startswith(_GREETING.encode()) and said != greeting:
-        time.sleep(1)  # the other one shall see it too
+        time.sleep(1)  # so that the other worker sees it too
         theirs, ours = (text.decode("utf-8", "replace").removeprefix(_GREETING).strip() for text in (said, greeting))
         raise ConfigError(
-            f"TF_CONFIG: {address} has {theirs or 'no GPU'}, but {own} has {ours or 'no GPU'}; all workers must have the same number: hide "
-            "some with CUDA_VISIBLE_DEVICES"
+            f"TF_CONFIG: {address} has {theirs or 'no GPU'}, but {own} has {ours or 'no GPU'}; all workers must have "
+            f"the "
+            "same number: hide some with CUDA_VISIBLE_DEVICES"
         )
     return True
 

@@ -1,7 +1,7 @@
-"""The devices of a training on Keras's backend JAX; no TensorFlow.
+"""The devices of a training on Keras's backend JAX. No TensorFlow.
 
-Each device computes an equal part of every global batch's rows (`keras.distribution.DataParallel`). Arrays are global
-here: sums over the batch are sums over all devices, and need no help of ours.
+Each device computes an equal part of the rows of every global batch (`keras.distribution.DataParallel`). Arrays are
+global here, so sums over the batch are already sums over all devices.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def start_devices(config: Config) -> Placement:
-    """Finds the devices, once a process, before a model is made.
+    """Finds the devices. Call it once per process, before a model is built.
 
     Raises:
       ConfigError: if there are no such devices, or a setting needs TensorFlow.
@@ -38,11 +38,12 @@ def start_devices(config: Config) -> Placement:
 def _check(config: Config) -> None:
     if importlib.util.find_spec("jax") is None:
         raise ConfigError(
-            "KERAS_BACKEND is jax, which needs the package jax; install it: pip install 'nlp-rnn[jax]', or unset KERAS_BACKEND"
+            "KERAS_BACKEND is jax, which needs the package jax; install it: pip install 'nlp-rnn[jax]', "
+            "or unset KERAS_BACKEND"
         )
     if config.hardware.strategy == "multi_worker":
         raise ConfigError(
-            "hardware.strategy is multi_worker, which is TensorFlow's; on JAX one machine trains: use auto"
+            "hardware.strategy is multi_worker, which needs TensorFlow; JAX trains on one machine: use auto"
         )
     for key, value, allowed in (
         ("training.optimizer", config.training.optimizer, ("adam", "adamw", "sgd")),

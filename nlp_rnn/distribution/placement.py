@@ -1,8 +1,8 @@
-"""One code for any hardware: which devices train, and where Keras's `fit` needs help on several of them.
+"""The devices of a training. The same code runs on any hardware; Keras's `fit` needs some help on several devices.
 
-Each replica of the model computes an equal part of every global batch's rows; gradients are added up over all replicas
-before they are clipped, and losses are divided by the weight of the whole batch (`replicas`). So the result does not
-depend on the number of replicas, nor on the number of parts into which each splits its rows to save memory.
+Each replica of the model computes an equal part of the rows of every global batch. Gradients are summed over all
+replicas before they are clipped, and losses are divided by the weight of the whole batch (`replicas`). So the result
+does not depend on the number of replicas, nor on the number of parts into which each splits its rows to save memory.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from nlp_rnn.tensorflow_import import import_tensorflow, without_noise
 
 logger = logging.getLogger(__name__)
 
-_SECONDS_TO_JOIN = 60.0  # when all workers answer
+_SECONDS_TO_JOIN = 60.0  # after all workers have answered
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Placement:
     """The devices of a training.
 
     Attributes:
-      strategy: of tf.distribute; None for one device.
-      num_replicas: copies of the model, on all machines.
-      worker, num_workers: this process among those that train together.
-      name: what was chosen.
+      strategy: a tf.distribute strategy; None for one device.
+      num_replicas: number of copies of the model, on all machines.
+      worker, num_workers: the index of this process, and the number of processes that train together.
+      name: of the chosen strategy.
     """
 
     strategy: Any = None
@@ -53,19 +53,19 @@ class Placement:
 
     @property
     def has_fixed_shapes(self) -> bool:
-        """Whether all batches must be of one shape."""
+        """Whether all batches must have the same shape."""
         return self.name == "tpu"
 
     def scope(self) -> Any:
-        """In which models and optimizers are made."""
+        """The context in which models and optimizers are built."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
     def wait_for_all(self) -> None:
-        """Returns when all workers have come here."""
+        """Waits until all workers have called it."""
         self.sum_over_workers()
 
     def sum_over_workers(self, *numbers: int) -> tuple[int, ...]:
-        """The sum of each of some numbers over all workers; all of them must call it."""
+        """Sums each number over all workers. All workers must call it."""
         if self.num_workers == 1:
             return numbers
         import tensorflow as tf
@@ -78,7 +78,7 @@ class Placement:
 
     @contextlib.contextmanager
     def chief_first(self) -> Iterator[None]:
-        """The chief does what stands in the context before the others: they find files that it left."""
+        """Runs the context on the chief first, so that the others find the files that it wrote."""
         if not self.is_chief:
             self.wait_for_all()
         yield
@@ -86,13 +86,13 @@ class Placement:
             self.wait_for_all()
 
     def agree(self, what: str, value: str) -> None:
-        """Refuses workers of which one has something else; all of them must call it.
+        """Checks that all workers have the same value. All workers must call it.
 
         Args:
-          what: for the message.
+          what: names the value in the message.
 
         Raises:
-          ConfigError: if so.
+          ConfigError: if a worker has another value.
         """
         own = [
             int.from_bytes(hashlib.blake2b(f"{part}{value}".encode(), digest_size=2).digest(), "big")
@@ -100,16 +100,17 @@ class Placement:
         ]
         if self.sum_over_workers(*own) != tuple(number * self.num_workers for number in own):
             raise ConfigError(
-                f"worker {self.worker} of {self.num_workers}: {what} differs among the workers; give all the same settings and files"
+                f"worker {self.worker} of {self.num_workers}: {what} differs among the workers; "
+                "give all the same settings and files"
             )
 
     def told_by_chief(self, *numbers: int) -> tuple[int, ...]:
-        """The chief's numbers; all workers must call it."""
+        """Returns the chief's numbers. All workers must call it."""
         return self.sum_over_workers(*(number if self.is_chief else 0 for number in numbers))
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
-        """Around a training: a worker that is lost, or fails, ends the others with a line.
+        """Encloses a training: if a worker fails or is lost, the others end with an error.
 
         Raises:
           ConfigError: if another worker is lost.
@@ -121,37 +122,41 @@ class Placement:
         from tensorflow.python.eager import context
 
         lost = (
-            tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
+            tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
+            tf.errors.DeadlineExceededError,
             tf.errors.FailedPreconditionError,
         )  # fmt: skip
         try:
             yield
         except lost:
             raise ConfigError(
-                f"worker {self.worker} of {self.num_workers}: another worker has ended or cannot be reached; if it has not said why, start "
-                "the same command on all of them again: the training goes on from its last checkpoint"
+                f"worker {self.worker} of {self.num_workers}: another worker has ended or cannot be reached; fix its "
+                "error if it printed one, and rerun the same command on all workers to resume from the last checkpoint"
             ) from None
         except Stopped:
             raise
         except BaseException as error:
-            # Else the others would wait for us without end.
+            # Otherwise the other workers would wait for this one forever.
             with contextlib.suppress(tf.errors.OpError):
                 context.context().report_error_to_cluster(tf.errors.ABORTED, f"worker {self.worker}: {error}")
             raise
 
     def rows(self, batch_size: int) -> slice:
-        """Which rows of every global batch this worker reads."""
+        """The rows of every global batch that this worker reads."""
         size = batch_size // self.num_workers
         return slice(self.worker * size, (self.worker + 1) * size)
 
     def distribute(self, dataset: Any) -> Any:
-        """A data set of this worker's rows as `fit` reads it, given the number of steps: its replicas get theirs in the rows' order."""
+        """Distributes a data set of this worker's rows to its replicas, in the order of the rows.
+
+        `fit` needs its length.
+        """
         if self.strategy is None:
             return dataset
         return self.strategy.distribute_datasets_from_function(lambda _: self._replicas_batches(dataset))
 
     def _replicas_batches(self, dataset: Any) -> Any:
-        """The batches of this worker's replicas, one after the other."""
+        """Splits the batches of this worker among its replicas, one after the other."""
         import tensorflow as tf
 
         local = self.num_replicas // self.num_workers
@@ -165,18 +170,18 @@ class Placement:
             return tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(rows_of_replicas, batch))
 
         own = dataset.flat_map(split)
-        # Of a data set that may end, workers ask each other before every step whether anybody has a batch left, and shapes are
-        # lost. So it goes on with empty batches, which nobody reads.
+        # If a data set may end, workers check before every step whether any of them has a batch left, and lose the
+        # shapes. So it is continued with empty batches, which nobody reads.
         empty = tf.nest.map_structure(
             lambda spec: tf.zeros([size or 1 for size in spec.shape], spec.dtype), own.element_spec
         )
         return own.concatenate(tf.data.Dataset.from_tensors(empty).repeat()).prefetch(2 * local)
 
     def check(self, training: TrainingConfig) -> None:
-        """Refuses batches that cannot be split evenly.
+        """Checks that batches can be split evenly.
 
         Raises:
-          ConfigError: so.
+          ConfigError: if the batch size is not divisible by the number of parts.
         """
         parts = self.num_replicas * training.gradient_accumulation
         if training.batch_size % parts:
@@ -194,7 +199,7 @@ ONE_DEVICE = Placement()
 
 
 def start_devices(hardware: HardwareConfig) -> Placement:
-    """Imports TensorFlow and sets up its devices, once a process. It must come before anything else of TensorFlow's.
+    """Imports TensorFlow and sets up its devices, once per process. Call it before anything else uses TensorFlow.
 
     Raises:
       ConfigError: if there are no such devices, or not all workers can be reached.
@@ -211,13 +216,14 @@ def start_devices(hardware: HardwareConfig) -> Placement:
         )
     if name == "multi_worker" and cluster is None:
         raise ConfigError(
-            "hardware.strategy is multi_worker, but the environment variable TF_CONFIG, which names the workers, is not set; set it on "
-            "every machine, or start the workers of one machine by nlp-rnn launch"
+            "hardware.strategy is multi_worker, but the environment variable TF_CONFIG, which names the workers, is "
+            "not "
+            "set; set it on every machine, or start the workers of one machine with nlp-rnn launch"
         )
     if cluster and len(cluster.addresses) > 1 and name != "multi_worker":
         raise ConfigError(
-            f"hardware.strategy is {name}, but TF_CONFIG names {len(cluster.addresses)} workers, each of which would train on its own; use "
-            "auto or multi_worker, or unset TF_CONFIG"
+            f"hardware.strategy is {name}, but TF_CONFIG names {len(cluster.addresses)} workers, each of which would "
+            "train on its own; use auto or multi_worker, or unset TF_CONFIG"
         )
     placement = import_tensorflow(lambda: _place(name, cluster, hardware.num_replicas, hardware.connect_seconds))
     logger.info("hardware: %s", _description(placement, hardware))
@@ -230,7 +236,7 @@ def _place(name: str, cluster: Cluster | None, num_replicas: int, connect_second
 
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
-        with contextlib.suppress(RuntimeError):  # TensorFlow is in use already
+        with contextlib.suppress(RuntimeError):  # TensorFlow is already in use
             tf.config.experimental.set_memory_growth(gpu, True)
     if name == "auto":
         name = "mirrored" if len(gpus) > 1 else "gpu" if gpus else "cpu"
@@ -262,17 +268,18 @@ def _mirror(count: int, gpus: list[Any]) -> Placement:
                 f"hardware.num_replicas is {count}, but TensorFlow finds {len(gpus)} GPUs; use 0 for all of them"
             )
         devices = [f"GPU:{number}" for number in range(count)]
-    elif count:  # parts of the processor, to try out what several devices do
+    elif count:  # split the processor, to try out several devices
         cpu = tf.config.list_physical_devices("CPU")[0]
         try:
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-        except RuntimeError:  # TensorFlow is in use already
+        except RuntimeError:  # TensorFlow is already in use
             if len(tf.config.list_logical_devices("CPU")) < count:
                 raise
         devices = [f"CPU:{number}" for number in range(count)]
     else:
         raise ConfigError(
-            "hardware.strategy is mirrored, but TensorFlow finds no GPU; use auto or cpu, or hardware.num_replicas=2 to try it out on a "
+            "hardware.strategy is mirrored, but TensorFlow finds no GPU; use auto or cpu, or hardware.num_replicas=2 "
+            "to try it out on a "
             "processor"
         )
     return Placement(tf.distribute.MirroredStrategy(devices), count, name="mirrored")
@@ -291,11 +298,11 @@ def _join(cluster: Cluster, connect_seconds: int, num_gpus: int) -> Placement:
         except tf.errors.OpError as error:
             reason = str(error.message).strip().split("\n")[0]
             raise ConfigError(
-                f"TF_CONFIG: worker {cluster.index}, {address}, could not join the others ({reason}); its port may be taken, or an earlier "
-                "process may still run: end it, wait a minute, or give another port"
+                f"TF_CONFIG: worker {cluster.index}, {address}, could not join the others ({reason}); its port may be "
+                "taken, or an earlier process may still run: end it, wait a minute, or give another port"
             ) from None
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # TensorFlow's own handler only takes note of it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # TensorFlow's own handler does not end the process
     return Placement(strategy, strategy.num_replicas_in_sync, cluster.index, len(cluster.addresses), "multi_worker")
 
 
@@ -308,20 +315,24 @@ def _place_on_tpu() -> Placement:
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, RuntimeError, ImportError, tf.errors.OpError) as error:
         raise ConfigError(
-            f"hardware.strategy is tpu, but no TPU answers ({error}); set the environment variable TPU_NAME, or use auto"
+            f"hardware.strategy is tpu, but no TPU answers ({error}); set the environment variable TPU_NAME, or use "
+            f"auto"
         ) from None
     strategy = tf.distribute.TPUStrategy(resolver)
     if strategy.extended.num_hosts > 1:
         raise ConfigError(
-            f"hardware.strategy is tpu, of {strategy.extended.num_hosts} hosts, but one host is fed here; use a smaller TPU"
+            f"hardware.strategy is tpu with {strategy.extended.num_hosts} hosts, but only one host is supported; "
+            "use a smaller TPU"
         )
     return Placement(strategy, strategy.num_replicas_in_sync, name="tpu")
 
 
 @contextlib.contextmanager
 def _killed_after(seconds: float, message: str) -> Iterator[None]:
-    """Ends this process with a line where the context lasts longer: TensorFlow waits for the others without end, and lets nothing of
-    Python's run meanwhile, so that another process must do it."""
+    """Kills this process with a message if the context lasts longer.
+
+    TensorFlow waits for the other workers forever and blocks Python meanwhile, so another process has to do it.
+    """
     line = f"{message}; compare the TF_CONFIGs, and start the same command on all of them again\n"
     program = "import os, select, sys\nif not select.select([0], [], [], float(sys.argv[1]))[0]:\n" + (
         "    sys.stderr.write(sys.argv[3])\n    os.kill(int(sys.argv[2]), 9)"
@@ -331,7 +342,7 @@ def _killed_after(seconds: float, message: str) -> Iterator[None]:
     try:
         yield
     finally:
-        watchdog.communicate()  # closes its standard input, upon which it ends; as it does when we die
+        watchdog.communicate()  # closes its standard input, which ends it, as the death of this process does
 
 
 def _description(placement: Placement, hardware: HardwareConfig) -> str:

@@ -1,6 +1,6 @@
-"""What a replica of a model knows of the others: sums over all of them, and which rows of the global batch are its own.
+"""Sums over all replicas of a model, and each replica's rows of the global batch.
 
-Without a `tf.distribute` strategy, and on Keras's other backends, whose arrays are global, there is one replica.
+There is one replica without a `tf.distribute` strategy, and on Keras's other backends, whose arrays are global.
 """
 
 import contextlib
@@ -10,40 +10,40 @@ from typing import Any
 
 import keras
 
-_local = threading.local()  # replicas of one process are traced in threads of their own
+_local = threading.local()  # the replicas of a process are traced in separate threads
 
 
 def num_replicas() -> int:
-    """Of the step being traced."""
+    """Number of replicas of the step being traced."""
     context = _context()
     return context.num_replicas_in_sync if context else 1
 
 
 def number() -> Any:
-    """Of this replica, from 0: an int or an int32 scalar."""
+    """Index of this replica, from 0: an int or an int32 scalar."""
     context = _context()
     return context.replica_id_in_sync_group if context else 0
 
 
 def total(value: Any) -> Any:
-    """The sum of a tensor over all replicas."""
+    """Sums a tensor over all replicas."""
     context = _context()
     return context.all_reduce("SUM", value) if context else value
 
 
 def batch_weight(weights: Any) -> Any:
-    """The sum of the sample weights of the whole global batch, to which `weights`, of this replica and part, belong."""
-    found = getattr(_local, "weight", None)
-    return total(keras.ops.sum(weights)) if found is None else found
+    """Sums the sample weights of the whole global batch. `weights`: those of this replica and part."""
+    weight = getattr(_local, "weight", None)
+    return total(keras.ops.sum(weights)) if weight is None else weight
 
 
 def share() -> float:
-    """How much of the global batch's rows this replica and part hold."""
+    """The share of the global batch's rows in this replica and part, 0-1."""
     return 1 / (num_replicas() * _part()[1])
 
 
 def own_rows(table: Any) -> Any:
-    """Of a table with a row for each of the global batch: those of this replica and part, in the batch's order."""
+    """Selects this replica's and part's rows, in the batch's order, from a table with one row per row of the batch."""
     context, (part, num_parts) = _context(), _part()
     replicas = context.num_replicas_in_sync if context else 1
     if replicas * num_parts == 1:
@@ -54,7 +54,7 @@ def own_rows(table: Any) -> Any:
 
 
 def with_own_rows(table: Any, rows: Any) -> Any:
-    """`table` [rows of the global batch, features] with the `own_rows` of all replicas (of this part) replaced."""
+    """Replaces the `own_rows` of all replicas (of this part) in `table`, [rows of the global batch, features]."""
     context, (part, num_parts) = _context(), _part()
     gathered = context.all_gather(rows, axis=0) if context else rows
     if num_parts == 1:
@@ -68,9 +68,10 @@ def with_own_rows(table: Any, rows: Any) -> Any:
 
 @contextlib.contextmanager
 def computing_part(part: int, num_parts: int, weight: Any) -> Iterator[None]:
-    """While a replica computes one of several equal parts of its rows.
+    """A context in which a replica computes one of several equal parts of its rows.
 
     Args:
+      part: index of the part, from 0.
       weight: `batch_weight` of all parts.
     """
     _local.part, _local.weight = (part, num_parts), weight
@@ -85,7 +86,7 @@ def _part() -> tuple[int, int]:
 
 
 def _context() -> Any:
-    """TensorFlow's replica context, where there are several replicas."""
+    """TensorFlow's replica context; None if there is one replica."""
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf

@@ -1,4 +1,4 @@
-"""Scores of a model of characters on a split, and the originality of what it writes."""
+"""Scores a character model on a split, and measures the originality of its texts."""
 
 import math
 from typing import Any
@@ -21,7 +21,7 @@ _NUM_TEXTS, _TEXT_LENGTH, _PROMPT_LENGTH = 16, 1000, 100  # of the originality r
 
 
 class CharacterMeter(PerplexityMeter):
-    """Adds up what every character costs, and how often the likeliest one is right."""
+    """Accumulates the cost of every character, and how often the most likely one is right."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,24 +34,30 @@ class CharacterMeter(PerplexityMeter):
         self._num_right += int((log_probabilities.argmax(axis=1) == targets)[is_character].sum())
 
     def result(self) -> dict[str, Any]:
-        """num_characters; nats_per_character and bits_per_character, to which the ends of texts add; accuracy, of characters."""
+        """The scores so far.
+
+        Returns:
+          num_characters; nats_per_character and bits_per_character, including the ends of texts; accuracy of
+          characters, 0-1; cross_entropy, nats per token.
+        """
         nats = self.nats / max(self._num_characters, 1)
         accuracy = self._num_right / max(self._num_characters, 1)
         return {
-            "num_characters": self._num_characters, "nats_per_character": nats, "bits_per_character": nats / math.log(2),
+            "num_characters": self._num_characters, "nats_per_character": nats,
+            "bits_per_character": nats / math.log(2),
             "accuracy": accuracy, "cross_entropy": self.nats / max(self.num_tokens, 1),
         }  # fmt: skip
 
 
 def evaluate_run(run: Run, split: str, *, temperature: float = 0.8, seed: int = 1) -> dict[str, Any]:
-    """Scores the run's best weights on a whole split with the state carried on, lets them write, and draws gradients.png.
+    """Scores the run's best weights on a whole split with carried states, generates texts, and draws gradients.png.
 
     Args:
-      temperature, seed: of the texts that the originality report is of. Each goes on from 100 characters of the split, 16 places
-        of it that lie evenly.
+      temperature, seed: of the generated texts for the originality report. They continue 16 prompts of 100 characters,
+        at evenly spaced positions of the split.
 
     Returns:
-      split, metrics, originality (what `originality.report` gives, of the written texts and of as much of the split), sample.
+      split, metrics, originality (`originality.report` of the generated texts and of as much of the split), sample.
       metrics and originality are also added to metrics.json.
     """
     corpus = corpus_with(run.config, split, also=("train",))
@@ -71,38 +77,38 @@ def evaluate_run(run: Run, split: str, *, temperature: float = 0.8, seed: int = 
         rows = tokenizer.tokenize(texts)
         return originality.report(texts, [row.numpy() for row in rows], train, words)
 
-    found = {"temperature": temperature, "seed": seed, "written": report(written), "held_out": report(held_out)}
+    copied = {"temperature": temperature, "seed": seed, "written": report(written), "held_out": report(held_out)}
     ids = np.fromfile(caches[split].path / "ids.bin", np.int32)
     norms = inspection.gradient_norms(model, run.config.model, ids, seed=run.config.seed)
     plots.plot_gradients(norms, run.path / "gradients.png", title=f"{run.config.name}: how far back the loss reaches")
     metrics = meter.result()
-    run.write_metrics(**{split: metrics, f"{split}_originality": found})
-    return {"split": split, "metrics": metrics, "originality": found, "sample": prompts[0] + written[0]}
+    run.write_metrics(**{split: metrics, f"{split}_originality": copied})
+    return {"split": split, "metrics": metrics, "originality": copied, "sample": prompts[0] + written[0]}
 
 
 def describe(facts: dict[str, Any]) -> str:
-    """The evaluation for people."""
-    metrics, found = facts["metrics"], facts["originality"]
+    """Formats the evaluation."""
+    metrics, copied = facts["metrics"], facts["originality"]
     lines = [
         f"{facts['split']}: {metrics['num_characters']:,} characters, {metrics['nats_per_character']:.4f} nats "
-        f"({metrics['bits_per_character']:.4f} bits) a character, accuracy {100 * metrics['accuracy']:.2f} %",
+        f"({metrics['bits_per_character']:.4f} bits) per character, accuracy {100 * metrics['accuracy']:.2f} %",
         "",
-        f"{'':<44}{'written':>10}{'held out':>10}",
+        f"{'':<44}{'generated':>10}{'held out':>10}",
     ]
     rows = [("longest passage copied from train (characters)", "longest_copy")]
-    rows += [(f"passages of {size} characters that train has", f"seen_{size}") for size in originality.N_GRAMS]
-    rows += [("words that train has not", "invented_words"), ("passages of 20 characters again", "repeated")]
+    rows += [(f"passages of {size} characters copied from train", f"seen_{size}") for size in originality.N_GRAMS]
+    rows += [("words not in train", "invented_words"), ("repeated passages of 20 characters", "repeated")]
     for title, name in rows:
-        values = [found[side][name] for side in ("written", "held_out")]
+        values = [copied[side][name] for side in ("written", "held_out")]
         shown = [f"{value:>10,}" if name == "longest_copy" else f"{100 * value:>8.2f} %" for value in values]
         lines.append(f"{title:<44}{''.join(shown)}")
     return "\n".join(
-        [*lines, f"longest copied: {found['written']['copied_passage']!r}", "", "sample:", facts["sample"]]
+        [*lines, f"longest copied: {copied['written']['copied_passage']!r}", "", "sample:", facts["sample"]]
     )
 
 
 def _passages(corpus: Corpus, split: str) -> tuple[list[str], list[str]]:
-    """Prompts, and how the split itself goes on from them."""
+    """The prompts, and the passages that follow them in the split."""
     text = "".join(example.text for example in corpus.examples(split))
     whole = _PROMPT_LENGTH + _TEXT_LENGTH
     count = max(1, min(_NUM_TEXTS, len(text) // whole))
@@ -119,7 +125,7 @@ def _write(module: GenerationModule, prompts: list[str], temperature: float, see
         "top_k": 0,
         "top_p": 1.0,
     }
-    found = [
+    answers = [
         generation_client.write(
             module,
             [prompt.encode("utf-8")],
@@ -127,4 +133,4 @@ def _write(module: GenerationModule, prompts: list[str], temperature: float, see
         )
         for number, prompt in enumerate(prompts)
     ]
-    return [facts["text"] for rows in found for facts in rows]
+    return [facts["text"] for rows in answers for facts in rows]

@@ -1,4 +1,4 @@
-"""Scores of a trained or exported classifier on a split, its most confident errors, and the baseline beside it."""
+"""Scores a trained or exported classifier on a split, with its most confident errors and a baseline."""
 
 import itertools
 import logging
@@ -29,14 +29,19 @@ _NUM_ERRORS = 5
 
 @dataclass(frozen=True)
 class Evaluation:
-    """facts: split, labels, metrics, errors and, if asked for, baseline; picture: the confusion matrix's file."""
+    """The result of an evaluation.
+
+    Attributes:
+      facts: split, labels, metrics, errors and optionally baseline.
+      picture: path of the confusion matrix.
+    """
 
     facts: dict[str, Any]
     picture: Path | None
 
 
 def evaluate_run(run: Run, split: str) -> Evaluation:
-    """Scores the run's best weights; adds the figures to metrics.json and draws confusion_<split>.png."""
+    """Scores the run's best weights, adds the figures to metrics.json and draws confusion_<split>.png."""
     corpus = corpus_with(run.config, split)
     check_labels(corpus, split, run.labels)
     model, tokenizer = load_classifier(run)
@@ -52,7 +57,7 @@ def evaluate_run(run: Run, split: str) -> Evaluation:
 
 
 def evaluate_model(loaded: Any, config: Config, labels: list[str], split: str) -> Evaluation:
-    """Scores an exported model through its own signature, strings in."""
+    """Scores an exported model through its own signature."""
     corpus = corpus_with(config, split)
     check_labels(corpus, split, labels)
     numbers = {label: number for number, label in enumerate(labels)}
@@ -81,14 +86,15 @@ def evaluate_baseline(config: Config, split: str) -> dict[str, Any]:
     }
 
 
-def describe(found: Evaluation) -> str:
-    """The evaluation for people."""
-    facts, metrics = found.facts, found.facts["metrics"]
+def describe(evaluation: Evaluation) -> str:
+    """Formats the evaluation."""
+    facts, metrics = evaluation.facts, evaluation.facts["metrics"]
     auc = "" if metrics["auc"] is None else f"   AUC {metrics['auc']:.4f}"
     lines = [
         f"{facts['split']}: {metrics['num_examples']:,} examples",
         f"accuracy {100 * metrics['accuracy']:.2f} %   F1 {metrics['f1']:.4f}{auc}",
-        f"cross-entropy {metrics['cross_entropy']:.4f} nats   calibration error {100 * metrics['expected_calibration_error']:.2f} %",
+        f"cross-entropy {metrics['cross_entropy']:.4f} nats   "
+        f"calibration error {100 * metrics['expected_calibration_error']:.2f} %",
         "confusion (rows: true, columns: predicted " + ", ".join(facts["labels"]) + ")",
     ]
     for label, row in zip(facts["labels"], metrics["confusion_matrix"], strict=True):
@@ -101,11 +107,11 @@ def describe(found: Evaluation) -> str:
     if facts["errors"]:
         lines.append("most confident errors:")
         lines += [
-            f"  said {e['predicted']} ({100 * e['probability']:.1f} %), is {e['label']}: {e['text'][:160]}"
+            f"  predicted {e['predicted']} ({100 * e['probability']:.1f} %), is {e['label']}: {e['text'][:160]}"
             for e in facts["errors"]
         ]
-    if found.picture:
-        lines.append(f"picture: {found.picture}")
+    if evaluation.picture:
+        lines.append(f"picture: {evaluation.picture}")
     return "\n".join(lines)
 
 

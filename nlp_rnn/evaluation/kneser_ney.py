@@ -1,4 +1,4 @@
-"""An n-gram model with interpolated modified Kneser-Ney smoothing: what a next-word model has to beat.
+"""An n-gram model with interpolated modified Kneser-Ney smoothing, the baseline of next-word models.
 
 Source: Chen & Goodman 1999, "An empirical study of smoothing techniques for language modeling", section 4.1.
 """
@@ -10,14 +10,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class _Order:
-    """The n-grams of one length, sorted by (context, word), where a context is the number of an n-gram one shorter.
+    """The n-grams of one length, sorted by (context, word).
+
+    A context is the index of an n-gram that is one word shorter.
 
     Attributes:
       keys: int64 [n-grams], context * vocabulary + word.
-      words: int32 [n-grams], the last word of each.
-      shares: float32 [n-grams], the discounted count over the context's total.
-      starts: int64 [contexts + 1]: the n-grams of context c are starts[c]:starts[c + 1].
-      backoffs: float32 [contexts], what is left for the order below.
+      words: int32 [n-grams], the last word of each n-gram.
+      shares: float32 [n-grams], the discounted count divided by the context's total.
+      starts: int64 [contexts + 1]; the n-grams of context c are starts[c]:starts[c + 1].
+      backoffs: float32 [contexts], the probability mass left for the lower order.
     """
 
     keys: np.ndarray
@@ -32,8 +34,8 @@ class KneserNey:
 
     Args:
       order: the longest n-gram, in words.
-      vocab_size: number of ids; what was never seen shares the uniform end of the interpolation.
-      discounts: three numbers, for counts of one, two, and three and more, for all orders; None: estimated for each.
+      vocab_size: number of ids; unseen ids share the uniform end of the interpolation.
+      discounts: for counts of one, two, and three or more, for all orders; None estimates them per order.
     """
 
     def __init__(self, *, vocab_size: int, order: int = 5, discounts: tuple[float, float, float] | None = None) -> None:
@@ -43,30 +45,33 @@ class KneserNey:
     def fit(self, ids: np.ndarray) -> "KneserNey":
         """Counts the n-grams of one long text, int [tokens]."""
         tokens = ids.astype(np.int64)
-        contexts = np.zeros(len(tokens), np.int64)  # of the n-gram that ends at each place
-        numbers, found = contexts, []
+        contexts = np.zeros(len(tokens), np.int64)  # of the n-gram that ends at each position
+        numbers, counted = contexts, []
         for length in range(1, self.order + 1):
             if length > 1:
                 contexts = numbers[:-1]
             keys, numbers, counts = np.unique(
                 contexts * self.vocab_size + tokens[length - 1 :], return_inverse=True, return_counts=True
             )
-            found.append((keys, numbers, counts))
+            counted.append((keys, numbers, counts))
         for length in range(self.order):
-            keys, numbers, counts = found[length]
-            if length + 1 < self.order:  # how many different words stand before it, instead of how often it stands
-                longer_keys, longer_numbers, _ = found[length + 1]
+            keys, numbers, counts = counted[length]
+            if length + 1 < self.order:  # the number of different words before it, instead of its count
+                longer_keys, longer_numbers, _ = counted[length + 1]
                 suffixes = np.zeros(len(longer_keys), np.int64)
                 suffixes[longer_numbers] = numbers[1:]
                 counts = np.bincount(suffixes, minlength=len(keys))
-            num_contexts = len(found[length - 1][0]) if length else 1
+            num_contexts = len(counted[length - 1][0]) if length else 1
             self._orders.append(self._smooth(keys, counts, num_contexts))
         self._lowest = np.full(self.vocab_size, self._orders[0].backoffs[0] / self.vocab_size, np.float32)
         self._lowest[self._orders[0].words] += self._orders[0].shares
         return self
 
     def probabilities(self, history: np.ndarray) -> np.ndarray:
-        """float32 [vocabulary] of the next word after a history, int [words], of which the last `order` - 1 count."""
+        """Probabilities float32 [vocabulary] of the next word after a history, int [words].
+
+        Uses its last order - 1 words.
+        """
         spans, weights, context = [], [], 0
         for length, word in enumerate(history[::-1][: self.order - 1], start=1):
             context = self._context(history[len(history) - length :]) if length > 1 else self._find(0, 0, int(word))
@@ -79,14 +84,15 @@ class KneserNey:
             spans.append((start, end))
             weights.append(float(model.backoffs[context]))
         scale = float(np.prod(weights)) if weights else 1.0
-        found = self._lowest * np.float32(scale)
+        probabilities = self._lowest * np.float32(scale)
         for number, (start, end) in enumerate(spans):
             model = self._orders[number + 1]
-            found[model.words[start:end]] += model.shares[start:end] * np.float32(np.prod(weights[number + 1 :]))
-        return found
+            factor = np.float32(np.prod(weights[number + 1 :]))
+            probabilities[model.words[start:end]] += model.shares[start:end] * factor
+        return probabilities
 
     def _context(self, words: np.ndarray) -> int:
-        """The number of an n-gram; -1 if it was not seen."""
+        """The index of an n-gram; -1 if it was not seen."""
         number = 0
         for place, word in enumerate(words):
             number = self._find(place, number, int(word))
@@ -115,10 +121,11 @@ class KneserNey:
 
 
 def _estimate_discounts(counts: np.ndarray) -> tuple[float, float, float]:
-    """From how many n-grams are seen once to four times; half, one and one and a half where a corpus is too small to tell."""
+    """Estimates discounts from the counts of n-grams seen one to four times; 0.5, 1, 1.5 for a very small corpus."""
     ones, twos, threes, fours = (int((counts == count).sum()) for count in (1, 2, 3, 4))
     if not (ones and twos and threes and fours):
         return 0.5, 1.0, 1.5
     share = ones / (ones + 2 * twos)
-    found = (1 - 2 * share * twos / ones, 2 - 3 * share * threes / twos, 3 - 4 * share * fours / threes)
-    return tuple(min(max(value, 0.0), number) for number, value in enumerate(found, start=1))  # type: ignore[return-value]
+    discounts = (1 - 2 * share * twos / ones, 2 - 3 * share * threes / twos, 3 - 4 * share * fours / threes)
+    one, two, three = (min(max(value, 0.0), number) for number, value in enumerate(discounts, start=1))
+    return one, two, three

@@ -1,4 +1,4 @@
-"""Scores of a language model on a split: perplexity, keyboard metrics, the n-gram beside it, and what a cache brings."""
+"""Scores a language model on a split: perplexity, keyboard metrics, an n-gram baseline, and the gain of a cache."""
 
 import logging
 import math
@@ -27,15 +27,21 @@ from nlp_rnn.training.run_directory import Run
 
 logger = logging.getLogger(__name__)
 
-_WINDOW = 200  # tokens at a time
-_ORDER = 5  # of the n-gram
-_TUNING_TOKENS = 50_000  # of the validation split, to choose the cache's settings on
+_WINDOW = 200  # tokens per call
+_ORDER = 5  # of the n-gram baseline
+_TUNING_TOKENS = 50_000  # of the validation split, on which the cache's settings are chosen
 _THETAS = (0.03, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 _SHARES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
 
 
 class Scored(NamedTuple):
-    """A window of a text: targets int [time], log-probabilities float32 [time, vocabulary], hidden float32 [time, features]."""
+    """A scored window of a text.
+
+    Attributes:
+      targets: int [time].
+      log_probabilities: float32 [time, vocabulary].
+      hidden: float32 [time, features].
+    """
 
     targets: np.ndarray
     log_probabilities: np.ndarray
@@ -43,16 +49,18 @@ class Scored(NamedTuple):
 
 
 def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: bool) -> dict[str, Any]:
-    """Scores the run's best weights on a whole split, read as one text; adds the figures to metrics.json.
+    """Scores the run's best weights on a whole split, read as one text, and adds the figures to metrics.json.
 
     Args:
-      has_baseline: whether an n-gram is trained on the same ids and scored beside it.
-      adapts: whether the model is also scored with a continuous cache, its settings chosen on the validation split.
+      has_baseline: whether an n-gram model is trained on the same ids and scored too.
+      adapts: whether the model is also scored with a continuous cache, whose settings are chosen on the validation
+        split.
 
     Returns:
-      split, metrics and, where asked for, baseline and adapted: what `KeyboardMeter.result` gives, of subword models
-      `PerplexityMeter.result`. metrics also holds word_perplexity: a word, as white space separates them, and an end of
-      each text; by it models with different tokenizers compare.
+      split, metrics and, if requested, baseline and adapted: each the result of a `KeyboardMeter`, for subword models
+        of a
+      `PerplexityMeter`. metrics also has word_perplexity, which models with different tokenizers can be compared by:
+      the perplexity per word between white space, counting each end of a text as a word.
     """
     config = run.config
     also = (*(("train",) if has_baseline else ()), *(("validation",) if adapts else ()))
@@ -63,7 +71,7 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: bool) -> d
     def make_meter() -> PerplexityMeter:
         return KeyboardMeter(words.words, words.is_suggestible, words.is_symbol) if words else PerplexityMeter()
 
-    num_words = sum(len(example.text.split()) + 1 for example in corpus.examples(split))  # an end a text
+    num_words = sum(len(example.text.split()) + 1 for example in corpus.examples(split))  # one end per text
     is_reversed = config.model.is_reversed
     cache = datasets.prepare_stream(corpus, split, config.data, tokenizer, is_reversed=is_reversed)
     meter, adapted, memory = make_meter(), make_meter(), None
@@ -76,21 +84,22 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: bool) -> d
         meter.update(scored.log_probabilities, scored.targets)
         if memory is not None:
             adapted.update(_adapted(memory, scored), scored.targets)
-    found = {"metrics": meter.result() | {"word_perplexity": math.exp(meter.nats / num_words)}}
+    results = {"metrics": meter.result() | {"word_perplexity": math.exp(meter.nats / num_words)}}
     if memory is not None:
-        found["adapted"] = adapted.result() | vars(memory.settings)
+        results["adapted"] = adapted.result() | vars(memory.settings)
         run.write_metrics(cache=vars(memory.settings))
     if has_baseline:
         train = datasets.prepare_stream(corpus, "train", config.data, tokenizer, is_reversed=is_reversed)
-        found["baseline"] = evaluate_ngram(train, cache, model.vocab_size, make_meter())
+        results["baseline"] = evaluate_ngram(train, cache, model.vocab_size, make_meter())
     run.write_metrics(
-        **{split: found["metrics"]}, **{f"{split}_{name}": value for name, value in found.items() if name != "metrics"}
+        **{split: results["metrics"]},
+        **{f"{split}_{name}": value for name, value in results.items() if name != "metrics"},
     )
-    return {"split": split, **found}
+    return {"split": split, **results}
 
 
 def evaluate_device(device: OnDeviceModel, config: Config, split: str) -> dict[str, Any]:
-    """As `evaluate_run`, of a LiteRT file: a step a word, as on a telephone."""
+    """Like `evaluate_run`, for a LiteRT file: one step per word, as on a phone."""
     corpus = corpus_with(config, split)
     meter = KeyboardMeter(
         device.words, device.suggestible, np.isin(np.arange(len(device.words)), (PAD_ID, BOS_ID, EOS_ID))
@@ -104,10 +113,10 @@ def evaluate_device(device: OnDeviceModel, config: Config, split: str) -> dict[s
 
 
 def score_text(model: LanguageModel, cache: TokenCache, *, title: str, num_tokens: int = 0) -> Iterator[Scored]:
-    """Every token of a split, read as one text with the state carried on, a window at a time.
+    """Yields scores for every token of a split, window by window. The split is read as one text with carried states.
 
     Args:
-      num_tokens: so many are enough; 0: all.
+      num_tokens: stops after so many tokens; 0: reads all.
     """
 
     @tf.function(
@@ -128,7 +137,7 @@ def score_text(model: LanguageModel, cache: TokenCache, *, title: str, num_token
 
 
 def tune_cache(model: LanguageModel, validation: TokenCache) -> CacheSettings:
-    """The cache's settings with the lowest perplexity on the first tokens of the validation split."""
+    """Chooses the cache settings with the lowest perplexity on the first tokens of the validation split."""
     memory = ContinuousCache(CacheSettings(0, 0), vocab_size=model.vocab_size, features=model.features)
     own, cached = [], []
     for scored in score_text(model, validation, title="tuning the cache", num_tokens=_TUNING_TOKENS):
@@ -152,7 +161,7 @@ def tune_cache(model: LanguageModel, validation: TokenCache) -> CacheSettings:
 
 
 def evaluate_ngram(train: TokenCache, judged: TokenCache, vocab_size: int, meter: PerplexityMeter) -> dict[str, Any]:
-    """Trains interpolated modified Kneser-Ney on the same ids and scores it on the same text."""
+    """Trains an interpolated modified Kneser-Ney model on the same ids and scores it on the same text."""
     start = time.monotonic()
     model = KneserNey(vocab_size=vocab_size, order=_ORDER).fit(np.fromfile(train.path / "ids.bin", np.int32))
     ids = np.concatenate([[EOS_ID], np.fromfile(judged.path / "ids.bin", np.int32)])
@@ -164,27 +173,27 @@ def evaluate_ngram(train: TokenCache, judged: TokenCache, vocab_size: int, meter
 
 
 def describe(facts: dict[str, Any]) -> str:
-    """The evaluation for people: a line a model."""
+    """Formats the evaluation: one line per model."""
     rows = [("model", facts["metrics"])]
     rows += [("with cache", facts["adapted"])] if "adapted" in facts else []
     rows += [("Kneser-Ney", facts["baseline"])] if "baseline" in facts else []
     metrics = facts["metrics"]
-    of_words = f", {metrics['num_words']:,} of them words" if "num_words" in metrics else ""
-    per_word = f"; perplexity a word {metrics['word_perplexity']:.2f}" if "word_perplexity" in metrics else ""
+    of_words = f", of which {metrics['num_words']:,} are words" if "num_words" in metrics else ""
+    per_word = f"; perplexity per word {metrics['word_perplexity']:.2f}" if "word_perplexity" in metrics else ""
     lines = [f"{facts['split']}: {metrics['num_tokens']:,} tokens{of_words}{per_word}"]
     has_words = "recall_at_1" in metrics
     titles = f"{'top 1':>9}{'top 3':>9}{'top 5':>9}{'MRR':>8}{'keystrokes saved':>18}" if has_words else ""
     lines.append(f"{'':<12}{'perplexity':>11}{titles}")
-    for name, found in rows:
-        lines.append(f"{name:<12}{found['perplexity']:>11.2f}")
+    for name, scores in rows:
+        lines.append(f"{name:<12}{scores['perplexity']:>11.2f}")
         if has_words:
-            lines[-1] += "".join(f"{100 * found[f'recall_at_{count}']:>7.2f} %" for count in (1, 3, 5))
-            lines[-1] += f"{found['mean_reciprocal_rank']:>8.4f}{100 * found['keystroke_savings']:>16.2f} %"
+            lines[-1] += "".join(f"{100 * scores[f'recall_at_{count}']:>7.2f} %" for count in (1, 3, 5))
+            lines[-1] += f"{scores['mean_reciprocal_rank']:>8.4f}{100 * scores['keystroke_savings']:>16.2f} %"
     return "\n".join(lines)
 
 
 def _adapted(memory: ContinuousCache, scored: Scored) -> np.ndarray:
-    """The window's log-probabilities with the cache's share; each token is remembered once it is known."""
+    """The window's log-probabilities mixed with the cache's. Each token is added to the cache after it is scored."""
     rows = []
     for target, log_probabilities, hidden in zip(*scored, strict=True):
         rows.append(memory.mix(log_probabilities, hidden))

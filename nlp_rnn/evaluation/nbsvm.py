@@ -1,4 +1,4 @@
-"""What a user would try first. A recurrent model that does not beat it is not worth deploying."""
+"""The baseline of classifiers: a recurrent model that does not beat it is not worth deploying."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,7 +15,9 @@ class Nbsvm:
 
     Args:
       ngrams: the longest n-gram, in words.
-      alpha: smoothing of the counts. regularization: C of the SVM. interpolation: beta, 0 is naive Bayes alone.
+      alpha: smoothing of the counts.
+      regularization: C of the SVM.
+      interpolation: beta, 0-1; 0 is naive Bayes alone.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class Nbsvm:
         return self
 
     def predict(self, texts: Iterable[str]) -> np.ndarray:
-        """int [examples]: the class of each text."""
+        """Predicts the class of each text, int [examples]."""
         features = self._vectorizer.transform(texts)
         scores = np.stack([features @ weights + bias for weights, bias in self._machines], axis=1)
         if len(self.classes) == 2:

@@ -16,13 +16,16 @@ _OPTIONS = {
 
 
 def evaluate(run: Run, split: str, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The metrics of a run's best weights on a split, and all that is reported.
+    """Scores a run's best weights on a split.
 
     Args:
       options: see `nlp_rnn.Run.evaluate`.
 
+    Returns:
+      (metrics, all facts of the evaluation).
+
     Raises:
-      ConfigError: for an option that the task does not have, or a split that the corpus does not have.
+      ConfigError: if the task has no such option, or the corpus no such split.
     """
     task, answers = run.config.task, TASKS[run.config.task].answers
     if split not in ("validation", "test"):

@@ -1,4 +1,4 @@
-"""A run's best weights: as a model, as the module that is exported, and exported."""
+"""Loads a run's best weights: as a model, or as the module that is exported; and exports them."""
 
 import contextlib
 from collections.abc import Iterator
@@ -24,18 +24,24 @@ from nlp_rnn.training.run_directory import Run
 
 
 class Exported(NamedTuple):
-    """The folder that was written, and what is there: names of signatures, or of LiteRT files with their bytes."""
+    """A finished export.
+
+    Attributes:
+      path: the written folder.
+      signatures: names of the signatures; empty for LiteRT.
+      bytes: sizes of LiteRT files by name.
+    """
 
     path: Path
     signatures: tuple[str, ...]
     bytes: dict[str, int]
 
 
-# --- models ------------------------------------------------------------------------------------------------------------
+# --- models -----------------------------------------------------------------------------------------------------------
 
 
 def load_classifier(run: Run) -> tuple[keras.Model, Tokenizer]:
-    """The model with the run's best weights, and its tokenizer."""
+    """Loads the model with the run's best weights, and its tokenizer."""
     tokenizer = load_tokenizer(run)
     with _in_float32():
         model = build_classifier(run.config.model, vocab_size=tokenizer.vocab_size, num_classes=len(run.labels))
@@ -44,7 +50,7 @@ def load_classifier(run: Run) -> tuple[keras.Model, Tokenizer]:
 
 
 def load_language_model(run: Run) -> tuple[LanguageModel, Tokenizer]:
-    """The model with the run's best weights, and its tokenizer."""
+    """Loads the model with the run's best weights, and its tokenizer."""
     tokenizer = load_tokenizer(run)
     with _in_float32():
         model = build_language_model(run.config.model, vocab_size=tokenizer.vocab_size)
@@ -53,13 +59,13 @@ def load_language_model(run: Run) -> tuple[LanguageModel, Tokenizer]:
 
 
 def load_tokenizer(run: Run) -> Tokenizer:
-    """The tokenizer that the run was trained with."""
+    """Loads the tokenizer that the run was trained with."""
     return Tokenizer.load(run.path / "tokenizer")
 
 
 @contextlib.contextmanager
 def _in_float32() -> Iterator[None]:
-    """Models that are built meanwhile compute in float32, whatever they were trained in."""
+    """Models that are built in the context compute in float32, whatever they were trained in."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
@@ -68,11 +74,11 @@ def _in_float32() -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-# --- modules -----------------------------------------------------------------------------------------------------------
+# --- modules ----------------------------------------------------------------------------------------------------------
 
 
 def load_module(runs: list[Run]) -> Any:
-    """What is exported of one run's best weights, or of an ensemble of translation runs.
+    """Builds the module to export from one run's best weights, or from an ensemble of translation runs.
 
     Raises:
       ConfigError: see `_load_translators`.
@@ -85,15 +91,16 @@ def load_module(runs: list[Run]) -> Any:
         return ClassifierModule(*load_classifier(run), run.config, run.labels)
     if run.config.model.is_reversed:
         raise ConfigError(
-            f"--run is {run.path}, whose model reads texts from their end (model.is_reversed), so it predicts no next words; "
-            "it is for model.init_from of a classifier"
+            f"--run is {run.path}, whose model reads texts backwards (model.is_reversed), so it cannot predict next "
+            f"words; "
+            "use it as model.init_from of a classifier"
         )
     module = GenerationModule if answers == "characters" else NextWordModule
     return module(*load_language_model(run), run.config)
 
 
 def _load_translators(runs: list[Run]) -> TranslationModule:
-    """One run's translator, or an ensemble of several.
+    """Loads one run's translator, or an ensemble of several.
 
     Raises:
       ConfigError: if the runs do not share languages and vocabulary.
@@ -104,14 +111,16 @@ def _load_translators(runs: list[Run]) -> TranslationModule:
         data = run.config.data
         if (data.source_language, data.target_language) != (first.source_language, first.target_language):
             raise ConfigError(
-                f"--run {run.path} is from {data.source_language} to {data.target_language}; the runs of an ensemble share languages"
+                f"--run {run.path} is from {data.source_language} to {data.target_language}; "
+                "the runs of an ensemble must share their languages"
             )
         if (
             tokenizer.vocabulary_text() != tokenizers[0].vocabulary_text()
             or tokenizer.settings() != tokenizers[0].settings()
         ):
             raise ConfigError(
-                f"--run {run.path} has another vocabulary than {runs[0].path}; train both on the same data and tokenizer.*"
+                f"--run {run.path} has another vocabulary than {runs[0].path}; "
+                "train both on the same data and tokenizer.*"
             )
     models = []
     for run in runs:
@@ -122,14 +131,15 @@ def _load_translators(runs: list[Run]) -> TranslationModule:
     return TranslationModule(models, tokenizers[0], runs[0].config)
 
 
-# --- exports -----------------------------------------------------------------------------------------------------------
+# --- exports ----------------------------------------------------------------------------------------------------------
 
 
 def export_runs(runs: list[Run], to: Path, *, format: str = "savedmodel") -> Exported:
-    """Writes one run's best weights, or an ensemble of translation runs, as the next version under a folder of models.
+    """Exports one run's best weights, or an ensemble of translation runs, as the next version.
 
     Args:
-      format: "savedmodel", or of next_word "litert".
+      format: "savedmodel", or for next_word "litert".
+      to: the folder of the exported models.
 
     Raises:
       ConfigError: if the task has no such format; see `load_module`.
@@ -144,8 +154,8 @@ def export_runs(runs: list[Run], to: Path, *, format: str = "savedmodel") -> Exp
         from nlp_rnn.export.litert import export_litert
 
         model, tokenizer = load_language_model(run)
-        path, found = export_litert(model, tokenizer, config, run.metrics, to / f"{config.task}_litert")
-        return Exported(path, (), found["bytes"])
+        path, checked = export_litert(model, tokenizer, config, run.metrics, to / f"{config.task}_litert")
+        return Exported(path, (), checked["bytes"])
     name: str = config.task
     signatures = module.signature_functions()
     if isinstance(module, ClassifierModule):

@@ -1,4 +1,4 @@
-"""What a next-word model is worth to someone who types: recall, reciprocal rank, and the keystrokes it saves."""
+"""The value of a next-word model to someone who types: recall, reciprocal rank, and saved keystrokes."""
 
 import bisect
 import functools
@@ -7,22 +7,22 @@ from typing import Any
 
 import numpy as np
 
-NUM_SUGGESTIONS = 3  # offered at a time, as on a telephone's keyboard
+NUM_SUGGESTIONS = 3  # shown at a time, as on a phone's keyboard
 
 
 class PerplexityMeter:
-    """Adds up what every token costs."""
+    """Accumulates the cost of every token."""
 
     def __init__(self) -> None:
         self.num_tokens, self.nats = 0, 0.0
 
     def update(self, log_probabilities: np.ndarray, targets: np.ndarray) -> None:
-        """float [tokens, vocabulary], int [tokens]."""
+        """Adds log-probabilities, float [tokens, vocabulary], and targets, int [tokens]."""
         self.num_tokens += len(targets)
         self.nats -= float(log_probabilities[np.arange(len(targets)), targets].sum(dtype=np.float64))
 
     def result(self) -> dict[str, Any]:
-        """num_tokens, cross_entropy (nats a token), perplexity."""
+        """The scores so far: num_tokens, cross_entropy (nats per token), perplexity."""
         cross_entropy = self.nats / max(self.num_tokens, 1)
         return {
             "num_tokens": self.num_tokens,
@@ -32,17 +32,17 @@ class PerplexityMeter:
 
 
 class KeyboardMeter(PerplexityMeter):
-    """Scores distributions over a vocabulary of words, as they come.
+    """Scores predictions over a vocabulary of words.
 
-    Every token counts for the perplexity. The others are of words only, not of symbols such as the end of a text; a word
-    that is not in the vocabulary, or not to be suggested, is a miss. Keystrokes: at each word the user looks at three
-    suggestions, the likeliest words that begin with what is typed of it, takes the right one with one key (which also
-    writes the space) as soon as it is offered, and else types on. An unknown word is typed to its end, at the mean
-    length of the others.
+    Every token counts for the perplexity. The other metrics are over words only, not over symbols such as the end of a
+    text. A word that is unknown or not suggestible counts as a miss. Keystrokes: at each word the user sees the three
+    most likely words that begin with the typed characters, selects the right one with one key (which also types the
+    space) as soon as it is shown, and otherwise types on. An unknown word is typed completely, with the mean length of
+    the others.
 
     Args:
       words: the text of each id.
-      is_suggestible: bool [vocabulary]; False for symbols and for what shall not be suggested.
+      is_suggestible: bool [vocabulary]; False for symbols and for words that must not be suggested.
       is_symbol: bool [vocabulary]; True for what nobody types, such as the end of a text.
     """
 
@@ -57,7 +57,7 @@ class KeyboardMeter(PerplexityMeter):
         self._keys = self._characters = 0
 
     def update(self, log_probabilities: np.ndarray, targets: np.ndarray) -> None:
-        """float [tokens, vocabulary], int [tokens]."""
+        """Adds log-probabilities, float [tokens, vocabulary], and targets, int [tokens]."""
         super().update(log_probabilities, targets)
         for row, target in zip(log_probabilities, targets, strict=True):
             if self._is_symbol[target]:
@@ -66,7 +66,7 @@ class KeyboardMeter(PerplexityMeter):
             if not self._is_suggestible[target]:
                 self._num_unknown += 1
                 continue
-            scores = row[self._sorted]  # in the order of the alphabet: words that begin alike stand together
+            scores = row[self._sorted]  # in alphabetical order, so that words with one beginning stand together
             rank = _rank(scores, self._place(int(target)))
             self._keys += self._keys_for(int(target), scores, rank)
             self._characters += len(self._words[target]) + 1
@@ -75,7 +75,12 @@ class KeyboardMeter(PerplexityMeter):
                 self._hits[count] += rank <= count
 
     def result(self) -> dict[str, Any]:
-        """As `PerplexityMeter.result`, and num_words, recall_at_1, _3, _5, mean_reciprocal_rank, keystroke_savings; fractions are 0-1."""
+        """The scores so far; fractions are 0-1.
+
+        Returns:
+          those of `PerplexityMeter.result`, num_words, recall_at_1, recall_at_3, recall_at_5, mean_reciprocal_rank,
+          keystroke_savings.
+        """
         count, known = max(self._num_words, 1), max(self._num_words - self._num_unknown, 1)
         unknown = self._num_unknown * self._characters / known
         return {
@@ -87,7 +92,7 @@ class KeyboardMeter(PerplexityMeter):
         }
 
     def _keys_for(self, target: int, scores: np.ndarray, rank: int) -> int:
-        """`rank` is that among all words, with nothing typed."""
+        """`rank` is the rank among all words, with nothing typed."""
         if rank <= NUM_SUGGESTIONS:
             return 1
         place, length = self._place(target), len(self._words[target])
@@ -96,21 +101,21 @@ class KeyboardMeter(PerplexityMeter):
                 return typed + 1
         return length + 1
 
-    @functools.cache  # noqa: B019 - as long as the meter
+    @functools.cache  # noqa: B019 - lives as long as the meter
     def _place(self, target: int) -> int:
         return bisect.bisect_left(self._sorted_words, self._words[target])
 
     @functools.cache  # noqa: B019
     def _ranges(self, target: int) -> list[tuple[int, int]]:
-        """Of the words that begin as the target does: with one of its characters typed, two, ..., all but the last."""
-        word, found = self._words[target], []
+        """The ranges of words that begin like the target, with 1, 2, ... of its characters typed, but not the last."""
+        word, ranges = self._words[target], []
         for typed in range(1, len(word)):
             start = bisect.bisect_left(self._sorted_words, word[:typed])
-            found.append((start, bisect.bisect_left(self._sorted_words, word[:typed] + "\U0010ffff")))
-        return found
+            ranges.append((start, bisect.bisect_left(self._sorted_words, word[:typed] + "\U0010ffff")))
+        return ranges
 
 
 def _rank(scores: np.ndarray, place: int) -> int:
-    """1 for the highest score; of equal ones, the first comes first."""
+    """The rank of each score, 1 for the highest. Of equal scores, the first comes first."""
     score = scores[place]
     return 1 + int(np.count_nonzero(scores > score)) + int(np.count_nonzero(scores[:place] == score))

@@ -1,4 +1,4 @@
-"""SavedModels of classifiers: a text in, its label out, and which words supported it."""
+"""SavedModels of classifiers: from a text to its label, and to the words that supported it."""
 
 import json
 from typing import Any
@@ -17,7 +17,7 @@ _EXPLAIN_STEPS = 32
 
 
 class ClassifierModule(tf.Module):
-    """What an exported classifier holds: text in, labels out.
+    """The content of an exported classifier, from texts to labels.
 
     Args:
       model: from `build_classifier`, with its weights.
@@ -34,13 +34,20 @@ class ClassifierModule(tf.Module):
         self.portable_layers = model.get_layer("encoder").layers
 
     def signature_functions(self) -> dict[str, Any]:
-        """The signatures of the export, by name."""
+        """The signatures of the export by name."""
         return {"serving_default": self.classify, "explain": self.explain, "tokenize": self.tokenize}
 
     @tf.function(input_signature=[saved_model.TEXT])
     def classify(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string [batch] -> probability float32 [batch] (of the positive class, the second of two; of the label where
-        there are more), label string [batch], probabilities float32 [batch, classes]."""
+        """Classifies texts.
+
+        Args:
+          text: string [batch].
+
+        Returns:
+          probability float32 [batch] (of two classes: of the second, positive one; else of the label), label string
+          [batch], probabilities float32 [batch, classes].
+        """
         probabilities = tf.nn.softmax(self._model(self._token_ids(text).to_tensor(PAD_ID), training=False))
         winner = tf.argmax(probabilities, axis=1)
         probability = probabilities[:, 1] if len(self._labels) == 2 else tf.reduce_max(probabilities, axis=1)
@@ -48,11 +55,18 @@ class ClassifierModule(tf.Module):
 
     @tf.function(input_signature=[saved_model.TEXT])
     def explain(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string [batch] -> tokens string [batch, time], padded with "", attributions float32 [batch, time].
+        """Computes the attribution of each word by integrated gradients.
 
-        Integrated gradients of the positive class's (of two; else the predicted class's) log-odds along the straight
-        path from zero embeddings and no n-grams: a row's attributions add up to log-odds minus log-odds of the empty path
-        start, up to the error of 32 midpoint steps. Source: Sundararajan et al. 2017, equation 3.
+        Of two classes, the log-odds of the positive one are explained, else those of the predicted class. The path is
+        the straight line from zero embeddings and no n-grams. The attributions of a text sum to its log-odds minus
+        those at the start of the path, up to the error of 32 midpoint steps. Source: Sundararajan et al. 2017, equation
+        3.
+
+        Args:
+          text: string [batch].
+
+        Returns:
+          tokens string [batch, time], padded with "", attributions float32 [batch, time].
         """
         ids = self._token_ids(text)
         token_ids = ids.to_tensor(PAD_ID)  # [batch, time]
@@ -64,7 +78,7 @@ class ClassifierModule(tf.Module):
         answer = tf.TensorSpec([None], tf.float32)
         attributions = tf.map_fn(
             self._attribute, rows, fn_output_signature=answer, parallel_iterations=1
-        )  # one path in memory
+        )  # one path in memory at a time
         return {
             "tokens": saved_model.tokenized(self._tokenizer, self._pieces(text), ids)["tokens"],
             "attributions": attributions,
@@ -72,18 +86,18 @@ class ClassifierModule(tf.Module):
 
     @tf.function(input_signature=[saved_model.TEXT])
     def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string [batch] -> see `export.tokenized`."""
+        """Tokenizes string [batch]; see `saved_model.tokenized`."""
         return saved_model.tokenized(self._tokenizer, self._pieces(text), self._token_ids(text))
 
     def _token_ids(self, text: tf.Tensor) -> tf.RaggedTensor:
         return encode(self._tokenizer, text, self._data.max_length, self._data.keep)
 
     def _pieces(self, text: tf.Tensor) -> tf.RaggedTensor:
-        """The pieces as they stand in the text (unknown ones too)."""
+        """The pieces as written in the text, including unknown ones."""
         return truncate(self._tokenizer.pieces(text), self._data.max_length, self._data.keep)
 
     def _attribute(self, row: tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        """One text: all points of its path as one batch."""
+        """Attributes one text. All points of its path form one batch."""
         token_ids, vectors, mask, target = row  # [time], [time, embedding_dim], [time], []
         shares = (tf.range(_EXPLAIN_STEPS, dtype=vectors.dtype) + 0.5) / _EXPLAIN_STEPS
         points = shares[:, None, None] * vectors  # [steps, time, embedding_dim]
@@ -105,7 +119,15 @@ class ClassifierModule(tf.Module):
 
 
 def log_odds(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-    """float [batch, classes], int64 [batch] -> log p / (1 - p) of one class a row, float [batch]."""
+    """The log-odds log p / (1 - p) of one class per row.
+
+    Args:
+      logits: float [batch, classes].
+      classes: int64 [batch].
+
+    Returns:
+      float [batch].
+    """
     chosen = tf.one_hot(classes, tf.shape(logits)[1], on_value=True, off_value=False)
     others = tf.where(chosen, tf.constant(-np.inf, logits.dtype), logits)
     return tf.gather(logits, classes, batch_dims=1) - tf.reduce_logsumexp(others, axis=1)
@@ -114,12 +136,12 @@ def log_odds(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
 def classifier_extras(
     module: ClassifierModule, config: Config, labels: list[str], metrics: dict[str, Any]
 ) -> dict[str, str]:
-    """The texts of assets.extra/."""
+    """The files of assets.extra/ by name."""
     direction = "bidirectional " if config.model.is_bidirectional else ""
     rows = [
-        f"| {split} | {found['num_examples']:,} | {100 * found['accuracy']:.2f} % | {found['f1']:.4f} | {found['cross_entropy']:.4f} |"
-        f" {found['expected_calibration_error']:.4f} |"
-        for split, found in metrics.items()
+        f"| {split} | {scores['num_examples']:,} | {100 * scores['accuracy']:.2f} % | {scores['f1']:.4f} |"
+        f" {scores['cross_entropy']:.4f} | {scores['expected_calibration_error']:.4f} |"
+        for split, scores in metrics.items()
         if split in ("validation", "test")
     ]
     kept = {"start": "the start", "end": "the end", "both": "the first and the last half of that length"}[
@@ -130,11 +152,11 @@ def classifier_extras(
         f"{direction}{config.model.cell} text classifier of {module._model.count_params():,} parameters",
         [
             f"Labels: {', '.join(labels)}",
-            f"Input: UTF-8 text; of a text longer than {config.data.max_length} tokens, {kept} is read",
+            f"Input: UTF-8 text; texts of more than {config.data.max_length} tokens are cut to {kept}",
             f"Tokenizer: {config.tokenizer.level} level; see `vocabulary`",
         ],
         ["| split | examples | accuracy | F1 | cross-entropy | calibration error |", *rows],
-        "Figures hold for text like the training data; on other domains or languages measure first.",
+        "The figures hold for text like the training data. Measure again on other domains or languages.",
     )
     names = json.dumps(labels, ensure_ascii=False) + "\n"
     return saved_model.extras(config, module._tokenizer, metrics, card) | {"labels.json": names}

@@ -1,4 +1,4 @@
-"""SavedModels that write: a prompt in, the text that follows it out."""
+"""SavedModels of character models, which continue a prompt."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ from nlp_rnn.special_ids import PAD_ID, UNK_ID
 from nlp_rnn.tokenization.encoding import truncate
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
-# What `serving_default` writes with.
+# The settings of `serving_default`.
 DEFAULTS = {"max_length": 200, "temperature": 0.8, "top_k": 0, "top_p": 1.0, "seed": 1}
-MAX_LENGTH = 1_000_000  # of a text that is asked for
+MAX_LENGTH = 1_000_000  # the longest text that can be generated
 
 
 def _rows(dtype: tf.DType, name: str) -> tf.TensorSpec:
@@ -36,7 +36,7 @@ _LIMITS = [
 
 
 class GenerationModule(tf.Module):
-    """What an exported model of characters holds.
+    """The content of an exported character model.
 
     Args:
       model: with its weights.
@@ -50,7 +50,8 @@ class GenerationModule(tf.Module):
         size, vocab_size = sum(model.state_sizes), model.vocab_size
         session = [
             tf.TensorSpec([None, size], name="states"), tf.TensorSpec([None, vocab_size], name="log_probabilities"),
-            tf.TensorSpec([None, vocab_size], tf.int32, name="last_seen"), tf.TensorSpec([None, MAX_STOP_LENGTH], tf.int32, name="recent"),
+            tf.TensorSpec([None, vocab_size], tf.int32, name="last_seen"),
+            tf.TensorSpec([None, MAX_STOP_LENGTH], tf.int32, name="recent"),
             _rows(tf.int32, "length"), _rows(tf.bool, "is_done"),
         ]  # fmt: skip
         self.extend = tf.function(
@@ -58,57 +59,65 @@ class GenerationModule(tf.Module):
         )
 
     def signature_functions(self) -> dict[str, Any]:
-        """The signatures of the export, by name."""
+        """The signatures of the export by name."""
         names = ("generate", "begin", "extend", "explain", "tokenize")
         return {"serving_default": self.write} | {name: getattr(self, name) for name in names}
 
     @tf.function(input_signature=[_PROMPT], autograph=False)
     def write(self, prompt: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string [batch] -> text string [batch], what follows: as `generate` with max_length 200, temperature 0.8, seed 1."""
+        """`generate` with max_length 200, temperature 0.8, seed 1: prompt string [batch] -> text string [batch]."""
         rows = tf.shape(prompt)[0]
         settings = {name: tf.fill([rows], value) for name, value in DEFAULTS.items()}
         settings |= {"min_length": tf.zeros([rows], tf.int32), "repetition_penalty": tf.ones([rows])}
-        found = self.generate(prompt, stop=tf.zeros([rows, 0], tf.string), **settings)
-        return {"text": found["text"]}
+        generated = self.generate(prompt, stop=tf.zeros([rows, 0], tf.string), **settings)
+        return {"text": generated["text"]}
 
     @tf.function(input_signature=[_PROMPT, *_LIMITS, *_SAMPLING], autograph=False)
     def generate(
         self, prompt: tf.Tensor, min_length: tf.Tensor, max_length: tf.Tensor, stop: tf.Tensor, temperature: tf.Tensor,
         top_k: tf.Tensor, top_p: tf.Tensor, repetition_penalty: tf.Tensor, seed: tf.Tensor,
     ) -> dict[str, tf.Tensor]:  # fmt: skip
-        """The text that follows each prompt. A text depends on its own row only, and the same row gives the same text.
+        """Continues each prompt. A text depends only on its own row, and equal rows give equal texts.
 
         Args:
-          prompt: string [batch]; its last data.max_length characters are read, without those that the model does not know.
-          min_length, max_length: int32 [batch], in characters; at most 1,000,000.
-          stop: string [batch, number]; a text ends before one of them; "" stands for none; of longer ones the first 32
-            characters count.
-          temperature: float32 [batch]; 0: always the likeliest character.
-          top_k: int32 [batch]; 0: all. top_p: float32 [batch]; 1: all.
-          repetition_penalty: float32 [batch]; the last 64 characters' probabilities are divided by it; 1: none.
+          prompt: string [batch]; its last data.max_length characters are read, without unknown characters.
+          min_length, max_length: int32 [batch], in characters, at most 1,000,000.
+          stop: string [batch, number]; a text ends before any of them; "" means none; only the first 32 characters of a
+            stop string are compared.
+          temperature: float32 [batch]; 0: always the most likely character.
+          top_k: int32 [batch]; 0: all.
+          top_p: float32 [batch]; 1: all.
+          repetition_penalty: float32 [batch]; divides the probabilities of the last 64 characters; 1: none.
           seed: int32 [batch].
 
         Returns:
-          text string [batch], log_probability float32 [batch] of what was written, by the model at temperature 1, in nats.
+          text string [batch], log_probability float32 [batch] of the text, by the model at temperature 1, in nats.
         """
-        found = self._generator.extend(
-            self._generator.begin(self._ids(prompt)), tf.constant(MAX_LENGTH), self._limits(min_length, max_length, stop),
+        written = self._generator.extend(
+            self._generator.begin(self._ids(prompt)), tf.constant(MAX_LENGTH),
+            self._limits(min_length, max_length, stop),
             Sampling(temperature, top_k, top_p, repetition_penalty, seed),
         )  # fmt: skip
         return {
-            "text": self._text(found.ids, found.session.length - found.stop_length),
-            "log_probability": found.log_probability,
+            "text": self._text(written.ids, written.session.length - written.stop_length),
+            "log_probability": written.log_probability,
         }
 
     @tf.function(input_signature=[_PROMPT], autograph=False)
     def begin(self, prompt: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string [batch] -> the state behind each prompt, to be handed to `extend`; see `generation.Session`."""
+        """Reads prompts, string [batch], and returns their sessions for `extend`; see `decoding.generation.Session`."""
         return self._generator.begin(self._ids(prompt))._asdict()
 
     @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def explain(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string [batch] -> tokens string [batch, time], padded with "", activations float32 [batch, time, units]: the states of
-        all layers' units, one layer after the other, behind each character."""
+        """Returns the states of all units after each character.
+
+        Args:
+          text: string [batch].
+
+        Returns:
+          tokens string [batch, time], padded with "", activations float32 [batch, time, units], layer by layer.
+        """
         ids = self._tokenizer.tokenize(text)
         return {
             "tokens": self._tokenizer.pieces(text).to_tensor(""),
@@ -117,26 +126,29 @@ class GenerationModule(tf.Module):
 
     @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string [batch] -> see `export.tokenized`."""
+        """Tokenizes string [batch]; see `saved_model.tokenized`."""
         return saved_model.tokenized(self._tokenizer, self._tokenizer.pieces(text), self._tokenizer.tokenize(text))
 
     def _extend(
-        self, states: tf.Tensor, log_probabilities: tf.Tensor, last_seen: tf.Tensor, recent: tf.Tensor, length: tf.Tensor,
-        is_done: tf.Tensor, count: tf.Tensor, min_length: tf.Tensor, max_length: tf.Tensor, stop: tf.Tensor, temperature: tf.Tensor,
+        self, states: tf.Tensor, log_probabilities: tf.Tensor, last_seen: tf.Tensor, recent: tf.Tensor,
+        length: tf.Tensor,
+        is_done: tf.Tensor, count: tf.Tensor, min_length: tf.Tensor, max_length: tf.Tensor, stop: tf.Tensor,
+        temperature: tf.Tensor,
         top_k: tf.Tensor, top_p: tf.Tensor, repetition_penalty: tf.Tensor, seed: tf.Tensor,
     ) -> dict[str, tf.Tensor]:  # fmt: skip
-        """Writes `count`, int32 [batch], more characters, for output that streams: the pieces together are the text of `generate`, but for a
-        stop string, which stands at the end.
+        """Generates `count` (int32 [batch]) more characters, for streaming.
+
+        The pieces together are the text of `generate`, plus the stop string that ended it.
 
         Returns:
-          text string [batch], stop_length int32 [batch], 0 or the length of the stop string that ended the text, and the
-          session behind it: `is_done` says whether the text has ended.
+          text string [batch]; stop_length int32 [batch], the length of the stop string that ended the text, or 0; and
+          the new session, whose `is_done` says whether the text has ended.
         """
         session = Session(states, log_probabilities, last_seen, recent, length, is_done)
         sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed)
-        found = self._generator.extend(session, count, self._limits(min_length, max_length, stop), sampling)
-        text = self._text(found.ids, found.session.length - length)
-        return {"text": text, "stop_length": found.stop_length, **found.session._asdict()}
+        written = self._generator.extend(session, count, self._limits(min_length, max_length, stop), sampling)
+        text = self._text(written.ids, written.session.length - length)
+        return {"text": text, "stop_length": written.stop_length, **written.session._asdict()}
 
     def _ids(self, prompt: tf.Tensor) -> tf.RaggedTensor:
         ids = self._tokenizer.tokenize(prompt)
@@ -145,7 +157,7 @@ class GenerationModule(tf.Module):
     def _limits(self, min_length: tf.Tensor, max_length: tf.Tensor, stop: tf.Tensor) -> Limits:
         flat = self._tokenizer.tokenize(tf.reshape(stop, [-1]))[:, :MAX_STOP_LENGTH]
         padding = tf.fill([tf.shape(stop)[0] * tf.shape(stop)[1], MAX_STOP_LENGTH], PAD_ID)
-        # The last of padding and ids together: the ids stand to the right.
+        # The last columns of padding and ids together, so that the ids are right-aligned.
         aligned = tf.concat([padding, flat], axis=1)[:, -MAX_STOP_LENGTH:].to_tensor(
             PAD_ID, shape=[None, MAX_STOP_LENGTH]
         )
@@ -157,22 +169,23 @@ class GenerationModule(tf.Module):
 
 
 def generation_extras(module: GenerationModule, config: Config, metrics: dict[str, Any]) -> dict[str, str]:
-    """The texts of assets.extra/."""
+    """The files of assets.extra/ by name."""
     rows = [
-        f"| {split} | {found['num_characters']:,} | {found['nats_per_character']:.4f} | {found['bits_per_character']:.4f} |"
-        f" {100 * found['accuracy']:.2f} % |"
-        for split, found in metrics.items()
+        f"| {split} | {scores['num_characters']:,} | {scores['nats_per_character']:.4f} |"
+        f" {scores['bits_per_character']:.4f} | {100 * scores['accuracy']:.2f} % |"
+        for split, scores in metrics.items()
         if split in ("validation", "test")
     ]
     longest = config.data.max_length
     card = saved_model.card(
         config,
-        f"{config.model.cell} language model of {module.num_parameters:,} parameters over {module._tokenizer.vocab_size:,} characters",
+        f"{config.model.cell} language model of {module.num_parameters:,} parameters "
+        f"over {module._tokenizer.vocab_size:,} characters",
         [
-            f"Input: UTF-8 text, of which the last {longest} characters are read; characters that the model does not know are skipped",
-            "Output: text like the training data; see the originality report for how much of it is copied",
+            f"Input: UTF-8 text; the last {longest} characters are read, and unknown characters are skipped",
+            "Output: text like the training data; the originality report says how much of it is copied",
         ],
-        ["| split | characters | nats a character | bits a character | accuracy |", *rows],
-        "Figures hold for text like the training data. What the model writes is invented.",
+        ["| split | characters | nats per character | bits per character | accuracy |", *rows],
+        "The figures hold for text like the training data. Generated text is invented.",
     )
     return saved_model.extras(config, module._tokenizer, metrics, card)

@@ -1,4 +1,4 @@
-"""Asking an exported model of characters: whole texts, or as they are written."""
+"""Calls an exported character model: for whole texts, or for text that is shown while it is generated."""
 
 import logging
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from nlp_rnn.special_ids import UNK_ID
 
 logger = logging.getLogger(__name__)
 
-_PIECE = 20  # characters at a time
+_PIECE = 20  # characters per call
 _SESSION = ("states", "log_probabilities", "last_seen", "recent", "length", "is_done")
 _DTYPES = {
     "min_length": tf.int32, "max_length": tf.int32, "temperature": tf.float32, "top_k": tf.int32, "top_p": tf.float32,
@@ -20,14 +20,14 @@ _DTYPES = {
 
 
 def write(loaded: Any, prompts: list[bytes], settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """prompt, text and log_probability of each prompt.
+    """Yields prompt, text and log_probability of each prompt.
 
     Args:
-      loaded: what tf.saved_model.load gives.
+      loaded: the result of tf.saved_model.load.
       settings: min_length, max_length, temperature, top_k, top_p, repetition_penalty, seed, and stop, a list.
     """
-    found = loaded.generate(prompt=tf.constant(prompts, tf.string), **_tensors(settings, len(prompts)))
-    for prompt, text, score in zip(prompts, found["text"].numpy(), found["log_probability"].numpy(), strict=True):
+    answer = loaded.generate(prompt=tf.constant(prompts, tf.string), **_tensors(settings, len(prompts)))
+    for prompt, text, score in zip(prompts, answer["text"].numpy(), answer["log_probability"].numpy(), strict=True):
         yield {
             "prompt": prompt.decode("utf-8", "replace"),
             "text": text.decode("utf-8"),
@@ -36,22 +36,21 @@ def write(loaded: Any, prompts: list[bytes], settings: dict[str, Any]) -> Iterat
 
 
 def stream(loaded: Any, prompt: bytes, settings: dict[str, Any]) -> Iterator[str]:
-    """The text of `write`, a piece at a time, as it is written."""
+    """Yields the text of `write` piece by piece, while it is generated."""
     tensors = _tensors(settings, 1)
     session = loaded.begin(tf.constant([prompt]))
-    signature = getattr(loaded, "signatures", {}).get(
-        "extend"
-    )  # of exports of earlier versions, with one count for all rows
+    signature = getattr(loaded, "signatures", {}).get("extend")
+    # Exports of earlier versions take one count for all rows.
     is_scalar = signature is not None and signature.structured_input_signature[1]["count"].shape.rank == 0
     count = tf.constant(_PIECE if is_scalar else [_PIECE])
     longest_stop = max((len(stop) for stop in settings["stop"]), default=1)
-    held = ""  # may be the beginning of a stop string
+    held = ""  # may begin a stop string
     while not session["is_done"].numpy().all():
-        found = loaded.extend(**{name: session[name] for name in _SESSION}, count=count, **tensors)
-        held += found["text"].numpy()[0].decode("utf-8")
-        session = found
+        answer = loaded.extend(**{name: session[name] for name in _SESSION}, count=count, **tensors)
+        held += answer["text"].numpy()[0].decode("utf-8")
+        session = answer
         if session["is_done"].numpy().all():
-            stop = int(found["stop_length"].numpy()[0])
+            stop = int(answer["stop_length"].numpy()[0])
             yield held[: len(held) - stop]
             return
         sure = max(len(held) - longest_stop + 1, 0)
@@ -60,14 +59,14 @@ def stream(loaded: Any, prompt: bytes, settings: dict[str, Any]) -> Iterator[str
 
 
 def warn_of_unknown_characters(loaded: Any, prompts: list[bytes]) -> None:
-    """Logs which characters of the prompts the model does not know: they are skipped."""
-    found = {name: value.numpy() for name, value in loaded.tokenize(tf.constant(prompts, tf.string)).items()}
-    unknown = np.unique(found["tokens"][found["token_ids"] == UNK_ID])
+    """Logs the characters of the prompts that the model does not know and skips."""
+    tokens = {name: value.numpy() for name, value in loaded.tokenize(tf.constant(prompts, tf.string)).items()}
+    unknown = np.unique(tokens["tokens"][tokens["token_ids"] == UNK_ID])
     if len(unknown):
         shown = " ".join(repr(character.decode("utf-8")) for character in unknown[:10])
         more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
         logger.warning(
-            "the prompt holds characters that the model has not seen in training and skips: %s%s", shown, more
+            "the prompt contains characters that were not in the training text; they are skipped: %s%s", shown, more
         )
 
 

@@ -1,4 +1,7 @@
-"""Next-word models for telephones and for the console: LiteRT files of core operators, float and int8, checked before they are kept."""
+"""Next-word models for phones and the console: LiteRT files of core operators, float and int8.
+
+Each file is checked before it is kept.
+"""
 
 import json
 import shutil
@@ -23,23 +26,26 @@ from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 _NUM_CHECKED = 300  # ids
-_PARITY = 1e-3  # of the float file's log-probabilities to the model's
-_CLOSE = 0.5  # the same of int8: larger differences are a broken file
-_LARGE = 4096  # bytes of a constant
-_LARGE_FILE = 2_000_000  # bytes, beside which the graph itself is small
-_LARGEST_SHARE = 1 / 3  # of the int8 file's size in the float one's
+_PARITY = 1e-3  # largest difference of the float file's log-probabilities
+_CLOSE = 0.5  # the same for int8; a larger difference means a broken file
+_LARGE = 4096  # bytes of a constant that is worth sharing
+_LARGE_FILE = 2_000_000  # bytes from which on the graph itself hardly counts
+_LARGEST_SHARE = 1 / 3  # of the int8 file's size in the float file's
 
 
 def export_litert(
     model: LanguageModel, tokenizer: Tokenizer, config: Config, metrics: dict[str, Any], folder: Path
 ) -> tuple[Path, dict[str, Any]]:
-    """Writes model_float.tflite, model_int8.tflite, vocabulary.json and README.md as the next version under `folder`, or nothing.
+    """Writes model_float.tflite, model_int8.tflite, vocabulary.json and README.md as the next version, atomically.
+
+    Args:
+      folder: the version becomes a subfolder of it.
 
     Returns:
-      the version's folder, and what was checked: sizes in bytes, largest differences of log-probabilities.
+      (the version's folder, the checked facts: sizes in bytes, largest differences of log-probabilities).
 
     Raises:
-      ConfigError: if the console cannot tokenise as the model does, or a file fails its check.
+      ConfigError: if the console cannot tokenise like the model, or a file fails its check.
     """
     if (
         tokenizer.level != "word"
@@ -49,8 +55,9 @@ def export_litert(
         or tokenizer.oov_buckets
     ):
         raise ConfigError(
-            "--format is litert, which reads words without TensorFlow: only tokenizer.level=word with tokenizer.splitter "
-            f"{' or '.join(SPLITTERS)}, without nfkc, reserved and oov_buckets; use --format savedmodel"
+            "--format is litert, which splits words without TensorFlow: it needs tokenizer.level=word and "
+            f"tokenizer.splitter {' or '.join(SPLITTERS)}, without nfkc, reserved and oov_buckets; "
+            "use --format savedmodel"
         )
     while True:
         path = next_version(folder)
@@ -63,14 +70,14 @@ def export_litert(
                 manifest.write(temporary)
             return path, found
         except FileExistsError:
-            continue  # another export took the number
+            continue  # another export has taken the number
 
 
 def check(folder: Path, model: LanguageModel) -> dict[str, Any]:
-    """Compares both files with the model on a text that the model writes, its state carried on, and their sizes.
+    """Compares both files with the model on a text that the model generates, and their sizes.
 
     Raises:
-      ConfigError: if a file does not give what the model gives, or int8 is larger than a third of the float file.
+      ConfigError: if a file's results differ from the model's, or int8 is larger than a third of the float file.
     """
     ids = _written_by(model, _NUM_CHECKED)
     hidden, _ = model.run(ids[None], model.zero_states(1))
@@ -79,26 +86,27 @@ def check(folder: Path, model: LanguageModel) -> dict[str, Any]:
     differences = {}
     for precision, limit in zip(PRECISIONS, (_PARITY, _CLOSE), strict=True):
         device = OnDeviceModel(folder, precision=precision)
-        states, found = device.zero_states(), []
+        states, outputs = device.zero_states(), []
         for token in ids:
             step = device.step(int(token), states)
             states = step.states
-            found.append(step.log_probabilities)
-        likely = expected > np.log(1e-4)  # what is suggested; far below, int8 differs more
-        stepped = float(np.abs(np.stack(found) - expected)[likely].max())
+            outputs.append(step.log_probabilities)
+        likely = expected > np.log(1e-4)  # the ids that are suggested; int8 differs more for unlikely ones
+        stepped = float(np.abs(np.stack(outputs) - expected)[likely].max())
         at_once = float(
             np.abs(device.prefill(ids, device.zero_states()).log_probabilities - expected[-1])[likely[-1]].max()
         )
         differences[precision] = max(stepped, at_once)
         if not differences[precision] <= limit:
             raise ConfigError(
-                f"--format litert: the {precision} file's log-probabilities differ from the model's by {differences[precision]:.4f}, "
-                f"but by {limit} at most is right; nothing was written: export with --format savedmodel"
+                f"--format litert: the {precision} file's log-probabilities differ from the model's by "
+                f"{differences[precision]:.4f}, but at most {limit} is allowed; nothing was written: "
+                "export with --format savedmodel"
             )
     if sizes["float"] > _LARGE_FILE and sizes["int8"] > _LARGEST_SHARE * sizes["float"]:
         raise ConfigError(
-            f"--format litert: the int8 file has {sizes['int8']:,} bytes, more than a third of the float file's {sizes['float']:,}; "
-            "nothing was written: export with --format savedmodel"
+            f"--format litert: the int8 file has {sizes['int8']:,} bytes, more than a third of the float file's "
+            f"{sizes['float']:,}; nothing was written: export with --format savedmodel"
         )
     return {"bytes": sizes, "largest_difference": differences}
 
@@ -120,12 +128,12 @@ def _convert(model: LanguageModel, precision: str) -> bytes:
         tf.saved_model.save(module, folder, signatures={"prefill": module.prefill, "step": module.step})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["prefill", "step"])
         if precision == "int8":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]  # int8 weights, activations as they come
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]  # int8 weights, activations quantised at run time
         return _share_constants(converter.convert())
 
 
 def _share_constants(content: bytes) -> bytes:
-    """A LiteRT file in which equal constants, such as the table of tied weights, are stored once."""
+    """Stores equal constants of a LiteRT file, such as the table of tied weights, only once."""
     from tensorflow.lite.tools import flatbuffer_utils
 
     file = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
@@ -145,10 +153,11 @@ def _share_constants(content: bytes) -> bytes:
 
 
 class _Steps(tf.Module):
-    """One text at a time, one id at a time: all that LiteRT needs is in one step.
+    """Single steps for one text, in the form that LiteRT needs.
 
-    The converter would quantise the table of tied weights twice, in two ways. Here its rows are quantised as the converter
-    does it for the output layer, and the embedding reads them: the file then holds it once.
+    The converter would quantise the table of tied weights twice, in two ways. So its rows are quantised here as the
+    converter
+    does for the output layer, and the embedding reads them: the file then holds the table once.
     """
 
     def __init__(self, model: LanguageModel, *, is_int8: bool) -> None:
@@ -186,7 +195,7 @@ class _Steps(tf.Module):
             return {"log_probabilities": self._model.head(hidden), "hidden": hidden, "states": states}
 
     def _advance(self, token_ids: tf.Tensor, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Of one id; the cells alone, without a loop over time."""
+        """Computes one step with the cells alone, without a loop over time."""
         if self._table is None:
             vectors = self._model.embedding(token_ids)
         else:
@@ -196,7 +205,7 @@ class _Steps(tf.Module):
         return hidden, self._model.pack_states(after)
 
     def _constants(self) -> keras.StatelessScope:
-        """In it the weights are constants: the converter would leave variables empty."""
+        """A scope in which the weights are constants, since the converter would leave variables empty."""
         return keras.StatelessScope(state_mapping=[(weight, tf.constant(value)) for weight, value in self._values])
 
 

@@ -1,22 +1,23 @@
-"""SavedModels of language models: a text in, its next words or the completions of the word begun out."""
+"""SavedModels of language models: from a text to its next words, or to completions of its last word."""
 
 from typing import Any
 
 import tensorflow as tf
 
 from nlp_rnn.config.settings import Config
-from nlp_rnn.decoding.suggestions import IMPOSSIBLE, SubwordSuggestions, WordSuggestions
+from nlp_rnn.decoding.suggestions import SubwordSuggestions, WordSuggestions
 from nlp_rnn.export import saved_model
+from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import EOS_ID, PAD_ID
 from nlp_rnn.tokenization.encoding import truncate
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
-NUM_WORDS = 5  # of serving_default
+NUM_WORDS = 5  # suggestions of serving_default
 
 
 class NextWordModule(tf.Module):
-    """What an exported next-word model holds.
+    """The content of an exported next-word model.
 
     Args:
       model: with its weights.
@@ -38,12 +39,12 @@ class NextWordModule(tf.Module):
         )
 
     def signature_functions(self) -> dict[str, Any]:
-        """The signatures of the export, by name."""
+        """The signatures of the export by name."""
         return {"serving_default": self.complete, "suggest": self.suggest, "step": self.step, "tokenize": self.tokenize}
 
     @tf.function(input_signature=[saved_model.TEXT])
     def complete(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string [batch] -> words string [batch, 5], probabilities float32 [batch, 5]: as `suggest`, without profanity."""
+        """Suggests five words without profanity: string [batch] -> words, probabilities [batch, 5]; see `suggest`."""
         rows = tf.shape(text)[0]
         return self.suggest(text, tf.fill([rows], NUM_WORDS), tf.zeros([rows], tf.bool))
 
@@ -55,16 +56,16 @@ class NextWordModule(tf.Module):
         ]
     )
     def suggest(self, text: tf.Tensor, count: tf.Tensor, allow_profanity: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The next words after a text that ends in white space or a sign, else the completions of the word it ends with.
+        """Suggests next words after white space or a symbol, else completions of the last word.
 
         Args:
-          text: string [batch]; of a long one, the last data.max_length tokens are read.
-          count: int32 [batch], 1 or more, how many words are wanted; there are 100 at most, of subword models fewer.
+          text: string [batch]; the last data.max_length tokens are read.
+          count: int32 [batch], number of words, 1 or more; at most 100 are found, fewer with subword models.
           allow_profanity: bool [batch].
 
         Returns:
-          words string [batch, largest count], probabilities float32 of the same shape: of a next word the model's, of a
-          completion among all words known (of subwords: found) that begin so. Where there is no further word, "" and 0.
+          words string [batch, largest count], probabilities float32 of the same shape: of a next word the model's; of a
+          completion relative to all known (with subwords: found) words with that beginning. Missing words are "" and 0.
         """
         ids, begun = self._suggestions.read(text)
         ids = truncate(ids, self._config.data.max_length, "end")
@@ -77,12 +78,19 @@ class NextWordModule(tf.Module):
 
     @tf.function(input_signature=[saved_model.TEXT])
     def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string [batch] -> see `export.tokenized`."""
+        """Tokenizes string [batch]; see `saved_model.tokenized`."""
         return saved_model.tokenized(self._tokenizer, self._tokenizer.pieces(text), self._tokenizer.tokenize(text))
 
     def _step(self, token_ids: tf.Tensor, states: tf.Tensor) -> dict[str, tf.Tensor]:
-        """int32 [batch], states float32 [batch, size] -> log_probabilities float32 [batch, vocabulary] of the next id, hidden
-        float32 [batch, features], states behind it. A text begins with id 3, the end of the one before, and states of 0."""
+        """Reads one id per row. A text begins with EOS_ID, the end of the previous text, and zero states.
+
+        Args:
+          token_ids: int32 [batch].
+          states: float32 [batch, size].
+
+        Returns:
+          log_probabilities float32 [batch, vocabulary] of the next id, hidden float32 [batch, features], new states.
+        """
         hidden, after = self._model.advance(token_ids, self._model.unpack_states(states))
         return {
             "log_probabilities": self._model.head(hidden),
@@ -91,14 +99,18 @@ class NextWordModule(tf.Module):
         }
 
     def _predict(self, token_ids: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Ragged int32 [batch, (time)], a row of one or more -> log-probabilities float32 [batch, vocabulary] of the next id,
-        and the packed states behind the row."""
+        """Reads ragged int32 [batch, (time)] with at least one id per row.
+
+        Returns:
+          (log-probabilities float32 [batch, vocabulary] of the next id, packed final states of each row).
+        """
         padded, lengths = token_ids.to_tensor(PAD_ID), token_ids.row_lengths()
 
         def body(time: tf.Tensor, states: tf.Tensor, hidden: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            found, after = self._model.advance(padded[:, time], self._model.unpack_states(states))
-            is_on = (tf.cast(time, tf.int64) < lengths)[:, None]  # shorter texts wait
-            return time + 1, tf.where(is_on, self._model.pack_states(after), states), tf.where(is_on, found, hidden)
+            outputs, after = self._model.advance(padded[:, time], self._model.unpack_states(states))
+            is_on = (tf.cast(time, tf.int64) < lengths)[:, None]  # the states of shorter texts stay
+            states = tf.where(is_on, self._model.pack_states(after), states)
+            return time + 1, states, tf.where(is_on, outputs, hidden)
 
         rows = token_ids.nrows(tf.int32)
         start = (0, self._model.pack_states(self._model.zero_states(rows)), tf.zeros([rows, self._model.features]))
@@ -107,11 +119,11 @@ class NextWordModule(tf.Module):
 
 
 def language_extras(module: NextWordModule, config: Config, metrics: dict[str, Any]) -> dict[str, str]:
-    """The texts of assets.extra/."""
+    """The files of assets.extra/ by name."""
     rows = [
-        f"| {split} | {found['num_tokens']:,} | {found['perplexity']:.2f} | {_percent(found, 'recall_at_1')} |"
-        f" {_percent(found, 'recall_at_3')} | {_percent(found, 'keystroke_savings')} |"
-        for split, found in metrics.items()
+        f"| {split} | {scores['num_tokens']:,} | {scores['perplexity']:.2f} | {_percent(scores, 'recall_at_1')} |"
+        f" {_percent(scores, 'recall_at_3')} | {_percent(scores, 'keystroke_savings')} |"
+        for split, scores in metrics.items()
         if split in ("validation", "test")
     ]
     parameters, words = module._model.count_params(), module._tokenizer.vocab_size
@@ -119,14 +131,14 @@ def language_extras(module: NextWordModule, config: Config, metrics: dict[str, A
         config,
         f"{config.model.cell} language model of {parameters:,} parameters over {words:,} words",
         [
-            f"Input: UTF-8 text, of which the last {config.data.max_length} tokens are read",
-            "Never suggested: unknown words, symbols and, unless asked for, a list of English profanity",
+            f"Input: UTF-8 text; the last {config.data.max_length} tokens are read",
+            "Never suggested: unknown words, symbols and, unless allowed, a list of English profanity",
         ],
         ["| split | tokens | perplexity | top-1 recall | top-3 recall | keystrokes saved |", *rows],
-        "Figures hold for text like the training data. The model suggests what such texts say, true or not.",
+        "The figures hold for text like the training data. The model suggests what such texts say, true or not.",
     )
     return saved_model.extras(config, module._tokenizer, metrics, card)
 
 
-def _percent(found: dict[str, Any], name: str) -> str:
-    return f"{100 * found[name]:.2f} %" if name in found else ""
+def _percent(scores: dict[str, Any], name: str) -> str:
+    return f"{100 * scores[name]:.2f} %" if name in scores else ""

@@ -1,7 +1,7 @@
-"""SavedModels that take and return strings, built of core TensorFlow ops: what those of all tasks share; and loading them again.
+"""Writes and loads SavedModels that take and return strings, built of core TensorFlow ops; shared by all tasks.
 
-The graph holds tokenizer, weights and decoding. `assets.extra/` tells the rest: resolved config, metrics, vocabulary
-and a model card. `import tensorflow` is all a server needs.
+The graph contains tokenizer, weights and decoding. `assets.extra/` holds the resolved config, metrics, vocabulary and a
+model card. A server needs only `import tensorflow`.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from nlp_rnn import __version__, files, manifest
 from nlp_rnn.config.loading import load_saved_config, to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.layers.recurrent import unwrapped
 from nlp_rnn.special_ids import PAD_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
@@ -30,10 +31,10 @@ TEXT = tf.TensorSpec([None], tf.string, name="text")
 
 @contextlib.contextmanager
 def _portable(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
-    """Keeps recurrent layers from cuDNN's op, where there is a GPU, and from XLA meanwhile: the export would not load elsewhere."""
+    """Makes recurrent layers avoid cuDNN's op and XLA while the context lasts, since the export must load anywhere."""
     before = []
     for layer in layers:
-        recurrent = getattr(layer, "layer", layer)  # what WeightDrop wraps
+        recurrent = unwrapped(layer)
         for name, value in (("use_cudnn", False), ("is_portable", True)):
             if hasattr(recurrent, name):
                 before.append((recurrent, name, getattr(recurrent, name)))
@@ -46,11 +47,11 @@ def _portable(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
 
 
 def export_module(module: tf.Module, folder: Path, signatures: dict[str, Any], extras: dict[str, str]) -> Path:
-    """Writes the SavedModel as the next version under `folder`, whole or not at all.
+    """Writes the SavedModel as the next version under `folder`, atomically.
 
     Args:
       folder: saved_models/<task>.
-      module: its `portable_layers`, if it has some, are the layers whose loops over time are exported; none of its functions may have
+      module: its `portable_layers`, if any, are exported with portable loops over time. None of its functions may have
         been called before, since they would keep the loops of this machine.
       signatures: name -> tf.function of the module.
       extras: file name -> text, for assets.extra/.
@@ -72,7 +73,7 @@ def export_module(module: tf.Module, folder: Path, signatures: dict[str, Any], e
                 manifest.write(temporary)
             return path
         except FileExistsError:
-            continue  # another export took the number
+            continue  # another export has taken the number
 
 
 def next_version(folder: Path) -> Path:
@@ -82,7 +83,7 @@ def next_version(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """An exported model: its signatures as functions (`loaded.classify(text)`), its config, its class names, its folder."""
+    """An exported model: its signatures as functions (`loaded.classify(text)`), config, class names and folder."""
 
     loaded: Any
     config: Config
@@ -127,19 +128,20 @@ def find_model(path: str | os.PathLike[str], task: str | None = None) -> Path:
         folder = folder / str(max(versions))
     if not (folder / "saved_model.pb").is_file() or not (folder / "assets.extra" / "config.yaml").is_file():
         raise ConfigError(
-            f"--model is {path}, but holds no exported model; give a folder that export wrote, such as saved_models/{task or 'sentiment'}"
+            f"--model is {path}, but holds no exported model; give a folder that export wrote, "
+            f"such as saved_models/{task or 'sentiment'}"
         )
     return folder
 
 
 def card(config: Config, what: str, facts: list[str], table: list[str], warning: str) -> str:
-    """A short Markdown text: what the model is, what it was trained on, what it scored.
+    """A model card in Markdown: what the model is, its training data and its scores.
 
     Args:
       what: the kind of model and its size.
-      facts: of its input and output, one line each.
-      table: the header and the rows of its scores, in Markdown.
-      warning: what its figures do not say.
+      facts: about input and output, one line each.
+      table: header and rows of its scores, in Markdown.
+      warning: the limits of the figures.
     """
     lines = "\n".join(
         f"- {fact}" for fact in [f"Training data: source `{config.data.source}`, seed {config.seed}", *facts]
@@ -160,7 +162,7 @@ The weights were chosen on the validation split. {warning} Settings: `config.yam
 
 
 def extras(config: Config, tokenizer: Tokenizer, metrics: dict[str, Any], model_card: str) -> dict[str, str]:
-    """The texts of assets.extra/ that every model has."""
+    """The files of assets.extra/ that every model has, by name."""
     return {
         "config.yaml": to_yaml(config),
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
@@ -170,8 +172,12 @@ def extras(config: Config, tokenizer: Tokenizer, metrics: dict[str, Any], model_
 
 
 def tokenized(tokenizer: Tokenizer, pieces: tf.RaggedTensor, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
-    """The signature `tokenize` of a model: tokens string [batch, time], padded with "", token_ids int32 [batch, time], padded
-    with 0, text string [batch]: the ids as text again."""
+    """The result of a signature `tokenize`.
+
+    Returns:
+      tokens string [batch, time], padded with "", token_ids int32 [batch, time], padded with PAD_ID, text string
+      [batch], the decoded ids.
+    """
     token_ids = ids.to_tensor(PAD_ID)
     tokens = pieces.to_tensor("", shape=tf.stack([-1, tf.shape(token_ids)[1]]))
     return {"tokens": tokens, "token_ids": token_ids, "text": tokenizer.detokenize(ids)}
@@ -190,7 +196,7 @@ def _versions(folder: Path) -> list[int]:
 
 
 def _refuse_foreign_ops(folder: Path) -> None:
-    """The contract: core ops only. An op of an add-on library would load here and nowhere else."""
+    """Checks that all ops are core TensorFlow: an op of an add-on library would not load elsewhere."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())

@@ -1,4 +1,4 @@
-"""SavedModels that translate: a sentence in, its translation out; of one model, or of an ensemble."""
+"""SavedModels of translators, of one model or of an ensemble."""
 
 import logging
 from typing import Any
@@ -6,15 +6,16 @@ from typing import Any
 import tensorflow as tf
 
 from nlp_rnn.config.settings import Config
-from nlp_rnn.decoding.beam_search import IMPOSSIBLE, Found, Search, beam_search
+from nlp_rnn.decoding.beam_search import Hypotheses, Search, beam_search
 from nlp_rnn.decoding.settings import SearchSettings
 from nlp_rnn.export import saved_model
+from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.translator import Translator
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 MAX_BEAMS = 100
-_LENGTH = (2, 10)  # a translation has at most so many times the source's pieces, and so many more
+_LENGTH = (2, 10)  # the longest translation by default: twice the source's pieces, plus ten
 
 
 def _rows(dtype: tf.DType, name: str) -> tf.TensorSpec:
@@ -22,8 +23,10 @@ def _rows(dtype: tf.DType, name: str) -> tf.TensorSpec:
 
 
 _SETTINGS = [
-    _rows(tf.int32, "beam_size"), _rows(tf.float32, "length_penalty"), _rows(tf.float32, "coverage_penalty"),
-    _rows(tf.int32, "min_length"), _rows(tf.int32, "max_length"), _rows(tf.float32, "min_ratio"), _rows(tf.float32, "max_ratio"),
+    _rows(tf.int32, "beam_size"), _rows(tf.float32, "length_penalty"),
+    _rows(tf.float32, "coverage_penalty"),
+    _rows(tf.int32, "min_length"), _rows(tf.int32, "max_length"), _rows(tf.float32, "min_ratio"),
+    _rows(tf.float32, "max_ratio"),
     _rows(tf.int32, "no_repeat_ngram"), _rows(tf.string, "prefix"),
 ]  # fmt: skip
 
@@ -34,10 +37,10 @@ _DEFAULTS = SearchSettings()
 
 
 class TranslationModule(tf.Module):
-    """What an exported translator holds.
+    """The content of an exported translator.
 
     Args:
-      models: with their weights; of several, the probabilities are averaged at each step. Source: Sutskever et al. 2014.
+      models: with their weights; the probabilities of several are averaged at each step. Source: Sutskever et al. 2014.
       tokenizer: of both languages.
     """
 
@@ -53,43 +56,48 @@ class TranslationModule(tf.Module):
         self.num_parameters = sum(model.count_params() for model in models)
 
     def signature_functions(self) -> dict[str, Any]:
-        """The signatures of the export, by name."""
+        """The signatures of the export by name."""
         names = ("translate", "explain", "tokenize")
         return {"serving_default": self.translate_best} | {name: getattr(self, name) for name in names}
 
     @tf.function(input_signature=[saved_model.TEXT])
     def translate_best(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string [batch] -> translation string [batch], score float32 [batch]: the first that `translate` finds with a beam of 5."""
+        """Translates with a beam of 5: string [batch] -> translation string [batch], score float32 [batch]."""
         rows = tf.shape(text)[0]
         penalty, zeros = tf.fill([rows], _DEFAULTS.length_penalty), tf.zeros([rows], tf.int32)
         none, beam_size = tf.zeros([rows]), tf.fill([rows], _DEFAULTS.beam_size)
-        found = self.translate(text, beam_size, penalty, none, zeros, zeros, none, none, zeros, tf.fill([rows], ""))
-        return {"translation": found["translations"][:, 0], "score": found["scores"][:, 0]}
+        answer = self.translate(text, beam_size, penalty, none, zeros, zeros, none, none, zeros, tf.fill([rows], ""))
+        return {"translation": answer["translations"][:, 0], "score": answer["scores"][:, 0]}
 
     @tf.function(input_signature=[saved_model.TEXT, *_SETTINGS])
     def translate(
-        self, text: tf.Tensor, beam_size: tf.Tensor, length_penalty: tf.Tensor, coverage_penalty: tf.Tensor, min_length: tf.Tensor,
-        max_length: tf.Tensor, min_ratio: tf.Tensor, max_ratio: tf.Tensor, no_repeat_ngram: tf.Tensor, prefix: tf.Tensor,
+        self, text: tf.Tensor, beam_size: tf.Tensor, length_penalty: tf.Tensor, coverage_penalty: tf.Tensor,
+        min_length: tf.Tensor,
+        max_length: tf.Tensor, min_ratio: tf.Tensor, max_ratio: tf.Tensor, no_repeat_ngram: tf.Tensor,
+        prefix: tf.Tensor,
     ) -> dict[str, tf.Tensor]:  # fmt: skip
-        """The translations of each sentence, the best first. What is found does not depend on the others of the batch.
+        """Translates each sentence. The results do not depend on the rest of the batch.
 
         Args:
-          text: string [batch]; of a long one, the first data.max_length pieces are read.
+          text: string [batch]; the first data.max_length pieces are read.
           beam_size: int32 [batch], 1 to 100; 1: greedy.
           length_penalty, coverage_penalty: float32 [batch]; see `beam_search.Search`.
-          min_length, max_length: int32 [batch], in pieces. min_ratio, max_ratio: float32 [batch], the same in multiples of the
-            source's pieces. 0: no limit; without an upper one, twice the source's, the prefix's and ten more. A source without
-            pieces has the translation "".
-          no_repeat_ngram: int32 [batch]; no n-gram of so many pieces comes twice; 0: allowed.
-          prefix: string [batch]; what the translation begins with; "": anything. Its unknown words are replaced as all others.
+          min_length, max_length: int32 [batch], in pieces; 0: no limit.
+          min_ratio, max_ratio: float32 [batch], in multiples of the source's pieces; 0: no limit. Without any upper
+            limit, translations have at most twice the pieces of the source, plus the prefix's, plus ten. A source
+            without pieces has the translation "".
+          no_repeat_ngram: int32 [batch]; no n-gram of so many pieces occurs twice; 0: allowed.
+          prefix: string [batch]; the translation begins with it; "" for none. Its unknown words are replaced like all
+            others.
 
         Returns:
-          translations string [batch, largest beam_size], scores and log_probabilities float32 of the same shape,
-          in nats, of the pieces and of the end behind them. Where there is no further one: "", -1e9 and -1e9.
+          translations string [batch, largest beam_size], the best first; of the same shape scores float32, and
+          log_probabilities float32 of the pieces and the end of the sentence, in nats. Missing translations are "",
+          -1e9 and -1e9.
         """
         source = self._source(text)
         forced = self._tokenizer.tokenize(prefix)
-        num_pieces = tf.cast(source.row_lengths(), tf.int32) - 1  # without the end
+        num_pieces = tf.cast(source.row_lengths(), tf.int32) - 1  # without EOS_ID
         usual = _LENGTH[0] * num_pieces + _LENGTH[1] + tf.cast(forced.row_lengths(), tf.int32)
         shortest, ratio = (
             tf.cast(tf.math.ceil(each * tf.cast(num_pieces, tf.float32)), tf.int32) for each in (min_ratio, max_ratio)
@@ -101,25 +109,31 @@ class TranslationModule(tf.Module):
             beam_size=tf.clip_by_value(beam_size, 1, MAX_BEAMS),
             min_length=tf.minimum(tf.maximum(min_length, shortest), longest), max_length=longest,
             length_penalty=length_penalty, coverage_penalty=coverage_penalty, no_repeat=no_repeat_ngram,
-            prefix=forced.to_tensor(PAD_ID), never=(PAD_ID, BOS_ID) if self._tokenizer.level == "word" else (PAD_ID, BOS_ID, UNK_ID),
+            prefix=forced.to_tensor(PAD_ID),
+            never=(PAD_ID, BOS_ID) if self._tokenizer.level == "word" else (PAD_ID, BOS_ID, UNK_ID),
         )  # fmt: skip
-        found = self._search(self._padded(source), search)
-        is_there = found.scores > IMPOSSIBLE
-        flat = tf.reshape(found.ids, [-1, tf.shape(found.ids)[2]])
+        best = self._search(self._padded(source), search)
+        is_there = best.scores > IMPOSSIBLE
+        flat = tf.reshape(best.ids, [-1, tf.shape(best.ids)[2]])
         texts = self._texts(text, source, flat) if self._tokenizer.level == "word" else self._tokenizer.detokenize(flat)
         return {
-            "translations": tf.where(is_there, tf.reshape(texts, tf.shape(found.scores)), ""),
-            "scores": tf.where(is_there, found.scores, IMPOSSIBLE),
-            "log_probabilities": tf.where(is_there, found.log_probabilities, IMPOSSIBLE),
+            "translations": tf.where(is_there, tf.reshape(texts, tf.shape(best.scores)), ""),
+            "scores": tf.where(is_there, best.scores, IMPOSSIBLE),
+            "log_probabilities": tf.where(is_there, best.log_probabilities, IMPOSSIBLE),
         }
 
     @tf.function(input_signature=[saved_model.TEXT, tf.TensorSpec([None], tf.string, name="translation")])
     def explain(self, text: tf.Tensor, translation: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What the decoder looked at while it wrote; "" for a translation: the one of `translate_best`.
+        """Returns the decoder's attention for each translation.
+
+        Args:
+          text: string [batch].
+          translation: string [batch]; "" for the one of `translate_best`.
 
         Returns:
-          source_tokens string [batch, source], target_tokens string [batch, target], padded with "", both ended by "</s>",
-          attention float32 [batch, target, source], log_probabilities float32 [batch, target] of the target's tokens.
+          source_tokens string [batch, source], target_tokens string [batch, target], padded with "", both ended by
+          "</s>", attention float32 [batch, target, source], log_probabilities float32 [batch, target] of the target's
+          tokens.
         """
         best = tf.cond(
             tf.reduce_any(translation == ""), lambda: self.translate_best(text)["translation"], lambda: translation
@@ -136,8 +150,15 @@ class TranslationModule(tf.Module):
 
     @tf.function(input_signature=[saved_model.TEXT, saved_model.TEXT])
     def score(self, text: tf.Tensor, translation: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string [batch], string [batch] -> of all pieces of the translations and their ends, each given those before it: nats
-        float32 [], num_tokens int32 [], and num_correct int32 [], how many were the likeliest ones."""
+        """Scores given translations.
+
+        Args:
+          text, translation: string [batch].
+
+        Returns:
+          nats float32 [], the negative log-probability of all pieces of the translations and their ends, each given the
+          pieces before it; num_tokens int32 []; num_correct int32 [], how many were the most likely.
+        """
         target_ids = self._padded(self._with_end(self._tokenizer.tokenize(translation)))
         scores, _ = self._score(self._padded(self._source(text)), target_ids)
         is_token = target_ids != PAD_ID
@@ -148,7 +169,7 @@ class TranslationModule(tf.Module):
 
     @tf.function(input_signature=[saved_model.TEXT])
     def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string [batch] -> see `export.tokenized`."""
+        """Tokenizes string [batch]; see `saved_model.tokenized`."""
         return saved_model.tokenized(self._tokenizer, self._tokenizer.pieces(text), self._tokenizer.tokenize(text))
 
     def _source(self, text: tf.Tensor) -> tf.RaggedTensor:
@@ -156,14 +177,14 @@ class TranslationModule(tf.Module):
         return self._with_end(ids[:, : self._config.data.max_length])
 
     def _padded(self, ids: tf.RaggedTensor) -> tf.Tensor:
-        """int32 [batch, time], a step or more, also where there is no row: Keras's layers want one."""
+        """int32 [batch, time] with at least one time step, as Keras's layers require, even without rows."""
         padded = ids.to_tensor(PAD_ID)
         return tf.pad(padded, [[0, 0], [0, tf.cast(tf.shape(padded)[1] == 0, tf.int32)]])
 
     def _with_end(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
         return tf.concat([ids, tf.fill([ids.nrows(), 1], EOS_ID)], axis=1)
 
-    def _search(self, source_ids: tf.Tensor, search: Search) -> Found:
+    def _search(self, source_ids: tf.Tensor, search: Search) -> Hypotheses:
         encoded = [model.encode(source_ids) for model in self._models]
         states = [each.states for each in encoded]
         repeated = [
@@ -188,8 +209,15 @@ class TranslationModule(tf.Module):
         return beam_search(step, states, encoded[0].mask, search)
 
     def _score(self, source_ids: tf.Tensor, target_ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """int32 [batch, source], int32 [batch, target] -> log-probabilities float32 [batch, target, vocabulary] of what stands at
-        each place, given what stands before it, and the mean attention float32 [batch, target, source]."""
+        """Computes the log-probabilities of each position, given the ids before it.
+
+        Args:
+          source_ids: int32 [batch, source].
+          target_ids: int32 [batch, target].
+
+        Returns:
+          (log-probabilities float32 [batch, target, vocabulary], mean attention float32 [batch, target, source]).
+        """
         inputs = tf.concat([tf.fill([tf.shape(target_ids)[0], 1], BOS_ID), target_ids[:, :-1]], axis=1)
         scores, weights = [], []
         for model in self._models:
@@ -199,15 +227,17 @@ class TranslationModule(tf.Module):
         return _mean_log(scores), tf.add_n(weights) / len(weights)
 
     def _pieces(self, text: tf.Tensor, ids: tf.RaggedTensor) -> tf.Tensor:
-        """The pieces as they stand in the text, and the end."""
+        """The pieces as written in the text, and the end."""
         pieces = self._tokenizer.pieces(text)
         places = tf.ragged.range(pieces.row_lengths())
         pieces = tf.ragged.boolean_mask(pieces, places < tf.expand_dims(ids.row_lengths() - 1, 1))
         return tf.concat([pieces, tf.fill([pieces.nrows(), 1], "</s>")], axis=1).to_tensor("")
 
     def _texts(self, text: tf.Tensor, source: tf.RaggedTensor, ids: tf.Tensor) -> tf.Tensor:
-        """Ids [batch * beam, target] as text; words that the vocabulary has not are those of the source that were looked at most.
-        Source: Luong et al. 2015b."""
+        """Decodes ids [batch * beam, target]. Unknown words are replaced by the source words with the most attention.
+
+        Source: Luong et al. 2015b.
+        """
         lengths = tf.reduce_sum(tf.cast(ids != PAD_ID, tf.int32), axis=1)
         ids = ids[:, : tf.reduce_max(tf.concat([lengths, [1]], axis=0))]
         beams = tf.shape(ids)[0] // tf.maximum(tf.shape(text)[0], 1)
@@ -221,7 +251,7 @@ class TranslationModule(tf.Module):
 
 
 def _mean_log(scores: list[tf.Tensor]) -> tf.Tensor:
-    """The logarithm of the mean probability."""
+    """The logarithm of the mean probability, from log-probabilities."""
     return (
         scores[0]
         if len(scores) == 1
@@ -230,11 +260,12 @@ def _mean_log(scores: list[tf.Tensor]) -> tf.Tensor:
 
 
 def translation_extras(module: TranslationModule, config: Config, metrics: dict[str, Any]) -> dict[str, str]:
-    """The texts of assets.extra/."""
+    """The files of assets.extra/ by name."""
     rows = [
-        f"| {split} | {found['num_sentences']:,} | {found['beam_size']} | {found['bleu']:.2f} | {found['chrf']:.2f} |"
-        f" {found['perplexity']:.2f} |"
-        for split, found in metrics.items()
+        f"| {split} | {scores['num_sentences']:,} | {scores['beam_size']} | {scores['bleu']:.2f} | "
+        f"{scores['chrf']:.2f} |"
+        f" {scores['perplexity']:.2f} |"
+        for split, scores in metrics.items()
         if split in ("validation", "test")
     ]
     data = config.data
@@ -244,21 +275,26 @@ def translation_extras(module: TranslationModule, config: Config, metrics: dict[
         f"{config.model.cell} translator from {data.source_language} to {data.target_language}, {number}"
         f"of {module.num_parameters:,} parameters",
         [
-            f"Input: a sentence in {data.source_language}, UTF-8, of which the first {data.max_length} pieces are read",
-            f"Tokenizer: {config.tokenizer.level} level, {module._tokenizer.vocab_size:,} pieces for both languages; see `vocabulary`",
+            f"Input: a sentence in {data.source_language}, UTF-8; the first {data.max_length} pieces are read",
+            f"Tokenizer: {config.tokenizer.level} level, {module._tokenizer.vocab_size:,} pieces for both languages; "
+            "see `vocabulary`",
         ],
-        ["| split | sentences | beam | BLEU | chrF | perplexity of a piece |", *rows],
-        "Figures hold for text like the training data. A fluent translation can be wrong: have someone read it who knows both languages.",
+        ["| split | sentences | beam | BLEU | chrF | perplexity per piece |", *rows],
+        "The figures hold for text like the training data. A fluent translation can be wrong: have someone check it "
+        "who "
+        "speaks both languages.",
     )
     return saved_model.extras(config, module._tokenizer, metrics, card)
 
 
 def search_tensors(search: SearchSettings, rows: int, n_best: int = 1, translator: Any = None) -> dict[str, tf.Tensor]:
-    """The arguments of the signature `translate` for some sentences, all with the same settings.
+    """The arguments of the signature `translate` for some sentences with the same settings.
 
     Args:
-      n_best: hypotheses wanted; the beam is as large at least.
-      translator: the loaded export. Those of earlier versions take two of the settings once for all sentences.
+      search: see `SearchSettings`.
+      rows: number of sentences.
+      n_best: number of wanted hypotheses; the beam is at least as large.
+      translator: the loaded export; those of earlier versions take two of the settings once for all sentences.
     """
 
     def fill(value: Any) -> tf.Tensor:
@@ -267,8 +303,10 @@ def search_tensors(search: SearchSettings, rows: int, n_best: int = 1, translato
     tensors = {
         "beam_size": fill(max(search.beam_size, n_best)), "length_penalty": fill(float(search.length_penalty)),
         "coverage_penalty": fill(float(search.coverage_penalty)), "min_length": fill(search.min_length),
-        "max_length": fill(search.max_length), "min_ratio": fill(float(search.min_ratio)), "max_ratio": fill(float(search.max_ratio)),
-        "no_repeat_ngram": fill(search.no_repeat_ngram), "prefix": fill(search.prefix.encode("utf-8", "surrogateescape")),
+        "max_length": fill(search.max_length), "min_ratio": fill(float(search.min_ratio)),
+        "max_ratio": fill(float(search.max_ratio)),
+        "no_repeat_ngram": fill(search.no_repeat_ngram),
+        "prefix": fill(search.prefix.encode("utf-8", "surrogateescape")),
     }  # fmt: skip
     signature = getattr(translator, "signatures", {}).get("translate")
     specs = signature.structured_input_signature[1] if signature is not None else {}
@@ -278,9 +316,9 @@ def search_tensors(search: SearchSettings, rows: int, n_best: int = 1, translato
 
 
 def warn_of_long_texts(signatures: Any, max_length: int, texts: list[bytes]) -> None:
-    """Logs which texts have more pieces than the model reads."""
+    """Logs a warning for texts with more pieces than the model reads."""
     for text in texts:
-        if len(text) > max_length:  # a piece has a byte or more
+        if len(text) > max_length:  # a piece has at least one byte
             count = int(tf.math.count_nonzero(signatures.tokenize(tf.constant([text]))["token_ids"]))
             if count > max_length:
                 shown = text.decode("utf-8", "replace")[:40]

@@ -5,21 +5,27 @@ from typing import Any
 import keras
 
 from nlp_rnn.config.settings import AttentionName
+from nlp_rnn.layers.masking import IMPOSSIBLE
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class Attention(keras.layers.Layer):
-    """Weighted means of memory vectors, one a query.
+    """Computes a weighted mean of the memory vectors for each query.
 
-    - dot: score = q . m / sqrt(d); query and memory are equally wide.
-    - general: score = q . W m / sqrt(d). Source for both: Luong et al. 2015, section 3.1; for the divisor, d being the features
-      that are multiplied: Vaswani et al. 2017, section 3.2.1. Without it, translators took twice as long to learn where to look.
-    - additive: score = v . tanh(U q + W m). Source: Bahdanau et al. 2015, appendix A.1.2.
-    With several heads, query, keys and memory are cut into as many parts, each with weights of its own.
+    With several heads, the features of queries, keys and memory are split evenly, and each head has its own weights.
 
     Args:
-      kind: see above.
-      num_heads: a divisor of the width of query and memory.
+      kind: how a query q is compared with a memory vector m.
+        - "dot": score = q . m / sqrt(d); q and m have the same number of features.
+        - "general": score = q . W m / sqrt(d).
+        - "additive": score = v . tanh(U q + W m).
+        Sources: Luong et al. 2015, section 3.1 (dot, general); Vaswani et al. 2017, section 3.2.1 (the divisor, where d
+        is the number of multiplied features; without it, translators took twice as long to learn where to attend);
+        Bahdanau et al. 2015, appendix A.1.2 (additive).
+      num_heads: divides the number of features of queries and memory.
+
+    Raises:
+      ValueError: when built with a query or memory width that does not fit `kind` and `num_heads`.
     """
 
     def __init__(self, kind: AttentionName, num_heads: int = 1, **kwargs: Any) -> None:
@@ -30,7 +36,8 @@ class Attention(keras.layers.Layer):
         size, width = query_shape[-1], memory_shape[-1]
         if size % self.num_heads or width % self.num_heads or (self.kind == "dot" and size != width):
             raise ValueError(
-                f"queries have {size} features and the memory {width}, which does not fit {self.kind}, {self.num_heads} heads"
+                f"queries have {size} features and the memory {width}, "
+                f"which does not fit {self.kind}, {self.num_heads} heads"
             )
         if self.kind != "dot":
             self.memory_kernel = self.add_weight(name="memory_kernel", shape=(width, size))
@@ -39,7 +46,14 @@ class Attention(keras.layers.Layer):
             self.vector = self.add_weight(name="vector", shape=(self.num_heads, size // self.num_heads))
 
     def keys(self, memory: Any) -> Any:
-        """float [batch, source, width] -> what queries are compared with, float [batch, source, size]; once a sentence."""
+        """Computes the keys that queries are compared with, once per sentence.
+
+        Args:
+          memory: float [batch, source, width].
+
+        Returns:
+          float [batch, source, size], where size is the number of query features.
+        """
         keys = memory if self.kind == "dot" else memory @ keras.ops.cast(self.memory_kernel, memory.dtype)
         return keys if self.kind == "additive" else keys * (keys.shape[-1] / self.num_heads) ** -0.5
 
@@ -48,16 +62,16 @@ class Attention(keras.layers.Layer):
 
         Args:
           queries: float [batch, target, size].
-          keys: of `keys`.
+          keys: float [batch, source, size], the result of `keys`.
           memory: float [batch, source, width].
-          mask: bool [batch, source], False on padding, which gets no weight; one True a row or more.
+          mask: bool [batch, source], False on padding, which gets no weight. Each row has at least one True.
 
         Returns:
-          contexts float [batch, target, width], weights float32 [batch, target, source]: the mean of all heads.
+          (contexts float [batch, target, width], weights float32 [batch, target, source], averaged over the heads).
         """
         ops = keras.ops
         scores = self._scores(queries, keys)  # [batch, heads, target, source]
-        weights = ops.softmax(ops.where(mask[:, None, None, :], ops.cast(scores, "float32"), -1e9), axis=-1)
+        weights = ops.softmax(ops.where(mask[:, None, None, :], ops.cast(scores, "float32"), IMPOSSIBLE), axis=-1)
         contexts = ops.cast(weights, memory.dtype) @ self._heads(memory)  # [batch, heads, target, width / heads]
         contexts = ops.transpose(contexts, (0, 2, 1, 3))
         return ops.reshape(contexts, (*ops.shape(queries)[:2], memory.shape[-1])), ops.mean(weights, axis=1)

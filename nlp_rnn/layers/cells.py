@@ -1,4 +1,4 @@
-"""The recurrent layers that a config can name: plain Keras, step by step, on any of its backends."""
+"""The linear recurrent layers minGRU and minLSTM, step by step: plain Keras, on any of its backends."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ import keras
 
 
 class _LinearCell(keras.layers.Layer):
-    """One step of a recurrence that is linear in its state, h = a * h + b, with a and b of the input alone: all steps can
-    be computed at once.
+    """One step of a recurrence that is linear in its state: h = a * h + b.
+
+    a and b depend only on the input, so they can be computed for all steps at once.
 
     Args:
       units: size of the state.
@@ -26,11 +27,19 @@ class _LinearCell(keras.layers.Layer):
 
     @staticmethod
     def gates(projected: Any) -> tuple[Any, Any]:
-        """The inputs' projection float [..., num_gates * units] -> a and b, each float [..., units]."""
+        """Splits the projected inputs float [..., num_gates * units] into a and b, each float [..., units]."""
         raise NotImplementedError
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> Any:
-        """float [batch, features], (float [batch, units],) -> (the new state, [the new state])."""
+        """Computes one step.
+
+        Args:
+          inputs: float [batch, features].
+          states: one tensor float [batch, units], alone or in a list.
+
+        Returns:
+          (new state float [batch, units], [new state]).
+        """
         keep, new = self.gates(inputs @ self.kernel + self.bias)
         state = keep * (states[0] if isinstance(states, list | tuple) else states) + new
         return state, [state]
@@ -46,10 +55,10 @@ def _positive(candidate: Any) -> Any:
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class MinGRUCell(_LinearCell):
-    """A step of a minGRU: h = (1 - z) * h + z * g(n), with z = sigmoid(x W_z + b_z), n = x W_n + b_n.
+    """One step of a minGRU: h = (1 - z) * h + z * g(n), with z = sigmoid(x W_z + b_z), n = x W_n + b_n.
 
-    g(n) is n + 0.5 where n >= 0 and sigmoid(n) elsewhere. Source: Feng et al. 2024, "Were RNNs All We Needed?", section 3.1
-    and appendix B.
+    g(n) is n + 0.5 where n >= 0 and sigmoid(n) elsewhere. Source: Feng et al. 2024, "Were RNNs All We Needed?",
+    section 3.1 and appendix B.
     """
 
     num_gates = 2
@@ -63,8 +72,10 @@ class MinGRUCell(_LinearCell):
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class MinLSTMCell(_LinearCell):
-    """A step of a minLSTM: h = f' * h + i' * g(n), with f' = f / (f + i), i' = i / (f + i), and f = sigmoid(x W_f + b_f),
-    i = sigmoid(x W_i + b_i), n = x W_n + b_n. Source: Feng et al. 2024, section 3.2; g is that of `MinGRUCell`.
+    """One step of a minLSTM: h = f' * h + i' * g(n), with f' = f / (f + i) and i' = i / (f + i).
+
+    f = sigmoid(x W_f + b_f), i = sigmoid(x W_i + b_i), n = x W_n + b_n; g as in `MinGRUCell`.
+    Source: Feng et al. 2024, section 3.2.
     """
 
     num_gates = 3
@@ -78,7 +89,10 @@ class MinLSTMCell(_LinearCell):
 
 
 class _LinearLayer(keras.layers.RNN):
-    """A linear cell over time, step by step. The arguments are those of keras.layers.RNN, without its cell."""
+    """Runs a linear cell over time, step by step. The arguments are those of keras.layers.RNN, with units for the cell.
+
+    Masked steps leave the state unchanged.
+    """
 
     cell_class: type[_LinearCell]
 

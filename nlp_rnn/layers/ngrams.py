@@ -1,6 +1,6 @@
-"""The linear part of a wide and deep classifier: a weight for each word n-gram that a text holds. Plain Keras, on any backend.
+"""The linear part of a wide and deep classifier: one weight per word n-gram. Plain Keras, on any backend.
 
-Source: wide and deep: Cheng et al. 2016; n-grams by naive Bayes's log-count ratios: Wang & Manning 2012.
+Sources: Cheng et al. 2016 (wide and deep); Wang & Manning 2012 (n-grams with naive Bayes log-count ratios).
 """
 
 from typing import Any
@@ -10,44 +10,47 @@ import numpy as np
 
 from nlp_rnn.special_ids import PAD_ID
 
-NUM_BUCKETS = 2**20  # ids of n-grams; a single token's is its own id
+NUM_BUCKETS = 2**20  # number of n-gram ids; a single token keeps its own id
 _MASK = NUM_BUCKETS - 1
 
 
 def ngram_ids(token_ids: Any, longest: int, ops: Any = keras.ops) -> Any:
-    """The ids of a batch's n-grams, by a hash: those of one token, then of two, and so on.
+    """Hashes the n-grams of each text to ids: first those of one token, then those of two, and so on.
 
     Args:
       token_ids: int32 [batch, time], right-padded with PAD_ID, below NUM_BUCKETS.
-      longest: in tokens.
-      ops: keras.ops, or numpy.
+      longest: number of tokens of the longest n-grams.
+      ops: keras.ops or numpy.
 
     Returns:
-      int32 [batch, longest * time]: at place k * time + t the n-gram of k + 1 tokens that begins at t; 0 where it would reach into
-      the padding.
+      int32 [batch, longest * time]: position k * time + t holds the n-gram of k + 1 tokens that starts at t, or 0 if it
+      would reach into the padding.
     """
-    found, ngram = [token_ids], token_ids
+    parts, ngram = [token_ids], token_ids
     time = token_ids.shape[1] if ops is np else ops.shape(token_ids)[1]
     padded = ops.pad(token_ids, [(0, 0), (0, longest)])
     for size in range(1, longest):
         following = padded[:, size : size + time]
-        # Products stay below 2^31. The shift mixes high digits into low ones, so that neighbouring ids do not stay neighbours.
+        # Products stay below 2^31. The shift mixes high digits into low ones, so that neighbouring ids are spread.
         ngram = ops.bitwise_and(ngram * 1021, _MASK)
         ngram = ops.bitwise_and(ops.bitwise_xor(ngram, ops.right_shift(ngram, 7)) * 1999 + following, _MASK)
         is_whole = following != PAD_ID
-        found.append(ops.where(is_whole, ops.maximum(ngram, 1), 0))
-    return ops.concatenate(found, axis=1)
+        parts.append(ops.where(is_whole, ops.maximum(ngram, 1), 0))
+    return ops.concatenate(parts, axis=1)
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class NgramLinear(keras.layers.Layer):
-    """int32 ids [batch, time] -> float32 logits [batch, classes]: the sum of the weights of a text's distinct n-grams.
+    """Sums the weights of a text's distinct n-grams. Padding counts for nothing.
 
-    The weights are not trained by `fit`: `stacking.fit_linear_part` finds them beforehand. They are int8 with one scale a column.
+    `fit` does not train the weights; `stacking.fit_linear_part` fits them beforehand. They are int8, with one scale per
+    column.
 
     Args:
-      longest: of the n-grams, in tokens.
-      num_classes: two or more; of two, one column stands for both.
+      longest: number of tokens of the longest n-grams.
+      num_classes: two or more; two classes share one column.
+
+    Call: int32 ids [batch, time], right-padded with PAD_ID -> float32 logits [batch, num_classes].
     """
 
     def __init__(self, longest: int, num_classes: int, **kwargs: Any) -> None:
@@ -67,7 +70,7 @@ class NgramLinear(keras.layers.Layer):
         ops = keras.ops
         ids = ops.sort(ngram_ids(token_ids, self.longest), axis=1)
         before = ops.pad(ids[:, :-1], [(0, 0), (1, 0)])
-        is_first = ops.cast((ids != before) & (ids != PAD_ID), "float32")  # counts an n-gram once, and padding never
+        is_first = ops.cast((ids != before) & (ids != PAD_ID), "float32")  # count each n-gram once, padding never
         return self._as_logits(ops.sum(self._weights(ids) * is_first[:, :, None], axis=1) + self.bias)
 
     def compute_output_shape(self, ids_shape: Any) -> Any:
@@ -77,9 +80,9 @@ class NgramLinear(keras.layers.Layer):
         return keras.KerasTensor(self.compute_output_shape(token_ids.shape), dtype="float32")
 
     def contributions(self, token_ids: Any) -> Any:
-        """What each token adds to the logits: int32 [batch, time] -> float32 [batch, time, classes].
+        """Computes how much each token adds to the logits: int32 [batch, time] -> float32 [batch, time, num_classes].
 
-        The weight of an n-gram is shared among its occurrences in the text, and that among its tokens.
+        The weight of an n-gram is divided evenly among its occurrences in the text, and then among their tokens.
         """
         ops = keras.ops
         ids, time = ngram_ids(token_ids, self.longest), ops.shape(token_ids)[1]
@@ -93,7 +96,7 @@ class NgramLinear(keras.layers.Layer):
         return self._as_logits(total)
 
     def assign(self, weights: np.ndarray, bias: np.ndarray) -> None:
-        """Takes float [NUM_BUCKETS, columns] weights, rounded to int8, and float [columns] biases."""
+        """Sets the weights from float [NUM_BUCKETS, columns], rounded to int8, and the biases from float [columns]."""
         scale = np.maximum(np.abs(weights).max(axis=0), 1e-12) / 127
         self.table.assign(np.round(weights / scale).astype(np.int8))
         self.scale.assign(scale.astype(np.float32))
@@ -111,9 +114,9 @@ class NgramLinear(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class Stack(keras.layers.Layer):
-    """The weighted sum of two classifiers' logits. `fit` leaves the weights alone: the deep part trains by itself.
+    """The weighted sum of two classifiers' logits. `fit` does not train the two weights.
 
-    `stacking.fit_stack` finds them afterwards, on validation data. Source: Wolpert 1992.
+    `stacking.fit_stack` fits them afterwards on validation data. Source: Wolpert 1992.
     """
 
     def build(self, deep_shape: Any, wide_shape: Any = None) -> None:
@@ -123,7 +126,7 @@ class Stack(keras.layers.Layer):
         self.shares.assign([1.0, 0.0])
 
     def call(self, deep: Any, wide: Any) -> Any:
-        """Logits float32 [batch, classes] twice -> the same."""
+        """Adds the weighted logits: two times float32 [batch, classes] -> float32 [batch, classes]."""
         return deep * self.shares[0] + wide * self.shares[1]
 
     def compute_output_shape(self, deep_shape: Any, wide_shape: Any = None) -> Any:

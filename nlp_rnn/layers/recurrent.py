@@ -1,34 +1,58 @@
-"""Recurrent layers and stacks: plain Keras, on any of its backends. Masks are passed explicitly and honoured everywhere."""
+"""Recurrent layers and stacks: plain Keras, on any of its backends. Masks are passed explicitly to every layer."""
 
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.config.tables import CELLS, resolve
+from nlp_rnn.layers.masking import IMPOSSIBLE
 
 
 def build_recurrent_stack(config: ModelConfig, sequences: Any, mask: Any) -> Any:
     """Applies `num_layers` recurrent layers: dropout, recurrence, residual sum, layer norm.
 
     Args:
-      config: cell, units, num_layers, is_bidirectional, is_residual, layer_norm and the dropouts are read.
+      config: cell, units, num_layers, is_bidirectional, is_residual, layer_norm and the dropout rates are read.
       sequences: float [batch, time, features].
-      mask: bool [batch, time], False on padding. Padded steps leave the state alone, in both directions.
+      mask: bool [batch, time], False on padding. Padded steps leave the state unchanged, in both directions.
 
     Returns:
-      float [batch, time, units], twice the units if bidirectional.
+      float [batch, time, units], with twice the units if bidirectional.
     """
     for number in range(config.num_layers):
         inputs = sequences
         if config.dropout and number:
             sequences = keras.layers.SpatialDropout1D(config.dropout, name=f"dropout_{number}")(sequences)
         sequences = _run_directions(config, sequences, mask, number)
-        if config.is_residual and inputs.shape[-1] == sequences.shape[-1]:
-            sequences = keras.layers.Add(name=f"residual_{number}")([inputs, sequences])
-        if config.layer_norm:
-            sequences = keras.layers.LayerNormalization(name=f"layer_norm_{number}")(sequences)
+        norm = keras.layers.LayerNormalization(name=f"layer_norm_{number}") if config.layer_norm else None
+        add = keras.layers.Add(name=f"residual_{number}")  # casts both to the layer's dtype
+        sequences = add_and_norm(
+            inputs, sequences, is_residual=config.is_residual, norm=norm, add=lambda *both, add=add: add(both)
+        )
     return sequences
+
+
+def add_and_norm(
+    inputs: Any,
+    outputs: Any,
+    *,
+    is_residual: bool,
+    norm: Callable[[Any], Any] | None,
+    add: Callable[[Any, Any], Any] = operator.add,
+) -> Any:
+    """Adds a layer's inputs to its outputs if `is_residual` and both are equally wide, then normalises.
+
+    Args:
+      inputs, outputs: float [..., features]; the numbers of features may differ.
+      norm: the layer norm; None for none.
+      add: adds two tensors.
+    """
+    if is_residual and inputs.shape[-1] == outputs.shape[-1]:
+        outputs = add(inputs, outputs)
+    return outputs if norm is None else norm(outputs)
 
 
 def _run_directions(config: ModelConfig, sequences: Any, mask: Any, number: int) -> Any:
@@ -46,20 +70,21 @@ def _run_directions(config: ModelConfig, sequences: Any, mask: Any, number: int)
 def build_recurrent_layer(
     config: ModelConfig, *, name: str, units: int = 0, go_backwards: bool = False, return_state: bool = False
 ) -> keras.layers.Layer:
-    """One recurrent layer of the config that returns sequences (in reversed time if `go_backwards`), and states if `return_state`.
+    """Builds one recurrent layer of the config. It returns sequences, and also its states if `return_state`.
 
     Args:
-      units: 0 for the config's.
+      units: size of the state; 0 means config.units.
+      go_backwards: whether the layer reads from the end; its sequences are then in reversed time.
     """
     options: dict[str, Any] = {"recurrent_dropout": config.recurrent_dropout} if config.recurrent_dropout else {}
     options |= {"return_sequences": True, "return_state": return_state, "go_backwards": go_backwards}
     layer = _layer_class(config)(units or config.units, name=name, **options)
-    layer.has_twin = config.is_bidirectional  # the fast layers then leave a core to the other direction
+    layer.has_twin = config.is_bidirectional  # the fast layers then leave one core to the other direction
     return WeightDrop(layer, config.weight_dropout, name=f"{name}_weight_drop") if config.weight_dropout else layer
 
 
 def _layer_class(config: ModelConfig) -> type[keras.layers.Layer]:
-    """The fast layer where there is one and it is wanted."""
+    """The fast layer if the cell has one, the config allows it and it is faster; else the plain layer."""
     cell = CELLS[config.cell]
     is_faster = config.fast == "on" or config.units >= cell.fast_from_units[config.is_bidirectional]
     is_fast = cell.fast_layer and config.fast != "off" and is_faster and keras.backend.backend() == "tensorflow"
@@ -68,7 +93,10 @@ def _layer_class(config: ModelConfig) -> type[keras.layers.Layer]:
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class Flip(keras.layers.Layer):
-    """Reverses time: [batch, time, features] -> the same shape. A mask stays as it is: recurrent layers do not reverse theirs."""
+    """Reverses time: float [batch, time, features] -> the same shape.
+
+    The mask stays as it is, since recurrent layers do not reverse theirs.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -80,7 +108,10 @@ class Flip(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class ReverseTexts(keras.layers.Layer):
-    """Reverses each text of a batch and leaves the padding behind it: float [batch, time, features], bool [batch, time] -> the same."""
+    """Reverses each text and leaves its padding in place.
+
+    Call: float [batch, time, features] and bool mask [batch, time] -> float [batch, time, features].
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -99,13 +130,13 @@ class ReverseTexts(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class WeightDrop(keras.layers.Wrapper):
-    """DropConnect on the recurrent matrix: in training, one mask a batch, the same at all time steps.
+    """DropConnect on the recurrent matrix: in training, one mask per batch, shared by all time steps.
 
     Outputs and mask are those of the wrapped layer. Source: Merity et al. 2018, section 2.
 
     Args:
-      layer: a Keras recurrent layer with a cell that has a `recurrent_kernel`.
-      rate: the share of weights dropped, 0-1.
+      layer: a Keras recurrent layer whose cell has a `recurrent_kernel`.
+      rate: the share of dropped weights, 0-1.
     """
 
     def __init__(self, layer: keras.layers.Layer, rate: float, seed: int | None = None, **kwargs: Any) -> None:
@@ -120,8 +151,9 @@ class WeightDrop(keras.layers.Wrapper):
             return self.layer(sequences, **options)
         kernel = self.layer.cell.recurrent_kernel
         dropped = keras.random.dropout(kernel, self.rate, seed=self.seed_generator)
-        # Within the scope the layer reads `dropped` wherever it asks for its kernel, on every backend. JAX, which keeps variables in
-        # such a scope itself, must be told the others; and what they were set to, as the seeds of dropout are, behind it.
+        # Within the scope the layer reads `dropped` instead of its kernel, on every backend. JAX keeps its variables in
+        # such a scope too: it needs the values of the other variables, and afterwards the values that were set (dropout
+        # seeds).
         values = [
             (each, dropped if each is kernel else keras.ops.convert_to_tensor(each)) for each in self.layer.variables
         ]
@@ -138,11 +170,44 @@ class WeightDrop(keras.layers.Wrapper):
         return super().get_config() | {"rate": self.rate, "seed": self.seed}
 
 
+def unwrapped(layer: keras.layers.Layer) -> Any:
+    """The recurrent layer itself, without WeightDrop around it."""
+    return layer.layer if isinstance(layer, WeightDrop) else layer
+
+
+def state_sizes(layer: keras.layers.Layer) -> list[int]:
+    """The sizes of a recurrent layer's states (LSTM: h and c)."""
+    return _as_list(unwrapped(layer).cell.state_size)
+
+
+def run_cell(layer: keras.layers.Layer, inputs: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+    """Computes one step of a recurrent layer with its cell.
+
+    Args:
+      layer: a recurrent layer, or WeightDrop around one; no weights are dropped.
+      inputs: float [batch, features].
+      states: each float [batch, units].
+
+    Returns:
+      (outputs float [batch, units], new states).
+    """
+    outputs, after = unwrapped(layer).cell(inputs, states)
+    return outputs, _as_list(after)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
 @keras.saving.register_keras_serializable("nlp_rnn")
 class WordDropout(keras.layers.Layer):
-    """In training, takes some words of the vocabulary out of a batch: all their occurrences, so that none tells of another.
+    """In training, drops some words of the vocabulary from a batch, with all their occurrences.
 
-    Source: Gal & Ghahramani 2016, section 4.2; AWD-LSTM's embedding dropout.
+    Source: Gal & Ghahramani 2016, section 4.2. AWD-LSTM calls it embedding dropout.
+
+    Args:
+      vocab_size: number of ids.
+      rate: the share of dropped words, 0-1.
     """
 
     def __init__(self, vocab_size: int, rate: float, seed: int | None = None, **kwargs: Any) -> None:
@@ -151,7 +216,7 @@ class WordDropout(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, token_ids: Any, vectors: Any, training: bool = False) -> Any:
-        """int32 [batch, time], float [batch, time, features] -> float [batch, time, features]"""
+        """int32 ids [batch, time] and their vectors float [batch, time, features] -> float [batch, time, features]."""
         if not training or not self.rate:
             return vectors
         kept = keras.random.dropout(
@@ -165,16 +230,16 @@ class WordDropout(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class MaskedPooling(keras.layers.Layer):
-    """Pools a sequence over its unpadded steps into one vector: the concatenation of what `kinds` names.
+    """Pools a sequence over its unpadded steps into one vector: the concatenation of the named kinds.
 
-    - last: the last step; of a bidirectional sequence, the last of the first half of the features and the first of
-      the second half, each having read the whole text.
+    - last: the last step. Of a bidirectional sequence, the last step of the first half of the features and the first
+      step of the second half, since each has read the whole text.
     - max, mean: over time.
     - attention: a mean weighted by softmax(v . tanh(W h)). Source: Yang et al. 2016, section 2.2.
 
     Args:
       kinds: one or more of "last", "max", "mean", "attention".
-      is_bidirectional: whether the second half of the features read the text backwards.
+      is_bidirectional: whether the second half of the features has read the text backwards.
     """
 
     def __init__(self, kinds: tuple[str, ...], *, is_bidirectional: bool = False, **kwargs: Any) -> None:
@@ -183,7 +248,7 @@ class MaskedPooling(keras.layers.Layer):
         self.supports_masking = True
 
     def compute_mask(self, sequences: Any, mask: Any = None) -> None:
-        """Time is gone, and with it the mask."""
+        """Returns None: the output has no time axis."""
 
     def build(self, sequences_shape: Any, mask_shape: Any = None) -> None:
         if "attention" in self.kinds:
@@ -192,7 +257,15 @@ class MaskedPooling(keras.layers.Layer):
             self.attention_vector = self.add_weight(name="attention_vector", shape=(size, 1))
 
     def call(self, sequences: Any, mask: Any) -> Any:
-        """float [batch, time, features], bool [batch, time] with one True a row or more -> float [batch, features * kinds]."""
+        """Pools the steps where the mask is True.
+
+        Args:
+          sequences: float [batch, time, features].
+          mask: bool [batch, time], False on padding. Each row has at least one True.
+
+        Returns:
+          float [batch, features * number of kinds].
+        """
         pools = {"last": self._last, "max": self._max, "mean": self._mean, "attention": self._attention}
         return keras.ops.concatenate([pools[kind](sequences, mask) for kind in self.kinds], axis=-1)
 
@@ -212,7 +285,7 @@ class MaskedPooling(keras.layers.Layer):
         return ops.concatenate([steps[:, :half], sequences[:, 0, half:]], axis=-1)
 
     def _max(self, sequences: Any, mask: Any) -> Any:
-        lowest = keras.ops.full_like(sequences, -6e4)  # below any activation, and a float16
+        lowest = keras.ops.full_like(sequences, -6e4)  # below any activation, and within float16's range
         return keras.ops.max(keras.ops.where(mask[:, :, None], sequences, lowest), axis=1)
 
     def _mean(self, sequences: Any, mask: Any) -> Any:
@@ -221,7 +294,7 @@ class MaskedPooling(keras.layers.Layer):
 
     def _attention(self, sequences: Any, mask: Any) -> Any:
         scores = keras.ops.tanh(sequences @ self.attention_kernel) @ self.attention_vector  # [batch, time, 1]
-        scores = keras.ops.where(mask, keras.ops.cast(scores[:, :, 0], "float32"), -1e9)
+        scores = keras.ops.where(mask, keras.ops.cast(scores[:, :, 0], "float32"), IMPOSSIBLE)
         return self._weighted_sum(sequences, keras.ops.softmax(scores, axis=1))
 
     def _weighted_sum(self, sequences: Any, weights: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The output layer of language models: hidden vectors -> probabilities of the vocabulary's words. Plain Keras, on any backend."""
+"""The output layer of language models: hidden vectors to word probabilities. Plain Keras, on any backend."""
 
 import math
 from collections.abc import Callable
@@ -8,26 +8,32 @@ import keras
 
 from nlp_rnn.config.settings import SoftmaxName
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.layers.masking import IMPOSSIBLE
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class SoftmaxHead(keras.layers.Layer):
-    """A softmax over the vocabulary, with the loss that it is trained by. Evaluation is exact for all three kinds.
+    """A softmax over the vocabulary, with its training loss. Evaluation is exact for all three kinds.
 
-    - full: all words, in training too.
-    - sampled: in training, the sum over the words other than the target is exact for the most frequent ones, and estimated,
-      without bias, from draws that a batch shares for the others, from a log-uniform distribution. Source: Bengio & Senécal
-      2008; Blanc & Rendle 2018, section 3.
-    - adaptive: frequent words are computed directly, the others in clusters of fewer features that are computed where
-      needed. Source: Grave et al. 2017.
-    Sampled and adaptive need ids in the order of falling frequency, as `Tokenizer` gives them.
+    - full: training computes all words.
+    - sampled: in training, the sum over the words other than the target is exact for the most frequent ones. For the
+      others it is estimated, without bias, from log-uniform draws that the rows of a batch share. Sources: Bengio &
+      Senécal 2008; Blanc & Rendle 2018, section 3.
+    - adaptive: frequent words are computed directly, the others in clusters with fewer features, which are computed
+      only where needed. Source: Grave et al. 2017.
+    Sampled and adaptive need ids in the order of falling frequency, as `Tokenizer` assigns them.
 
     Args:
       vocab_size: number of ids.
       softmax: see above.
-      num_sampled: of a sampled softmax; half of them the most frequent words, half drawn anew for each batch, with replacement.
-      cutoffs: where the clusters begin, rising, below vocab_size: [2000, 10000] makes three parts.
-      embedding: a built Embedding layer whose table is the kernel (tied weights; not for adaptive). Source: Press & Wolf 2017.
+      num_sampled: of a sampled softmax; half are the most frequent words, half are drawn anew per batch, with
+        replacement.
+      cutoffs: rising ids below vocab_size where the clusters begin: [2000, 10000] makes three parts.
+      embedding: a built Embedding layer whose table is the kernel (tied weights; not for adaptive). Source: Press &
+        Wolf 2017.
+
+    Raises:
+      ConfigError: if cutoffs do not rise, an adaptive softmax is tied, or the embedding's table does not fit.
     """
 
     def __init__(
@@ -53,7 +59,7 @@ class SoftmaxHead(keras.layers.Layer):
                 )
         self.vocab_size, self.softmax, self.num_sampled, self.cutoffs = vocab_size, softmax, num_sampled, tuple(cutoffs)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        # Not an attribute: the table stays the embedding's weight and is no weight of this layer.
+        # Not an attribute, so that the table stays a weight of the embedding and does not become one of this layer.
         self._table: Callable[[], Any] | None = embedding and (lambda: embedding.embeddings)
 
     def build(self, hidden_shape: Any) -> None:
@@ -82,11 +88,11 @@ class SoftmaxHead(keras.layers.Layer):
 
     @property
     def kernel(self) -> Any:
-        """float [vocabulary, features], or of an adaptive softmax [frequent words + clusters, features]."""
+        """float [vocabulary, features]; for an adaptive softmax [frequent words + clusters, features]."""
         return self._table() if self._table else self._kernel
 
     def call(self, hidden: Any) -> Any:
-        """float [..., features] -> log probabilities float [..., vocabulary]."""
+        """float [..., features] -> log-probabilities float [..., vocabulary]."""
         ops = keras.ops
         found = ops.log_softmax(hidden @ ops.transpose(self.kernel) + self.bias, axis=-1)
         if self.softmax != "adaptive":
@@ -103,13 +109,16 @@ class SoftmaxHead(keras.layers.Layer):
     def loss(
         self, hidden: Any, targets: Any, weights: Any, training: bool = False, label_smoothing: float = 0.0
     ) -> Any:
-        """The weighted sum of cross-entropies in nats: exact, but for a sampled softmax in training.
+        """Computes the weighted sum of cross-entropies in nats: exact, except for a sampled softmax in training.
 
         Args:
           hidden: float32 [rows, features].
           targets: int32 [rows].
-          weights: float32 [rows]; 0 leaves a row out.
-          label_smoothing: the share of each target that is spread over all words; of a full softmax only.
+          weights: float32 [rows]; rows with weight 0 are left out.
+          label_smoothing: the share of each target that is spread over all words, 0-1; full softmax only.
+
+        Raises:
+          NotImplementedError: if an adaptive softmax is trained on another backend than TensorFlow.
         """
         ops = keras.ops
         if self.softmax == "sampled" and training:
@@ -137,7 +146,7 @@ class SoftmaxHead(keras.layers.Layer):
         )
 
     def _sampled_loss(self, hidden: Any, targets: Any, weights: Any) -> Any:
-        """The most frequent words exactly, the sum over the others from as many draws: most of the sum, and none of its noise."""
+        """Computes the most frequent words exactly and estimates the sum over the others from as many draws."""
         ops = keras.ops
         num_exact = min(self.num_sampled // 2, self.vocab_size)
         others, log_counts = self._draw(num_exact)
@@ -153,12 +162,12 @@ class SoftmaxHead(keras.layers.Layer):
                 hidden, rows, biases, true_logits, ids, targets, weights, dtype=matmul_dtype()
             )
         logits = hidden @ ops.transpose(rows) + biases
-        logits = ops.where(targets[:, None] == ids[None], -1e9, logits)
+        logits = ops.where(targets[:, None] == ids[None], IMPOSSIBLE, logits)
         logits = ops.concatenate([true_logits[:, None], logits], axis=1)
         return ops.sum((ops.logsumexp(logits, axis=1) - logits[:, 0]) * weights)
 
     def _draw(self, first: int) -> tuple[Any, Any]:
-        """Ids from `first` on, log-uniform, with replacement, and the logarithm of how often each is expected among them."""
+        """Draws ids >= `first`, log-uniform, with replacement. Returns also the logarithms of their expected counts."""
         ops = keras.ops
         num_draws = self.num_sampled - first if first < self.vocab_size else 0
         span = math.log((self.vocab_size + 1) / (first + 1))

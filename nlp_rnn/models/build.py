@@ -1,4 +1,4 @@
-"""Language models and translators, as a config describes them."""
+"""Builds language models and translators from a config."""
 
 from nlp_rnn.config.settings import ModelConfig, TrainingConfig
 from nlp_rnn.models.language_model import LanguageModel
@@ -8,18 +8,19 @@ from nlp_rnn.models.translator import Translator
 def build_language_model(
     config: ModelConfig, *, vocab_size: int, training: TrainingConfig | None = None
 ) -> LanguageModel:
-    """A `LanguageModel`: to be trained where `training` says how, else to `run` only."""
+    """Builds a `LanguageModel`: for training if `training` is given, else only to `run`."""
     if training is None:
         return LanguageModel(config, vocab_size=vocab_size)
     return LanguageModel(
         config, vocab_size=vocab_size, batch_size=training.batch_size, window=training.window,
-        activation_regularization=training.activation_regularization, temporal_regularization=training.temporal_regularization,
+        activation_regularization=training.activation_regularization,
+        temporal_regularization=training.temporal_regularization,
         state_reset=training.state_reset,
     )  # fmt: skip
 
 
 def build_translator(config: ModelConfig, *, vocab_size: int, training: TrainingConfig | None = None) -> Translator:
-    """A `Translator`, to be trained as `training` says."""
+    """Builds a `Translator`; `training` adds label smoothing and scheduled sampling."""
     options = (
         {}
         if training is None

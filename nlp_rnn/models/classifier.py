@@ -1,4 +1,4 @@
-"""The text classifier: embedding, recurrent layers, pooling, and a linear part over n-grams beside them."""
+"""The text classifier: embedding, recurrent layers, pooling, and optionally a linear part over n-grams."""
 
 from typing import Any
 
@@ -8,27 +8,32 @@ from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.distribution import replicas
 from nlp_rnn.layers.ngrams import NgramLinear, Stack
 from nlp_rnn.layers.recurrent import MaskedPooling, ReverseTexts, build_recurrent_stack
-
-_PAD_ID = 0  # tokenizer.PAD_ID; models do not import TensorFlow
+from nlp_rnn.special_ids import PAD_ID
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class Classifier(keras.Model):
-    """A functional model [batch, time] -> logits [batch, classes], with its loss and metrics.
+    """A functional model with its loss and metrics: int32 ids [batch, time] -> float32 logits [batch, num_classes].
 
-    Targets: int32 [batch]. Sample weights: float [batch], 0 for rows that fill up a batch.
+    Targets are int32 [batch], sample weights float [batch]; rows that only fill up a batch have weight 0.
     """
 
-    # The arguments of Keras's functional models, by which `load_model` knows it as one.
+    # The arguments of Keras's functional models, by which `load_model` recognises them.
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(inputs, outputs, name=name, **kwargs)
         self.accuracy = keras.metrics.Mean(name="accuracy")
-        self.cross_entropy = keras.metrics.Mean(name="cross_entropy")  # nats an example
+        self.cross_entropy = keras.metrics.Mean(name="cross_entropy")  # nats per example
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        """Mean cross-entropy in nats of the examples whose weight is not 0; of several replicas, each one's share."""
+        """Mean cross-entropy in nats over the examples with weight > 0. Each replica returns its share of it.
+
+        Args:
+          y: int32 [batch], the classes.
+          y_pred: float32 [batch, num_classes], logits.
+          sample_weight: float [batch]; None means 1.
+        """
         ops = keras.ops
         weights = ops.ones(ops.shape(y)[:1]) if sample_weight is None else sample_weight
         losses = ops.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
@@ -38,16 +43,17 @@ class Classifier(keras.Model):
 
 
 def build_classifier(config: ModelConfig, *, vocab_size: int, num_classes: int) -> Classifier:
-    """Embedding, recurrent stack, pooling, linear output.
+    """Builds a classifier of embedding, recurrent stack, pooling and linear output.
 
     Args:
-      vocab_size: number of ids, special ones included.
+      vocab_size: number of ids, including the special ones.
       num_classes: two or more.
 
     Returns:
-      a model int32 [batch, time], right-padded with 0 -> float32 logits [batch, num_classes]. Its layers `embedding`
-      (ids -> vectors) and `encoder` ([vectors, mask] -> logits) can be called one after the other, which is what
-      explanations do; with config.ngrams, `stack` then adds the logits of `ngrams` (ids -> logits).
+      a model from int32 ids [batch, time], right-padded with PAD_ID, to float32 logits [batch, num_classes].
+      Explanations
+      call its layers one by one: `embedding` (ids -> vectors), `encoder` ([vectors, mask] -> logits) and, with
+      config.ngrams, `stack`, which adds the logits of `ngrams` (ids -> logits).
     """
     token_ids = keras.Input((None,), dtype="int32", name="token_ids")
     mask = NotPadding(name="mask")(token_ids)
@@ -60,14 +66,19 @@ def build_classifier(config: ModelConfig, *, vocab_size: int, num_classes: int) 
 
 
 def build_classifier_encoder(config: ModelConfig, *, num_classes: int) -> keras.Model:
-    """[float [batch, time, embedding_dim], bool [batch, time]] -> float32 logits [batch, num_classes]."""
+    """Builds the part after the embedding.
+
+    Returns:
+      a model from [vectors float [batch, time, embedding_dim], mask bool [batch, time]] to float32 logits
+      [batch, num_classes].
+    """
     vectors = keras.Input((None, config.embedding_dim), name="vectors")
     mask = keras.Input((None,), dtype="bool", name="mask")
     sequences: Any = vectors
     if config.is_reversed:
         sequences = ReverseTexts(name="reverse")(sequences, mask)
     if config.word_dropout:
-        # One decision a word: the noise is shared by its embedding dimensions.
+        # The embedding dimensions of a word share the noise, so whole words are dropped.
         sequences = keras.layers.Dropout(config.word_dropout, noise_shape=(None, None, 1), name="word_dropout")(
             sequences
         )
@@ -77,17 +88,17 @@ def build_classifier_encoder(config: ModelConfig, *, num_classes: int) -> keras.
     pooled = MaskedPooling(config.pooling, is_bidirectional=config.is_bidirectional, name="pooling")(sequences, mask)
     if config.final_dropout:
         pooled = keras.layers.Dropout(config.final_dropout, name="dropout")(pooled)
-    # Logits in float32: a softmax in half precision loses the probabilities' last digits.
+    # Logits in float32, since a softmax in half precision loses the last digits of the probabilities.
     logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(pooled)
     return keras.Model([vectors, mask], logits, name="encoder")
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class NotPadding(keras.layers.Layer):
-    """int32 ids [batch, time] -> bool mask [batch, time], False where the id is 0."""
+    """int32 ids [batch, time] -> bool mask [batch, time], False where the id is PAD_ID."""
 
     def call(self, token_ids: Any) -> Any:
-        return keras.ops.not_equal(token_ids, _PAD_ID)
+        return keras.ops.not_equal(token_ids, PAD_ID)
 
     def compute_output_spec(self, token_ids: Any) -> keras.KerasTensor:
         return keras.KerasTensor(token_ids.shape, dtype="bool")

@@ -1,4 +1,4 @@
-"""The language model: token ids -> hidden vectors -> log-probabilities of the next id, with a state that is carried on."""
+"""The language model: token ids to hidden vectors to log-probabilities of the next id, with carried states."""
 
 from typing import Any
 
@@ -6,33 +6,35 @@ import keras
 
 from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.distribution import replicas
-from nlp_rnn.layers.recurrent import WordDropout, build_recurrent_layer
+from nlp_rnn.layers.recurrent import WordDropout, add_and_norm, build_recurrent_layer, run_cell, state_sizes
 from nlp_rnn.layers.softmax_head import SoftmaxHead
 
 States = list[list[Any]]
 
 
 class LanguageModel(keras.Model):
-    """Embedding, recurrent layers, softmax over the vocabulary: AWD-LSTM's recipe, each part a setting.
+    """Embedding, recurrent layers and a softmax over the vocabulary: AWD-LSTM, with each part as a setting.
 
     Source: Merity et al. 2018, "Regularizing and Optimizing LSTM Language Models": dropout of whole words, of embedding
-    dimensions, between layers and before the output with one mask for all time steps; weight drop on the recurrent
+    dimensions, between layers and before the output, with one mask for all time steps; weight drop on the recurrent
     matrices; tied weights; the last layer as wide as the embedding; activation regularisation.
 
-    In `fit` and `evaluate` row b of a batch continues row b of the batch before: the states are carried on in variables
-    of their own for either, and start at zero with `reset_states`. `run` takes and returns states instead.
+    In `fit` and `evaluate`, row b of a batch continues row b of the previous batch: each phase carries its states in
+    its own variables, and `reset_states` sets them to zero. `run` takes and returns states instead.
 
     Args:
       vocab_size: number of ids.
-      activation_regularization, temporal_regularization: weights of the mean square of the last layer's outputs (after
-        dropout) and of their change from step to step (before it).
-      state_reset: the share of rows, drawn for each batch of `fit`, whose states are set to zero before it.
-      batch_size: rows of the batches of `fit` and `evaluate`; 0: the model only `run`s.
-      window: the usual number of time steps; a shorter batch weighs less in training by its share of it. 0: all weigh the same.
+      activation_regularization: weight of the mean square of the last layer's outputs, after dropout.
+      temporal_regularization: weight of the mean square of their change from step to step, before dropout.
+      state_reset: the share of rows whose states are set to zero before each batch of `fit`, drawn anew, 0-1.
+      batch_size: number of rows in `fit` and `evaluate`; 0 builds a model that can only `run`.
+      window: the usual number of time steps. A shorter batch weighs proportionally less in training. 0: all weigh the
+        same.
     """
 
     def __init__(
-        self, config: ModelConfig, *, vocab_size: int, batch_size: int = 0, window: int = 0, activation_regularization: float = 0.0,
+        self, config: ModelConfig, *, vocab_size: int, batch_size: int = 0, window: int = 0,
+        activation_regularization: float = 0.0,
         temporal_regularization: float = 0.0, state_reset: float = 0.0, **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(**kwargs)
@@ -66,7 +68,7 @@ class LanguageModel(keras.Model):
             cutoffs=config.cutoffs,
             embedding=self.embedding if config.tie_embeddings else None, dtype="float32", name="softmax",
         )  # fmt: skip
-        self.cross_entropy = keras.metrics.Mean(name="cross_entropy")  # nats a token
+        self.cross_entropy = keras.metrics.Mean(name="cross_entropy")  # nats per token
         phases = ("training", "evaluation") if batch_size else ()
         self._carried = {
             phase: [[_state(phase, batch_size, size) for size in sizes] for sizes in self._sizes()] for phase in phases
@@ -76,89 +78,96 @@ class LanguageModel(keras.Model):
         self.built = True
 
     def run(self, token_ids: Any, states: States, training: bool = False) -> tuple[Any, States]:
-        """int32 [batch, time] and the states before it -> hidden float [batch, time, features] and the states behind it.
+        """Runs the model over ids, from given states.
 
-        Padding at a row's end leaves the hidden vectors before it as they are; the states are those behind the padding.
+        Args:
+          token_ids: int32 [batch, time]. Padding at the end of a row does not change the hidden vectors before it, but
+            the final states are those after the padding.
+          states: the initial states, as in `zero_states`.
+
+        Returns:
+          (hidden float [batch, time, features], final states).
         """
-        hidden, _, found = self._run(token_ids, states, training)
-        return hidden, found
+        hidden, _, final = self._run(token_ids, states, training)
+        return hidden, final
 
     def _run(self, token_ids: Any, states: States, training: bool) -> tuple[Any, Any, States]:
-        """As `run`, with the hidden vectors before their dropout in the middle."""
+        """Like `run`, but the second result is the hidden vectors before the last dropout."""
         sequences = self.word_dropout(token_ids, self.embedding(token_ids), training=training)
-        found = []
+        final = []
         for number, layer in enumerate(self.recurrent):
             inputs = self.dropouts[number](sequences, training=training)
             sequences, *after = layer(inputs, initial_state=states[number], training=training)
-            found.append(after)
-            if self.config.is_residual and inputs.shape[-1] == sequences.shape[-1]:
-                sequences = sequences + inputs
-            norm = self.norms[number]
-            if norm is not None:
-                sequences = norm(sequences)
-        return self.dropouts[-1](sequences, training=training), sequences, found
+            final.append(after)
+            sequences = self._add_and_norm(number, inputs, sequences)
+        return self.dropouts[-1](sequences, training=training), sequences, final
+
+    def _add_and_norm(self, number: int, inputs: Any, outputs: Any) -> Any:
+        return add_and_norm(inputs, outputs, is_residual=self.config.is_residual, norm=self.norms[number])
 
     def advance(self, token_ids: Any, states: States) -> tuple[Any, States]:
-        """One step of `run`, by the cells alone: int32 [batch] -> hidden float [batch, features] and the states behind it."""
+        """Computes one step of `run` with the cells: int32 [batch] -> (hidden float [batch, features], new states)."""
         return self.advance_vectors(self.embedding(token_ids), states)
 
     def advance_vectors(self, vectors: Any, states: States) -> tuple[Any, States]:
-        """As `advance`, of ids that are vectors already: float [batch, embedding_dim]."""
-        found = []
+        """Like `advance`, but takes vectors instead of ids: float [batch, embedding_dim]."""
+        new = []
         for number, layer in enumerate(self.recurrent):
-            inputs = vectors
-            vectors, after = getattr(layer, "layer", layer).cell(inputs, states[number])
-            found.append(list(after) if isinstance(after, list | tuple) else [after])
-            if self.config.is_residual and inputs.shape[-1] == vectors.shape[-1]:
-                vectors = vectors + inputs
-            norm = self.norms[number]
-            if norm is not None:
-                vectors = norm(vectors)
-        return vectors, found
+            outputs, after = run_cell(layer, vectors, states[number])
+            new.append(after)
+            vectors = self._add_and_norm(number, vectors, outputs)
+        return vectors, new
 
     def zero_states(self, batch_size: Any) -> States:
-        """The states before a text: of each layer, float [batch, units] once or twice (LSTM: h and c)."""
+        """The initial states of a text: per layer, float [batch, units] once or (LSTM: h and c) twice."""
         return [[keras.ops.zeros((batch_size, size), self.compute_dtype) for size in sizes] for sizes in self._sizes()]
 
     @property
     def features(self) -> int:
-        """The size of the hidden vectors."""
+        """Size of the hidden vectors."""
         return self._sizes()[-1][0]
 
     @property
     def state_sizes(self) -> list[int]:
-        """The sizes of all states, layer by layer."""
+        """Sizes of all states, layer by layer."""
         return [size for sizes in self._sizes() for size in sizes]
 
     def pack_states(self, states: States) -> Any:
-        """States as one tensor, float [batch, sum(state_sizes)]."""
+        """Concatenates states to one tensor, float [batch, sum(state_sizes)]."""
         return keras.ops.concatenate([state for layer in states for state in layer], axis=1)
 
     def unpack_states(self, packed: Any) -> States:
-        """What `pack_states` packed."""
-        found, start = [], 0
+        """Splits what `pack_states` returned into states again."""
+        states, start = [], 0
         for sizes in self._sizes():
             layer = []
             for size in sizes:
                 layer.append(packed[:, start : start + size])
                 start += size
-            found.append(layer)
-        return found
+            states.append(layer)
+        return states
 
     def reset_states(self, phase: str) -> None:
-        """Starts the texts of "training" or "evaluation" anew."""
+        """Sets the carried states of "training" or "evaluation" to zero."""
         for variables in self._carried[phase]:
             for variable in variables:
                 variable.assign(keras.ops.zeros(variable.shape))
 
     @property
     def kept_weights(self) -> list[keras.Variable]:
-        """All weights but the carried states."""
+        """All weights except the carried states."""
         carried = {id(variable) for phase in self._carried.values() for variables in phase for variable in variables}
         return [weight for weight in self.weights if id(weight) not in carried]
 
     def call(self, token_ids: Any, training: bool = False) -> tuple[Any, Any]:
-        """int32 [batch, time] -> hidden float [batch, time, features], after and before dropout, from the carried states on."""
+        """Runs on from the carried states.
+
+        Args:
+          token_ids: int32 [batch, time].
+
+        Returns:
+          (hidden after dropout, hidden before dropout), each float [batch, time, features].
+        """
         carried = self._carried["training" if training else "evaluation"]
         states = [
             [keras.ops.cast(replicas.own_rows(variable), self.compute_dtype) for variable in variables]
@@ -170,8 +179,8 @@ class LanguageModel(keras.Model):
             states = [
                 [keras.ops.where(stays, state, keras.ops.zeros_like(state)) for state in layer] for layer in states
             ]
-        hidden, sequences, found = self._run(token_ids, states, training)
-        for variables, values in zip(carried, found, strict=True):
+        hidden, sequences, final = self._run(token_ids, states, training)
+        for variables, values in zip(carried, final, strict=True):
             for variable, value in zip(variables, values, strict=True):
                 value = keras.ops.cast(keras.ops.stop_gradient(value), "float32")
                 variable.assign(replicas.with_own_rows(variable, value))
@@ -180,10 +189,14 @@ class LanguageModel(keras.Model):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        """Mean cross-entropy in nats of the tokens whose weight is not 0, and the regularisers; of several replicas, each one's share.
+        """Mean cross-entropy in nats over the tokens with weight > 0, plus the regularisers.
+
+        Each replica returns its share of it.
 
         Args:
-          y: int32 [batch, time], the next ids. y_pred: hidden vectors, as `call` gives them. sample_weight: float [batch, time].
+          y: int32 [batch, time], the next ids.
+          y_pred: the two results of `call`.
+          sample_weight: float [batch, time].
         """
         ops = keras.ops
         hidden = ops.cast(ops.reshape(y_pred[0], (-1, y_pred[0].shape[-1])), "float32")
@@ -210,12 +223,8 @@ class LanguageModel(keras.Model):
         return found
 
     def _sizes(self) -> list[list[int]]:
-        """The sizes of each layer's states."""
-        found = []
-        for layer in self.recurrent:
-            size = getattr(layer, "layer", layer).cell.state_size  # what WeightDrop wraps
-            found.append(list(size) if isinstance(size, list | tuple) else [size])
-        return found
+        """Sizes of each layer's states."""
+        return [state_sizes(layer) for layer in self.recurrent]
 
 
 def _state(phase: str, batch_size: int, size: int) -> keras.Variable:

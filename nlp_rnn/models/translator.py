@@ -1,4 +1,4 @@
-"""The translator: a recurrent encoder, and a recurrent decoder that looks back at the source through attention."""
+"""The translator: a recurrent encoder, and a recurrent decoder that attends to the source."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -8,18 +8,28 @@ import keras
 from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.distribution import replicas
 from nlp_rnn.layers.attention import Attention
-from nlp_rnn.layers.recurrent import WordDropout, build_recurrent_layer
+from nlp_rnn.layers.recurrent import (
+    WordDropout,
+    add_and_norm,
+    build_recurrent_layer,
+    run_cell,
+    state_sizes,
+    unwrapped,
+)
 from nlp_rnn.layers.softmax_head import SoftmaxHead
+from nlp_rnn.special_ids import PAD_ID
 
 States = list[list[Any]]
 
 
 class Encoded(NamedTuple):
-    """Source sentences as the decoder sees them.
+    """Encoded source sentences.
 
-    memory, keys: float [batch, source, units]; see `Attention`. mask: bool [batch, source]. states: of the decoder's layers,
-    each float [batch, units] once or twice (LSTM: h and c); with input feeding, also the vector fed, float [batch,
-    embedding_dim].
+    Attributes:
+      memory, keys: float [batch, source, units]; see `Attention`.
+      mask: bool [batch, source], False on padding.
+      states: initial states of the decoder's layers, each float [batch, units] once or (LSTM: h and c) twice; with
+        input feeding, followed by the first fed vector, float [batch, embedding_dim].
     """
 
     memory: Any
@@ -31,19 +41,20 @@ class Encoded(NamedTuple):
 class Translator(keras.Model):
     """Sequence to sequence with attention.
 
-    The encoder reads both ways, half of the units each (where model.is_bidirectional). Its last states, through a bridge,
-    are the decoder's first ones. The first layer of the decoder asks the attention; the further layers and the output read
-    the answer. So all time steps of a layer are computed at once, unless the answer is fed back to the first layer (input
-    feeding). Sources: Bahdanau et al. 2015; Luong et al. 2015, sections 3.1 and 3.3; the place of the attention: Wu et al.
-    2016, section 3.
+    The encoder reads in both directions, with half of the units each, if model.is_bidirectional. A bridge maps its
+    final states to the decoder's initial states. The first layer of the decoder computes the attention; the other
+    layers and the output use the result. So a layer computes all time steps at once, unless the result is fed back to
+    the first layer (input feeding). Sources: Bahdanau et al. 2015; Luong et al. 2015, sections 3.1 and 3.3; Wu et al.
+    2016, section 3 (the place of the attention).
 
-    In `fit` a batch is ((source, target inputs), target outputs, weights).
+    `fit` takes batches ((source, target inputs), target outputs, weights).
 
     Args:
-      vocab_size: number of ids, of both languages together.
-      label_smoothing: the share of the target that is spread over all ids, in training. Source: Szegedy et al. 2016, section 7.
-      scheduled_sampling: the share of the decoder's inputs that are its own predictions, in training. Source: Mihaylova &
-        Martins 2019, section 3.
+      vocab_size: number of ids, shared by both languages.
+      label_smoothing: the share of each target that training spreads over all ids, 0-1. Source: Szegedy et al. 2016,
+        section 7.
+      scheduled_sampling: the share of the decoder's inputs that training replaces by its own predictions, 0-1. Source:
+        Mihaylova & Martins 2019, section 3.
     """
 
     def __init__(
@@ -82,11 +93,11 @@ class Translator(keras.Model):
         self.decoder_layers = [
             build_recurrent_layer(one_way, name=f"decoder_{number}", return_state=True) for number in layers
         ]
-        # Of all layers and states in one list: of a list of lists Keras would not see the weights.
+        # One flat list for all layers and states: Keras does not find the weights of nested lists.
         self.bridges = [
             keras.layers.Dense(size, activation="tanh", name=f"bridge_{number}_{place}")
             for number, layer in enumerate(self.decoder_layers)
-            for place, size in enumerate(self._state_sizes(layer))
+            for place, size in enumerate(state_sizes(layer))
         ]
         self.encoder_norms, self.decoder_norms = (
             [keras.layers.LayerNormalization(name=f"{side}_norm_{number}") for number in layers if config.layer_norm]
@@ -99,28 +110,26 @@ class Translator(keras.Model):
             embedding=self.target_embedding if config.tie_embeddings else None, dtype="float32", name="softmax",
         )  # fmt: skip
         self.seed_generator = keras.random.SeedGenerator()
-        self.cross_entropy = keras.metrics.Mean(name="cross_entropy")  # nats a token; in training with the smoothing
+        self.cross_entropy = keras.metrics.Mean(name="cross_entropy")  # nats per token; in training with the smoothing
         ids = keras.ops.ones((1, 2), "int32")
         self.decode(ids, self.encode(ids))  # builds the layers
         self.head.build((None, config.embedding_dim))
         self.built = True
 
     def encode(self, source_ids: Any, training: bool = False) -> Encoded:
-        """int32 [batch, source], right-padded with 0, one id a row or more."""
+        """Encodes source sentences: int32 [batch, source], right-padded with PAD_ID, with at least one id per row."""
         ops = keras.ops
-        mask = source_ids != 0
+        mask = source_ids != PAD_ID
         sequences = self._embed(self.embedding, source_ids, training)
         states = []
         for number, forward in enumerate(self.forward_layers):
             inputs = self.dropout(sequences, training=training) if number else sequences
-            found, *last = forward(inputs, mask=mask, training=training)
+            outputs, *last = forward(inputs, mask=mask, training=training)
             if self.backward_layers:
-                reversed_found, *reversed_last = self.backward_layers[number](inputs, mask=mask, training=training)
-                found = ops.concatenate([found, ops.flip(reversed_found, axis=1)], axis=-1)
+                reversed_outputs, *reversed_last = self.backward_layers[number](inputs, mask=mask, training=training)
+                outputs = ops.concatenate([outputs, ops.flip(reversed_outputs, axis=1)], axis=-1)
                 last = [ops.concatenate(pair, axis=-1) for pair in zip(last, reversed_last, strict=True)]
-            sequences = found + sequences if self._is_residual(sequences, found) else found
-            if self.encoder_norms:
-                sequences = self.encoder_norms[number](sequences)
+            sequences = self._add_and_norm(self.encoder_norms, number, sequences, outputs)
             bridges = self.bridges[number * len(last) : (number + 1) * len(last)]
             states.append([bridge(state) for bridge, state in zip(bridges, last, strict=True)])
         if self.config.input_feeding:
@@ -134,10 +143,10 @@ class Translator(keras.Model):
         """Reads given targets, all time steps at once.
 
         Args:
-          target_ids: int32 [batch, target], each row beginning with the id of the beginning of a text.
+          target_ids: int32 [batch, target]; each row begins with BOS_ID.
 
         Returns:
-          hidden float [batch, target, embedding_dim], for `head`, the weights of the source's steps float32 [batch, target, source].
+          (hidden float [batch, target, embedding_dim] for `head`, attention weights float32 [batch, target, source]).
         """
         vectors = self._embed(self.target_embedding, target_ids, training)
         if self.config.input_feeding:
@@ -147,26 +156,34 @@ class Translator(keras.Model):
             inputs = self.dropout(sequences, training=training) if number else sequences
             if contexts is not None:
                 inputs = keras.ops.concatenate([inputs, contexts], axis=-1)
-            found, *_ = layer(inputs, initial_state=encoded.states[number], training=training)
-            sequences = self._add_and_norm(number, sequences, found)
+            outputs, *_ = layer(inputs, initial_state=encoded.states[number], training=training)
+            sequences = self._add_and_norm(self.decoder_norms, number, sequences, outputs)
             if number == 0:
                 contexts, weights = self.attention(sequences, encoded.keys, encoded.memory, encoded.mask)
         hidden = self.readout(keras.ops.concatenate([sequences, contexts], axis=-1))
         return self.output_dropout(hidden, training=training), weights
 
     def advance(self, token_ids: Any, states: States, encoded: Encoded) -> tuple[Any, States, Any]:
-        """One step of `decode`, by the cells alone.
+        """Computes one step of `decode` with the cells alone.
 
         Args:
-          token_ids: int32 [batch]. states: as in `Encoded`.
+          token_ids: int32 [batch].
+          states: as in `Encoded`.
 
         Returns:
-          hidden float [batch, embedding_dim], the states behind it, the source's weights float32 [batch, source].
+          (hidden float [batch, embedding_dim], new states, attention weights float32 [batch, source]).
         """
         return self._advance(self.target_embedding(token_ids), states, encoded, None)
 
     def call(self, inputs: tuple[Any, Any], training: bool = False) -> Any:
-        """(source int32 [batch, source], target inputs int32 [batch, target]), padded with 0 -> hidden [batch, target, embedding_dim]."""
+        """Encodes the source and decodes the target.
+
+        Args:
+          inputs: (source int32 [batch, source], target inputs int32 [batch, target]), right-padded with PAD_ID.
+
+        Returns:
+          hidden float [batch, target, embedding_dim].
+        """
         source_ids, target_ids = inputs
         encoded = self.encode(source_ids, training=training)
         if training and self.scheduled_sampling:
@@ -176,10 +193,12 @@ class Translator(keras.Model):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        """Mean cross-entropy in nats of the tokens whose weight is not 0; of several replicas, each one's share.
+        """Mean cross-entropy in nats over the tokens with weight > 0. Each replica returns its share of it.
 
         Args:
-          y: int32 [batch, target]. y_pred: hidden vectors. sample_weight: float [batch, target].
+          y: int32 [batch, target].
+          y_pred: hidden vectors float [batch, target, embedding_dim].
+          sample_weight: float [batch, target].
         """
         ops = keras.ops
         hidden = ops.cast(ops.reshape(y_pred, (-1, y_pred.shape[-1])), "float32")
@@ -198,38 +217,40 @@ class Translator(keras.Model):
         vectors = self.word_dropout(token_ids, embedding(token_ids), training=training)
         return self.embedding_dropout(vectors, training=training)
 
-    def _is_residual(self, before: Any, after: Any) -> bool:
-        return self.config.is_residual and before.shape[-1] == after.shape[-1]
-
-    def _add_and_norm(self, number: int, before: Any, found: Any) -> Any:
-        found = found + before if self._is_residual(before, found) else found
-        return self.decoder_norms[number](found) if self.decoder_norms else found
+    def _add_and_norm(self, norms: list[keras.layers.Layer], number: int, inputs: Any, outputs: Any) -> Any:
+        norm = norms[number] if norms else None
+        return add_and_norm(inputs, outputs, is_residual=self.config.is_residual, norm=norm)
 
     def _advance(self, vectors: Any, states: States, encoded: Encoded, masks: Any) -> tuple[Any, States, Any]:
-        """One step from vectors float [batch, embedding_dim]; masks: float [batch, units] that drop features between layers."""
+        """Computes one step from vectors.
+
+        Args:
+          vectors: float [batch, embedding_dim].
+          masks: float [layers, batch, units], the dropout between layers; None for none.
+        """
         ops = keras.ops
         sequences, context, weights = vectors, None, None
         if self.config.input_feeding:
             vectors = ops.concatenate([vectors, states[-1][0]], axis=-1)
-        found: States = []
+        new: States = []
         for number, layer in enumerate(self.decoder_layers):
             inputs = vectors if number == 0 else sequences if masks is None else sequences * masks[number - 1]
             if context is not None:
                 inputs = ops.concatenate([inputs, context], axis=-1)
-            outputs, after = self._cell(layer)(inputs, states[number])
-            found.append(list(after) if isinstance(after, list | tuple) else [after])
-            sequences = self._add_and_norm(number, sequences, outputs)
+            outputs, after = run_cell(layer, inputs, states[number])
+            new.append(after)
+            sequences = self._add_and_norm(self.decoder_norms, number, sequences, outputs)
             if number == 0:
                 contexts, all_weights = self.attention(sequences[:, None], encoded.keys, encoded.memory, encoded.mask)
                 context, weights = contexts[:, 0], all_weights[:, 0]
         hidden = self.readout(ops.concatenate([sequences, context], axis=-1))
         if self.config.input_feeding:
-            found.append([hidden])
-        return hidden, found, weights
+            new.append([hidden])
+        return hidden, new, weights
 
     def _decode_stepwise(self, vectors: Any, encoded: Encoded, training: bool) -> tuple[Any, Any]:
         ops = keras.ops
-        cell = self._cell(self.decoder_layers[0])
+        cell = unwrapped(self.decoder_layers[0]).cell
         if not cell.built:
             for layer, size in zip(self.decoder_layers, self._input_sizes(), strict=True):
                 layer.build((None, None, size))
@@ -257,15 +278,18 @@ class Translator(keras.Model):
         )
 
     def _has_fast_decoder(self) -> bool:
-        """Whether our own loop over the decoder's steps gives the same: on a CPU, for one layer and attention by dot products."""
+        """Whether the fast loop gives the same result: on a CPU, for one layer and attention by dot products."""
         config, layer = self.config, self.decoder_layers[0]
         is_simple = config.num_layers == 1 and config.num_heads == 1 and config.attention != "additive"
         is_changed = config.layer_norm or (config.is_residual and config.units == config.embedding_dim)
-        is_ours = not getattr(layer, "is_portable", True)  # Keras's layers have none
+        is_ours = not getattr(layer, "is_portable", True)  # Keras's layers have no such attribute
         return is_simple and not is_changed and is_ours and not layer.why_not_at_all()
 
     def _scan_steps(self, inputs: Any, encoded: Encoded, training: bool) -> tuple[Any, Any]:
-        """Time-major: inputs float [target, batch, embedding_dim] -> (hidden, the source's weights)."""
+        """Runs time-major inputs float [target, batch, embedding_dim] step by step.
+
+        Returns (hidden, attention weights).
+        """
         ops = keras.ops
         rate, masks = self.config.dropout, None
         if training and rate:
@@ -274,7 +298,7 @@ class Translator(keras.Model):
 
         def step(carried: tuple[States, Any], inputs: Any) -> tuple[tuple[States, Any], tuple[States, Any]]:
             _, after, weights = self._advance(inputs, carried[0], encoded, masks)
-            return (after, weights), (after, weights)  # Keras wants both to be of one structure
+            return (after, weights), (after, weights)  # Keras requires the same structure for both
 
         start = (encoded.states, ops.zeros_like(encoded.memory[:, :, 0], dtype="float32"))
         _, (states, weights) = ops.scan(step, start, inputs)
@@ -285,21 +309,14 @@ class Translator(keras.Model):
         return [2 * config.embedding_dim] + [2 * config.units] * (config.num_layers - 1)
 
     def _with_predictions(self, target_ids: Any, encoded: Encoded) -> Any:
-        """Puts the model's own predictions in the place of some ids, but the first: of the step before, given the true text."""
+        """Replaces some ids, but never the first of a row, by the model's prediction from the true ids before them."""
         ops = keras.ops
         hidden, _ = self.decode(target_ids, encoded)
         predicted = ops.cast(ops.argmax(self.head(ops.cast(hidden, "float32")), axis=-1), "int32")
         shifted = ops.concatenate([target_ids[:, :1], predicted[:, :-1]], axis=1)
         draws = keras.random.uniform(ops.shape(target_ids), seed=self.seed_generator)
-        is_drawn = (draws < self.scheduled_sampling) & (target_ids != 0)
+        is_drawn = (draws < self.scheduled_sampling) & (target_ids != PAD_ID)
         return ops.stop_gradient(ops.where(is_drawn, shifted, target_ids))
-
-    def _cell(self, layer: keras.layers.Layer) -> keras.layers.Layer:
-        return getattr(layer, "layer", layer).cell  # what WeightDrop wraps
-
-    def _state_sizes(self, layer: keras.layers.Layer) -> list[int]:
-        size = self._cell(layer).state_size
-        return list(size) if isinstance(size, list | tuple) else [size]
 
 
 def _embedding(vocab_size: int, size: int, name: str) -> keras.layers.Embedding:

@@ -1,4 +1,4 @@
-"""The interactive next-word console: suggestions while you type, Tab takes them. A line in, suggestions out, through a pipe."""
+"""The interactive next-word console: suggestions while you type. Through a pipe: lines in, suggestions out."""
 
 import shlex
 import sys
@@ -10,29 +10,29 @@ from nlp_rnn.errors import ConfigError
 from nlp_rnn.ondevice.typing_session import Suggestion, TypingSession
 
 HELP = """\
-Tab          takes the first suggestion (shown grey), Alt-1 ... Alt-9 the one of that number
-Enter        ends the line: the text goes on in the next one
-Ctrl-C       clears the line; Ctrl-D on an empty line leaves
-/help        this text
-/top N       suggests N words
-/temperature T  flattens (above 1) or sharpens (below 1) the probabilities shown; 1 is the model's
-/learn on|off   makes the words of this session likelier (a continuous cache)
-/reset       begins a new text (what was learnt stays; /forget drops it)
+Tab          accepts the first suggestion (shown in grey); Alt-1 ... Alt-9 accept the one with that number
+Enter        ends the line; the text continues in the next one
+Ctrl-C       clears the line; Ctrl-D on an empty line quits
+/help        shows this text
+/top N       shows N suggestions
+/temperature T  flattens (above 1) or sharpens (below 1) the shown probabilities; 1 leaves them as they are
+/learn on|off   adapts to the words of this session (a continuous cache)
+/reset       begins a new text; keeps what was learnt
 /forget      forgets what was learnt
-/stats       keystrokes saved so far
-/save FILE   keeps what was learnt; console --memory FILE takes it up again
-/quit        leaves"""
+/stats       shows the keystrokes saved so far
+/save FILE   saves what was learnt; console --memory FILE restores it
+/quit        quits"""
 
 
 class Quit(Exception):  # noqa: N818 - not an error
-    """The user wants to leave."""
+    """The user wants to quit."""
 
 
 def run_command(session: TypingSession, line: str) -> str:
-    """Obeys a line that begins with "/".
+    """Runs a command, a line that begins with "/".
 
     Returns:
-      what to show.
+      the text to show.
 
     Raises:
       Quit: on /quit.
@@ -61,7 +61,10 @@ def run_command(session: TypingSession, line: str) -> str:
 
 
 def run_pipe(session: TypingSession, lines: Iterable[bytes]) -> Iterator[tuple[str, list[Suggestion]]]:
-    """The suggestions at the end of each line; lines that begin with "/" are commands, whose answers go to standard error."""
+    """Yields the suggestions at the end of each line.
+
+    Lines that begin with "/" are commands; they print to standard error.
+    """
     for raw in lines:
         line = raw.decode("utf-8", "replace").rstrip("\r\n")
         if line.startswith("/"):
@@ -75,7 +78,7 @@ def run_pipe(session: TypingSession, lines: Iterable[bytes]) -> Iterator[tuple[s
 
 
 def run_terminal(session: TypingSession, *, history_file: str = "") -> None:
-    """Reads lines from the terminal until the user leaves."""
+    """Reads lines from the terminal until the user quits."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     try:
@@ -86,13 +89,14 @@ def run_terminal(session: TypingSession, *, history_file: str = "") -> None:
             f"--history is {history_file}, which cannot be opened ({error.strerror}); give another file"
         ) from None
     print(
-        f"{session.model.name}: {len(session.model.words):,} words. Type; Tab takes the suggestion, /help tells more."
+        f"{session.model.name}: {len(session.model.words):,} words. Type; Tab accepts the suggestion, /help shows all "
+        f"keys."
     )
     while True:
         try:
             line = prompt.prompt("> ")
         except KeyboardInterrupt:
-            continue  # the line is gone, the text stays
+            continue  # the line is cleared, the text stays
         except EOFError:
             break
         if line.startswith("/"):
@@ -106,7 +110,7 @@ def run_terminal(session: TypingSession, *, history_file: str = "") -> None:
 
 
 def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
-    """A prompt_toolkit session with grey suggestion, bar and keys.
+    """Builds a prompt_toolkit session with grey suggestion, bar and key bindings.
 
     Args:
       options: of PromptSession: input and output, for tests.
@@ -122,7 +126,7 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
     shown: list[Suggestion] = []
 
     def look(buffer: Any) -> None:
-        """Suggests at once, not in the background: fast typing would overtake it."""
+        """Computes suggestions immediately: in the background, fast typing would overtake them."""
         text = buffer.document.text_before_cursor
         shown[:] = [] if text.startswith("/") or buffer.document.text_after_cursor else session.suggest(text)
 
@@ -131,7 +135,7 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
             buffer.insert_text(session.accept(shown[number]))
 
     class Ghost(Processor):
-        """Shows the rest of the first suggestion behind the cursor."""
+        """Shows the rest of the first suggestion after the cursor."""
 
         def apply_transformation(self, transformation: TransformationInput) -> Transformation:
             is_last = transformation.lineno == transformation.document.line_count - 1 and not get_app().is_done
@@ -147,7 +151,7 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
         for number, suggestion in enumerate(shown, start=1):
             name, share = f" {number} {suggestion.word}", f" {100 * suggestion.probability:.1f}% "
             room -= get_cwidth(name) + len(share)
-            if room < 0:  # the count stays in sight
+            if room < 0:  # keep the count visible
                 break
             parts += [("bold", name), ("", share)]
         return FormattedText([*parts, ("class:dim", f" {count}")])
@@ -188,7 +192,7 @@ def _set_count(session: TypingSession, text: str) -> str:
     if not text.isdecimal() or not 1 <= int(text) <= 9:
         return f"/top is {text}, but must be a whole number from 1 to 9"
     session.count = int(text)
-    return f"suggests {text} words"
+    return f"shows {text} suggestions"
 
 
 def _set_temperature(session: TypingSession, text: str) -> str:
@@ -221,12 +225,12 @@ def _forget(session: TypingSession) -> str:
 
 def _save(session: TypingSession, path: str) -> str:
     if not len(session.memory):
-        return "nothing is remembered yet; /learn on, and type some lines"
+        return "nothing was learnt yet; use /learn on and type some lines"
     try:
         session.memory.save(Path(path))
     except (OSError, ConfigError) as error:
         return f"/save {path}: {error}; give another file"
-    return f"{len(session.memory):,} words kept in {path}"
+    return f"{len(session.memory):,} words saved to {path}"
 
 
 def _quit() -> str:

@@ -1,6 +1,6 @@
-"""A continuous cache: what was written before makes its words likelier. It adapts a language model without training it.
+"""A continuous cache raises the probability of recent words. It adapts a language model without training it.
 
-Source: Grave et al. 2017, "Improving neural language models with a continuous cache". NumPy only: the console uses it.
+Source: Grave et al. 2017, "Improving neural language models with a continuous cache". NumPy only, for the console.
 """
 
 import zipfile
@@ -13,12 +13,17 @@ import numpy as np
 from nlp_rnn import files
 from nlp_rnn.errors import ConfigError
 
-SIZE = 2000  # of the words before, so many count
+SIZE = 2000  # number of recent words in the cache
 
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """share: of the cache in the mixture, 0-1. theta: how much a likeness of hidden vectors counts."""
+    """The settings of a cache.
+
+    Attributes:
+      share: of the cache in the mixture, 0-1.
+      theta: the scale of the similarity of hidden vectors, 0 or more.
+    """
 
     share: float
     theta: float
@@ -29,6 +34,7 @@ class ContinuousCache:
 
     Args:
       vocab_size: number of ids.
+      features: size of the hidden vectors.
     """
 
     def __init__(self, settings: CacheSettings, *, vocab_size: int, features: int) -> None:
@@ -40,42 +46,42 @@ class ContinuousCache:
         return min(self._count, SIZE)
 
     def add(self, hidden: np.ndarray, next_id: int) -> None:
-        """Remembers float [features], after which `next_id` came."""
+        """Adds a pair: hidden float [features], and the id that followed."""
         place = self._count % SIZE
         self._keys[place], self._ids[place] = hidden, next_id
         self._count += 1
 
     def mix(self, log_probabilities: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-        """A model's float [vocabulary] -> log-probabilities in which the remembered ids have their share."""
+        """Mixes the model's log-probabilities, float [vocabulary], with the cache's, given hidden float [features]."""
         if not self._count:
             return log_probabilities
         weights, ids = self.weights(hidden, self.settings.theta)
         share = self.settings.share
-        found = np.exp(log_probabilities) * np.float32(1 - share)
-        found += np.bincount(ids, weights * share, self._vocab_size).astype(np.float32)
-        return np.log(np.maximum(found, np.float32(1e-30)))
+        probabilities = np.exp(log_probabilities) * np.float32(1 - share)
+        probabilities += np.bincount(ids, weights * share, self._vocab_size).astype(np.float32)
+        return np.log(np.maximum(probabilities, np.float32(1e-30)))
 
     def weights(self, hidden: np.ndarray, theta: float) -> tuple[np.ndarray, np.ndarray]:
-        """(weights that add up to 1, ids) of what is remembered."""
+        """(weights of the pairs, which add up to 1; their ids)."""
         size = len(self)
         scores = theta * (self._keys[:size] @ hidden)
         weights = np.exp(scores - scores.max())
         return weights / weights.sum(), self._ids[:size]
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Empties the cache."""
         self._count = 0
 
     def save(self, path: Path) -> None:
-        """Writes what is remembered, whole or not at all."""
+        """Writes the cache to a file atomically."""
         with files.atomic_file(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, keys=self._keys, ids=self._ids, count=self._count)
 
     def load(self, path: Path) -> None:
-        """Reads what `save` wrote.
+        """Reads a file that `save` wrote.
 
         Raises:
-          ConfigError: if it is the memory of another model.
+          ConfigError: if the file is not readable or belongs to another model.
         """
         try:
             with np.load(path) as arrays:

@@ -1,4 +1,4 @@
-"""A next-word model from its LiteRT file, without TensorFlow: words in, suggestions out, at a cost that does not grow with the text."""
+"""A next-word model from its LiteRT file, without TensorFlow. The cost of a suggestion does not grow with the text."""
 
 import contextlib
 import os
@@ -11,13 +11,13 @@ import regex
 
 from nlp_rnn import files, manifest
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.special_ids import EOS_ID, UNK_ID
 
 _EXPORT_AGAIN = "export it again"
 SETTINGS_FILE = "vocabulary.json"
 PRECISIONS = ("float", "int8")
-EOS_ID, UNK_ID = 3, 1  # tokenizer's; it would import TensorFlow
 
-# The expressions of `words` and `normalization`, for Python's regex; a test holds them equal.
+# The expressions of `word_splitters` and `normalization` for Python's regex. A test compares their results.
 _CONTRACTION = regex.compile(r"(?i)(\p{L})(n['’]t|['’](?:s|re|ve|ll|d|m))(?![A-Za-z0-9_])")
 _WORD = regex.compile(
     r"(?i:n['’]t(?![A-Za-z0-9_])|['’](?:s|re|ve|ll|d|m)(?![A-Za-z0-9_]))|[0-9]+(?:[.,:/][0-9]+)+"
@@ -26,19 +26,19 @@ _WORD = regex.compile(
 _INVISIBLE = regex.compile(r"[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]+")
 _SPACE = regex.compile(r"[\s\p{Z}\p{Cc}]+")
 _HTML_BREAK = regex.compile(r"(?i)<br\s*/?>")
-# Capitals of Unicode 14 and later, which Python makes small, but TensorFlow 2.21 does not know.
+# Capitals of Unicode 14 and later, which Python lowers, but TensorFlow 2.21 does not.
 _NEW_CAPITALS = regex.compile(
     r"([\u1c89\u2c2f\ua7c0\ua7cb\ua7cc\ua7d0\ua7d6\ua7d8\ua7da\ua7dc\U00010570-\U00010595\U00010d50-\U00010d65])"
 )
 
 
 def split_whitespace(text: str) -> list[str]:
-    """As `words.SPLITTERS["whitespace"]`."""
+    """Splits like `word_splitters.SPLITTERS["whitespace"]`."""
     return text.split()
 
 
 def split_unicode(text: str) -> list[str]:
-    """As `words.split_unicode`."""
+    """Splits like `word_splitters.split_unicode`."""
     return _WORD.findall(_CONTRACTION.sub(r"\1 \2", text))
 
 
@@ -47,7 +47,7 @@ _WORD_ENDS = {"unicode": regex.compile(r"[\p{L}\p{M}\p{N}_]$"), "whitespace": re
 
 
 def split_text(text: str, *, splitter: str, lowercase: bool, html_breaks: bool) -> list[str]:
-    """The words of a text as `Tokenizer.pieces` gives them."""
+    """Splits a text into the words of `Tokenizer.pieces`."""
     text = _INVISIBLE.sub("", text)
     if html_breaks:
         text = _HTML_BREAK.sub(" ", text)
@@ -59,8 +59,14 @@ def _to_lower(text: str) -> str:
     return "".join(part if number % 2 else part.lower() for number, part in enumerate(_NEW_CAPITALS.split(text)))
 
 
-class Step(NamedTuple):
-    """After some ids: log_probabilities float32 [vocabulary] of the next one, hidden float32 [features], states float32 [1, size]."""
+class StepOutput(NamedTuple):
+    """The model's output after some ids.
+
+    Attributes:
+      log_probabilities: float32 [vocabulary], of the next id.
+      hidden: float32 [features].
+      states: float32 [1, size].
+    """
 
     log_probabilities: np.ndarray
     hidden: np.ndarray
@@ -68,11 +74,12 @@ class Step(NamedTuple):
 
 
 class OnDeviceModel:
-    """A folder that `litert_export` wrote.
+    """A next-word model in a folder that `export.litert` wrote.
 
     Attributes:
-      words: the text of each id. suggestible, decent: bool [vocabulary], with and without profanity.
-      cache: share and theta of the continuous cache.
+      words: the text of each id.
+      suggestible, decent: bool [vocabulary], the words to suggest with and without profanity.
+      cache: settings of the continuous cache.
 
     Raises:
       ConfigError: if the folder holds no such model, or the package ai-edge-litert is missing.
@@ -84,7 +91,8 @@ class OnDeviceModel:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:
             raise ConfigError(
-                f"--model is {folder}, a LiteRT model, which needs the package ai-edge-litert: pip install 'nlp-rnn[console]'"
+                f"--model is {folder}, a LiteRT model, which needs the package ai-edge-litert: "
+                "pip install 'nlp-rnn[console]'"
             ) from None
         manifest.check(self.path, _EXPORT_AGAIN, names=(SETTINGS_FILE, f"model_{precision}.tflite"))
         settings = files.read_json(self.path / SETTINGS_FILE, dict, _EXPORT_AGAIN)
@@ -116,19 +124,19 @@ class OnDeviceModel:
         self._settings = settings
 
     def zero_states(self) -> np.ndarray:
-        """The states before a text: float32 [1, size]."""
+        """The initial states of a text: float32 [1, size]."""
         return np.zeros((1, self._size), np.float32)
 
-    def step(self, token_id: int, states: np.ndarray) -> Step:
-        """Reads one id."""
+    def step(self, token_id: int, states: np.ndarray) -> StepOutput:
+        """Reads one id, given states float32 [1, size]."""
         return _unpack(self._step(token_ids=np.array([token_id], np.int32), states=states))
 
-    def prefill(self, token_ids: Any, states: np.ndarray) -> Step:
-        """Reads several ids, int [time], one or more, at once."""
+    def prefill(self, token_ids: Any, states: np.ndarray) -> StepOutput:
+        """Reads one or more ids, int [time], at once."""
         return _unpack(self._prefill(token_ids=np.asarray(token_ids, np.int32)[None], states=states))
 
     def split(self, text: str) -> list[str]:
-        """The words of a text, normalised as in training."""
+        """Splits a text into words, normalised as in training."""
         names = ("splitter", "lowercase", "html_breaks")
         return split_text(text, **{name: self._settings[name] for name in names})
 
@@ -137,7 +145,7 @@ class OnDeviceModel:
         return bool(_WORD_ENDS[self._settings["splitter"]].search(text))
 
     def ids(self, words: list[str]) -> list[int]:
-        """Of words of `split`."""
+        """The ids of words that `split` returned."""
         return [self._ids.get(word, UNK_ID) for word in words]
 
 
@@ -154,18 +162,18 @@ def _find(folder: Path) -> Path:
     versions = [
         int(entry.name) for entry in folder.glob("*") if entry.name.isdecimal() and (entry / SETTINGS_FILE).is_file()
     ]
-    found = folder / str(max(versions)) if versions else folder
-    if not (found / SETTINGS_FILE).is_file():
+    version = folder / str(max(versions)) if versions else folder
+    if not (version / SETTINGS_FILE).is_file():
         raise ConfigError(
             f"--model is {folder}, but holds no LiteRT model; give a folder that export --format litert wrote, such as "
             "saved_models/next_word_litert"
         )
-    return found
+    return version
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps LiteRT's line about its delegate, which comes from C++, off standard error; an error raises."""
+    """Suppresses LiteRT's message about its delegate, which C++ prints to standard error. Errors are still raised."""
     kept = os.dup(2)
     with open(os.devnull, "wb") as nothing:
         os.dup2(nothing.fileno(), 2)
@@ -176,5 +184,5 @@ def _quiet() -> Iterator[None]:
         os.close(kept)
 
 
-def _unpack(answer: dict[str, np.ndarray]) -> Step:
-    return Step(answer["log_probabilities"][0], answer["hidden"][0], answer["states"])
+def _unpack(answer: dict[str, np.ndarray]) -> StepOutput:
+    return StepOutput(answer["log_probabilities"][0], answer["hidden"][0], answer["states"])

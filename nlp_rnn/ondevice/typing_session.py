@@ -1,4 +1,4 @@
-"""Someone types, a model on the device suggests words: what the console shows, without the console."""
+"""A typing session with word suggestions on the device: the console without its user interface."""
 
 import bisect
 from dataclasses import dataclass, field
@@ -7,14 +7,15 @@ from typing import NamedTuple
 import numpy as np
 
 from nlp_rnn.ondevice.continuous_cache import CacheSettings, ContinuousCache
-from nlp_rnn.ondevice.litert_model import EOS_ID, OnDeviceModel, Step
+from nlp_rnn.ondevice.litert_model import OnDeviceModel, StepOutput
+from nlp_rnn.special_ids import EOS_ID
 
-_NUM_CHECKPOINTS = 64  # places in the line that a correction can go back to without reading it all again
-_MAX_TOKENS = 512  # of a pasted text, the last ones are read
+_NUM_CHECKPOINTS = 64  # positions of the line whose state is kept, so that a correction need not read the whole line
+_MAX_TOKENS = 512  # of a pasted text, only the last ones are read
 
 
 class Suggestion(NamedTuple):
-    """A word, its probability 0-1, and what it adds to what is typed."""
+    """A word, its probability 0-1, and the part that is not typed yet."""
 
     word: str
     probability: float
@@ -23,7 +24,13 @@ class Suggestion(NamedTuple):
 
 @dataclass
 class Statistics:
-    """characters: of the text. saved: those of them that were not typed, less the keys that took them."""
+    """Counts of a session.
+
+    Attributes:
+      characters: of the text.
+      saved: characters that were not typed, minus the keys that accepted suggestions.
+      accepted: number of accepted words.
+    """
 
     characters: int = 0
     accepted: int = 0
@@ -31,24 +38,27 @@ class Statistics:
 
     def __str__(self) -> str:
         share = 100 * self.saved / self.characters if self.characters else 0.0
-        return f"{self.saved} of {self.characters} keystrokes saved ({share:.0f} %), {self.accepted} words taken"
+        return f"{self.saved} of {self.characters} keystrokes saved ({share:.0f} %), {self.accepted} words accepted"
 
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """The state at a place of the line: behind `length` characters that end in white space."""
+    """The state after `length` characters of the line, which end in white space."""
 
     length: int
-    step: Step
+    step: StepOutput
 
 
 @dataclass
 class TypingSession:
-    """A text under way, line by line; the model's state is carried on, so that a key costs the same however long the text is.
+    """A text that is typed line by line, with word suggestions.
+
+    The model's state is carried, so the cost of a key does not grow with the text.
 
     Attributes:
-      count: words to suggest. temperature: of the probabilities shown; 1 is the model's.
-      adapts: whether what was typed before makes its words likelier (a continuous cache).
+      count: number of suggestions.
+      temperature: of the shown probabilities; 1 leaves them as they are.
+      adapts: whether a continuous cache raises the probability of words typed before.
     """
 
     model: OnDeviceModel
@@ -68,11 +78,11 @@ class TypingSession:
         self.reset()
 
     def reset(self) -> None:
-        """Begins a new text; what was learnt stays."""
+        """Begins a new text; keeps what was learnt."""
         self._begin_line(self.model.step(EOS_ID, self.model.zero_states()))
 
     def suggest(self, text: str) -> list[Suggestion]:
-        """The likeliest next words after a line that ends in white space or a sign, else completions of the word it ends with."""
+        """Suggests next words after white space or a symbol, else completions of the last word of the line."""
         step, begun = self._read(text)
         scores = self._scores(step)
         start, end = 0, len(self._sorted)
@@ -93,13 +103,13 @@ class TypingSession:
         return [Suggestion(word, probability, word[len(begun) :]) for word, probability in pairs]
 
     def accept(self, suggestion: Suggestion) -> str:
-        """What to insert for a suggestion that is taken: the rest of the word, and a space."""
+        """Counts an accepted suggestion. Returns the text to insert: the rest of the word, and a space."""
         self.statistics.accepted += 1
-        self.statistics.saved += len(suggestion.rest)  # and the space, for the key that took it
+        self.statistics.saved += len(suggestion.rest)  # the space makes up for the key that accepted it
         return suggestion.rest + " "
 
     def finish_line(self, text: str) -> None:
-        """Enter: the line becomes part of the text, and of what is learnt."""
+        """Ends the line: it becomes part of the text, and the cache learns it."""
         self.statistics.characters += len(text)
         step, ids = self._start, [*self.model.ids(self.model.split(text))[-_MAX_TOKENS:], EOS_ID]
         if self.adapts:
@@ -111,17 +121,17 @@ class TypingSession:
         self._begin_line(step)
 
     @property
-    def _start(self) -> Step:
-        """Before the line."""
+    def _start(self) -> StepOutput:
+        """The model's state before the line."""
         return self._checkpoints[0].step
 
-    def _begin_line(self, step: Step) -> None:
+    def _begin_line(self, step: StepOutput) -> None:
         self._checkpoints, self._line = [_Checkpoint(0, step)], ""
 
-    def _read(self, text: str) -> tuple[Step, str]:
-        """The model behind the whole words of the line, and the word begun at its end, or ""."""
+    def _read(self, text: str) -> tuple[StepOutput, str]:
+        """The model's state after the whole words of the line, and the unfinished word at its end, or ""."""
         while len(self._checkpoints) > 1 and not text.startswith(self._line[: self._checkpoints[-1].length]):
-            self._checkpoints.pop()  # what stood there was changed
+            self._checkpoints.pop()  # the text there has changed
         base = self._checkpoints[-1]
         tail = text[base.length :]
         last = "" if not tail or tail[-1].isspace() else tail.split()[-1]
@@ -136,20 +146,20 @@ class TypingSession:
         begun = words.pop() if words and self.model.is_begun(text[-1:]) else ""
         return self._advance(step, words), begun
 
-    def _advance(self, step: Step, words: list[str]) -> Step:
+    def _advance(self, step: StepOutput, words: list[str]) -> StepOutput:
         ids = self.model.ids(words)
-        if len(ids) > _MAX_TOKENS:  # of a pasted book the end counts
+        if len(ids) > _MAX_TOKENS:  # of a pasted book, only the end matters
             return self.model.prefill(ids[-_MAX_TOKENS:], self.model.zero_states())
         if len(ids) == 1:
             return self.model.step(ids[0], step.states)
         return self.model.prefill(ids, step.states) if ids else step
 
-    def _scores(self, step: Step) -> np.ndarray:
+    def _scores(self, step: StepOutput) -> np.ndarray:
         return self.memory.mix(step.log_probabilities, step.hidden) if self.adapts else step.log_probabilities
 
 
 def _largest(scores: np.ndarray, count: int) -> np.ndarray:
-    """The places of the largest scores, the largest first."""
+    """The positions of the largest scores, the largest first."""
     count = min(count, len(scores))
     if not count:
         return np.zeros(0, np.int64)

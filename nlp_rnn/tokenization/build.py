@@ -1,4 +1,4 @@
-"""The tokenizer of a config: trained, or with a vocabulary of the user's."""
+"""Builds the tokenizer of a config: trained, or with the user's vocabulary."""
 
 import re
 from collections.abc import Iterable
@@ -14,10 +14,10 @@ from nlp_rnn.tokenization.tokenizer import Tokenizer, unescape
 
 
 def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
-    """The tokenizer of the config: trained on training texts, or with the vocabulary of the user's file.
+    """Builds the config's tokenizer: trained on training texts, or with the vocabulary in the user's file.
 
     Raises:
-      ConfigError: if the texts or the file do not give a vocabulary.
+      ConfigError: if the texts do not support the vocabulary, or the file is not usable.
     """
     tokenizer = untrained_tokenizer(config)
     if not config.vocabulary:
@@ -33,14 +33,15 @@ def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     )
     if capital and config.vocabulary and config.case != "keep":
         raise ConfigError(
-            f"tokenizer.vocabulary is {config.vocabulary}, which holds capitals, such as {capital!r}, but tokenizer.case is {config.case}: "
+            f"tokenizer.vocabulary is {config.vocabulary}, which holds capitals, such as {capital!r}, but "
+            f"tokenizer.case is {config.case}: "
             "they would never be found; set tokenizer.case=keep"
         )
     return tokenizer
 
 
 def untrained_tokenizer(config: TokenizerConfig) -> Tokenizer:
-    """The tokenizer of the config, without a vocabulary: it can `normalize`, and give `pieces` of words and characters."""
+    """Builds the config's tokenizer without a vocabulary: it can `normalize`, and split words and characters."""
     return Tokenizer(
         config.level, case=config.case, nfkc=config.nfkc, html_breaks=config.html_breaks, splitter=config.splitter,
         oov_buckets=config.oov_buckets, reserved=config.reserved,
@@ -48,7 +49,7 @@ def untrained_tokenizer(config: TokenizerConfig) -> Tokenizer:
 
 
 def _read_vocabulary(path: Path, tokenizer: Tokenizer) -> list[str]:
-    """The pieces of a user's file, one per line."""
+    """Reads the pieces of a user's file, one per line."""
     lines: dict[str, int] = dict.fromkeys((*SPECIAL_PIECES, *tokenizer.own_symbols()), 0)
     num_fixed = len(lines)
     if not path.is_file():

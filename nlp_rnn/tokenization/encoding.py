@@ -1,4 +1,4 @@
-"""Texts as models read them: token ids of limited length, one a row or more; core operations."""
+"""Encodes texts as models read them: token ids of limited length, at least one per row. Core operations."""
 
 from typing import Any
 
@@ -11,12 +11,15 @@ from nlp_rnn.tokenization.tokenizer import Tokenizer
 def encode(
     tokenizer: Tokenizer, texts: Any, max_length: int, keep: str, *, add_bos: bool = False, add_eos: bool = False
 ) -> tf.RaggedTensor:
-    """string [batch] -> int32 ragged [batch, (time)], as models read it, in training and in exported graphs.
-
-    At most `max_length` ids a row (see `truncate`), and at least one: a text without tokens becomes UNK_ID.
+    """Encodes texts, in training and in exported graphs alike.
 
     Args:
+      texts: string [batch].
+      max_length: the largest number of ids per row; see `truncate`. A text without tokens becomes UNK_ID.
       add_bos, add_eos: whether BOS_ID comes first and EOS_ID last; truncation keeps them.
+
+    Returns:
+      ragged int32 [batch, (time)].
 
     Raises:
       ValueError: if `max_length` leaves no room for the text.
@@ -31,24 +34,24 @@ def encode(
 
 
 def never_empty(token_ids: tf.RaggedTensor) -> tf.RaggedTensor:
-    """Gives rows of ragged int32 [batch, (time)] without ids one UNK_ID: a recurrent layer has to read something."""
+    """Replaces empty rows of ragged int32 [batch, (time)] by one UNK_ID, since recurrent layers need a step."""
     return tf.concat([token_ids, ids_where(token_ids.row_lengths() == 0, UNK_ID)], axis=1)
 
 
 def ids_where(is_there: tf.Tensor, token_id: int) -> tf.RaggedTensor:
-    """bool [batch] -> ragged int32 [batch, (0 or 1)]: the id in the rows that are true."""
+    """The id in each row where `is_there`, bool [batch], is true: ragged int32 [batch, (0 or 1)]."""
     return tf.RaggedTensor.from_row_lengths(
         tf.fill([tf.math.count_nonzero(is_there)], token_id), tf.cast(is_there, tf.int64)
     )
 
 
 def truncate(token_ids: tf.RaggedTensor, max_length: int, keep: str) -> tf.RaggedTensor:
-    """Cuts ragged int32 [batch, (time)] to at most `max_length` ids a row.
+    """Cuts ragged int32 [batch, (time)] to at most `max_length` ids per row.
 
     Args:
-      token_ids: ids without padding.
+      token_ids: without padding.
       max_length: in ids.
-      keep: "start", "end", or "both": the first half and the last half, where texts open and conclude.
+      keep: "start", "end", or "both": the first and the last half.
     """
     if keep == "start" or max_length <= 0:
         return token_ids[:, : max(max_length, 0)]

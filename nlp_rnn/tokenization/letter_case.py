@@ -1,12 +1,12 @@
-"""Case as markers: words in lower case, with a marker before those that had capitals."""
+"""Letter case as markers: lower-case words, with a marker before those that had capitals."""
 
 import tensorflow as tf
 
-TITLE_ID, UPPER_ID = 4, 5  # behind the special pieces
+TITLE_ID, UPPER_ID = 4, 5  # after the special pieces
 
 
 def mark_case(words: tf.RaggedTensor, title: str, upper: str) -> tf.RaggedTensor:
-    """Words to lower case, `title` before those with one capital, the first letter, and `upper` before those in capitals."""
+    """Lowers words; puts `title` before those with a capital first letter only, `upper` before those in capitals."""
     flat = words.flat_values
     is_upper = tf.strings.regex_full_match(flat, r"\p{Lu}[\p{Lu}\pM\pN'’]+|['’]\p{Lu}+")
     is_marked = is_upper | tf.strings.regex_full_match(flat, r"\p{Lu}[^\p{Lu}]*")
@@ -20,7 +20,7 @@ def mark_case(words: tf.RaggedTensor, title: str, upper: str) -> tf.RaggedTensor
 
 
 def apply_case(ids: tf.RaggedTensor, pieces: tf.RaggedTensor) -> tf.RaggedTensor:
-    """Gives the words behind case markers their case, and takes the markers out."""
+    """Restores the case of the words after case markers, and removes the markers."""
     flat, rows = ids.flat_values, ids.value_rowids()
     words = pieces.flat_values
     title, upper = (

@@ -1,4 +1,4 @@
-"""Text -> normalised text, in core TensorFlow ops."""
+"""Normalises text in core TensorFlow ops."""
 
 import functools
 import unicodedata
@@ -9,19 +9,19 @@ import tensorflow as tf
 
 _HTML_BREAK = r"<[bB][rR]\s*/?>"
 # White space and control characters: IMDB has C1 codes where dashes and ellipses were. The second class lacks the plain
-# space: to leave the single ones between words alone is seven times faster than to replace each by itself.
+# space: leaving single spaces between words alone is seven times faster than replacing each by itself.
 _SPACE = r"\s\pZ\p{Cc}"
 _ODD_SPACE = r"\p{Cc}\p{Zl}\p{Zp}\x{a0}\x{1680}\x{2000}-\x{200a}\x{202f}\x{205f}\x{3000}"
-_VALID = r"[\x00-\x{d7ff}\x{e000}-\x{10fffe}]*"  # of all of them RE2 would also take overlong forms for characters
-# Format characters, which have no width: soft hyphen, zero-width space, marks of direction, byte order mark. The two
-# joiners stay: Persian and Indic words and many emoji are spelled with them.
+_VALID = r"[\x00-\x{d7ff}\x{e000}-\x{10fffe}]*"  # with all code points, RE2 would also accept overlong forms
+# Format characters without width: soft hyphen, zero-width space, direction marks, byte order mark. The two joiners are
+# kept, since Persian and Indic words and many emoji need them.
 _INVISIBLE = r"[\x{ad}\x{200b}\x{200e}\x{200f}\x{202a}-\x{202e}\x{2060}-\x{2064}\x{2066}-\x{206f}\x{feff}]+"
-_NUM_CODE_POINTS = 0x30000  # beyond these, none changes (a test looks)
+_NUM_CODE_POINTS = 0x30000  # no code point beyond changes (a test checks it)
 
 
 def valid_utf8(texts: tf.Tensor) -> tf.Tensor:
-    """string [batch] -> string [batch]: invalid UTF-8 becomes U+FFFD."""
-    is_valid = tf.reduce_all(tf.strings.regex_full_match(texts, _VALID))  # five times faster than to transcode
+    """Replaces invalid UTF-8 by U+FFFD: string [batch] -> string [batch]."""
+    is_valid = tf.reduce_all(tf.strings.regex_full_match(texts, _VALID))  # five times faster than transcoding
     return tf.cond(
         is_valid, lambda: texts, lambda: tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
     )
@@ -36,15 +36,15 @@ def normalize(
     keep_spaces: bool = False,
     other_spaces: str = "",
 ) -> tf.Tensor:
-    """string [batch], valid UTF-8 -> string [batch].
+    """Normalises valid UTF-8: string [batch] -> string [batch].
 
     Args:
-      lowercase: Unicode lower case.
-      nfkc: Unicode normal form KC, by the tables of the Python that built the graph.
-      html_breaks: whether <br> and <br /> are white space.
-      keep_spaces: whether white space stays as it is, but for line ends, which become \\n; else every run of white
-        space and control characters becomes one space, and invisible format characters and spaces at either end go.
-      other_spaces: characters that are white space too.
+      lowercase: whether text is lowered (Unicode).
+      nfkc: whether text is brought to Unicode normal form KC, with the tables of the Python that built the graph.
+      html_breaks: whether <br> and <br /> count as white space.
+      keep_spaces: whether white space is kept, except that line ends become \\n. Otherwise every run of white space and
+        control characters becomes one space, and invisible format characters and outer spaces are removed.
+      other_spaces: further characters that count as white space.
     """
     text = texts if keep_spaces else tf.strings.regex_replace(texts, _INVISIBLE, "")
     if nfkc:
@@ -62,11 +62,14 @@ def normalize(
 
 
 class _NormalForm(NamedTuple):
-    """Unicode's tables. A code point decomposes into `parts[part_starts[i] : part_starts[i + 1]]`, i its `decomposition`.
+    """Unicode's tables. A code point with decomposition i becomes `parts[part_starts[i] : part_starts[i + 1]]`.
 
-    decomposition: int32 [code points], 0 where it stays. classes: uint8 [code points], canonical combining classes.
-    is_follower: bool [code points], whether it can be the second of a pair. pairs: int64, sorted, `first << 21 | second`,
-    and their composites, int32.
+    Attributes:
+      decomposition: int32 [code points], 0 if it does not change.
+      classes: uint8 [code points], canonical combining classes.
+      is_follower: bool [code points], whether it can be the second of a pair.
+      pairs: int64, sorted, `first << 21 | second`.
+      composites: int32, of the pairs.
     """
 
     decomposition: tf.Tensor
@@ -109,12 +112,12 @@ def _normal_form() -> _NormalForm:
     starts = np.cumsum([0, *map(len, parts)], dtype=np.int32)
     flat = np.array([part for each in parts for part in each], np.int32)
     results = np.array([composites[pair] for pair in pairs], np.int32)
-    with tf.init_scope():  # eager tensors: a SavedModel holds them once, however many functions use them
+    with tf.init_scope():  # eager tensors, which a SavedModel stores once for all functions
         return _NormalForm(*map(tf.constant, (decomposition, flat, starts, classes, is_follower, pairs, results)))
 
 
 def normalize_nfkc(texts: tf.Tensor) -> tf.Tensor:
-    """string [batch], valid UTF-8 -> string [batch] in normal form KC. Source: Unicode Standard Annex 15."""
+    """Brings valid UTF-8 to normal form KC: string [batch] -> string [batch]. Source: Unicode Standard Annex 15."""
     table = _normal_form()
     characters = tf.strings.unicode_decode(texts, "UTF-8")
     characters = _decompose(table, characters)
@@ -138,7 +141,7 @@ def _decompose(table: _NormalForm, characters: tf.RaggedTensor) -> tf.RaggedTens
 
 
 def _reorder(table: _NormalForm, characters: tf.RaggedTensor) -> tf.RaggedTensor:
-    """Marks behind a starter (class 0) in order of their class, stably."""
+    """Sorts the marks after a starter (class 0) by their class, stably."""
     classes = tf.cast(table.class_of(characters.flat_values), tf.int64)
     is_first = _is_first(characters)
     groups = tf.cumsum(tf.cast((classes == 0) | is_first, tf.int64))
@@ -147,7 +150,7 @@ def _reorder(table: _NormalForm, characters: tf.RaggedTensor) -> tf.RaggedTensor
 
 
 def _compose(table: _NormalForm, characters: tf.RaggedTensor) -> tf.RaggedTensor:
-    """Joins pairs, each starter with what follows it, one follower of every starter at a time."""
+    """Joins pairs: each starter with its followers, one follower of every starter at a time."""
     flat = characters.flat_values
     num = tf.size(flat)
     classes = table.class_of(flat)
@@ -164,7 +167,7 @@ def _compose(table: _NormalForm, characters: tf.RaggedTensor) -> tf.RaggedTensor
         starters: tf.Tensor,
         before: tf.Tensor,
     ) -> tuple[tf.Tensor, ...]:
-        """`starters` are the places of the current starters, `before` the class of the last mark kept behind each, or -1."""
+        """`starters`: places of the current starters. `before`: class of the last mark kept after each, or -1."""
         going = tf.where(lengths > offset)[:, 0]
         starts, lengths, starters, before = (tf.gather(each, going) for each in (starts, lengths, starters, before))
         here = starts + offset
@@ -193,6 +196,6 @@ def _compose(table: _NormalForm, characters: tf.RaggedTensor) -> tf.RaggedTensor
 
 
 def _is_first(characters: tf.RaggedTensor) -> tf.Tensor:
-    """bool [flat]: whether a character is the first of its text."""
+    """Whether each character is the first of its text: bool [flat]."""
     rows = characters.value_rowids()
     return tf.concat([tf.ones([tf.minimum(tf.size(rows), 1)], tf.bool), rows[1:] != rows[:-1]], axis=0)

@@ -1,6 +1,6 @@
 """Subword vocabularies: trained by the sentencepiece library, read from and written to its `.model` files.
 
-Only this module needs the library; segmentation itself is `unigram.py`, in core TensorFlow ops.
+Only this module needs the library. The segmentation is in `unigram`, in core TensorFlow ops.
 """
 
 import io
@@ -12,12 +12,12 @@ from typing import Any
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.tokenization.unigram import MAX_PIECE_LENGTH
 
-WORD_START = "\u2581"  # sentencepiece's mark of a word's beginning
+WORD_START = "\u2581"  # sentencepiece's mark for the beginning of a word
 BYTE_PIECES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 # Scores are rounded to this many nats. The library adds float32 scores along the whole text, and rounds; sums of such
 # multiples are exact up to 2^24 * 2^-8 = 65,536 nats, some 8,000 pieces, so that it finds what exact sums find.
 _SCORE_STEP = 2.0**-8
-_NUM_THREADS = 4  # sums depend on it: the same on every machine
+_NUM_THREADS = 4  # fixed, since sums depend on it
 
 
 def train(
@@ -31,13 +31,13 @@ def train(
     """Trains a unigram vocabulary with byte fallback.
 
     Args:
-      word_counts: how often each word of the normalised training texts is seen.
-      vocab_size: number of pieces in all: special ones, reserved ones, 256 bytes and pieces of text.
+      word_counts: the count of each word of the normalised training texts.
+      vocab_size: total number of pieces: special and reserved ones, 256 bytes and pieces of text.
       special_pieces: pad, unknown, beginning and end of a text.
-      split_digits: whether a piece that holds a digit holds nothing else.
+      split_digits: whether a piece with a digit contains nothing else.
 
     Returns:
-      (the pieces that follow `special_pieces`: the bytes, then pieces of text; their scores in nats, 0 for bytes)
+      (the pieces after `special_pieces`: bytes, then pieces of text; their scores in nats, 0 for bytes).
 
     Raises:
       ConfigError: if the words do not support a vocabulary of that size.
@@ -49,7 +49,8 @@ def train(
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=(f"{word}\t{count}" for word, count in sorted(word_counts.items())),
-            input_format="tsv", model_writer=written, model_type="unigram", vocab_size=vocab_size - num_reserved, byte_fallback=True,
+            input_format="tsv", model_writer=written, model_type="unigram", vocab_size=vocab_size - num_reserved,
+            byte_fallback=True,
             normalization_rule_name="identity", split_digits=split_digits, max_sentence_length=1 << 20, minloglevel=2,
             num_threads=_NUM_THREADS,
             pad_id=0, unk_id=1, bos_id=2, eos_id=3, pad_piece=pad, unk_piece=unknown, bos_piece=begin, eos_piece=end,
@@ -79,13 +80,13 @@ def _training_error(message: str, vocab_size: int, num_reserved: int) -> ConfigE
 
 
 def read_model(path: Path, *, reserved: Sequence[str] = ()) -> tuple[list[str], list[float]]:
-    """The pieces and scores of a sentencepiece `.model` file, less its special ones: ours take their place.
+    """Reads the pieces and scores of a sentencepiece `.model` file, without its special pieces.
 
     Args:
-      reserved: symbols that are to have ids of their own, beside the model's pieces.
+      reserved: symbols that get their own ids in addition to the model's pieces.
 
     Raises:
-      ConfigError: if the file is no such model, or one whose pieces the layer cannot reproduce; with the reason.
+      ConfigError: if the file is not such a model, or the layer cannot reproduce its pieces; with the reason.
     """
     try:
         model = _parse(path.read_bytes(), str(path))
@@ -96,14 +97,16 @@ def read_model(path: Path, *, reserved: Sequence[str] = ()) -> tuple[list[str], 
     reason = _why_not(model)
     if reason:
         raise ConfigError(
-            f"tokenizer.vocabulary is {path}, which {reason}; train a vocabulary here (leave tokenizer.vocabulary empty), or train "
+            f"tokenizer.vocabulary is {path}, which {reason}; train a vocabulary here (leave tokenizer.vocabulary "
+            f"empty), or train "
             "the model with --model_type=unigram --normalization_rule_name=identity"
         )
     pieces, scores = _pieces_and_scores(model)
     taken = next((symbol for symbol in reserved if symbol in pieces), None)
     if taken is not None:
         raise ConfigError(
-            f"tokenizer.reserved holds {taken!r}, which is a piece of tokenizer.vocabulary, {path}; choose another symbol"
+            f"tokenizer.reserved holds {taken!r}, which is a piece of tokenizer.vocabulary, {path}; choose another "
+            f"symbol"
         )
     return pieces, scores
 
@@ -120,8 +123,8 @@ def write_model(
 
     Args:
       special_pieces: pad, unknown, beginning and end of a text.
-      reserved: symbols that are never split, ids after the special ones.
-      pieces, scores: the rest, bytes included.
+      reserved: symbols that are never split; their ids follow the special ones.
+      pieces, scores: all others, including bytes.
     """
     protos = _protos()
     model = protos.ModelProto()
@@ -168,13 +171,14 @@ def _parse(data: bytes, name: str) -> Any:
         model.Clear()
     if not model.pieces or not model.HasField("trainer_spec"):
         raise ConfigError(
-            f"tokenizer.vocabulary is {name}, which is not a sentencepiece model or is cut off; give a whole .model file"
+            f"tokenizer.vocabulary is {name}, which is not a sentencepiece model or is cut off; give a whole .model "
+            f"file"
         )
     return model
 
 
 def _why_not(model: Any) -> str:
-    """Why the layer cannot give the library's pieces; empty if it can."""
+    """The reason why the layer cannot reproduce the library's pieces; empty if it can."""
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
     kinds = type(model.pieces[0])
     texts = [piece.piece for piece in model.pieces if piece.type == kinds.NORMAL]

@@ -1,7 +1,7 @@
-"""The shared Tokenizer layer: text <-> ids in core TensorFlow ops.
+"""The Tokenizer layer of all tasks: from text to ids and back in core TensorFlow ops.
 
-The same layer computes the ids for training, answers in an exported graph and turns ids back into text, so that
-training and serving cannot drift apart. This is one of the files that call TensorFlow: Keras has no string ops.
+The same layer computes the ids for training, runs in exported graphs and turns ids back into text, so training and
+serving cannot drift apart. It calls TensorFlow, since Keras has no string ops.
 """
 
 import functools
@@ -30,13 +30,13 @@ from nlp_rnn.tokenization.word_splitters import SPLITTERS
 
 logger = logging.getLogger(__name__)
 
-CASE_MARKERS = ("<title>", "<upper>")  # ids 4 and 5 where case is "markers"
-UNKNOWN_TEXT = "\ufffd"  # what an unknown piece looks like in text
+CASE_MARKERS = ("<title>", "<upper>")  # ids 4 and 5 if case is "markers"
+UNKNOWN_TEXT = "\ufffd"  # the text of an unknown piece
 
-# Within the layer a reserved symbol is one character of a range for private use; in texts that range is unknown.
+# Within the layer, a reserved symbol is one private-use character; in texts, that range is unknown.
 _FIRST_STAND_IN = 0x10F800
 _STAND_INS = r"[\x{10F7F0}-\x{10FFFF}]"
-# Beyond this many distinct pieces, those seen once are forgotten while counting: memory stays constant.
+# Beyond so many distinct pieces, counting drops the rarest, so that memory stays constant.
 _RESTORE = "restore it from a copy, or train again under another name=..."
 _MAX_TRACKED_PIECES = 2_000_000
 
@@ -45,29 +45,30 @@ _MAX_TRACKED_PIECES = 2_000_000
 class Tokenizer(keras.layers.Layer):
     """Text to ids and back, at the level of words, characters or subwords.
 
-    Ids 0-3 are PAD_ID, UNK_ID, BOS_ID and EOS_ID; the vocabulary follows: case markers, reserved symbols, then bytes
-    and pieces (subword, by score) or pieces by frequency, then the hash buckets. The layer holds no weights; its
-    vocabulary is part of `get_config`, so that `.keras` files, `clone_model` and SavedModels carry it.
+    Ids 0-3 are PAD_ID, UNK_ID, BOS_ID and EOS_ID. Then follow case markers, reserved symbols, bytes and pieces
+    (subwords by score, others by frequency), and the hash buckets. The layer has no weights. Its vocabulary is part of
+    `get_config`, so `.keras` files, `clone_model` and SavedModels include it.
 
     Args:
       level: "word", "char", or "subword" (SentencePiece's unigram pieces; unknown characters become bytes).
       case: "lower" (Unicode), "keep", or for words "markers": lower case, with <title> before Words and <upper> before
         WORDS. Words of mixed case lose it.
       nfkc: whether text is brought to Unicode normal form KC.
-      html_breaks: whether <br> is white space (not at level char).
-      splitter: of words: "unicode" or "treebank"; see `words`.
-      oov_buckets: ids that unknown words share by their hash; 0: all are UNK_ID. For words.
-      reserved: symbols that are never split and have ids of their own, such as "<sep>"; found in normalised text, and
-        normalised themselves (lower case if case is). Of two that overlap the longer one is found.
+      html_breaks: whether <br> counts as white space (not at level char).
+      splitter: of words: "unicode", "treebank" or "whitespace"; see `word_splitters`.
+      oov_buckets: number of ids that unknown words share by their hash; 0: all are UNK_ID. For words.
+      reserved: symbols that are never split and have their own ids, such as "<sep>". They are matched in normalised
+        text, and are normalised themselves. Of two overlapping symbols, the longer one matches.
       vocabulary: the pieces after the reserved symbols, or None before `adapt`.
       scores: log-probabilities of a subword vocabulary, in nats.
 
     Raises:
-      ValueError: if an argument is not as described, or a piece stands twice in the vocabulary.
+      ValueError: if an argument is not as described, or a piece is repeated in the vocabulary.
     """
 
     def __init__(
-        self, level: str = "word", *, case: str = "lower", nfkc: bool = False, html_breaks: bool = True, splitter: str = "unicode",
+        self, level: str = "word", *, case: str = "lower", nfkc: bool = False, html_breaks: bool = True,
+        splitter: str = "unicode",
         oov_buckets: int = 0, reserved: Sequence[str] = (), vocabulary: Iterable[str] | None = None,
         scores: Iterable[float] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
@@ -87,16 +88,16 @@ class Tokenizer(keras.layers.Layer):
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, special ones and hash buckets included."""
+        """Number of ids, including special ones and hash buckets."""
         return self._num_fixed() + len(self.known_vocabulary()) + self.oov_buckets
 
     # --- text -> ids -----------------------------------------------------------------------------------------------
 
     def tokenize(self, texts: Any) -> tf.RaggedTensor:
-        """string [batch] -> int32 ragged [batch, (time)]; invalid UTF-8 becomes U+FFFD.
+        """Turns texts into ids: string [batch] -> ragged int32 [batch, (time)]. Invalid UTF-8 becomes U+FFFD.
 
-        An unknown word or character is UNK_ID or an id of a hash bucket. At level subword the characters of an unknown
-        one are bytes; where an imported vocabulary has no bytes, unknown characters in a row are one UNK_ID.
+        An unknown word or character becomes UNK_ID or the id of a hash bucket. At level subword, unknown characters
+        become bytes; if an imported vocabulary has no bytes, a run of unknown characters becomes one UNK_ID.
         """
         self.known_vocabulary()
         if self.level != "subword":
@@ -109,10 +110,12 @@ class Tokenizer(keras.layers.Layer):
         )
 
     def sample(self, texts: Any, *, temperature: float, seed: Any) -> tf.RaggedTensor:
-        """As `tokenize` at level subword, but with segmentations drawn by their probability (Kudo 2018), for training.
+        """Like `tokenize` at level subword, but draws segmentations by their probability, for training.
+
+        Source: Kudo 2018.
 
         Args:
-          temperature: 1 draws by the vocabulary's own probabilities; near 0 the best segmentation is certain.
+          temperature: 1 draws by the vocabulary's own probabilities; near 0, the best segmentation is almost certain.
           seed: int32 [2].
         """
         self.known_vocabulary()
@@ -125,41 +128,49 @@ class Tokenizer(keras.layers.Layer):
         ).merge_dims(1, 2)
 
     def call(self, texts: Any) -> tf.Tensor:
-        """string [batch] -> int32 [batch, time], right-padded with PAD_ID; `time` is the longest text's length."""
+        """Tokenizes and pads: string [batch] -> int32 [batch, time of the longest text], right-padded with PAD_ID."""
         return self.tokenize(texts).to_tensor(PAD_ID)
 
     def pieces(self, texts: Any) -> tf.RaggedTensor:
-        """string [batch] -> string ragged [batch, (time)]: the pieces as they stand in the normalised text.
+        """Splits texts: string [batch] -> ragged string [batch, (time)], the pieces as written in the normalised text.
 
-        At level subword, beginnings of words carry U+2581, bytes are <0x00> to <0xFF>, and what a vocabulary without
-        bytes does not know is <unk>.
+        At level subword, beginnings of words have U+2581, bytes are <0x00> to <0xFF>, and characters that a vocabulary
+        without bytes does not contain are <unk>.
         """
         if self.level == "subword":
             return tf.ragged.map_flat_values(lambda ids: tf.gather(self._names_by_id, ids), self.tokenize(texts))
         return tf.ragged.map_flat_values(self._reveal, self._split(texts))
 
     def normalize(self, texts: Any) -> tf.Tensor:
-        """string [batch] -> string [batch]: valid UTF-8, white space as one space (but at level char), case and form as set."""
+        """Normalises texts: string [batch] -> string [batch], valid UTF-8, runs of white space as one space.
+
+        At level char, white space is kept.
+        """
         text = tf.strings.regex_replace(valid_utf8(tf.convert_to_tensor(texts, tf.string)), _STAND_INS, UNKNOWN_TEXT)
         return normalize(
-            text, lowercase=self.case == "lower", nfkc=self.nfkc, html_breaks=self.html_breaks, keep_spaces=self.level == "char",
+            text, lowercase=self.case == "lower", nfkc=self.nfkc, html_breaks=self.html_breaks,
+            keep_spaces=self.level == "char",
             other_spaces=WORD_START if self.level == "subword" else "",
         )  # fmt: skip
 
     # --- ids -> text -----------------------------------------------------------------------------------------------
 
     def detokenize(self, token_ids: Any, *, unknown: Any = None) -> tf.Tensor:
-        """int32 [batch, time] (or ragged) -> string [batch], with natural spacing.
+        """Turns ids into texts with natural spacing.
 
-        PAD, BOS and EOS are left out and UNK becomes U+FFFD. Characters and subwords come back exactly. Words come
-        back with punctuation attached as English does it; with the splitter "unicode", tokenising the result gives the
-        same ids, except around unknown pieces and lone quotation marks.
+        PAD, BOS and EOS are left out, and UNK becomes U+FFFD. Characters and subwords are restored exactly. Words are
+        joined with punctuation as in English; with the splitter "unicode", tokenizing the result gives the same ids,
+        except around unknown pieces and lone quotation marks.
 
         Args:
-          unknown: string [batch, time], beside ids without a ragged row: what UNK_ID becomes there, if not "".
+          token_ids: int32 [batch, time], or ragged.
+          unknown: string [batch, time]; replaces UNK_ID at that position if not "". Not for ragged ids.
+
+        Returns:
+          string [batch].
 
         Raises:
-          tf.errors.InvalidArgumentError: if an id is not of the vocabulary.
+          tf.errors.InvalidArgumentError: if an id is outside of the vocabulary.
         """
         self.known_vocabulary()
         ids = token_ids
@@ -190,14 +201,14 @@ class Tokenizer(keras.layers.Layer):
     def adapt(self, texts: Iterable[str], *, vocab_size: int, min_count: int = 1, split_digits: bool = False) -> None:
         """Builds the vocabulary from training texts.
 
-        Words and characters: the most frequent ones, ties in code-point order. Subwords: trained by the sentencepiece
-        library on the counted words.
+        Words and characters: the most frequent ones, ties in code-point order. Subwords: the sentencepiece library
+        trains them on the counted words.
 
         Args:
-          texts: a stream of texts; read once, in constant memory.
-          vocab_size: the largest number of ids, special ones and hash buckets included; of subwords, the exact one.
-          min_count: words and characters seen less often are left out.
-          split_digits: whether each digit is a subword of its own.
+          texts: a stream of texts, read once in constant memory.
+          vocab_size: the largest number of ids, including special ones and hash buckets; of subwords, the exact number.
+          min_count: words and characters with fewer occurrences are left out.
+          split_digits: whether each digit is a separate subword.
 
         Raises:
           ConfigError: if no piece is left, or the texts do not support so many subwords.
@@ -217,18 +228,19 @@ class Tokenizer(keras.layers.Layer):
         kept = sorted((-count, piece) for piece, count in counts.items() if count >= min_count)
         if not kept:
             raise ConfigError(
-                f"tokenizer.min_count is {min_count}, but no piece of the training texts is seen so often (or they are empty): "
+                f"tokenizer.min_count is {min_count}, but no piece of the training texts is seen so often (or they are "
+                f"empty): "
                 "lower it or give more text"
             )
         self.set_vocabulary([piece for _, piece in kept[: max(vocab_size - self._num_fixed() - self.oov_buckets, 1)]])
 
     def texts(self) -> list[str]:
-        """The text that each id stands for; "" for those without one, U+FFFD for unknown words and lone bytes."""
+        """The text of each id; "" for ids without text, U+FFFD for unknown words and single bytes."""
         self.known_vocabulary()
         return [text.decode("utf-8", "replace") for text in self._texts_by_id.numpy()]
 
     def settings(self) -> dict[str, Any]:
-        """The constructor's arguments but for the vocabulary."""
+        """The constructor's arguments except for the vocabulary."""
         names = ("level", "case", "nfkc", "html_breaks", "splitter", "oov_buckets")
         return {name: getattr(self, name) for name in names} | {"reserved": list(self.reserved)}
 
@@ -239,7 +251,7 @@ class Tokenizer(keras.layers.Layer):
         return keras.KerasTensor((texts.shape[0], None), dtype="int32")
 
     def save(self, folder: Path) -> None:
-        """Writes tokenizer.json (settings) and vocabulary.txt; of subwords also sentencepiece.model, for that library."""
+        """Writes tokenizer.json (settings) and vocabulary.txt; for subwords also sentencepiece.model."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tokenizer.json").write_text(
             json.dumps(self.settings(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
@@ -253,7 +265,7 @@ class Tokenizer(keras.layers.Layer):
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Reads what `save` wrote.
+        """Reads a folder that `save` wrote.
 
         Raises:
           ConfigError: if a file is missing or damaged.
@@ -286,7 +298,7 @@ class Tokenizer(keras.layers.Layer):
         self.set_vocabulary(pieces[len(fixed) :], scores)
 
     def vocabulary_text(self) -> str:
-        """All pieces by id, special ones first, one per line, `\\n` and `\\\\` escaped; behind subwords a tab and their score."""
+        """All pieces by id, one per line, with `\\n` and `\\\\` escaped; for subwords with a tab and their score."""
         fixed, vocabulary = [*SPECIAL_PIECES, *self.own_symbols()], self.known_vocabulary()
         if self.scores is None:
             return "".join(escape(piece) + "\n" for piece in (*fixed, *vocabulary))
@@ -354,7 +366,7 @@ class Tokenizer(keras.layers.Layer):
             self._names_by_id = tf.constant([*SPECIAL_PIECES, *own, *vocabulary])
 
     def _count(self, texts: Iterable[str]) -> Counter[str]:
-        """How often each piece, or each word at level subword, is seen."""
+        """Counts the pieces, or the words at level subword."""
         counts: Counter[bytes] = Counter()
         threshold = 1
         stream = iter(texts)
@@ -370,7 +382,7 @@ class Tokenizer(keras.layers.Layer):
         return Counter({piece.decode("utf-8"): count for piece, count in counts.items()})
 
     def _normalize(self, texts: Any) -> tf.Tensor:
-        """Normalised texts in which stand-ins are where reserved symbols were."""
+        """Normalises texts, with stand-ins for the reserved symbols."""
         text = self.normalize(texts)
         space = " " if self.level == "word" else ""
         stand_ins = self._stand_ins[len(self.own_symbols()) - len(self.reserved) :]
@@ -391,7 +403,8 @@ class Tokenizer(keras.layers.Layer):
                 or UNKNOWN_TEXT in normalized
             ):
                 raise ValueError(
-                    f"reserved symbol {symbol!r} is {normalized!r} when normalised: empty, given twice, or with white space"
+                    f"reserved symbol {symbol!r} is {normalized!r} when normalised: empty, given twice, or with white "
+                    f"space"
                 )
         return tuple(found)
 
@@ -401,7 +414,7 @@ class Tokenizer(keras.layers.Layer):
         return texts
 
     def _split(self, texts: Any) -> tf.RaggedTensor:
-        """string ragged [batch, (time)]: characters, words, or at level subword what stands between spaces."""
+        """Splits into characters, words, or at level subword at spaces: ragged string [batch, (time)]."""
         text = self._normalize(texts)
         if self.level == "char":
             return tf.strings.unicode_split(text, "UTF-8")
@@ -418,7 +431,7 @@ class Tokenizer(keras.layers.Layer):
         return tf.where(ids == UNK_ID, self.vocab_size - self.oov_buckets + buckets, ids)
 
     def _resolve_unknown(self, pieces: tf.RaggedTensor) -> tf.RaggedTensor:
-        """Unknown characters, `vocab_size + code point`, to their UTF-8 bytes; without byte pieces, each run to one UNK_ID."""
+        """Replaces unknown characters, `vocab_size + code point`, by their UTF-8 bytes, or each run by one UNK_ID."""
         resolve = (
             functools.partial(unigram.unknown_to_unk, unk_id=UNK_ID)
             if self._first_byte_id is None

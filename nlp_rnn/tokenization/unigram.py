@@ -1,11 +1,11 @@
-"""Words -> subword pieces by a unigram language model, in core TensorFlow ops.
+"""Segments words into subword pieces with a unigram language model, in core TensorFlow ops.
 
 The best segmentation of a word is the one whose pieces have the highest sum of log-probabilities (Kudo 2018). All
-words are segmented at once: a trie over code points finds the pieces that start at each character, then one loop
-over character positions does Viterbi for every word, and a loop from the words' ends reads the pieces.
+words are segmented at once. A trie over code points finds the pieces that start at each character, one loop over
+character positions runs Viterbi for all words, and one loop from the ends of the words reads the pieces.
 
-Scores are integers (2^-16 nats): sums are exact, so that a word's pieces depend neither on its sentence nor on its
-batch. Of equal sums the one with the longer last piece wins, as in the sentencepiece library.
+Scores are integers (2^-16 nats), whose sums are exact. So a word's pieces depend neither on its sentence nor on its
+batch. Of equal sums, the one with the longer last piece wins, as in the sentencepiece library.
 """
 
 import itertools
@@ -18,19 +18,21 @@ import tensorflow as tf
 SCORE_UNIT = 2.0**-16  # nats
 MAX_PIECE_LENGTH = 63  # in characters: six bits of a Viterbi cell hold a length
 _LENGTH_BITS = 6
-_NUM_SHORT = 3  # pieces of so many characters are short
-_NO_PIECE = 0  # the id of padding, which is no piece of text
+_NUM_SHORT = 3  # pieces of up to so many characters are short
+_NO_PIECE = 0  # the id of padding, which is not a piece of text
 _IMPOSSIBLE = -(2**60)
-_BLOCK = 256  # the trie's slots are searched by so many
+_BLOCK = 256  # slots of the trie searched at a time
 _UNKNOWN_PENALTY = 10.0  # nats below the rarest piece: sentencepiece's kUnkPenalty
 
 
 class _Lattice(NamedTuple):
-    """The pieces of W words with n characters in all.
+    """The pieces of W words with n characters in total.
 
-    lengths: int32 [W], in characters. starts: int32 [W], of each word in the flat characters.
-    pieces: int32 [n, L], the piece that starts at a character and is 1 .. L characters long, or _NO_PIECE. A character
-    that is no piece of its own is the unknown piece `vocab_size + code point`.
+    Attributes:
+      lengths: int32 [W], in characters.
+      starts: int32 [W], of each word in the flat characters.
+      pieces: int32 [n, L], the pieces of 1 .. L characters that start at each character, or _NO_PIECE. A character that
+        is not a piece is the unknown piece `vocab_size + code point`.
     """
 
     lengths: tf.Tensor
@@ -42,7 +44,7 @@ class Segmenter:
     """Segments words into the pieces of a vocabulary with scores.
 
     Args:
-      pieces: by id; None where the id is no piece of text (special and byte pieces), as is the first.
+      pieces: by id; None for ids that are not text (special and byte pieces); the first must be None.
       scores: float [vocab_size], log-probabilities in nats.
 
     Raises:
@@ -65,17 +67,17 @@ class Segmenter:
             self._moves = tf.constant(moves)  # by piece, the unknown one last: what a Viterbi cell adds
 
     def segment(self, words: tf.Tensor) -> tf.RaggedTensor:
-        """string [W] -> int32 ragged [W, (pieces)]; an unknown character is `vocab_size + code point`."""
+        """Segments string [W] -> ragged int32 [W, (pieces)]. An unknown character becomes `vocab_size + code point`."""
         lattice = self._lattice(words)
         order, step_starts, num_active = _schedule(lattice.lengths)
         cells = self._best_cells(lattice, order, num_active)
         return _read_backwards(lattice, order, step_starts, tf.bitwise.bitwise_and(cells, 2**_LENGTH_BITS - 1))
 
     def sample(self, words: tf.Tensor, *, temperature: float, seed: tf.Tensor) -> tf.RaggedTensor:
-        """As `segment`, but each word's segmentation is drawn with probability proportional to exp(score / temperature).
+        """Like `segment`, but draws each segmentation with a probability proportional to exp(score / temperature).
 
         Args:
-          temperature: near 0 gives the best segmentation; 1 / temperature is the alpha of sentencepiece.
+          temperature: near 0, the best segmentation is almost certain; 1 / temperature is the alpha of sentencepiece.
           seed: int32 [2]; the same seed draws the same.
         """
         lattice = self._lattice(words)
@@ -91,7 +93,7 @@ class Segmenter:
         code_points = characters.flat_values
         num = tf.size(code_points)
         symbols = tf.cast(tf.gather(trie.symbols, tf.minimum(code_points, tf.size(trie.symbols) - 1)), tf.int32)
-        room = tf.repeat(starts[1:], lengths) - tf.range(num)  # how many characters are left in the word
+        room = tf.repeat(starts[1:], lengths) - tf.range(num)  # characters left in the word
 
         # Short pieces start nearly everywhere: walking on from all positions is faster than picking some.
         nowhere = tf.size(trie.bases) - 1
@@ -104,12 +106,12 @@ class Segmenter:
         columns[0] = tf.where(columns[0] == _NO_PIECE, self.vocab_size + code_points, columns[0])
 
         def is_alive(length: tf.Tensor, _found: tf.TensorArray, active: tf.Tensor, _nodes: tf.Tensor) -> tf.Tensor:
-            return (length == _NUM_SHORT) | (tf.size(active) > 0)  # once at least: an empty array cannot be read
+            return (length == _NUM_SHORT) | (tf.size(active) > 0)  # at least once, since an empty array cannot be read
 
         def descend(
             length: tf.Tensor, found: tf.TensorArray, active: tf.Tensor, nodes: tf.Tensor
         ) -> tuple[tf.Tensor, ...]:
-            """From the nodes of the positions whose pieces may go on, one character on."""
+            """Goes one character further from the nodes of the positions whose pieces may continue."""
             children = tf.gather(trie.bases, nodes) + tf.gather(symbols, active + length)
             hits = tf.where(tf.gather(trie.parents, children) == nodes)[:, 0]
             active, nodes = tf.gather(active, hits), tf.gather(children, hits)
@@ -130,21 +132,22 @@ class Segmenter:
         return _Lattice(lengths, starts[:-1], tf.transpose(pieces))
 
     def _moves_of(self, pieces: tf.Tensor) -> tf.Tensor:
-        """int32 [k, L] -> int64 [k, L]: `score << 6 | length` of each piece; all unknown ones share the last."""
+        """`score << 6 | length` of each piece: int32 [k, L] -> int64 [k, L]. All unknown pieces share one entry."""
         return tf.gather(self._moves, tf.minimum(pieces, self.vocab_size))
 
     def _best_cells(self, lattice: _Lattice, order: tf.Tensor, num_active: tf.Tensor) -> tf.Tensor:
-        """Viterbi. A cell is an end position of a word: `score << 6 | length of the last piece`, so that a maximum
-        takes the best score and, of equal ones, the longest last piece.
+        """Runs Viterbi. A cell is an end position of a word: `score << 6 | length of the last piece`.
+
+        So a maximum takes the best score and, of equal ones, the longest last piece.
 
         Returns:
-          int64 [n]: the cells, ordered as `_schedule` says.
+          int64 [n]: the cells, in the order of `_schedule`.
         """
         num_lengths = tf.shape(lattice.pieces)[1]
         starts = tf.gather(lattice.starts, order)
 
         def step(position: tf.Tensor, ends: tf.Tensor, cells: tf.TensorArray, here: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            """`here` [k] is the score at `position` of the k words that reach beyond it, `ends` [k, L] the cells behind it."""
+            """`here` [k]: scores at `position` of the k words beyond it; `ends` [k, L]: the cells after it."""
             pieces = tf.gather(lattice.pieces, starts[: tf.shape(here)[0]] + position)
             ends = tf.maximum(ends, here[:, None] + self._moves_of(pieces))
             cells = cells.write(position, ends[:, 0])
@@ -158,19 +161,20 @@ class Segmenter:
         nothing = tf.fill([num_words, num_lengths], tf.constant(_IMPOSSIBLE, tf.int64))
         _, _, cells, _ = tf.while_loop(
             lambda position, *_: position < num_steps, step, (0, nothing, cells, tf.zeros([num_words], tf.int64)),
-            shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, None]), tf.TensorShape(None), tf.TensorShape([None])),
+            shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, None]), tf.TensorShape(None),
+                              tf.TensorShape([None])),
         )  # fmt: skip
         return cells.concat()
 
     def _sampled_lengths(
         self, lattice: _Lattice, order: tf.Tensor, num_active: tf.Tensor, temperature: float, seed: tf.Tensor
     ) -> tf.Tensor:
-        """Forward filtering: every end position draws its last piece in proportion to the sum over all ways to reach it.
+        """Forward filtering: each end position draws its last piece in proportion to the sum over all its prefixes.
 
-        Reading the drawn pieces from a word's end is then a draw of the whole segmentation.
+        Reading the drawn pieces from the end of a word then draws a whole segmentation.
 
         Returns:
-          int64 [n]: the length of the last piece, ordered as `_schedule` says.
+          int64 [n]: the length of the last piece, in the order of `_schedule`.
         """
         num_lengths = tf.shape(lattice.pieces)[1]
         scores = (
@@ -194,7 +198,7 @@ class Segmenter:
             rows = starts[: tf.shape(here)[0]] + position
             weights = here[:, None] + tf.gather(scores, rows)
             sums = tf.reduce_logsumexp(tf.stack([sums, weights]), axis=0)
-            noisy = weights + tf.gather(gumbel, rows)  # the largest of these is a draw in proportion to exp(weights)
+            noisy = weights + tf.gather(gumbel, rows)  # the maximum is a draw in proportion to exp(weights)
             chosen, best = tf.where(noisy > best, lengths, chosen), tf.maximum(noisy, best)
             cells = cells.write(position, chosen[:, 0])
             left = num_active[position + 1]
@@ -217,9 +221,9 @@ class Segmenter:
 
 
 def _schedule(lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The longest words first: at character position p the words that reach beyond it are the first `num_active[p]`.
+    """Sorts the longest words first: the first `num_active[p]` words reach beyond character position p.
 
-    The cell of the r-th longest word that ends behind position p stands at `step_starts[p] + r` in the flat result.
+    The cell of the r-th longest word that ends after position p is at `step_starts[p] + r` in the flat result.
 
     Args:
       lengths: int32 [W].
@@ -229,7 +233,7 @@ def _schedule(lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
       or 1 where there are no characters.
     """
     order = tf.argsort(lengths, direction="DESCENDING", stable=True)
-    histogram = tf.math.bincount(lengths, minlength=2)[1:]  # how many words have 1 .. T characters
+    histogram = tf.math.bincount(lengths, minlength=2)[1:]  # number of words with 1 .. T characters
     num_active = tf.cumsum(histogram, reverse=True)
     return order, tf.cumsum(num_active, exclusive=True), tf.concat([num_active, [0]], axis=0)
 
@@ -248,7 +252,7 @@ def _read_backwards(
     ranks = tf.math.invert_permutation(order)
 
     def step(number: tf.Tensor, words: tf.Tensor, ends: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, ...]:
-        """Of the words that are not read to their start, the last piece before `ends`."""
+        """Reads the last piece before `ends` of the words that are not complete yet."""
         lengths = tf.cast(tf.gather(last_lengths, tf.gather(step_starts, ends - 1) + tf.gather(ranks, words)), tf.int32)
         begins = ends - lengths
         pieces = tf.gather_nd(
@@ -262,7 +266,8 @@ def _read_backwards(
     found = tf.TensorArray(tf.int32, 0, dynamic_size=True, infer_shape=False, element_shape=[None, 3])
     row = tf.TensorShape([None])
     *_, found = tf.while_loop(
-        lambda number, words, *_: (number == 0) | (tf.size(words) > 0), step, (0, words, tf.gather(lattice.lengths, words), found),
+        lambda number, words, *_: (number == 0) | (tf.size(words) > 0), step,
+        (0, words, tf.gather(lattice.lengths, words), found),
         shape_invariants=(tf.TensorShape([]), row, row, tf.TensorShape(None)),
     )  # fmt: skip
     owners, numbers, pieces = tf.unstack(found.concat(), 3, axis=1)
@@ -276,8 +281,10 @@ def _read_backwards(
 class _Trie(NamedTuple):
     """A trie as a double array (Aoe 1989): node n has the child `bases[n] + symbol` if its entry in `parents` is n.
 
-    symbols: uint16 [code points], a number for each character of the pieces, 0 for others. bases, parents: int32 [slots];
-    the root is slot 0. pieces: int32 [slots], the piece that ends at a node, or _NO_PIECE.
+    Attributes:
+      symbols: uint16 [code points], a number for each character of the pieces, 0 for others.
+      bases, parents: int32 [slots]; the root is slot 0.
+      pieces: int32 [slots], the piece that ends at a node, or _NO_PIECE.
     """
 
     symbols: tf.Tensor
@@ -287,7 +294,7 @@ class _Trie(NamedTuple):
 
 
 def _build_trie(texts: dict[str, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The arrays of `_Trie` for texts with their ids."""
+    """Builds the arrays of `_Trie` for texts with their ids."""
     alphabet = sorted(set("".join(texts)))
     symbols = np.zeros(ord(alphabet[-1]) + 2 if alphabet else 1, np.uint16)
     symbols[[ord(character) for character in alphabet]] = np.arange(1, len(alphabet) + 1)
@@ -330,7 +337,7 @@ def _build_trie(texts: dict[str, int]) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _first_fit(is_free: np.ndarray, start: int, offsets: np.ndarray) -> tuple[int, int]:
-    """The first base from `start` at which all offsets are free; and a start for the next search, past what is nearly full."""
+    """The first base from `start` with all offsets free, and a start for the next search, past nearly full slots."""
     for number in itertools.count():
         bases = np.arange(start + number * _BLOCK, start + (number + 1) * _BLOCK)
         fits = is_free[bases[:, None] + offsets].all(axis=1)
@@ -340,7 +347,7 @@ def _first_fit(is_free: np.ndarray, start: int, offsets: np.ndarray) -> tuple[in
 
 
 def unknown_to_unk(pieces: tf.RaggedTensor, vocab_size: int, *, unk_id: int) -> tf.RaggedTensor:
-    """Ragged int32 [batch, (time)] of `Segmenter`: ids from `vocab_size` on, in a row, become one `unk_id`."""
+    """Replaces each run of unknown ids (from `vocab_size` on) by one `unk_id`: ragged int32 [batch, (time)]."""
     flat, rows = pieces.flat_values, pieces.value_rowids()
     is_unknown = flat >= vocab_size
     goes_on = tf.concat([[False], is_unknown[1:] & is_unknown[:-1] & (rows[1:] == rows[:-1])], axis=0)
@@ -350,7 +357,7 @@ def unknown_to_unk(pieces: tf.RaggedTensor, vocab_size: int, *, unk_id: int) -> 
 
 
 def unknown_to_bytes(pieces: tf.RaggedTensor, vocab_size: int, *, first_byte_id: int) -> tf.RaggedTensor:
-    """Ragged int32 [batch, (time)] of `Segmenter`: ids from `vocab_size` on, which are code points, become their UTF-8 bytes."""
+    """Replaces unknown ids (`vocab_size + code point`) by their UTF-8 bytes: ragged int32 [batch, (time)]."""
     flat = pieces.flat_values
     is_unknown = flat >= vocab_size
     points = tf.where(is_unknown, flat - vocab_size, 0)

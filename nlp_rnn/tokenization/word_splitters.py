@@ -1,4 +1,4 @@
-"""Normalised text -> words and back, by regular expressions (RE2) in core TensorFlow ops."""
+"""Splits normalised text into words and joins them, with regular expressions (RE2) in core TensorFlow ops."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ _WORD = (
 
 
 def split_unicode(text: tf.Tensor) -> tf.RaggedTensor:
-    """Letters and digits of any script, contractions apart, every other sign on its own, characters of scripts without spaces."""
+    """Splits into words of any script, contractions, single symbols, and characters of scripts without spaces."""
     text = tf.strings.regex_replace(text, _CONTRACTION, r"\1 \2")
     # RE2 replaces from left to right without overlaps: a space behind each match is a findall. (A group in the pattern
     # would make it six times slower.)
@@ -62,7 +62,7 @@ _TREEBANK_RULES = (
 
 
 def split_treebank_sentence(text: tf.Tensor) -> tf.RaggedTensor:
-    """The Penn Treebank's words of one sentence: `` and '' for quotes, do n't, can not, only the last full stop apart."""
+    """Splits one sentence like the Penn Treebank: `` and '' for quotes, do n't, can not, the last full stop."""
     for pattern, replacement in _TREEBANK_RULES:
         text = tf.strings.regex_replace(text, pattern, replacement)
     return tf.strings.split(text)
@@ -77,14 +77,14 @@ _SENTENCE_END = r"""([^. ])\.((?:["')\]}>]|'')*) ((?:["'(\[{]|``)*[\p{Lu}\d])"""
 
 
 def split_treebank(text: tf.Tensor) -> tf.RaggedTensor:
-    """Treebank's words of a text of any number of sentences."""
+    """Splits a text of any number of sentences like the Penn Treebank."""
     text = tf.strings.regex_replace(text, _ABBREVIATION, rf"\1{_KEPT_STOP} ")
     for _ in range(2):  # matches do not overlap: two sentences of one letter need both rounds
         text = tf.strings.regex_replace(text, _SENTENCE_END, r"\1 .\2 \3")
     return split_treebank_sentence(tf.strings.regex_replace(text, _KEPT_STOP, "."))
 
 
-# --- and back: words joined by single spaces, string [batch] -> text ----------------------------------------------------
+# --- and back: words joined by single spaces, string [batch] -> text --------------------------------------------------
 
 
 _ATTACHED = (
@@ -102,14 +102,14 @@ _ATTACHED_UNICODE = (
 
 
 def attach_unicode(text: tf.Tensor) -> tf.Tensor:
-    """Attaches punctuation as English does it."""
+    """Attaches punctuation as in English."""
     for pattern, replacement in (*_ATTACHED, *_ATTACHED_UNICODE):
         text = tf.strings.regex_replace(text, pattern, replacement)
     return text
 
 
 def attach_treebank(text: tf.Tensor) -> tf.Tensor:
-    """As `attach_unicode`, from Treebank's quotes and contractions; signs that it does not take apart are left alone."""
+    """Like `attach_unicode`, from Treebank's quotes and contractions. Leaves symbols that Treebank does not split."""
     for pattern, replacement in (
         (r"(^| )`` ", r'\1"'),
         (r" ''( |$)", r'"\1'),

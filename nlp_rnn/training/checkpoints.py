@@ -19,15 +19,17 @@ _PROGRESS, _OWNER = "progress", "run"  # arrays beside those of variables, whose
 
 @dataclass
 class Progress:
-    """Where a training stands; saved with every checkpoint.
+    """The progress of a training, saved with every checkpoint.
 
     Attributes:
-      epoch: finished epochs.
-      step: finished steps of the epoch under way.
-      history: a row an epoch.
-      best: the best value of the monitored metric; wait: epochs since then.
-      seconds: of training so far, over all sessions.
-      is_finished: whether the training has ended by itself.
+      epoch: number of finished epochs.
+      step: number of finished steps in the current epoch.
+      history: one row per epoch.
+      best: the best value of the monitored metric.
+      best_epoch: its epoch, from 1.
+      wait: number of epochs since then.
+      seconds: training time so far, over all sessions.
+      is_finished: whether all epochs are done or the training was stopped early.
     """
 
     epoch: int = 0
@@ -41,19 +43,22 @@ class Progress:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a step was made."""
+        """Whether at least one step is done."""
         return bool(self.epoch or self.step)
 
 
 def checkpoint_arrays(variables: list[Any]) -> dict[str, np.ndarray]:
-    """The values of variables by number and path, in order; what replicas count apart, such as metrics, is added up."""
+    """Values of variables by number and path, in order.
+
+    Values that replicas hold apart, such as metrics, are summed.
+    """
     return {f"{number}:{variable.path}": variable.numpy() for number, variable in enumerate(variables)}
 
 
 def save_checkpoint(path: Path, arrays: dict[str, np.ndarray], progress: Progress | None = None) -> None:
-    """Writes what `checkpoint_arrays` found to an .npz file in the folder checkpoints of a run, whole or not at all.
+    """Writes the result of `checkpoint_arrays` to an .npz file in a run's folder checkpoints, atomically.
 
-    It also holds a digest of the run's vocabulary, labels and settings, so that weights are not used with those of another run.
+    The file also has a digest of the run's vocabulary, labels and settings, so that weights are not used with others.
     """
     if progress is not None:
         arrays = arrays | {_PROGRESS: np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)}
@@ -65,7 +70,7 @@ def save_checkpoint(path: Path, arrays: dict[str, np.ndarray], progress: Progres
 
 
 def load_progress(path: Path) -> Progress:
-    """Reads how far a training came; a fresh Progress if there is no checkpoint."""
+    """Reads the progress of a checkpoint; a fresh Progress if there is none."""
     if not path.exists():
         return Progress()
     with _opened(path) as arrays:
@@ -73,7 +78,7 @@ def load_progress(path: Path) -> Progress:
 
 
 def load_checkpoint(path: Path, variables: list[Any]) -> None:
-    """Assigns what `save_checkpoint` wrote.
+    """Assigns the values that `save_checkpoint` wrote.
 
     Raises:
       ConfigError: if there is no such file or it belongs to another model.
@@ -88,7 +93,7 @@ def load_checkpoint(path: Path, variables: list[Any]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """What `checkpoint_arrays` found, as a checkpoint holds it.
+    """Reads the arrays of a checkpoint, by number and path.
 
     Raises:
       ConfigError: if there is no such file.

@@ -1,4 +1,4 @@
-"""Compile, fit, resume, predict."""
+"""Compiles, fits and resumes models, and predicts with them."""
 
 import contextlib
 import importlib.util
@@ -16,6 +16,7 @@ import numpy as np
 from nlp_rnn.config.settings import Config, HardwareConfig, TrainingConfig
 from nlp_rnn.data.bptt import TokenStream, WindowStream
 from nlp_rnn.data.bucketing import (
+    Batch,
     Batches,
     BatchStream,
     IdReader,
@@ -45,11 +46,11 @@ from nlp_rnn.training.run_directory import Run
 logger = logging.getLogger(__name__)
 
 _SECONDS_OF_A_SLOW_DISK = 90.0
-_USUAL_MULTIPLE = 32  # where XLA compiles each length of a batch anew
+_USUAL_MULTIPLE = 32  # of batch lengths on JAX, where XLA compiles each length anew
 
 
 def configure_hardware(hardware: HardwareConfig, seed: int) -> None:
-    """Seeds everything and sets kernels and precision; call it before a model is built."""
+    """Sets random seeds, kernels and precision. Call it before a model is built."""
     keras.utils.set_random_seed(seed)
     if hardware.is_deterministic and _has_tensorflow():
         import tensorflow as tf
@@ -68,29 +69,30 @@ def configure_hardware(hardware: HardwareConfig, seed: int) -> None:
 
 
 def train_classifier(model: keras.Model, run: Run, inputs: Inputs, placement: Placement = ONE_DEVICE) -> Progress:
-    """Trains the model, or resumes where the run stopped; the best weights end up in the run's best checkpoint.
+    """Trains a classifier, or resumes its run. The best weights are written to the run's best checkpoint.
 
     Args:
-      inputs: of TokenCaches.
-      placement: the devices; the model was made in its scope.
+      model: built in the scope of `placement`.
+      inputs: with TokenCaches.
+      placement: the devices.
 
     Raises:
-      ConfigError: if the loss is no longer finite; the last good checkpoint stays.
+      ConfigError: if the loss is no longer finite; the last good checkpoint is kept.
       Stopped: on Ctrl-C or SIGTERM, after saving.
     """
     config, train = run.config.training, inputs.train
     rows = placement.rows(config.batch_size)
     multiple = _multiple(run.config, placement)
     reader = text_reader(train, rows, multiple, inputs.resample)
-    stream = classification_stream(train, _served(reader, run.config), rows, config, run.config.seed)
+    stream = classification_stream(train, reader, config, run.config.seed, served=_served(reader, run.config))
     compile_model(model, config, config.epochs * stream.steps_per_epoch, placement)
     if config.unfreeze or config.layer_decay != 1:
         groups = _layer_groups(model, run.config)
         starts = [stream.steps_per_epoch * sum(config.unfreeze[:number]) for number in range(len(groups))]
-        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # of float16's loss scaling
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # unwraps float16's loss scaling
         scale_rates(optimizer, groups, decay=config.layer_decay, starts=starts)
     logger.info(
-        "training on %d examples, %d steps an epoch, batch %d, %.1f %% padding, %s parameters",
+        "training on %d examples, %d steps per epoch, batch %d, %.1f %% padding, %s parameters",
         len(train), stream.steps_per_epoch, config.batch_size, 100 * padding_waste(train.lengths, stream.plan()),
         f"{model.count_params():,}",
     )  # fmt: skip
@@ -101,15 +103,16 @@ def train_classifier(model: keras.Model, run: Run, inputs: Inputs, placement: Pl
 def _begin_classifier(model: keras.Model, run: Run, train: TokenCache) -> None:
     _begin(model, run)
     if run.config.model.ngrams:
-        model.get_layer("stack").shares.assign([1.0, 0.0])  # training.start_from may have brought others
+        model.get_layer("stack").shares.assign([1.0, 0.0])  # training.start_from may have assigned others
         stacking.fit_linear_part(model.get_layer("ngrams"), train, run.config.seed)
 
 
 def stack_parts(model: keras.Model, run: Run, validation: TokenCache) -> None:
-    """Fits on validation data how much the recurrent and the linear part of a classifier count, and keeps it with the best weights.
+    """Fits the shares of a classifier's recurrent and linear part, and saves them with the best weights.
 
     Args:
       model: with the run's best weights, on one device.
+      validation: its texts must not have been trained on.
     """
     layer = model.get_layer("stack")
 
@@ -122,7 +125,7 @@ def stack_parts(model: keras.Model, run: Run, validation: TokenCache) -> None:
 
 
 def _layer_groups(model: keras.Model, config: Config) -> list[list[keras.Variable]]:
-    """A classifier's weights from the output down: output and pooling, each recurrent layer with its norm, the embedding."""
+    """A classifier's weights from the output down: output and pooling, recurrent layers with norms, embedding."""
     places: dict[int, list[keras.Variable]] = {number: [] for number in range(config.model.num_layers + 2)}
     for layer in model.get_layer("encoder").layers:
         number = re.match(rf"(?:{config.model.cell}|layer_norm)_(\d+)", layer.name)
@@ -132,13 +135,14 @@ def _layer_groups(model: keras.Model, config: Config) -> list[list[keras.Variabl
 
 
 def train_language_model(model: LanguageModel, run: Run, inputs: Inputs, placement: Placement = ONE_DEVICE) -> Progress:
-    """As `train_classifier`, over texts that are read on from batch to batch; `bptt.check_length` comes first."""
+    """Like `train_classifier`, over one long text per row. Call `bptt.check_length` first."""
     config, rows = run.config.training, placement.rows(run.config.training.batch_size)
     if placement.has_fixed_shapes and config.random_window:
-        raise ConfigError("training.random_window is true, but a TPU takes windows of one length; use false")
+        raise ConfigError("training.random_window is true, but a TPU needs windows of one length; use false")
     text = TokenStream(inputs.train, config.batch_size, drop_remainder=True, rows=rows)
     stream = WindowStream(
-        text, window=config.window, is_random=config.random_window, seed=run.config.seed, max_steps=config.max_steps_per_epoch,
+        text, window=config.window, is_random=config.random_window, seed=run.config.seed,
+        max_steps=config.max_steps_per_epoch,
         is_fixed=placement.has_fixed_shapes,
     )  # fmt: skip
     compile_model(model, config, stream.num_steps(config.epochs), placement)
@@ -158,7 +162,7 @@ def train_language_model(model: LanguageModel, run: Run, inputs: Inputs, placeme
 
 
 def train_translator(model: Translator, run: Run, inputs: Inputs, placement: Placement = ONE_DEVICE) -> Progress:
-    """As `train_classifier`, on pairs."""
+    """Like `train_classifier`, on pairs."""
     config, train = run.config.training, inputs.train
     rows = placement.rows(config.batch_size)
     multiple = _multiple(run.config, placement)
@@ -166,7 +170,7 @@ def train_translator(model: Translator, run: Run, inputs: Inputs, placement: Pla
     stream = pair_stream(train, _served(reader, run.config), config, run.config.seed)
     compile_model(model, config, config.epochs * stream.steps_per_epoch, placement)
     logger.info(
-        "training on %s pairs, %s target tokens, %d steps an epoch, batch %d, vocabulary %s, %s parameters",
+        "training on %s pairs, %s target tokens, %d steps per epoch, batch %d, vocabulary %s, %s parameters",
         f"{len(train):,}", f"{train.num_tokens:,}", stream.steps_per_epoch, config.batch_size, f"{model.vocab_size:,}",
         f"{model.count_params():,}",
     )  # fmt: skip
@@ -174,21 +178,21 @@ def train_translator(model: Translator, run: Run, inputs: Inputs, placement: Pla
 
 
 def count_parameters(model: keras.Model) -> int:
-    """The number of weights, without the states that a language model carries from batch to batch."""
+    """Counts the weights, without the carried states of a language model."""
     return sum(math.prod(weight.shape) for weight in kept_weights(model))
 
 
 def compile_model(model: keras.Model, config: TrainingConfig, num_steps: int, placement: Placement) -> None:
-    """Gives a model its optimizer and our training step.
+    """Sets a model's optimizer and training step.
 
     Args:
-      num_steps: of the whole training, for the schedule of the learning rate.
+      num_steps: of the whole training, for the learning-rate schedule.
     """
     with placement.scope():
-        # TensorFlow's XLA would compile anew for every length, for longer than it saves.
+        # TensorFlow's XLA would compile for every length, which takes longer than it saves.
         model.compile(build_optimizer(config, num_steps), jit_compile=not _has_tensorflow())
         model.optimizer.build(model.trainable_variables)  # float16 wraps the optimizer for loss scaling
-    # Else `fit` would leave averages where the weights were, and each epoch is a `fit` of its own.
+    # Otherwise `fit`, which is called once per epoch, would replace the weights by their averages.
     model.optimizer.finalize_variable_values = lambda _: None
     if _has_tensorflow():
         from nlp_rnn.training import train_step
@@ -197,7 +201,7 @@ def compile_model(model: keras.Model, config: TrainingConfig, num_steps: int, pl
 
 
 def _served(reader: IdReader, config: Config) -> Reader:
-    """The reader, or one that has its batches read by the input service of the settings."""
+    """The reader, or one that gets its batches from the input service if hardware.input_service is set."""
     if not config.hardware.input_service:
         return reader
     from nlp_rnn.data import input_service
@@ -206,9 +210,9 @@ def _served(reader: IdReader, config: Config) -> Reader:
 
 
 def _multiple(config: Config, placement: Placement) -> int:
-    """Of which batches' lengths are multiples."""
+    """The number of which all batch lengths are multiples."""
     if placement.has_fixed_shapes:
-        return config.data.max_length + 1  # with EOS_ID
+        return config.data.max_length + 1  # including EOS_ID
     return config.training.pad_to_multiple_of or (1 if _has_tensorflow() else _USUAL_MULTIPLE)
 
 
@@ -217,7 +221,7 @@ def _has_tensorflow() -> bool:
 
 
 def _begin(model: keras.Model, run: Run) -> None:
-    """Gives a model the weights that it begins with, where these are not random."""
+    """Assigns the initial weights of model.init_from or training.start_from, if set."""
     if run.config.model.init_from:
         transfer.initialize(model, run.config)
     elif start := run.config.training.start_from:
@@ -232,7 +236,7 @@ def _train(
     """Fits a compiled model.
 
     Args:
-      begin: gives the model its first weights, where the run has none yet; None: `_begin`.
+      begin: assigns the initial weights of a new run; None means `_begin`.
     """
     config = run.config.training
     progress = _agreed_progress(run, placement)
@@ -243,7 +247,7 @@ def _train(
     if config.tensorboard and placement.is_chief:
         callbacks.append(_tensorboard(run))
     if progress.is_finished:
-        logger.info("%s is finished already: nothing to train", run.path)
+        logger.info("%s is already finished: nothing to train", run.path)
     elif progress.has_begun:
         logger.info("resuming after epoch %d, step %d", progress.epoch, progress.step)
         callback.restore(model)
@@ -253,24 +257,25 @@ def _train(
         _begin(model, run)
     with callback.signals():
         while not progress.is_finished:
-            # One epoch a fit: a broken-off one is shorter than the others, and fit wants all of one call to be of one length.
-            stream.epoch, stream.first_step = progress.epoch, progress.step
+            # One epoch per fit, since all epochs of one fit have the same length, and a resumed one is shorter.
+            stream.start_at(progress.epoch, progress.step)
             num_steps = stream.steps_per_epoch - progress.step
-            # TensorFlow finds the end of a data set by itself, and complains where it is not looked for.
+            # TensorFlow finds the end of a data set by itself, and warns if the number of steps is given.
             is_endless = placement.strategy is not None or not _has_tensorflow()
             sizes = {"steps_per_epoch": num_steps, "validation_steps": evaluation.count} if is_endless else {}
-            with _telling_mistakes(stream):
+            with _reading_errors(stream):
                 model.fit(
                     _fed(Batches(stream, num_steps), placement), validation_data=_fed(evaluation, placement),
-                    initial_epoch=progress.epoch, epochs=progress.epoch + 1, callbacks=callbacks, shuffle=False, verbose=0, **sizes,
+                    initial_epoch=progress.epoch, epochs=progress.epoch + 1, callbacks=callbacks, shuffle=False,
+                    verbose=0, **sizes,
                 )  # fmt: skip
     callback.finish()
     return progress
 
 
 @contextlib.contextmanager
-def _telling_mistakes(stream: BatchStream | WindowStream) -> Iterator[None]:
-    """Raises the ConfigError that ended the reading of batches in the place of TensorFlow's error about it."""
+def _reading_errors(stream: BatchStream | WindowStream) -> Iterator[None]:
+    """If reading batches failed with a ConfigError, raises it instead of TensorFlow's error about it."""
     try:
         yield
     except Exception:
@@ -280,15 +285,16 @@ def _telling_mistakes(stream: BatchStream | WindowStream) -> Iterator[None]:
 
 
 def _agreed_progress(run: Run, placement: Placement) -> Progress:
-    """How far the training came, as the chief reads it; a shared disk may show it to the others some time later."""
+    """The progress that the chief reads. Waits until this worker sees the same on the shared disk."""
     progress = load_progress(run.last_checkpoint)
     chiefs = placement.told_by_chief(progress.epoch, progress.step)
     deadline = time.monotonic() + _SECONDS_OF_A_SLOW_DISK
     while (progress.epoch, progress.step) != chiefs:
         if time.monotonic() > deadline:
             raise ConfigError(
-                f"runs_dir: worker {placement.worker} sees {run.last_checkpoint} after epoch {progress.epoch}, step {progress.step}, but "
-                f"the chief after epoch {chiefs[0]}, step {chiefs[1]}; set runs_dir to a folder on a disk that all machines share"
+                f"runs_dir: worker {placement.worker} sees {run.last_checkpoint} after epoch {progress.epoch}, "
+                f"step {progress.step}, but the chief after epoch {chiefs[0]}, step {chiefs[1]}; "
+                "set runs_dir to a folder on a disk that all machines share"
             )
         time.sleep(0.5)
         progress = load_progress(run.last_checkpoint)
@@ -304,7 +310,7 @@ def _tensorboard(run: Run) -> keras.callbacks.Callback:
 
 
 def _fed(batches: Batches, placement: Placement) -> Any:
-    """Batches as `fit` reads them once."""
+    """Batches in the form that `fit` reads."""
     if not _has_tensorflow():
         return batches.read()
     from nlp_rnn.data.datasets import make_dataset
@@ -315,14 +321,15 @@ def _fed(batches: Batches, placement: Placement) -> Any:
 # --- evaluation ----------------------------------------------------------------------------------------------------
 
 
-def _classifier_evaluation(cache: TokenCache, batch_size: int, rows: slice | None = None, multiple: int = 1) -> Batches:
-    """All examples once, the shortest first; of each batch some rows, or all."""
-    plan, own = plan_ordered_batches(cache.lengths, batch_size), rows or slice(0, batch_size)
-    read = text_reader(cache, own, multiple)
-    return Batches(
-        lambda: (labelled_batch(cache, indices, own, *ids) for indices, ids in zip(plan, read(plan), strict=True)),
-        len(plan),
-    )
+def _classifier_evaluation(cache: TokenCache, batch_size: int, rows: slice, multiple: int) -> Batches:
+    """All examples once, the shortest first; of each batch the given rows."""
+    plan, read = plan_ordered_batches(cache.lengths, batch_size), text_reader(cache, rows, multiple)
+
+    def batches() -> Iterator[Batch]:
+        for indices, ids in zip(plan, read(plan), strict=True):
+            yield labelled_batch(cache, indices, read.rows, *ids)
+
+    return Batches(batches, len(plan))
 
 
 def _language_evaluation(cache: TokenCache, config: TrainingConfig, rows: slice, placement: Placement) -> Batches:
@@ -338,15 +345,15 @@ def _pair_evaluation(cache: PairCache, batch_size: int, rows: slice, multiple: i
 
 
 def predict_probabilities(model: keras.Model, cache: TokenCache, batch_size: int) -> np.ndarray:
-    """float32 [examples, classes], in the cache's order."""
+    """Predicts probabilities, float32 [examples, classes], in the cache's order."""
     return keras.ops.convert_to_numpy(keras.ops.softmax(_predict_logits(model, cache, batch_size), axis=-1))
 
 
 def _predict_logits(model: keras.Model, cache: TokenCache, batch_size: int) -> np.ndarray:
-    batches = _classifier_evaluation(cache, batch_size, multiple=1 if _has_tensorflow() else _USUAL_MULTIPLE)
-    found = model.predict(_fed(batches, ONE_DEVICE), steps=None if _has_tensorflow() else batches.count, verbose=0)[
-        : len(cache.labels)
-    ]
-    logits = np.empty_like(found)
-    logits[np.concatenate(plan_ordered_batches(cache.lengths, batch_size))] = found
+    multiple, rows = 1 if _has_tensorflow() else _USUAL_MULTIPLE, slice(0, batch_size)
+    batches = _classifier_evaluation(cache, batch_size, rows, multiple)
+    num_steps = None if _has_tensorflow() else batches.count
+    predicted = model.predict(_fed(batches, ONE_DEVICE), steps=num_steps, verbose=0)[: len(cache.labels)]
+    logits = np.empty_like(predicted)
+    logits[np.concatenate(plan_ordered_batches(cache.lengths, batch_size))] = predicted
     return logits

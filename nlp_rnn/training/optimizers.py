@@ -13,8 +13,14 @@ from nlp_rnn.errors import ConfigError
 class WarmUpSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """Learning rate by step: a warm-up, then constant, cosine or one-cycle.
 
-    constant and cosine rise linearly to the peak; cosine then falls to 0 along a half cosine. one_cycle rises from a
-    25th of the peak along a half cosine and falls to a 10,000th (Smith 2018; the shape is fastai's).
+    "constant" and "cosine" rise linearly to the peak; "cosine" then falls to 0 along a half cosine. "one_cycle" rises
+    from peak / 25 along a half cosine and falls to peak / 10,000. Source: Smith 2018; the shape is fastai's.
+
+    Args:
+      shape: see above.
+      peak: the highest learning rate.
+      num_steps: of the whole training.
+      warmup_fraction: the share of steps before the peak, 0-1.
     """
 
     def __init__(self, shape: str, peak: float, num_steps: int, warmup_fraction: float) -> None:
@@ -44,12 +50,19 @@ class WarmUpSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def _half_cosine(share: Any) -> Any:
-    """1 at 0, 0 at 1."""
+    """Falls from 1 at 0 to 0 at 1."""
     return (1 + keras.ops.cos(math.pi * share)) / 2
 
 
 def build_optimizer(config: TrainingConfig, num_steps: int) -> keras.optimizers.Optimizer:
-    """The config's optimizer with its schedule over `num_steps` steps, clipping and averaging."""
+    """Builds the config's optimizer with schedule, clipping and averaging.
+
+    Args:
+      num_steps: of the whole training.
+
+    Raises:
+      ConfigError: if the optimizer does not exist on Keras's current backend.
+    """
     options: dict[str, Any] = {}
     if config.optimizer != "sgd":
         options = {"beta_1": config.beta_1, "beta_2": config.beta_2, "epsilon": config.epsilon}
@@ -66,16 +79,16 @@ def build_optimizer(config: TrainingConfig, num_steps: int) -> keras.optimizers.
 def scale_rates(
     optimizer: keras.optimizers.Optimizer, groups: list[list[Any]], *, decay: float, starts: list[int]
 ) -> None:
-    """Gives groups of variables rates of their own: group n learns at 1 / decay^n of the schedule's rate, from step starts[n] on.
+    """Scales the learning rate per group: group n learns at rate / decay ** n, from step starts[n] on.
 
     Source: Howard & Ruder 2018, sections 3.2 and 3.3.
 
     Args:
-      optimizer: built, without weight decay, which would not follow the rates.
+      optimizer: built, without weight decay, which would not follow the scaled rates.
       groups: variables, from the output down.
-      starts: of each group; before it the variables stay as they are.
+      starts: first step of each group; its variables stay unchanged before.
     """
-    facts = {}  # by the number that the optimizer gives a variable, which also holds for its copies on replicas
+    facts = {}  # by the optimizer's index of a variable, which its copies on replicas share
     for number, (group, start) in enumerate(zip(groups, starts, strict=True)):
         facts.update({optimizer._get_variable_index(variable): (decay**-number, start) for variable in group})
     usual = optimizer.update_step
@@ -96,5 +109,5 @@ def _optimizer_class(name: str) -> type[keras.optimizers.Optimizer]:
 
         return {"adam": fused_adam.FusedAdam, "adamw": fused_adam.FusedAdamW, "lazy_adam": fused_adam.LazyAdam}[name]
     if name == "lazy_adam":
-        raise ConfigError("training.optimizer is lazy_adam, which is written for Keras's backend tensorflow; use adam")
+        raise ConfigError("training.optimizer is lazy_adam, which needs Keras's backend tensorflow; use adam")
     return {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[name]

@@ -1,4 +1,4 @@
-"""From a config to a trained model in its run directory: what all tasks share."""
+"""Trains a model from its config, for all tasks."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +16,12 @@ class Trained:
     """A finished training.
 
     Attributes:
-      inputs: what it was trained on.
-      summary: seconds, epochs, best_epoch and seed; of the chief also parameters.
+      run: the run directory.
+      inputs: the training and validation data.
+      summary: seconds, epochs, best_epoch and seed; on the chief also parameters.
       best: the best value of the monitored metric; nan if no epoch was finished.
       is_chief: whether this process writes the run's files.
-      probabilities: of classifiers, on the chief: float32 [validation examples, classes], of the best weights.
+      probabilities: of classifiers, on the chief: float32 [validation examples, classes] of the best weights.
     """
 
     run: Run
@@ -32,7 +33,7 @@ class Trained:
 
 
 def train_run(config: Config) -> Trained:
-    """Trains, or resumes where the run directory stops; draws curves.png and writes metrics.json.
+    """Trains, or resumes the run; draws curves.png and writes metrics.json.
 
     Raises:
       ConfigError: see `setup.opened` and `fit`.
@@ -69,11 +70,11 @@ def train_run(config: Config) -> Trained:
 
 
 def _score_classifier(run: Run, inputs: Inputs) -> np.ndarray:
-    """The validation probabilities of the best weights; before, stacks the two parts of a wide and deep classifier."""
+    """The validation probabilities of the best weights. First stacks the two parts of a wide and deep classifier."""
     from nlp_rnn.training import fit
     from nlp_rnn.training.checkpoints import load_checkpoint
 
-    best = build_model(run.config, inputs)  # on this machine alone
+    best = build_model(run.config, inputs)  # on this machine only
     load_checkpoint(run.best_checkpoint, best.weights)
     if run.config.model.ngrams:
         fit.stack_parts(best, run, inputs.validation)
@@ -81,7 +82,7 @@ def _score_classifier(run: Run, inputs: Inputs) -> np.ndarray:
 
 
 def build_model(config: Config, inputs: Inputs) -> Any:
-    """The model of a config, to be trained on some inputs."""
+    """Builds the config's model for the vocabulary and labels of `inputs`."""
     if config.kind == "classifier":
         from nlp_rnn.models.classifier import build_classifier
 

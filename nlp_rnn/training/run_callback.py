@@ -21,19 +21,19 @@ from nlp_rnn.training.run_directory import Run
 
 logger = logging.getLogger(__name__)
 
-_STEPS_BETWEEN_QUESTIONS = 4  # of workers, whether one was told to stop
+_STEPS_BETWEEN_QUESTIONS = 4  # how often workers check whether one of them was told to stop
 
 
 class Stream(Protocol):
-    """What the callback needs to know of the training batches."""
+    """What the callback reads from the training batches."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """Of the current epoch."""
+        """Number of steps in the current epoch."""
 
 
 class RunCallback(keras.callbacks.Callback):
-    """Keeps the run directory up to date: checkpoints, history, best weights, early stopping, progress bar, interruptions."""
+    """Keeps the run directory up to date: checkpoints, history, best weights, early stopping, interruptions."""
 
     def __init__(self, run: Run, stream: Stream, progress: Progress, placement: Placement) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class RunCallback(keras.callbacks.Callback):
     def restore(self, model: keras.Model) -> None:
         """Loads the last checkpoint into a built and compiled model."""
         load_checkpoint(self.run.last_checkpoint, training_variables(model))
-        if self.progress.step:  # fit resets the metrics before its first batch: their state waits until then
+        if self.progress.step:  # fit resets the metrics first; on_epoch_begin assigns their values
             self._metrics_to_restore = list(checkpoint_arrays(_metric_variables(model)).values())
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -78,23 +78,24 @@ class RunCallback(keras.callbacks.Callback):
         if self._bar:
             self._bar.advance(f"cross-entropy {float(logs['cross_entropy']):.4f}")
         if self.progress.step == self.stream.steps_per_epoch:
-            return  # the epoch's end saves and stops: from here there would be no step to go on with
-        stops, saves = self._wishes()
+            return  # the end of the epoch saves and stops
+        stops, saves = self._agreed_actions()
         if stops:
             self._save()
             self._close_bar()
             raise Stopped(
-                f"stopped in epoch {self.progress.epoch + 1} after step {self.progress.step} of {self.stream.steps_per_epoch}; "
+                f"stopped in epoch {self.progress.epoch + 1} after step {self.progress.step} of "
+                f"{self.stream.steps_per_epoch}; "
                 "everything is saved: rerun the same command to resume"
             )
         if saves:
             self._save()
 
-    def _wishes(self, *, asks: bool = False) -> tuple[bool, bool]:
-        """Whether any worker was told to stop, and whether the chief thinks it time to save: all workers do it after one step.
+    def _agreed_actions(self, *, asks: bool = False) -> tuple[bool, bool]:
+        """Whether to stop, and whether to save. All workers get the same answer after the same step.
 
         Args:
-          asks: whether workers ask each other whatever the step; else every few steps.
+          asks: whether workers exchange the answer at any step; otherwise only every few steps.
         """
         if self.placement.num_workers > 1 and not asks and self.progress.step % _STEPS_BETWEEN_QUESTIONS:
             return False, False
@@ -125,18 +126,19 @@ class RunCallback(keras.callbacks.Callback):
             _write_history(self.run.path / "history.csv", progress.history)
         logger.info(
             "epoch %d: cross-entropy %.4f%s; validation %.4f%s; %.0f s%s",
-            epoch + 1, row["cross_entropy"], _share(row, "accuracy"), row["val_cross_entropy"], _share(row, "val_accuracy"),
+            epoch + 1, row["cross_entropy"], _share(row, "accuracy"), row["val_cross_entropy"],
+            _share(row, "val_accuracy"),
             time.monotonic() - self._epoch_start, " (best)" if progress.wait == 0 else "",
         )  # fmt: skip
         if is_stale:
             logger.info("stopped early: %s has not improved for %d epochs", config.monitor, config.patience)
-        if self._wishes(asks=True)[0] and not progress.is_finished:
+        if self._agreed_actions(asks=True)[0] and not progress.is_finished:
             raise Stopped(
                 f"stopped after epoch {progress.epoch}; everything is saved: rerun the same command to resume"
             )
 
     def signals(self) -> Any:
-        """A context in which Ctrl-C and SIGTERM end the training after the step under way."""
+        """A context in which Ctrl-C and SIGTERM stop the training after the current step."""
         return _Signals(self)
 
     def finish(self) -> None:
@@ -150,34 +152,34 @@ class RunCallback(keras.callbacks.Callback):
     def _diverged(self, what: str) -> ConfigError:
         config = self.run.config.training
         return ConfigError(
-            f"{what} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}; the last good checkpoint is kept in "
-            f"{self.run.path}: lower training.learning_rate ({config.learning_rate}) or training.clip_norm ({config.clip_norm}) "
-            "and train under another name=..."
+            f"{what} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}; the last good checkpoint is "
+            f"kept in {self.run.path}: lower training.learning_rate ({config.learning_rate}) or "
+            f"training.clip_norm ({config.clip_norm}) and train under another name=..."
         )
 
     def _sync(self) -> None:
-        """Brings the model's variables up to date: on JAX, `fit` keeps their values elsewhere meanwhile."""
+        """Updates the model's variables: on JAX, `fit` holds their current values elsewhere."""
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
 
     def _save(self) -> None:
         self._sync()
         if not all(np.isfinite(weight.numpy()).all() for weight in self.model.trainable_variables):
-            raise self._diverged("the weights became infinite")  # after a loss that was finite still
+            raise self._diverged("the weights became infinite")  # although the loss was still finite
         self.progress.seconds = self._seconds_before + time.monotonic() - self._session_start
         self._write(self.run.last_checkpoint, training_variables(self.model), self.progress)
         self._last_save = time.monotonic()
 
     def _save_best(self) -> None:
         has_averages = bool(self.run.config.training.ema_momentum)
-        if has_averages:  # the validated weights were the averages
+        if has_averages:  # the averaged weights were validated
             self.averages.on_test_begin()
         self._write(self.run.best_checkpoint, kept_weights(self.model))
         if has_averages:
             self.averages.on_test_end()
 
     def _write(self, path: Path, variables: list[Any], progress: Progress | None = None) -> None:
-        arrays = checkpoint_arrays(variables)  # by all workers: metrics are summed over them
+        arrays = checkpoint_arrays(variables)  # called by all workers, since metrics are summed over them
         if self.placement.is_chief:
             save_checkpoint(path, arrays, progress)
         self.placement.wait_for_all()
@@ -189,7 +191,7 @@ class RunCallback(keras.callbacks.Callback):
 
 
 class _Signals:
-    """Puts a flag in the place of KeyboardInterrupt: the step under way ends first, so that the saved state is whole."""
+    """Replaces KeyboardInterrupt by a flag, so that the current step ends first and the saved state is complete."""
 
     def __init__(self, callback: RunCallback) -> None:
         self._callback, self._previous = callback, {}  # type: ignore[var-annotated]
@@ -219,12 +221,12 @@ def _share(row: dict[str, float], name: str) -> str:
 
 
 def kept_weights(model: keras.Model) -> list[Any]:
-    """What the best checkpoint holds: all weights, but not the states that a language model carries from batch to batch."""
+    """The weights in the best checkpoint: all except the carried states of a language model."""
     return getattr(model, "kept_weights", model.weights)
 
 
 def training_variables(model: keras.Model) -> list[Any]:
-    """Weights, seeds of the random layers, optimizer and metrics: what the next step depends on."""
+    """All variables that the next step depends on: weights, seeds of random layers, optimizer, metrics."""
     return _unique([*model.variables, *model.optimizer.variables, *_metric_variables(model)])
 
 

@@ -1,4 +1,4 @@
-"""A run directory: everything needed to resume, evaluate, export and reproduce one training."""
+"""A run directory: all files to resume, evaluate, export and reproduce one training."""
 
 import contextlib
 import json
@@ -27,9 +27,9 @@ class Run:
     """A run on disk.
 
     Attributes:
-      path: the folder; holds config.yaml, labels.json, data.json, tokenizer/ and manifest.json with their checksums; checkpoints/,
-        history.csv, metrics.json, log.txt; and ids/ if the run was prepared.
-      config: resolved.
+      path: the folder with config.yaml, labels.json, data.json, tokenizer/ and manifest.json with their checksums;
+        checkpoints/, history.csv, metrics.json, log.txt; and ids/ if the run was prepared.
+      config: the resolved config.
     """
 
     path: Path
@@ -37,22 +37,22 @@ class Run:
 
     @property
     def last_checkpoint(self) -> Path:
-        """Model, optimizer and progress, to resume from."""
+        """Model, optimizer and progress to resume from."""
         return self.path / "checkpoints" / "last.npz"
 
     @property
     def best_checkpoint(self) -> Path:
-        """The weights that did best on validation data."""
+        """The weights with the best validation result."""
         return self.path / "checkpoints" / "best.npz"
 
     @property
     def ids(self) -> Path:
-        """The token ids that the verb prepare left, if it did."""
+        """The folder of token ids that the command prepare writes; it may not exist."""
         return self.path / "ids"
 
     @property
     def labels(self) -> list[str]:
-        """Class names, by class number."""
+        """Class names, in the order of the class numbers."""
         labels: list[str] = files.read_json(self.path / "labels.json", list, _RESTORE)
         return labels
 
@@ -64,21 +64,22 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What was measured so far, by split."""
+        """The figures measured so far, by split."""
         path = self.path / "metrics.json"
         return files.read_json(path, dict, "remove it and evaluate again") if path.exists() else {}
 
     def write_metrics(self, **found: Any) -> None:
-        """Adds to metrics.json."""
+        """Adds figures to metrics.json."""
         with files.atomic_file(self.path / "metrics.json") as path:
             path.write_text(json.dumps(self.metrics | found, indent=2) + "\n", encoding="utf-8")
 
 
 def find_run(config: Config) -> Run | None:
-    """The run directory of the config, if there is one.
+    """Finds the run directory of a config; None if there is none.
 
     Raises:
-      ConfigError: if the directory holds a run of another config, or its parent is not writable, or the model cannot start from
+      ConfigError: if the directory holds a run of another config, its parent is not writable, or the model cannot start
+      from
         training.start_from or model.init_from.
     """
     _check_start(config)
@@ -99,10 +100,13 @@ def find_run(config: Config) -> Run | None:
 
 
 def load_run(path: Path, task: str | None = None) -> Run:
-    """Opens a run directory; `task`: the one it must be of.
+    """Opens a run directory.
+
+    Args:
+      task: the task that the run must have; None allows any.
 
     Raises:
-      ConfigError: if it is none, or of another task, or a file is not the one that was written.
+      ConfigError: if it is not a run directory, of another task, or one of its files was changed.
     """
     if not (path / "config.yaml").is_file() or not (path / "tokenizer").is_dir():
         raise ConfigError(
@@ -116,7 +120,7 @@ def load_run(path: Path, task: str | None = None) -> Run:
 def create_run(
     config: Config, labels: list[str], data_facts: dict[str, Any], save_tokenizer: Callable[[Path], None]
 ) -> Run:
-    """Makes the run directory, whole or not at all.
+    """Creates the run directory atomically.
 
     Args:
       data_facts: what `Run.data_facts` gives back.
@@ -175,13 +179,13 @@ def _shown(labels: list[str]) -> str:
 
 @contextlib.contextmanager
 def locked(run: Run, *, is_chief: bool = True) -> Iterator[None]:
-    """Keeps other processes from training in the run directory; a killed process leaves no lock. Logs to log.txt meanwhile.
+    """Locks the run directory against other trainings, and logs to log.txt. The lock of a killed process is released.
 
     Args:
-      is_chief: whether this process writes; the others of its cluster only read.
+      is_chief: whether this process writes; the other workers only read.
 
     Raises:
-      ConfigError: if another process holds it.
+      ConfigError: if another process holds the lock.
     """
     if not is_chief:
         yield
@@ -218,14 +222,15 @@ def _check_start(config: Config) -> None:
 
 
 def _check_init(config: Config) -> None:
-    """Checks that the model can take the weights of the language model model.init_from."""
+    """Checks that the model can take the weights of the language model in model.init_from."""
     start, model = config.model.init_from, config.model
     if not start:
         return
     run = load_run(Path(start))
     if run.config.kind != "language_model":
         raise ConfigError(
-            f"model.init_from is {start}, a run of the task {run.config.task}; give the run directory of a language model "
+            f"model.init_from is {start}, a run of the task {run.config.task}; give the run directory of a language "
+            f"model "
             f"({' or '.join(name for name, task in TASKS.items() if task.kind == 'language_model')})"
         )
     if not run.best_checkpoint.exists():

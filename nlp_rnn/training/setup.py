@@ -1,4 +1,4 @@
-"""A training from its config: devices, corpus, token ids and run directory, in an order that several machines can share."""
+"""Sets up a training from its config: devices, corpus, token ids and run directory, on one or several machines."""
 
 import contextlib
 import dataclasses
@@ -23,8 +23,8 @@ _SECONDS_OF_A_SLOW_DISK = 90.0
 
 
 @dataclass(frozen=True)
-class Session:
-    """A training that can begin: its devices, run directory and inputs."""
+class PreparedTraining:
+    """A training ready to begin: its devices, run directory and inputs."""
 
     placement: Placement
     run: run_directory.Run
@@ -32,20 +32,20 @@ class Session:
 
 
 @contextlib.contextmanager
-def opened(config: Config) -> Iterator[Session]:
-    """What the config's training needs; its run directory is made, or found, and held while the context lasts.
+def opened(config: Config) -> Iterator[PreparedTraining]:
+    """Sets up a training. Creates or finds its run directory and locks it while the context lasts.
 
     Raises:
-      ConfigError: if the run directory is of another config or held by another process; see `run_directory.find_run`,
+      ConfigError: if the run directory is of another config or locked by another process; see `run_directory.find_run`,
         `corpus.load_corpus`, `placement.start_devices`, `datasets.prepare_inputs`.
     """
-    run = run_directory.find_run(config)  # refuses one of another config
+    run = run_directory.find_run(config)  # raises if it is of another config
     prepared = run if run is not None and run.ids.is_dir() else None
     if keras_backend() == "jax":
         if prepared is None:
             raise ConfigError(
-                f"KERAS_BACKEND is jax, which trains from token ids, but {config.runs_dir}/{config.name} has none; make them by the verb "
-                "prepare, with the same settings and without KERAS_BACKEND"
+                f"KERAS_BACKEND is jax, which trains from token ids, but {config.runs_dir}/{config.name} has none; "
+                "run the command prepare first, with the same settings and without KERAS_BACKEND"
             )
         placement = jax_devices.start_devices(config)
     elif prepared is not None:
@@ -55,18 +55,18 @@ def opened(config: Config) -> Iterator[Session]:
     placement.check(config.training)
     with placement.joined():
         if prepared is not None:
-            logger.info("token ids: those that are prepared in %s", prepared.ids)
+            logger.info("using the prepared token ids in %s", prepared.ids)
             run, inputs = prepared, _find_inputs(prepared)
         else:
             run, inputs = _make_inputs(config, placement, corpus)
         for what, digest in inputs.digests.items():
             placement.agree(what, digest)
         with run_directory.locked(run, is_chief=placement.is_chief):
-            yield Session(placement, run, inputs)
+            yield PreparedTraining(placement, run, inputs)
 
 
 def prepare(config: Config) -> tuple[run_directory.Run, Inputs]:
-    """Makes the config's run directory, with the token ids in it: training then needs neither the corpus nor TensorFlow.
+    """Creates the config's run directory with its token ids. Training then needs neither the corpus nor TensorFlow.
 
     Raises:
       ConfigError: see `opened`.
@@ -82,14 +82,14 @@ def prepare(config: Config) -> tuple[run_directory.Run, Inputs]:
 
 
 def _start(config: Config) -> tuple[Placement, Corpus]:
-    """The devices and the surveyed corpus. Mistakes in files of the user's show before TensorFlow is imported."""
+    """Starts the devices and surveys the corpus. Errors in the user's files appear before TensorFlow is imported."""
     is_parallel = config.kind == "translator"
     if config.data.source not in TFDS_SOURCES:
         corpus = load_corpus(config.data, config.seed, is_parallel=is_parallel)
         if config.kind == "classifier":
             label_names(corpus)
         return start_devices(config.hardware), corpus
-    # These are read by TensorFlow, whose devices must be set up first; and prepared, by one worker.
+    # TensorFlow reads these sources, so its devices must be set up first. One worker prepares them.
     placement = start_devices(config.hardware)
     with placement.joined(), placement.chief_first():
         return placement, load_corpus(config.data, config.seed, is_parallel=is_parallel)
@@ -122,13 +122,13 @@ def _find_inputs(run: run_directory.Run) -> Inputs:
 
 
 def _await_run(config: Config, placement: Placement) -> run_directory.Run:
-    """The run directory, which the chief has made."""
+    """Waits for the run directory that the chief creates."""
     deadline = time.monotonic() + _SECONDS_OF_A_SLOW_DISK
     while (run := run_directory.find_run(config)) is None:
         if time.monotonic() > deadline:
             raise ConfigError(
-                f"runs_dir is {config.runs_dir}, but worker {placement.worker} does not see {config.name} there, which the chief has made; "
-                "set runs_dir to a folder on a disk that all machines share"
+                f"runs_dir is {config.runs_dir}, but worker {placement.worker} does not see {config.name} there, "
+                "which the chief has created; set runs_dir to a folder on a disk that all machines share"
             )
         time.sleep(0.5)
     return run

@@ -1,4 +1,4 @@
-"""What a wide and deep classifier learns outside of `fit`: the weights of its n-grams, and how much each of the two parts counts."""
+"""Fits the parts of a wide and deep classifier that `fit` does not train: n-gram weights, and the two parts' shares."""
 
 import logging
 from typing import Any
@@ -11,17 +11,17 @@ from nlp_rnn.special_ids import PAD_ID
 
 logger = logging.getLogger(__name__)
 
-_MAX_TEXTS = 100_000  # the linear part is fitted on so many at most: their n-grams are all in memory
+_MAX_TEXTS = 100_000  # fits the linear part on at most so many, since their n-grams are all in memory
 _TEXTS_AT_A_TIME = 64
 _SMOOTHING = 1.0  # of the counts
 _INVERSE_REGULARIZATION = 0.1  # scikit-learn's C; chosen on blocks of movie_reviews
 
 
 def fit_linear_part(layer: NgramLinear, train: TokenCache, seed: int) -> None:
-    """Fits the weights of a built layer: a logistic regression on n-grams scaled by their naive Bayes log-count ratio.
+    """Fits a built layer by logistic regression on n-grams, scaled by their naive Bayes log-count ratio.
 
-    Source: Wang & Manning 2012, section 2.3, with the logistic loss in place of the hinge loss. More than two classes are fitted one
-    against the rest. Deterministic.
+    Deterministic. More than two classes are fitted one against the rest. Source: Wang & Manning 2012, section 2.3, with
+    the logistic loss instead of the hinge loss.
     """
     from scipy import sparse
 
@@ -41,8 +41,8 @@ def fit_linear_part(layer: NgramLinear, train: TokenCache, seed: int) -> None:
 
 
 def _all_ngram_ids(cache: TokenCache, rows: np.ndarray, longest: int) -> Any:
-    """Of each text int32 [n-grams]; texts of like length are computed together."""
-    found: list[Any] = [None] * len(rows)
+    """The n-gram ids of each text, int32 [n-grams]. Texts of similar length are hashed together."""
+    all_ids: list[Any] = [None] * len(rows)
     order = np.argsort(cache.lengths[rows], kind="stable")
     for start in range(0, len(rows), _TEXTS_AT_A_TIME):
         places = order[start : start + _TEXTS_AT_A_TIME]
@@ -51,30 +51,30 @@ def _all_ngram_ids(cache: TokenCache, rows: np.ndarray, longest: int) -> Any:
         for row, ids in enumerate(texts):
             token_ids[row, : len(ids)] = ids
         for place, ids in zip(places, ngram_ids(token_ids, longest, ops=np), strict=True):
-            found[place] = ids
-    return found
+            all_ids[place] = ids
+    return all_ids
 
 
 def _fit_one(features: Any, is_positive: np.ndarray) -> tuple[np.ndarray, float]:
     from sklearn.linear_model import LogisticRegression
 
-    if is_positive.all() or not is_positive.any():  # a rare class may have no text among those drawn
+    if is_positive.all() or not is_positive.any():  # none of the drawn texts may be of a rare class
         share = (is_positive.sum() + 0.5) / (len(is_positive) + 1)
         return np.zeros(NUM_BUCKETS, np.float32), float(np.log(share / (1 - share)))
     positive = _SMOOTHING + np.asarray(features[is_positive].sum(axis=0)).ravel()
     negative = _SMOOTHING + np.asarray(features[~is_positive].sum(axis=0)).ravel()
     ratio = np.log(positive / positive.sum()) - np.log(negative / negative.sum())
-    ratio[np.asarray(features.getnnz(axis=0)) == 0] = 0  # n-grams that training has not seen say nothing
+    ratio[np.asarray(features.getnnz(axis=0)) == 0] = 0  # n-grams that are not in the training texts
     machine = LogisticRegression(C=_INVERSE_REGULARIZATION, solver="liblinear", dual=True, random_state=0, max_iter=300)
     machine.fit(features.multiply(ratio).tocsr(), is_positive)
     return machine.coef_[0] * ratio, float(machine.intercept_[0])
 
 
 def fit_stack(layer: Stack, deep: np.ndarray, wide: np.ndarray, labels: np.ndarray) -> None:
-    """Finds the two parts' shares that give the least cross-entropy; either may be 0, none below.
+    """Fits the two parts' shares, which are 0 or more, to the least cross-entropy.
 
     Args:
-      deep, wide: logits of texts that neither part was trained on, float [texts, classes].
+      deep, wide: float [texts, classes], logits of texts that neither part was trained on.
       labels: int [texts].
     """
     from scipy import optimize, special

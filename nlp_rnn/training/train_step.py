@@ -1,13 +1,14 @@
-"""One step of Keras's `fit` on any number of replicas, and what Keras 3.15 needs for it.
+"""One step of Keras's `fit` on any number of replicas, with the fixes that Keras 3.15 needs.
 
-The mends, all made by `prepare`, on the model at hand:
-- Keras reduces gradients after it has clipped them, or decided whether half precision made them infinite. Here they are
-  added up over all replicas first, and the optimizer takes them as they are.
-- Keras draws the same random numbers on all replicas. Here each has its own.
-- Keras's gradient accumulation fails under strategies. Here a replica computes its rows in parts within one step.
-- Under `MultiWorkerMirroredStrategy`, `fit` fails (keras issue 20585): it averages int inputs to build a model that is
-  built already, and takes the mean of a step's results along an axis that numbers do not have.
-  `tests/distribution/test_distribution.py` tells when Keras no longer needs this one.
+`prepare` makes all fixes on the given model:
+- Keras sums gradients over replicas only after it has clipped them and checked them for overflow. Here they are summed
+  over all replicas first.
+- Keras draws the same random numbers on all replicas. Here each replica has its own.
+- Keras's gradient accumulation fails under strategies. Here a replica computes its rows in several parts within one
+  step.
+- Under `MultiWorkerMirroredStrategy`, `fit` fails (keras issue 20585): it averages integer inputs to build a model that
+  is already built, and averages a step's scalar results over an axis. `tests/distribution/test_distribution.py` fails
+  as soon as Keras no longer needs this fix.
 """
 
 import functools
@@ -23,37 +24,38 @@ from nlp_rnn.distribution.placement import Placement
 
 logger = logging.getLogger(__name__)
 
-_TRIED_WITH = (3, 15)  # Keras's version
+_TRIED_WITH = (3, 15)  # Keras version
 
 
 def prepare(model: keras.Model, placement: Placement, num_parts: int) -> None:
-    """Makes `fit` of a built and compiled model do our training step.
+    """Makes `fit` of a built and compiled model use our training step.
 
     Args:
-      num_parts: into which each replica splits its rows; see `replicas`.
+      num_parts: the number of parts into which each replica splits its rows; see `replicas`.
     """
     model.train_step = functools.partial(train_step, model, num_parts)
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    optimizer._all_reduce_sum_gradients = lambda pairs: pairs  # they are sums already
+    optimizer._all_reduce_sum_gradients = lambda pairs: pairs  # already summed
     if placement.strategy is not None:
         model._maybe_symbolic_build = lambda *_, **__: None
         for layer in model._flatten_layers():
             for generator in layer._seed_generators:
                 generator.next = functools.partial(_next_seed, generator)
     if placement.num_workers > 1:
-        found = tuple(int(number) for number in keras.__version__.split(".")[:2])
-        if found > _TRIED_WITH:
+        version = tuple(int(number) for number in keras.__version__.split(".")[:2])
+        if version > _TRIED_WITH:
             logger.warning("Keras %s: several machines were tried with Keras %d.%d", keras.__version__, *_TRIED_WITH)
         model.train_step, model.test_step = _with_axis(model.train_step), _with_axis(model.test_step)
 
 
 def train_step(model: keras.Model, num_parts: int, data: Any) -> dict[str, Any]:
-    """What `keras.Model.train_step` does, for this replica's rows.
+    """Does what `keras.Model.train_step` does, for this replica's rows.
 
-    `model.compute_loss` gives the replica's and part's share of the global batch's loss: the shares add up to it.
+    `model.compute_loss` must return this replica's and part's share of the global batch's loss, so that the shares sum
+    to it.
 
     Args:
-      data: (inputs, targets, sample weights), [rows of this replica, ...]; the rows are a multiple of `num_parts`.
+      data: (inputs, targets, sample weights), each [rows of this replica, ...]; the rows are a multiple of `num_parts`.
     """
     optimizer, variables = model.optimizer, model.trainable_variables
     weight = replicas.batch_weight(data[2])
@@ -61,7 +63,7 @@ def train_step(model: keras.Model, num_parts: int, data: Any) -> dict[str, Any]:
     loss: Any = 0.0
     for part in range(num_parts):
         x, y, weights = tf.nest.map_structure(lambda tensor, part=part: _part_of(tensor, part, num_parts), data)
-        # One part after the other: at once they would need the memory that they are to save.
+        # One part after the other: computed at once, they would need the memory that they are meant to save.
         with tf.control_dependencies(gradients), replicas.computing_part(part, num_parts, weight):
             with tf.GradientTape() as tape:
                 predicted = model(x, training=True)
@@ -76,7 +78,7 @@ def train_step(model: keras.Model, num_parts: int, data: Any) -> dict[str, Any]:
 
 
 def _next_seed(generator: keras.random.SeedGenerator, ordered: bool = True) -> Any:
-    """What `keras.random.SeedGenerator.next` returns, and on each replica something else."""
+    """Returns the result of `keras.random.SeedGenerator.next`, but different on each replica."""
     return type(generator).next(generator, ordered=ordered) + tf.stack(
         [tf.cast(replicas.number(), "int64") * 1_000_003, 0]
     )

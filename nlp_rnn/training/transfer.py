@@ -1,4 +1,4 @@
-"""The weights of a trained language model as the first weights of another model (model.init_from)."""
+"""Initializes a model with the weights of a trained language model (model.init_from)."""
 
 import logging
 from pathlib import Path
@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 def initialize(model: Any, config: Config) -> None:
     """Assigns the embedding, recurrent layers and norms of the run model.init_from to a built model.
 
-    What has no counterpart there, or one of another shape, keeps its random weights; one line is logged about it. `run_directory.find_run`
-    has checked that the two models fit.
+    Layers without a counterpart of the same shape keep their random weights; one log line names them.
+    `run_directory.find_run` must have checked that the two models fit.
     """
     source = load_run(Path(config.model.init_from))
     arrays = {name.partition(":")[2]: values for name, values in load_arrays(source.best_checkpoint).items()}
@@ -31,12 +31,12 @@ def initialize(model: Any, config: Config) -> None:
             taken.append(layer.name)
         else:
             left.append(layer.name)
-    random = f"; random, since there are no such weights: {', '.join(left)}" if left else ""
+    random = f"; random, since it has no such weights: {', '.join(left)}" if left else ""
     logger.info("model.init_from %s: took %s%s", source.path, ", ".join(taken), random)
 
 
 def _counterparts(model: Any, config: Config) -> list[tuple[str, Any]]:
-    """(the name of a layer in the language model, the layer that takes its weights)."""
+    """Pairs (name of a layer in the language model, layer that takes its weights)."""
     settings, numbers = config.model, range(config.model.num_layers)
     if config.kind == "classifier":
         layers = {layer.name.removesuffix("_weight_drop"): layer for layer in model.get_layer("encoder").layers}
@@ -58,8 +58,8 @@ def _counterparts(model: Any, config: Config) -> list[tuple[str, Any]]:
 
 
 def _weight_of(arrays: dict[str, np.ndarray], layer: str, name: str) -> np.ndarray | None:
-    """The values of a layer's weight; the paths of a checkpoint also name wrapper and cell."""
-    found = [
+    """The values of a layer's weight. The paths in a checkpoint also contain wrapper and cell."""
+    values_found = [
         values for path, values in arrays.items() if layer in path.split("/")[:-1] and path.rsplit("/", 1)[-1] == name
     ]
-    return found[0] if len(found) == 1 else None
+    return values_found[0] if len(values_found) == 1 else None

@@ -1,5 +1,7 @@
-"""Coloured text. Pieces and their ids in the terminal; word attributions in terminal, HTML and PNG: orange speaks for
-the label, blue against it; a unit's activations in the terminal."""
+"""Coloured text: pieces with ids, word attributions, activations of a unit.
+
+Orange words support the predicted label, blue words oppose it.
+"""
 
 import html
 from pathlib import Path
@@ -19,7 +21,7 @@ _WORD_START = "\u2581"
 
 
 def tokens_of(loaded: Any, text: bytes, *, is_terminal: bool) -> tuple[dict[str, Any], str]:
-    """The pieces and ids of a text as an exported model reads it, and the text that the ids give back: as facts, and to show."""
+    """The pieces and ids of a text as an exported model reads it, and the decoded ids: as facts, and formatted."""
     answer = {name: value.numpy()[0] for name, value in loaded.tokenize(tf.constant([text])).items()}
     pieces = [piece.decode("utf-8") for piece in answer["tokens"]]
     facts = {"pieces": pieces, "ids": answer["token_ids"].tolist(), "text": answer["text"].decode("utf-8")}
@@ -28,7 +30,7 @@ def tokens_of(loaded: Any, text: bytes, *, is_terminal: bool) -> tuple[dict[str,
 
 
 def pieces_to_terminal(pieces: list[str], token_ids: list[int]) -> str:
-    """The pieces on two background colours in turn, their ids dim behind them; unknown pieces in red."""
+    """Formats the pieces on two alternating background colours, with their ids dimmed; unknown pieces in red."""
     from rich.text import Text
 
     text = Text()
@@ -40,7 +42,7 @@ def pieces_to_terminal(pieces: list[str], token_ids: list[int]) -> str:
 
 
 def pieces_to_plain(pieces: list[str], token_ids: list[int]) -> str:
-    """piece/id, for pipes."""
+    """Formats piece/id pairs, for pipes."""
     return " ".join(f"{printable(piece)}/{number}" for piece, number in zip(pieces, token_ids, strict=True))
 
 
@@ -48,7 +50,7 @@ def pieces_to_plain(pieces: list[str], token_ids: list[int]) -> str:
 
 
 class Attribution(NamedTuple):
-    """A text's words and what each adds to the log-odds of `label`."""
+    """The words of a text and what each adds to the log-odds of `label`."""
 
     label: str
     probability: float
@@ -57,24 +59,24 @@ class Attribution(NamedTuple):
 
     @property
     def title(self) -> str:
-        """One line: the verdict."""
+        """One line: the predicted label."""
         return f"{self.label} ({100 * self.probability:.1f} %)"
 
 
 def attribute(loaded: Any, text: str | bytes) -> Attribution:
-    """Asks an exported classifier's `explain` signature about one text; scores are for the label it answers."""
+    """Calls an exported classifier's `explain` signature for one text. The scores are for the predicted label."""
     strings = tf.constant([text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text])
     answer = {name: value.numpy()[0] for name, value in loaded.classify(strings).items()}
-    found = {name: value.numpy()[0] for name, value in loaded.explain(strings).items()}
+    facts = {name: value.numpy()[0] for name, value in loaded.explain(strings).items()}
     winner, probabilities = int(answer["probabilities"].argmax()), answer["probabilities"]
     sign = -1 if len(probabilities) == 2 and winner == 0 else 1  # of two, the signature explains the positive one
-    words = [word.decode("utf-8") for word in found["tokens"]]
-    scores = [sign * float(score) for score in found["attributions"]]
+    words = [word.decode("utf-8") for word in facts["tokens"]]
+    scores = [sign * float(score) for score in facts["attributions"]]
     return Attribution(answer["label"].decode("utf-8"), float(probabilities[winner]), words, scores)
 
 
 def to_terminal(attribution: Attribution) -> str:
-    """The words with ANSI background colours, the verdict first."""
+    """Formats the predicted label and the words with ANSI background colours."""
     from rich.text import Text
 
     text = Text(printable(attribution.title) + "\n", style="bold")
@@ -88,13 +90,13 @@ def to_terminal(attribution: Attribution) -> str:
 
 
 def to_plain(attribution: Attribution) -> str:
-    """The verdict, then a word and its score a line: for pipes."""
+    """Formats the predicted label, then one line per word with its score, for pipes."""
     rows = [f"{score:+.4f}\t{word}" for word, score in zip(attribution.words, attribution.scores, strict=True)]
     return "\n".join([attribution.title, *rows])
 
 
 def write_html(attribution: Attribution, path: Path) -> None:
-    """A page that needs nothing else; a word's score shows on hover."""
+    """Writes a self-contained HTML page. The score of a word shows on hover."""
     spans = []
     for (space, word, share), score in zip(_shares(attribution), attribution.scores, strict=True):
         red, green, blue = _ORANGE if share > 0 else _BLUE
@@ -107,7 +109,7 @@ def write_html(attribution: Attribution, path: Path) -> None:
 h1{{font-size:1.2em}} span{{padding:.15em .1em;border-radius:.2em}} p.note{{color:#666;font-size:.8em}}</style>
 <h1>{html.escape(attribution.title)}</h1>
 <p dir="auto">{"".join(spans)}</p>
-<p class="note">Orange words speak for “{html.escape(attribution.label)}”, blue ones against it (integrated gradients;
+<p class="note">Orange words support “{html.escape(attribution.label)}”, blue words oppose it (integrated gradients;
 hover for the share of the log-odds).</p></html>
 """
     with files.atomic_file(path) as temporary:
@@ -115,17 +117,17 @@ hover for the share of the log-odds).</p></html>
 
 
 def write_png(attribution: Attribution, path: Path) -> None:
-    """The pieces on their colours as a picture."""
+    """Draws the pieces on their colours."""
     from nlp_rnn.visualization.plots import plot_attributions
 
     plot_attributions(attribution.words, attribution.scores, path, title=attribution.title)
 
 
-# --- activations ---------------------------------------------------------------------------------------------------------
+# --- activations ------------------------------------------------------------------------------------------------------
 
 
 def activations_to_terminal(characters: list[str], values: list[float]) -> str:
-    """The text, each character on a background of its activation: orange above zero, blue below."""
+    """Formats a text, each character on a background of its activation: orange above zero, blue below."""
     from rich.text import Text
 
     text, largest = Text(), max((abs(value) for value in values), default=0.0) or 1.0
@@ -136,7 +138,7 @@ def activations_to_terminal(characters: list[str], values: list[float]) -> str:
 
 
 def _shares(attribution: Attribution) -> list[tuple[str, str, float]]:
-    """(space before it, word, score in [-1, 1]) of each word. Subwords bring their spaces: they begin with U+2581."""
+    """(space before it, word, score in [-1, 1]) of each word. Subwords include their spaces as U+2581."""
     largest = max((abs(score) for score in attribution.scores), default=0.0) or 1.0
     are_subwords = any(word.startswith(_WORD_START) and len(word) > 1 for word in attribution.words)
     rows = []

@@ -1,4 +1,4 @@
-"""Pictures: training curves, confusion matrix, word attributions, gradients over time, activations."""
+"""Plots: training curves, confusion matrix, word attributions, gradients over time, activations, attention."""
 
 import io
 import math
@@ -19,7 +19,10 @@ _BLUE, _ORANGE = "#1f5fa8", "#d9601a"
 
 
 def plot_curves(history: list[dict[str, float]], path: Path, *, title: str) -> None:
-    """Training and validation curves, an epoch a point: cross-entropy, and accuracy (or else perplexity); the best epoch is marked."""
+    """Plots training and validation curves per epoch: cross-entropy, and accuracy or perplexity.
+
+    Marks the best epoch.
+    """
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     figure.suptitle(title, fontsize=11)
@@ -38,7 +41,8 @@ def plot_curves(history: list[dict[str, float]], path: Path, *, title: str) -> N
         best = int(np.argmax(validation) if name == "accuracy" else np.argmin(validation))
         axes.annotate(
             format(validation[best], form),
-            (epochs[best], validation[best]), xytext=(0, 8 if validation[best] > training[best] else -15), textcoords="offset points",
+            (epochs[best], validation[best]), xytext=(0, 8 if validation[best] > training[best] else -15),
+            textcoords="offset points",
             ha="center", color=_ORANGE, fontsize=9,
         )  # fmt: skip
         if label == "perplexity":
@@ -53,7 +57,7 @@ def plot_curves(history: list[dict[str, float]], path: Path, *, title: str) -> N
 
 
 def plot_confusion(matrix: list[list[int]], labels: list[str], path: Path, *, title: str) -> None:
-    """Counts and row percentages; rows are true classes."""
+    """Plots counts and row percentages. Rows are true classes."""
     counts = np.array(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = 2.4 + 0.7 * len(labels)
@@ -74,7 +78,7 @@ def plot_confusion(matrix: list[list[int]], labels: list[str], path: Path, *, ti
 
 
 def plot_attributions(words: list[str], scores: list[float], path: Path, *, title: str) -> None:
-    """The text with each word's background coloured by its attribution: orange for, blue against."""
+    """Plots the text, each word on a background of its attribution: orange supports the label, blue opposes it."""
     lines = _wrap(words, 90)
     height = 0.6 + 0.3 * len(lines)  # inches: the title, then one line each
     figure = Figure(figsize=(9, height))
@@ -99,13 +103,13 @@ def plot_attributions(words: list[str], scores: list[float], path: Path, *, titl
 
 
 def plot_gradients(norms: dict[str, np.ndarray], path: Path, *, title: str) -> None:
-    """Gradient norms by the distance in time, on a logarithmic scale: the first curve in colour, the others beside it."""
+    """Plots gradient norms by distance in time on a logarithmic scale. The first curve is highlighted."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     styles = [(_ORANGE, 2.2, "-"), (_BLUE, 1.2, ":"), (_BLUE, 1.2, "--"), (_BLUE, 1.2, "-")]
     lowest = 1.0
     for (name, values), (color, width, line) in zip(norms.items(), styles, strict=True):
-        shown = np.maximum(values, 1e-8)  # below, float32 knows nothing
+        shown = np.maximum(values, 1e-8)  # below float32's resolution
         lowest = min(lowest, float(shown.min()))
         axes.plot(np.arange(len(values)), shown, label=name, color=color, linewidth=width, linestyle=line)
     axes.set(xlabel="time steps back", ylabel="gradient norm, relative", yscale="log", ylim=(lowest / 2, None))
@@ -117,7 +121,7 @@ def plot_gradients(norms: dict[str, np.ndarray], path: Path, *, title: str) -> N
 
 
 def plot_activations(characters: list[str], values: np.ndarray, path: Path, *, title: str) -> None:
-    """A text, each character on a background coloured by one unit's activation: orange above zero, blue below."""
+    """Plots a text, each character on a background of one unit's activation: orange above zero, blue below."""
     columns = 100
     rows: list[list[int]] = [[]]
     for place, character in enumerate(characters):
@@ -126,7 +130,7 @@ def plot_activations(characters: list[str], values: np.ndarray, path: Path, *, t
         rows[-1].append(place)
         if character == "\n":
             rows.append([])
-    height = 0.45 + 0.22 * len(rows)  # inches: the title, then one line each
+    height = 0.45 + 0.22 * len(rows)  # inches: title, then one line each
     figure = Figure(figsize=(10, height))
     figure.text(0.02, 1 - 0.3 / height, title, fontsize=10, weight="bold")
     axes = figure.add_axes((0.02, 0.05 / height, 0.96, 0.22 * len(rows) / height))
@@ -152,7 +156,7 @@ def plot_activations(characters: list[str], values: np.ndarray, path: Path, *, t
 
 
 def plot_attention(source: list[str], target: list[str], weights: list[list[float]], path: Path) -> None:
-    """A row for each target piece, a column for each source piece; the darker, the larger the share."""
+    """Plots one row per target piece and one column per source piece; darker means a larger share."""
     figure = Figure(figsize=(1.6 + 0.34 * len(source), 1.4 + 0.27 * len(target)), layout="constrained")
     axes = figure.subplots()
     axes.imshow(np.array(weights), cmap="Blues", vmin=0, vmax=1, aspect="auto")

@@ -44,16 +44,19 @@ def test_command_line_beats_file_beats_default(tmp_path):
 def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text(
-        "model:\n  unit: 3\n  cell: lstmm\ntraining:\n  epochs: true\n  clip_norm: no\n  schedule: cosin\nmodl:\n  units: 3\n"
+        "model:\n  unit: 3\n  cell: lstmm\ntraining:\n  epochs: true\n  clip_norm: no\n  schedule: cosin\nmodl:\n  "
+        "units: 3\n"
     )
     assert sorted(mistakes(path, ["training.batch_size=-3", "units=5", "nonsense"])) == sorted(
         [
             "command line: 'nonsense' is not of the form section.key=value, such as training.epochs=5",
             f"{path}: model.unit is not a setting; did you mean model.units?",
-            f"{path}: model.cell is 'lstmm', but must be one of 'simple_rnn', 'lstm', 'gru', 'min_gru' or 'min_lstm'; did you mean lstm?",
+            f"{path}: model.cell is 'lstmm', but must be one of 'simple_rnn', 'lstm', 'gru', 'min_gru' or 'min_lstm'; "
+            f"did you mean lstm?",
             f"{path}: training.epochs is True, but must be a valid integer",
             f"{path}: training.clip_norm is 'no', but must be a valid number",
-            f"{path}: training.schedule is 'cosin', but must be one of 'constant', 'cosine' or 'one_cycle'; did you mean cosine?",
+            f"{path}: training.schedule is 'cosin', but must be one of 'constant', 'cosine' or 'one_cycle'; did you "
+            f"mean cosine?",
             "command line: training.batch_size is -3, but must be greater than 0",
             "command line: units is not a setting; did you mean model.units?",
             f"{path}: modl is not a setting; did you mean model?",
@@ -72,7 +75,8 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
         ("name=../x", "command line: name is '../x', but names a folder: use letters, digits, '.', '-' and '_'"),
         (
             "training.weight_decay=0.1",
-            "command line: training.weight_decay is 0.1, but training.optimizer is adam; only the optimizer adamw decays weights",
+            "command line: training.weight_decay is 0.1, but training.optimizer is adam; only the optimizer adamw "
+            "decays weights",
         ),
         (
             "tokenizer={level: char, splitter: treebank}",
@@ -114,7 +118,8 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
         ),
         (
             "hardware.input_service=grpc://reader:5000",
-            "command line: hardware.input_service is 'grpc://reader:5000', but must be HOST:PORT, such as reader.local:5000",
+            "command line: hardware.input_service is 'grpc://reader:5000', but must be HOST:PORT, such as "
+            "reader.local:5000",
         ),
         ("hardware=3", "command line: hardware is 3, but must be a section of `key: value`"),
         ("training.learning_rate=.nan", "command line: training.learning_rate is nan, but must be a finite number"),
@@ -242,5 +247,6 @@ def test_a_bare_name_is_a_config_that_comes_with_the_package(tmp_path, monkeypat
     (tmp_path / "sentiment_demo").write_text("model: {units: 7}\n")  # the user's own file comes first
     assert load_config("sentiment_demo").model.units == 7
     assert mistakes("sentiment_demos") == [
-        "--config is sentiment_demos, but there is no such file; give the path of a YAML file, such as configs/sentiment.yaml"
+        "--config is sentiment_demos, but there is no such file; give the path of a YAML file, such as "
+        "configs/sentiment.yaml"
     ]

@@ -1,4 +1,4 @@
-"""The records of tasks and cells are complete; a cell and a task that are added from outside train, generate and export."""
+"""The records of tasks and cells are complete. A cell and a task from outside train, generate and export."""
 
 import json
 

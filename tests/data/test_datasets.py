@@ -61,7 +61,7 @@ def test_ids_that_lost_their_end_are_named(cache):
 def test_workers_read_their_rows_of_the_same_batches(cache):
     config = TrainingConfig(batch_size=4)
     whole, *workers = (
-        list(classification_stream(cache, text_reader(cache, rows), rows, config, 1)())
+        list(classification_stream(cache, text_reader(cache, rows), config, 1)())
         for rows in (slice(0, 4), slice(0, 2), slice(2, 4))
     )
     for batch, *own in zip(whole, *workers, strict=True):

@@ -17,10 +17,12 @@ real_data = [pytest.mark.real_data, pytest.mark.skipif(not DATA, reason="needs t
 TMX = """<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE tmx SYSTEM "tmx14.dtd">
 <tmx version="1.4"><header/><body>
-<tu><tuv xml:lang="en-GB"><seg>Good <bpt i="1">&lt;b&gt;</bpt><hi>morn</hi>ing<ept i="1">x</ept></seg></tuv><tuv xml:lang="de"><seg>Guten
+<tu><tuv xml:lang="en-GB"><seg>Good <bpt i="1">&lt;b&gt;</bpt><hi>morn</hi>ing<ept i="1">x</ept></seg></tuv>
+<tuv xml:lang="de"><seg>Guten
  Morgen</seg></tuv></tu>
 <tu><tuv xml:lang="en"><seg>Only English</seg></tuv></tu>
-<tu><tuv xml:lang="EN"><seg>Thanks</seg></tuv><tuv xml:lang="DE"><seg>Danke</seg></tuv><tuv xml:lang="fr"><seg>Merci</seg></tuv></tu>
+<tu><tuv xml:lang="EN"><seg>Thanks</seg></tuv><tuv xml:lang="DE"><seg>Danke</seg></tuv>
+<tuv xml:lang="fr"><seg>Merci</seg></tuv></tu>
 </body></tmx>
 """
 
@@ -57,7 +59,8 @@ def test_aligned_files(tmp_path):
 def test_files_of_different_length_are_refused(tmp_path, en, de, longer, counts):
     write_lines(tmp_path, train_en=["x"] * en, train_de=["y"] * de)
     shorter = "en" if longer == "de" else "de"
-    message = rf"train: .*train\.{longer} has {counts} than .*train\.{shorter}; lines with the same number must belong together"
+    together = "lines with the same number must belong together"
+    message = rf"train: .*train\.{longer} has {counts} than .*train\.{shorter}; {together}"
     with pytest.raises(ConfigError, match=message):
         pairs("train", "data.source=aligned", f"data.train={tmp_path}/train")
 
@@ -174,7 +177,10 @@ def test_pairs_in_the_wrong_order_are_refused(rows, tmp_path):
     settings = settings_of(
         "data.source=tsv", f"data.train={path}", f"data.source_language={other}", "data.target_language=en"
     )
-    message = f"data.source_language is {other} and data.target_language en, but the source sentences read like en and the targets like {other}"
+    message = (
+        f"data.source_language is {other} and data.target_language en, "
+        f"but the source sentences read like en and the targets like {other}"
+    )
     with pytest.raises(ConfigError, match=message):
         load_corpus(settings, 1, is_parallel=True)
 

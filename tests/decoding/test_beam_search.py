@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nlp_rnn.decoding.beam_search import IMPOSSIBLE, Search, beam_search
+from nlp_rnn.decoding.beam_search import Search, beam_search
+from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.special_ids import EOS_ID
 
 VOCAB_SIZE = 7  # ids 4, 5 and 6 are words
@@ -136,6 +137,7 @@ def test_sentences_do_not_depend_on_their_batch():
 def test_lengths_prefix_and_repetitions_are_kept():
     for seed in range(5):
         (found,) = run([seed], search_of(min_length=[2], max_length=[5], beam_size=20))
+        assert len(found) == 20
         assert {len(ids) for ids, *_ in found} <= {2, 3, 4, 5}
         (found,) = run([seed], search_of(prefix=[[6, 5, 0]], max_length=[5], beam_size=8))
         assert len(found) == 8

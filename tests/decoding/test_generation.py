@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.decoding.sampling import (
-    IMPOSSIBLE,
     REPETITION_WINDOW,
     Sampling,
     is_plain,
@@ -18,6 +17,7 @@ from nlp_rnn.decoding.sampling import (
 from nlp_rnn.decoding.stepper import Stepper
 from nlp_rnn.export import saved_model
 from nlp_rnn.export.generation import GenerationModule, generation_extras
+from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.build import build_language_model
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer
@@ -180,7 +180,7 @@ def test_unknown_characters_of_a_prompt_are_skipped(made):
     assert write(module, ["a€bc", "\U0001f600"]) == write(module, ["abc", ""])
 
 
-# --- drawing -------------------------------------------------------------------------------------------------------------
+# --- drawing ----------------------------------------------------------------------------------------------------------
 
 
 def draw(probabilities, count=20_000, last_seen=None, position=0, **settings):
@@ -191,7 +191,8 @@ def draw(probabilities, count=20_000, last_seen=None, position=0, **settings):
         tf.fill(tf.shape(scores), -10_000) if last_seen is None else tf.repeat(tf.constant([last_seen]), count, axis=0)
     )
     sampling = Sampling(seed=tf.range(count), **{
-        name: tf.fill([count], tf.constant(value, tf.int32 if name == "top_k" else tf.float32)) for name, value in whole.items()
+        name: tf.fill([count], tf.constant(value, tf.int32 if name == "top_k" else tf.float32))
+        for name, value in whole.items()
     })  # fmt: skip
     positions = tf.fill([count], position)
     scores = scores if is_plain(sampling) else restrict(scores, sampling, positions, seen)

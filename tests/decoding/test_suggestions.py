@@ -5,8 +5,9 @@ import tensorflow as tf
 
 from nlp_rnn.config.settings import Config, DataConfig, ModelConfig
 from nlp_rnn.decoding.suggestible_words import Vocabulary
-from nlp_rnn.decoding.suggestions import IMPOSSIBLE, SubwordSuggestions, WordSuggestions
+from nlp_rnn.decoding.suggestions import SubwordSuggestions, WordSuggestions
 from nlp_rnn.export.next_word import NextWordModule
+from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.build import build_language_model
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer

@@ -41,7 +41,8 @@ MIRRORED = ["hardware.strategy=mirrored", "hardware.num_replicas=2"]
 # --- the same results on any devices -------------------------------------------------------------------------------
 
 PARTS = [
-    "training.gradient_accumulation=2", "training.ema_momentum=0.9", "training.clip_norm=0.1", "training.optimizer=adam",
+    "training.gradient_accumulation=2", "training.ema_momentum=0.9", "training.clip_norm=0.1",
+    "training.optimizer=adam",
     "training.learning_rate=0.02",
 ]  # fmt: skip
 DEVICES = {"2 devices": (1, MIRRORED), "2 workers": (2, [])}
@@ -124,7 +125,8 @@ def test_four_devices_or_workers_train_as_one(corpora: Path) -> None:
 @pytest.mark.slow
 def test_parts_and_averages_and_half_precision_do_not_depend_on_the_devices(corpora: Path) -> None:
     check_equal(corpora, DEVICES, "parts", PARTS, 1e-4)
-    # Half precision rounds gradients at 5e-4 of their size; Adam would make steps of equal size of what rounding leaves of small ones.
+    # Half precision rounds gradients at 5e-4 of their size; Adam would make steps of equal size of what rounding leaves
+    # of small ones.
     half = [*PARTS, "hardware.mixed_precision=float16", "training.optimizer=sgd", "training.learning_rate=0.5"]
     check_equal(corpora, DEVICES, "half", half, 1e-3)
 
@@ -155,7 +157,7 @@ def test_a_cluster_is_read_with_the_chief_first() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[]", "lacks the object 'cluster' or 'task'"),
         (cluster_text(ps=["c:3"]), "names ps"),
         (cluster_text(workers="a:1"), "has no list of addresses under cluster.worker"),
@@ -245,7 +247,10 @@ def test_a_launch_that_is_not_understood_is_refused(arguments: list[str], messag
 
 
 def test_a_failing_worker_ends_the_others() -> None:
-    script = "import os, sys, time; n = eval(os.environ['TF_CONFIG'])['task']['index']; sys.exit(3) if n else time.sleep(100)"
+    script = (
+        "import os, sys, time; n = eval(os.environ['TF_CONFIG'])['task']['index']; "
+        "sys.exit(3) if n else time.sleep(100)"
+    )
     start, grace = time.monotonic(), launch._GRACE
     launch._GRACE = 0.5
     try:

@@ -53,7 +53,7 @@ def run(command: list[str], environment: dict[str, str], folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def prepared(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which runs/jax is prepared from texts that are no longer there, and the run that it starts from is trained."""
+    """A folder with runs/jax, prepared from texts that were deleted, and the trained run that it starts from."""
     folder = tmp_path_factory.mktemp("jax")
     (folder / "reviews.csv").write_bytes(reviews.read_bytes())
     ask("train", "name=first", *CLASSIFIER, "training.epochs=1", cwd=folder)
@@ -127,7 +127,7 @@ def test_a_stopped_training_on_jax_goes_on(reviews: Path, tmp_path: Path) -> Non
         (
             ["train", "name=new"],
             "jax",
-            "KERAS_BACKEND is jax, which trains from token ids, but runs/new has none; make them by the verb",
+            "KERAS_BACKEND is jax, which trains from token ids, but runs/new has none; run the command prepare first",
         ),
         (["train", "name=new"], "torch", "KERAS_BACKEND is 'torch', but must be tensorflow or jax"),
         (["prepare", "name=new"], "jax", "KERAS_BACKEND is jax, on which models are trained from prepared ids"),
@@ -153,7 +153,7 @@ def test_what_jax_does_not_do_is_refused(
             "training.gradient_accumulation=2",
             "training.gradient_accumulation is 2, which needs Keras's backend tensorflow",
         ),
-        ("hardware.strategy=multi_worker", "hardware.strategy is multi_worker, which is TensorFlow's"),
+        ("hardware.strategy=multi_worker", "hardware.strategy is multi_worker, which needs TensorFlow"),
     ],
 )
 def test_settings_that_need_tensorflow_are_refused(setting: str, message: str) -> None:

@@ -19,7 +19,7 @@ def test_binary_scores_worked_out_by_hand():
 
 
 def test_calibration_error_worked_out_by_hand():
-    """With 2 bins all confidences are in the upper one: |mean confidence 0.75 - accuracy 0.75| = 0; with 10, each is alone."""
+    """With 2 bins, all are in the upper one: |mean confidence 0.75 - accuracy 0.75| = 0; with 10, each has its own."""
     assert expected_calibration_error(PROBABILITIES, LABELS, num_bins=2) == pytest.approx(0, abs=1e-7)
     shifted = np.array([[0.95, 0.05], [0.15, 0.85], [0.35, 0.65], [0.25, 0.75]])
     assert expected_calibration_error(shifted, LABELS, num_bins=10) == pytest.approx((0.05 + 0.15 + 0.65 + 0.25) / 4)

@@ -69,7 +69,7 @@ def test_drawn_windows_cover_the_rows_and_depend_on_seed_and_epoch_only(tmp_path
     assert plans[0] != plans[1]
     assert plans == [windows.plan(epoch) for epoch in range(3)]
     assert windows.num_steps(3) == sum(len(plan) for plan in plans)
-    windows.epoch, windows.first_step = 1, 2
+    windows.start_at(1, 2)
     batches = list(windows())
     assert len(batches) == windows.steps_per_epoch - 2
     np.testing.assert_array_equal(batches[0][0], windows._stream.read(*plans[1][2])[0])

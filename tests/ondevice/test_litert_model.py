@@ -33,7 +33,8 @@ TEXT = st.text(
 @example("Don't you'll WE'VE it’s 3.5 1,000 10:30 <br />x<BR>y")
 @example("\u0130stanbul \u03a3\u039f\u03a6\u039f\u03a3 stra\u00dfe \u01c5")
 @example(
-    "\u0440\u0443\u0441\u0441\u043a\u0438\u0439 \u05e9\u05dc\u05d5\u05dd \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35 \U0001f468\u200d\U0001f469"
+    "\u0440\u0443\u0441\u0441\u043a\u0438\u0439 \u05e9\u05dc\u05d5\u05dd \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35 "
+    "\U0001f468\u200d\U0001f469"
 )
 def test_words_are_the_tokenizers(splitter, case, text):
     expected = [

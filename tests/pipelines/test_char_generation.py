@@ -63,7 +63,7 @@ def test_unknown_characters_of_a_prompt_are_told(characters_trained):
         "predict", *SAVED, "日本 The c\u0301at", "--length", "9", cwd=characters_trained, task="char_generation"
     )
     assert done.returncode == 0
-    assert "has not seen in training and skips: '\u0301' '日' '本'" in done.stderr
+    assert "were not in the training text; they are skipped: '\u0301' '日' '本'" in done.stderr
 
 
 def test_a_terminal_shows_the_text_as_it_is_written(characters_trained):
@@ -103,10 +103,10 @@ def test_explain_colours_a_unit(characters_trained):
         (("--top-p", "1.1"), "--top-p is 1.1, but must be less than or equal to 1"),
         (("--temperature", "nan"), "--temperature is nan, but must be a finite number"),
         (("--length", "0"), "--max-length is 0, but must be greater than or equal to 1"),
-        (("--stop", "x" * 33), "of 33 characters, but 32 at most are compared"),
+        (("--stop", "x" * 33), "of 33 characters, but at most 32 are compared"),
         (
             ("--length", "9", "--min-length", "10"),
-            "--min-length is 10, but --max-length is 9; lower the one or raise the other",
+            "--min-length is 10, but --max-length is 9; lower the first or raise the second",
         ),
     ],
 )
@@ -154,7 +154,7 @@ def test_a_text_of_one_character_is_learned(tmp_path):
         "training.learning_rate=0.05",
     )
     assert (
-        float(re.search(r"validation: ([\d.]+) nats a character", ask("train", "name=a", *settings, cwd=tmp_path))[1])
+        float(re.search(r"validation: ([\d.]+) nats per character", ask("train", "name=a", *settings, cwd=tmp_path))[1])
         < 1
     )
 

@@ -1,7 +1,7 @@
 """Run directories and exports that an earlier version wrote load, and give the same answers.
 
-tests/fixtures/version_0_1_0.tar.xz holds the runs and exports of the four tasks' small corpora, as the last commit before the
-packages (5f13479) wrote them, and what that commit answered.
+tests/fixtures/version_0_1_0.tar.xz holds the runs and exports of the four tasks' small corpora, as the last commit
+before the packages (5f13479) wrote them, and what that commit answered.
 """
 
 import json

@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.ondevice.litert_model import OnDeviceModel, Step
+from nlp_rnn.ondevice.litert_model import OnDeviceModel, StepOutput
 from nlp_rnn.ondevice.typing_session import TypingSession
 from nlp_rnn.training.checkpoints import load_progress
 from tests import conftest
@@ -152,7 +152,8 @@ def test_console_through_a_pipe(next_word_trained):
 def test_console_without_tensorflow(next_word_trained):
     code = (
         "import sys; from pipelines import next_word; from nlp_rnn.cli import main as cli; "
-        f"cli.main(next_word, ['console', '--model', {str(next_word_trained / 'saved_models' / 'next_word_litert')!r}]); "
+        f"cli.main(next_word, ['console', '--model', "
+        f"{str(next_word_trained / 'saved_models' / 'next_word_litert')!r}]); "
         "print('tensorflow' in sys.modules)"
     )
     done = subprocess.run(
@@ -217,7 +218,7 @@ def test_console_in_a_terminal(next_word_trained):
     console.see(r"green garden \.[^$]* 1 \. ")
     console.resize(12, 60)
     console.type("\r", "/stats\r")
-    found = console.see(r"(\d+) of (\d+) keystrokes saved \(\d+ %\), (\d+) words taken")
+    found = console.see(r"(\d+) of (\d+) keystrokes saved \(\d+ %\), (\d+) words accepted")
     assert found.groups() == ("9", str(len("the cat likes the green garden ")), "2")  # "een" and "garden"
     console.type("my neighbour")
     console.see(r"> my neighbour[^$]* 1 [^$]* \d+ keys saved")  # five suggestions would leave no room for it
@@ -362,7 +363,7 @@ def test_lines_carry_the_text_on_and_reset_ends_it(model):
     session = TypingSession(model)
     first = session.suggest("")
     session.finish_line("the cat likes the green garden .")
-    steps = [Step(*model.step(3, model.zero_states()))]
+    steps = [StepOutput(*model.step(3, model.zero_states()))]
     for token in [*model.ids(model.split("the cat likes the green garden .")), 3]:
         steps.append(model.step(token, steps[-1].states))
     np.testing.assert_allclose(session._start.states, steps[-1].states, atol=1e-5)
@@ -412,10 +413,14 @@ def place_of(checkpoint):
 
 def test_a_training_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(next_word_trained, tmp_path):
     settings = [
-        "data.source=text", f"data.train={next_word_trained / 'train.txt'}", f"data.validation={next_word_trained / 'validation.txt'}",
-        "data.remove_repeated=false", "model.units=8", "model.embedding_dim=8", "model.softmax=sampled", "model.num_sampled=8",
-        "model.weight_dropout=0.2", "model.embedding_dropout=0.1", "model.word_dropout=0.1", "training.batch_size=2", "training.window=5",
-        "training.epochs=2", "training.checkpoint_seconds=1", "training.ema_momentum=0.9", "training.activation_regularization=0.1",
+        "data.source=text", f"data.train={next_word_trained / 'train.txt'}",
+        f"data.validation={next_word_trained / 'validation.txt'}",
+        "data.remove_repeated=false", "model.units=8", "model.embedding_dim=8", "model.softmax=sampled",
+        "model.num_sampled=8",
+        "model.weight_dropout=0.2", "model.embedding_dropout=0.1", "model.word_dropout=0.1", "training.batch_size=2",
+        "training.window=5",
+        "training.epochs=2", "training.checkpoint_seconds=1", "training.ema_momentum=0.9",
+        "training.activation_regularization=0.1",
         "model.fast=off",
     ]  # fmt: skip
 

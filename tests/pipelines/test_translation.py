@@ -74,7 +74,8 @@ import sys, tensorflow as tf
 assert not any(name.split(".")[0] == "nlp_rnn" for name in sys.modules)
 model = tf.saved_model.load("saved_models/translation_en_de/1")
 assert {"serving_default", "translate", "explain", "tokenize"} == set(model.signatures)
-answer = model.signatures["serving_default"](text=tf.constant(["the old king sees an green garden today", "", b"\xff", "x " * 10_000]))
+texts = ["the old king sees an green garden today", "", b"\xff", "x " * 10_000]
+answer = model.signatures["serving_default"](text=tf.constant(texts))
 print(*(each.decode() for each in answer["translation"].numpy()[:2]), answer["score"].shape, sep="|")
 """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -281,7 +282,9 @@ def test_models_of_other_tasks_and_runs_that_cannot_vote_are_refused(translation
     )
     ask("train", "name=back", *settings, "tokenizer.level=char", "model.units=8", cwd=translation_trained)
     found = refused("export", "--run", "runs/small", "--run", "runs/back", cwd=translation_trained)
-    assert found.splitlines()[-1] == "--run runs/back is from de to en; the runs of an ensemble share languages"
+    assert (
+        found.splitlines()[-1] == "--run runs/back is from de to en; the runs of an ensemble must share their languages"
+    )
     drawn = ("--run", "runs/small", "--run", "runs/other", "data.validation=")
     assert "the runs have the seeds 1, 2, which draw different splits" in refused(
         "evaluate", *drawn, cwd=translation_trained
@@ -357,7 +360,8 @@ def test_resampled_batches_keep_their_sentences(tmp_path):
     cache = PairCache(*sides, np.arange(2))
     reader = pair_reader(cache, slice(0, 3), resample=Resampling(tokenizer, 5.0, 1))
     stream, drawn = pair_stream(cache, reader, training, 1), set()
-    for stream.epoch in range(4):
+    for epoch in range(4):
+        stream.start_at(epoch, 0)
         (((source, inputs), outputs, weights),) = list(stream())
         for ids in (source, outputs[:2]):
             assert all(row[row != 0][-1] == EOS_ID and (row == EOS_ID).sum() == 1 for row in ids)

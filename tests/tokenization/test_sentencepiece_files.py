@@ -88,7 +88,7 @@ def error_of(function, *arguments, **options):
     return str(caught.value)
 
 
-# --- equality with the library ------------------------------------------------------------------------------------------
+# --- equality with the library ----------------------------------------------------------------------------------------
 
 
 def compare(functions, library, texts):
@@ -245,7 +245,7 @@ def test_training_reads_other_segmentations(tokenizer, tmp_path):
     config = load_config(None, ["training.batch_size=4"]).training
     rows = slice(0, 4)
     readers = (text_reader(cache, rows, resample=each) for each in (None, Resampling(tokenizer, 5.0, 1)))
-    plain, sampled = (list(classification_stream(cache, reader, rows, config, 1)()) for reader in readers)
+    plain, sampled = (list(classification_stream(cache, reader, config, 1)()) for reader in readers)
     assert [labels.tolist() for _, labels, _ in plain] == [labels.tolist() for _, labels, _ in sampled]
     assert any(one[0].tolist() != other[0].tolist() for one, other in zip(plain, sampled, strict=True))
 

@@ -211,7 +211,7 @@ def test_a_text_without_tokens_is_one_unknown():
     assert encode(make(), ["", "good film", " "], 5, "both").to_list()[::2] == [[UNK_ID], [UNK_ID]]
 
 
-# --- case, buckets, reserved symbols, vocabularies of users -------------------------------------------------------------
+# --- case, buckets, reserved symbols, vocabularies of users -----------------------------------------------------------
 
 
 def test_case_markers_give_case_back():

@@ -12,12 +12,15 @@ from nlp_rnn.training.optimizers import scale_rates
 from tests.conftest import ask, make_pairs, refused, run_pipeline, told_to_stop
 
 LANGUAGE_MODEL = [
-    "data.source=csv", "data.train=reviews.csv", "tokenizer.vocab_size=60", "model.units=8", "model.embedding_dim=6", "model.num_layers=2",
+    "data.source=csv", "data.train=reviews.csv", "tokenizer.vocab_size=60", "model.units=8", "model.embedding_dim=6",
+    "model.num_layers=2",
     "model.weight_dropout=0.1", "training.batch_size=8", "training.window=10", "training.epochs=1",
 ]  # fmt: skip
 CLASSIFIER = [
-    "data.source=csv", "data.train=reviews.csv", "tokenizer.vocab_size=60", "model.units=8", "model.embedding_dim=6", "model.num_layers=2",
-    "model.is_bidirectional=false", "model.last_units=6", "training.batch_size=16", "training.epochs=2", "training.patience=0",
+    "data.source=csv", "data.train=reviews.csv", "tokenizer.vocab_size=60", "model.units=8", "model.embedding_dim=6",
+    "model.num_layers=2",
+    "model.is_bidirectional=false", "model.last_units=6", "training.batch_size=16", "training.epochs=2",
+    "training.patience=0",
     "data.max_length=20",
 ]  # fmt: skip
 
@@ -122,7 +125,7 @@ def test_a_translator_takes_what_fits_and_says_what_does_not(folder):
     ]
     done = run_pipeline("train", *settings, cwd=folder, task="translation")
     assert done.returncode == 0, done.stderr
-    assert "took embedding, decoder_0; random, since there are no such weights: encoder_0_forward\n" in done.stderr
+    assert "took embedding, decoder_0; random, since it has no such weights: encoder_0_forward\n" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -167,13 +170,13 @@ def test_a_classifier_is_no_language_model_to_begin_with(folder):
     ask("train", "name=classifier", *CLASSIFIER, "training.epochs=1", cwd=folder)
     told = refused("train", "name=new", *CLASSIFIER, "model.init_from=runs/classifier", cwd=folder)
     assert (
-        "runs/classifier, a run of the task sentiment; give the run directory of a language model (next_word or char_generation)"
-        in told
+        "runs/classifier, a run of the task sentiment; give the run directory of a language model (next_word or "
+        "char_generation)" in told
     )
 
 
 def test_a_model_that_reads_backwards_predicts_no_next_word(folder):
-    assert "so it predicts no next words" in refused(
+    assert "so it cannot predict next words" in refused(
         "export", "--run", "runs/reversed_lm", cwd=folder, task="next_word"
     )
 

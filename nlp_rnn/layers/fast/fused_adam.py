@@ -1,4 +1,7 @@
-"""Adam in one pass over each weight, by TensorFlow's own kernel: Keras's takes many, a fifth of a language model's step."""
+"""Adam in one pass over each weight, with TensorFlow's fused kernel.
+
+Keras's Adam makes many passes, which take a fifth of a language model's training step.
+"""
 
 from typing import Any
 
@@ -7,12 +10,12 @@ import tensorflow as tf
 
 
 class _Fused:
-    """Replaces the update of keras.optimizers.Adam. Weights, state, checkpoints and results are Keras's."""
+    """Replaces the update of keras.optimizers.Adam. Weights, state, checkpoints and results equal Keras's."""
 
     is_lazy = False
 
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:
-        """Sparse gradients hold a row as often as a batch does: they are added up before their norm is taken."""
+        """Sums the duplicate rows of sparse gradients before their norm is computed."""
         return super()._clip_gradients([self._without_duplicates(each) for each in grads])  # type: ignore[misc]
 
     def _without_duplicates(self, gradient: Any) -> Any:
@@ -38,7 +41,8 @@ class _Fused:
             self._update_rows(gradient, variable, momentum, velocity, rate * tf.sqrt(1 - powers[1]) / (1 - powers[0]))
             return
         tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle, m=momentum.handle, v=velocity.handle, beta1_power=powers[0], beta2_power=powers[1], lr=rate,
+            var=variable.handle, m=momentum.handle, v=velocity.handle, beta1_power=powers[0], beta2_power=powers[1],
+            lr=rate,
             beta1=optimizer.beta_1, beta2=optimizer.beta_2, epsilon=optimizer.epsilon, grad=gradient, use_locking=False,
         )  # fmt: skip
 
@@ -57,20 +61,20 @@ class _Fused:
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class FusedAdam(_Fused, keras.optimizers.Adam):
-    """keras.optimizers.Adam, faster; the same weights to rounding."""
+    """A faster keras.optimizers.Adam. The weights agree up to rounding."""
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class FusedAdamW(_Fused, keras.optimizers.AdamW):
-    """keras.optimizers.AdamW, faster; the same weights to rounding."""
+    """A faster keras.optimizers.AdamW. The weights agree up to rounding."""
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class LazyAdam(_Fused, keras.optimizers.Adam):
-    """Adam that leaves the rows of an embedding that a batch does not touch alone, with their state.
+    """Adam that updates only the rows of an embedding that the batch contains.
 
-    Not equal to Adam, which goes on moving them by their momentum; for them one step here is one batch that holds them.
-    Gradients that are not sparse are treated as by Adam.
+    Other rows and their state stay unchanged, whereas Adam keeps moving them by their momentum. Only batches that
+    contain a row count as steps for it. Dense gradients are treated as in Adam.
     """
 
     is_lazy = True

@@ -1,8 +1,8 @@
-"""A decoder of one layer with attention and input feeding, over all steps of given targets, fast on CPUs, with a gradient.
+"""A fast one-layer decoder with attention and input feeding for CPUs, over all steps of given targets, with gradient.
 
-As in `lstm_gru`: what depends on the step before runs in XLA, a chunk of steps at a time, and what does not (the inputs' product
-before, the weights' gradients after) are GEMMs over all steps. The gradient is written out. Sequences are time-major: [time, batch,
-features].
+As in `lstm_gru`, the part that depends on the previous step runs in XLA, one chunk of steps at a time. The rest (the
+product of the inputs before the loop, the gradients of the weights after it) is computed by matrix products over all
+steps. The gradient is written by hand. Sequences are time-major: [time, batch, features].
 """
 
 import functools
@@ -11,16 +11,23 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from nlp_rnn.layers.fast.lstm_gru import CELLS, Cell, Tensors, compiled, product, rows
+from nlp_rnn.layers.fast.lstm_gru import RECURRENCES, Recurrence, Tensors, compiled, product, rows
+from nlp_rnn.layers.masking import IMPOSSIBLE
 
-_CHUNK = 5  # steps
-_SOURCE_MULTIPLE = 8  # to which sources are padded, so that few lengths are compiled
-_MASKED = -1e9
+_CHUNK = 5  # time steps
+_SOURCE_MULTIPLE = 8  # sources are padded to multiples of it, so that few lengths are compiled
 
 
 class Weights(NamedTuple):
-    """kernel [2 * features, K * units], for what is read and, below, for what is fed; recurrent [units, K * units]; bias [K * units]
-    (lstm) or [2, K * units]; readout [units + width, features]; readout_bias [features]."""
+    """The decoder's weights.
+
+    Attributes:
+      kernel: float32 [2 * features, K * units]; the first half is for the inputs, the second for the fed vectors.
+      recurrent: float32 [units, K * units].
+      bias: float32 [K * units] (lstm) or [2, K * units] (gru).
+      readout: float32 [units + width, features].
+      readout_bias: float32 [features].
+    """
 
     kernel: tf.Tensor
     recurrent: tf.Tensor
@@ -30,7 +37,7 @@ class Weights(NamedTuple):
 
 
 class _Steps(NamedTuple):
-    """What is kept of steps: the states behind them, gates, the attention's weights and contexts, and what is fed on."""
+    """Of each step: final states, gates, attention weights and contexts, and the vector fed to the next step."""
 
     states: Tensors
     gates: tf.Tensor
@@ -40,7 +47,7 @@ class _Steps(NamedTuple):
 
 
 class _Gradients(NamedTuple):
-    """Of steps: gradients of the gates (see `lstm_gru.Cell`), of what the readout's tanh takes, of contexts and scores."""
+    """Gradients of each step: of gates (see `lstm_gru.Recurrence`), readout before its tanh, contexts and scores."""
 
     gates: Tensors
     read: tf.Tensor
@@ -58,22 +65,24 @@ def run_decoder(
     mask: tf.Tensor,
     weights: Weights,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """At each step the cell reads an input and what was fed, its output asks the attention by dot products, and
-    tanh([output, context] @ readout + bias) is the result, which is fed to the next step.
+    """Runs the decoder over all steps.
+
+    At each step the cell reads an input and the fed vector, and its output attends to the keys by dot products. The
+    step's result, tanh([output, context] @ readout + bias), is fed to the next step.
 
     Args:
       name: "lstm" or "gru" (with reset_after).
       inputs: float32 [time, batch, features].
-      fed: float32 [batch, features], to the first step.
+      fed: float32 [batch, features], fed to the first step.
       states: (h, c) or (h,), each float32 [batch, units].
       keys: float32 [batch, source, units].
       memory: float32 [batch, source, width].
-      mask: bool [batch, source].
+      mask: bool [batch, source], False on padding.
 
     Returns:
-      (results float32 [time, batch, features], the attention's weights float32 [time, batch, source], which have no gradient).
+      (results float32 [time, batch, features], attention weights float32 [time, batch, source], without gradient).
     """
-    if tf.executing_eagerly():  # an eager tape would look into the loops
+    if tf.executing_eagerly():  # an eager gradient tape would trace into the loops
         return _graph_of(name)(inputs, fed, tuple(states), keys, memory, mask, weights)
     num_steps, num_sources = tf.shape(inputs)[0], tf.shape(keys)[1]
     inputs = tf.pad(inputs, [[0, -num_steps % _CHUNK], [0, 0], [0, 0]])
@@ -83,7 +92,9 @@ def run_decoder(
 
     @tf.custom_gradient
     def run(inputs: tf.Tensor, fed: tf.Tensor, keys: tf.Tensor, memory: tf.Tensor, *rest: tf.Tensor) -> Any:
-        loop = _Loop(CELLS[name], inputs, fed, rest[num_weights:], keys, memory, mask, Weights(*rest[:num_weights]))
+        loop = _Loop(
+            RECURRENCES[name], inputs, fed, rest[num_weights:], keys, memory, mask, Weights(*rest[:num_weights])
+        )
         return (loop.steps.fed, loop.steps.attention), lambda dresults, _: loop.gradients(dresults)
 
     results, attention = run(inputs, fed, keys, memory, *weights, *states)
@@ -96,10 +107,14 @@ def _graph_of(name: str) -> Callable[..., Any]:
 
 
 def _forward(
-    zx: tf.Tensor, states: Tensors, fed: tf.Tensor, keys: tf.Tensor, memory: tf.Tensor, penalties: tf.Tensor, feeding: tf.Tensor,
-    recurrent: tf.Tensor, bias: tf.Tensor, readout: tf.Tensor, readout_bias: tf.Tensor, *, cell: Cell,
+    zx: tf.Tensor, states: Tensors, fed: tf.Tensor, keys: tf.Tensor, memory: tf.Tensor, penalties: tf.Tensor,
+    feeding: tf.Tensor,
+    recurrent: tf.Tensor, bias: tf.Tensor, readout: tf.Tensor, readout_bias: tf.Tensor, *, cell: Recurrence,
 ) -> _Steps:  # fmt: skip
-    """A chunk's steps; zx [k, B, K * H] is the inputs' part of the gates, feeding [F, K * H] the kernel of what is fed."""
+    """Runs one chunk.
+
+    zx: [k, B, K * H], the inputs' part of the gates; feeding: [F, K * H], the kernel of the fed vectors.
+    """
     found = []
     for time in range(_CHUNK):
         states, gates = cell.step(zx[time] + fed @ feeding, states, recurrent, bias)
@@ -111,10 +126,14 @@ def _forward(
 
 
 def _backward(
-    steps: _Steps, before: Tensors, keys: tf.Tensor, memory: tf.Tensor, dresults: tf.Tensor, dstates: Tensors, dfed: tf.Tensor,
-    feeding: tf.Tensor, recurrent: tf.Tensor, readout: tf.Tensor, *, cell: Cell,
+    steps: _Steps, before: Tensors, keys: tf.Tensor, memory: tf.Tensor, dresults: tf.Tensor, dstates: Tensors,
+    dfed: tf.Tensor,
+    feeding: tf.Tensor, recurrent: tf.Tensor, readout: tf.Tensor, *, cell: Recurrence,
 ) -> tuple[_Gradients, Tensors, tf.Tensor]:  # fmt: skip
-    """The gradients of a chunk's steps, and of the states and of what was fed before it; the three matrices are transposed."""
+    """Gradients of one chunk's steps, and of the states and the fed vector before it.
+
+    The three matrices are transposed.
+    """
     found = []
     for time in reversed(range(_CHUNK)):
         here = tf.nest.map_structure(lambda each, time=time: each[time], steps)
@@ -133,10 +152,11 @@ def _backward(
 
 
 class _Loop:
-    """All chunks, there and back."""
+    """Runs all chunks, forwards and backwards."""
 
     def __init__(
-        self, cell: Cell, inputs: tf.Tensor, fed: tf.Tensor, states: Tensors, keys: tf.Tensor, memory: tf.Tensor, mask: tf.Tensor,
+        self, cell: Recurrence, inputs: tf.Tensor, fed: tf.Tensor, states: Tensors, keys: tf.Tensor, memory: tf.Tensor,
+        mask: tf.Tensor,
         weights: Weights,
     ) -> None:  # fmt: skip
         self._cell, self._inputs, self._keys, self._memory, self._weights = cell, inputs, keys, memory, weights
@@ -148,7 +168,8 @@ class _Loop:
         kernel, feeding = tf.split(weights.kernel * halves, 2)
         zx = tf.reshape(rows(inputs) @ kernel + bias, tf.concat([tf.shape(inputs)[:2], [kernel.shape[1]]], axis=0))
         given = (
-            keys, memory, tf.where(mask, 0.0, _MASKED), feeding, weights.recurrent * halves, recurrent_bias, weights.readout,
+            keys, memory, tf.where(mask, 0.0, IMPOSSIBLE), feeding, weights.recurrent * halves, recurrent_bias,
+            weights.readout,
             weights.readout_bias,
         )  # fmt: skip
         forward = compiled(_forward, self._shape, cell=cell)
@@ -170,7 +191,7 @@ class _Loop:
         self._fed_before = tf.concat([fed[None], self.steps.fed[:-1]], axis=0)
 
     def gradients(self, dresults: tf.Tensor) -> list[tf.Tensor]:
-        """Of inputs, fed, keys, memory, the weights and the states."""
+        """Gradients of inputs, fed, keys, memory, the weights and the states."""
         weights, steps = self._weights, self.steps
         kernel, feeding = (tf.transpose(each) for each in tf.split(weights.kernel, 2))
         given = (feeding, tf.transpose(weights.recurrent), tf.transpose(weights.readout))
@@ -204,7 +225,7 @@ class _Loop:
         return [dinputs, dfed, dkeys, dmemory, *dweights, *dstates]
 
     def _arrays(self, sizes: Any) -> Any:
-        """Arrays of chunks, each [k, B, size]; the structure of sizes."""
+        """TensorArrays of chunks, each [k, B, size], in the structure of `sizes`."""
 
         def array(size: int | None) -> tf.TensorArray:
             return tf.TensorArray(tf.float32, self._num_chunks, element_shape=[_CHUNK, self._inputs.shape[1], size])

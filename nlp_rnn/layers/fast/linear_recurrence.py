@@ -1,8 +1,8 @@
 """Recurrences that are linear in their state, h[t] = a[t] * h[t - 1] + b[t], over all time steps at once.
 
-The gates a and b look at the input alone, so all products are GEMMs over the whole sequence and what remains is
-elementwise: on few cores, a sequential loop in XLA over chunks of time, with its gradient written out, is faster than any
-parallel scan. All sequences in here are time-major: [time, batch, features]. Source: Feng et al. 2024.
+The gates a and b depend only on the input, so all matrix products cover the whole sequence, and the rest is
+elementwise. On few cores, a sequential XLA loop over chunks of time, with its gradient written by hand, is faster than
+a parallel scan. All sequences in this module are time-major: [time, batch, features]. Source: Feng et al. 2024.
 """
 
 import functools
@@ -16,7 +16,10 @@ Gates = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def _masked(gates: Gates, projected: tf.Tensor, mask: tf.Tensor | None, bias: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """a and b, each [..., H], from the projected inputs [..., K * H]; masked steps leave the state alone."""
+    """Computes a and b, each [..., H], from the projected inputs [..., K * H].
+
+    Masked steps leave the state unchanged.
+    """
     keep, new = gates(projected + bias)
     if mask is None:
         return keep, new
@@ -27,7 +30,7 @@ def _masked(gates: Gates, projected: tf.Tensor, mask: tf.Tensor | None, bias: tf
 def _forward(
     gates: Gates, projected: tf.Tensor, mask: tf.Tensor | None, bias: tf.Tensor, state: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """One chunk: the states after each step [k, B, H], and the last."""
+    """Runs one chunk. Returns the states after each step [k, B, H], and the last state."""
     keep, new = _masked(gates, projected, mask, bias)
     num_steps = tf.shape(projected)[0]
 
@@ -50,7 +53,10 @@ def _backward(
     dstates: tf.Tensor,
     dstate: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """One chunk: gradients of the projected inputs [k, B, K * H] and of the state before the chunk. `before`: each step's."""
+    """Gradients of one chunk's projected inputs [k, B, K * H] and of the state before it.
+
+    `before`: the state before each step.
+    """
     with tf.GradientTape() as tape:
         tape.watch(projected)
         keep, new = _masked(gates, projected, mask, bias)
@@ -70,31 +76,31 @@ def run_linear_recurrence(
     gates: Gates, inputs: tf.Tensor, mask: tf.Tensor | None, state: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor,
     *, dtype: tf.DType = tf.float32,
 ) -> tuple[tf.Tensor, tf.Tensor]:  # fmt: skip
-    """A minGRU or minLSTM over time, with a gradient.
+    """Runs a minGRU or minLSTM over time, with gradient.
 
     Args:
-      gates: a cell's: the projected inputs -> a and b.
+      gates: the cell's function that turns projected inputs into a and b.
       inputs: float32 [time, batch, features].
-      mask: bool [time, batch], or None; where False, the state stays.
+      mask: bool [time, batch], or None; where False, the state stays unchanged.
       state: float32 [batch, units].
       kernel: float32 [features, K * units].
       bias: float32 [K * units].
-      dtype: in which the inputs are multiplied with the kernel, float32 or bfloat16.
+      dtype: of the product of inputs and kernel, float32 or bfloat16.
 
     Returns:
-      (states after each step float32 [time, batch, units], the last one [batch, units])
+      (states after each step float32 [time, batch, units], last state float32 [batch, units]).
     """
-    if tf.executing_eagerly():  # an eager tape would look into the loops
+    if tf.executing_eagerly():  # an eager gradient tape would trace into the loops
         return _graph_in(dtype)(gates, inputs, mask, state, kernel, bias)
     num_steps, batch_size, units = tf.shape(inputs)[0], inputs.shape[1], state.shape[1]
     chunk = 50 if units <= 128 else 10
-    if inputs.shape[0]:  # a known length is cut evenly
+    if inputs.shape[0]:  # split a known length evenly
         chunk = math.ceil(inputs.shape[0] / math.ceil(inputs.shape[0] / chunk))
-    if not inputs.shape[0] or inputs.shape[0] % chunk:  # padded steps are masked
+    if not inputs.shape[0] or inputs.shape[0] % chunk:  # mask the padded steps
         mask = tf.ones(tf.shape(inputs)[:2], tf.bool) if mask is None else mask
         padding = [[0, -num_steps % chunk], [0, 0]]
         inputs, mask = tf.pad(inputs, [*padding, [0, 0]]), tf.pad(mask, padding)
-    num_parts = 2 if batch_size and batch_size % 2 == 0 else 1  # each on a core
+    num_parts = 2 if batch_size and batch_size % 2 == 0 else 1  # one core per part
     masks = [None] * num_parts if mask is None else tf.split(mask, num_parts, axis=1)
     parts = zip(tf.split(inputs, num_parts, axis=1), masks, tf.split(state, num_parts), strict=True)
     outputs, final = zip(*(_scan(gates, *part, kernel, bias, chunk=chunk, dtype=dtype) for part in parts), strict=True)
@@ -117,7 +123,7 @@ def _scan(
     chunk: int,
     dtype: tf.DType,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """All chunks of a part of the batch."""
+    """Runs all chunks of one part of the batch."""
     num_chunks, shape, width = tf.shape(inputs)[0] // chunk, state.shape, kernel.shape[1]
     projected = tf.cast(tf.cast(tf.reshape(inputs, [-1, inputs.shape[2]]), dtype) @ tf.cast(kernel, dtype), tf.float32)
     projected = tf.reshape(projected, [tf.shape(inputs)[0], -1, width])

@@ -1,10 +1,10 @@
-"""LSTM and GRU over time, faster than Keras's loop on CPUs and equal to it, with a gradient.
+"""LSTM and GRU over time with gradient: the results of Keras's loop, but faster on CPUs.
 
-What makes them fast: the recurrence alone, `h @ U` and the gates, is an XLA loop over a chunk of time steps, while
-the products that do not depend on it (`x @ W` before, the weights' gradients after) are whole-chunk GEMMs of TensorFlow
-that run beside it. Chunks have one length whatever the length of the texts, so that XLA compiles once a batch size.
-Small layers run as two halves of the batch, each on a core. The gradient is written out. All sequences in here are
-time-major: [time, batch, features].
+Only the recurrence (`h @ U` and the gates) runs in an XLA loop, one chunk of time steps at a time. The products that do
+not depend on it (`x @ W` before, the gradients of the weights after) are TensorFlow matrix products over whole chunks,
+which run in parallel with the loop. All chunks have the same length, so XLA compiles once per batch size, not once per
+text length. Small layers split the batch into two halves, one per core. The gradient is written by hand. All sequences
+in this module are time-major: [time, batch, features].
 """
 
 import functools
@@ -18,27 +18,29 @@ Tensors = Sequence[tf.Tensor]
 Arrays = list[tf.TensorArray]
 
 
-class Cell(NamedTuple):
-    """A recurrence of K gates.
+class Recurrence(NamedTuple):
+    """A recurrence with K gates.
 
-    step: (zx [B, K * H], states, recurrent kernel, recurrent bias) -> (the states behind it, gates [B, 4 * H]).
-    step_back: (gates, the states before, tanh of the states behind, gradients of these, transposed recurrent kernel) -> (gradients of zx
-    and, where they differ, of `h @ U`; gradients of the states before).
+    Attributes:
+      step: (zx [B, K * H], states, recurrent kernel, recurrent bias) -> (final states, gates [B, 4 * H]).
+      step_back: (gates, states before, tanh of the states after, gradients of the states after, transposed recurrent
+        kernel) -> (gradients of zx and, where they differ, of `h @ U`; gradients of the states before).
     """
 
     step: Callable[..., Any]
     step_back: Callable[..., Any]
-    half_gates: tuple[float, ...]  # a sigmoid is computed as a tanh of half its input: this scales the kernels' columns
-    widths: tuple[int, ...]  # of what step_back gives first, in units
+    # Scales the kernels' columns: a sigmoid is computed as the tanh of half its input.
+    half_gates: tuple[float, ...]
+    widths: tuple[int, ...]  # of the first gradients that step_back returns, in units
 
 
-# --- LSTM: gates i, f, g, o ---------------------------------------------------------------------------------------------
+# --- LSTM: gates i, f, g, o -------------------------------------------------------------------------------------------
 
 
 def _lstm_step(zx: tf.Tensor, states: Tensors, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
-    del bias  # it is in zx
+    del bias  # included in zx
     units = kernel.shape[0]
-    # One tanh over all gates: sigmoid(x) = (tanh(x / 2) + 1) / 2, and the kernels' columns are halved already.
+    # One tanh for all gates: sigmoid(x) = (tanh(x / 2) + 1) / 2. The kernels' columns are halved in advance.
     is_sigmoid = tf.concat([tf.ones([2 * units]), tf.zeros([units]), tf.ones([units])], axis=0)
     h, c = states
     gates = tf.tanh(zx + h @ kernel) * (1 - is_sigmoid / 2) + is_sigmoid / 2
@@ -58,7 +60,7 @@ def _lstm_step_back(
     return (dz,), (dz @ transposed, dc * f)
 
 
-# --- GRU with reset_after: gates z, r, n and what r multiplies ----------------------------------------------------------
+# --- GRU with reset_after: gates z, r, n and the part that r multiplies -----------------------------------------------
 
 
 def _gru_step(zx: tf.Tensor, states: Tensors, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
@@ -81,33 +83,38 @@ def _gru_step_back(
     return (tf.concat([dz, dr, dn], axis=1), dzh), (dh * z + dzh @ transposed,)
 
 
-CELLS = {
-    "lstm": Cell(_lstm_step, _lstm_step_back, half_gates=(0.5, 0.5, 1.0, 0.5), widths=(4,)),
-    "gru": Cell(_gru_step, _gru_step_back, half_gates=(0.5, 0.5, 1.0), widths=(3, 3)),
+RECURRENCES = {
+    "lstm": Recurrence(_lstm_step, _lstm_step_back, half_gates=(0.5, 0.5, 1.0, 0.5), widths=(4,)),
+    "gru": Recurrence(_gru_step, _gru_step_back, half_gates=(0.5, 0.5, 1.0), widths=(3, 3)),
 }
 
 
-# --- one chunk ----------------------------------------------------------------------------------------------------------
+# --- one chunk --------------------------------------------------------------------------------------------------------
 
 
 def _forward(
-    zx: tf.Tensor, mask: tf.Tensor | None, states: Tensors, kernel: tf.Tensor, bias: tf.Tensor, *, cell: Cell, keeps_gates: bool
+    zx: tf.Tensor, mask: tf.Tensor | None, states: Tensors, kernel: tf.Tensor, bias: tf.Tensor, *, cell: Recurrence,
+    keeps_gates: bool,
 ) -> Any:  # fmt: skip
-    """Over a chunk; masked steps leave the states alone.
+    """Runs one chunk. Masked steps leave the states unchanged.
 
     Args:
-      zx: [k, B, K * H]. mask: bool [k, B], or None. kernel, bias: the recurrent ones.
+      zx: float32 [k, B, K * H].
+      mask: bool [k, B], or None.
+      states: each float32 [B, H].
+      kernel: the recurrent kernel, float32 [H, K * H].
+      bias: the recurrent bias, float32 [K * H].
 
     Returns:
-      the states after each step, each [k, B, H], gates [k, B, 4 * H], the states after the chunk; for inference, only the outputs
-      after each step and no gates.
+      (states after each step, each [k, B, H]; gates [k, B, 4 * H]; states after the chunk). For inference, the first
+      are only the outputs, and the gates are empty.
     """
     num_steps, (batch_size, units) = tf.shape(zx)[0], states[0].shape
     arrays = [
         tf.TensorArray(tf.float32, num_steps, element_shape=[batch_size, units])
         for _ in (states if keeps_gates else states[:1])
     ]
-    # Written even where nobody reads them: gates that are not in memory, XLA computes twice and without vectors.
+    # Always written, even if nobody reads them: XLA computes gates that are not stored twice, and without vectorizing.
     gates = tf.TensorArray(tf.float32, num_steps if keeps_gates else 1, element_shape=[batch_size, 4 * units])
 
     def body(time: tf.Tensor, states: Tensors, arrays: Arrays, gates: tf.TensorArray) -> tuple[Any, ...]:
@@ -122,16 +129,22 @@ def _forward(
 
 
 def _backward(
-    gates: tf.Tensor, before: Tensors, after: Tensors, mask: tf.Tensor | None, doutputs: tf.Tensor, dstates: Tensors, transposed: tf.Tensor,
-    *, cell: Cell,
+    gates: tf.Tensor, before: Tensors, after: Tensors, mask: tf.Tensor | None, doutputs: tf.Tensor, dstates: Tensors,
+    transposed: tf.Tensor,
+    *, cell: Recurrence,
 ) -> Any:  # fmt: skip
-    """From the end of a chunk; masked steps pass the states' gradients on.
+    """Runs back through one chunk. Masked steps pass the gradients of the states on.
 
     Args:
-      before, after: the states before and after each step. doutputs: [k, B, H]. transposed: the recurrent kernel.
+      gates: float32 [k, B, 4 * H].
+      before, after: the states before and after each step, each float32 [k, B, H].
+      mask: bool [k, B], or None.
+      doutputs: gradients of the outputs, float32 [k, B, H].
+      dstates: gradients of the states after the chunk, each float32 [B, H].
+      transposed: the transposed recurrent kernel.
 
     Returns:
-      what `cell.step_back` gives, of all steps; gradients of the states before the chunk.
+      (the gate gradients of `cell.step_back` for all steps; gradients of the states before the chunk).
     """
     num_steps, shape = tf.shape(doutputs)[0], doutputs.shape
     arrays = [
@@ -155,18 +168,18 @@ def _backward(
 
 @functools.cache
 def compiled(function: Callable[..., Any], shape: tuple[int | None, ...], **options: Any) -> Callable[..., Any]:
-    """A function for each (chunk, batch, units): TensorFlow warns of one that is traced for many shapes."""
+    """Compiles one function per (chunk, batch, units): TensorFlow warns if one function is traced for many shapes."""
     return tf.function(functools.partial(function, **options), jit_compile=True, autograph=False)
 
 
-# --- all chunks ---------------------------------------------------------------------------------------------------------
+# --- all chunks -------------------------------------------------------------------------------------------------------
 
 
 def _plan(units: int, batch_size: int | None, num_steps: int | None, *, has_twin: bool) -> tuple[int, int]:
-    """Time steps a chunk, and parts of the batch that run side by side."""
-    is_large = units > 128  # then one step is long enough for a short chunk, and its product for both cores
+    """Returns the time steps per chunk and the number of parallel parts of the batch."""
+    is_large = units > 128  # one step is long enough for a short chunk, and its product uses both cores
     chunk = 5 if is_large else 25
-    if num_steps:  # a known length is cut evenly
+    if num_steps:  # split a known length evenly
         chunk = math.ceil(num_steps / math.ceil(num_steps / chunk))
     return chunk, 2 if not is_large and not has_twin and batch_size and batch_size % 2 == 0 else 1
 
@@ -175,8 +188,12 @@ def _plan(units: int, batch_size: int | None, num_steps: int | None, *, has_twin
 def why_not_compiled(
     name: str, units: int, batch_size: int, num_steps: int | None, *, is_masked: bool, has_twin: bool
 ) -> str:
-    """Compiles and runs the loops of one shape; empty, or the first line of what XLA said. The compilation is kept for training."""
-    cell, (chunk, num_parts) = CELLS[name], _plan(units, batch_size, num_steps, has_twin=has_twin)
+    """Compiles and runs the loops for one shape, and keeps them for training.
+
+    Returns:
+      an empty string, or the first line of XLA's error message.
+    """
+    cell, (chunk, num_parts) = RECURRENCES[name], _plan(units, batch_size, num_steps, has_twin=has_twin)
     batch_size, is_masked = batch_size // num_parts, is_masked or not num_steps or num_steps % chunk > 0
     with tf.init_scope():
         states = [tf.zeros([batch_size, units])] * (2 if name == "lstm" else 1)
@@ -203,27 +220,28 @@ def run_recurrence(
     has_twin: bool = False,
     dtype: tf.DType = tf.float32,
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """An LSTM or GRU over time, as Keras computes it, with a gradient.
+    """Runs an LSTM or GRU over time, with the results of Keras's layers and with gradient.
 
     Args:
       name: "lstm" or "gru" (with reset_after).
       inputs: float32 [time, batch, features].
-      mask: bool [time, batch], or None; where False, states and output stay.
+      mask: bool [time, batch], or None; where False, states and output stay unchanged.
       states: (h, c) or (h,), each float32 [batch, units].
-      weights: kernel [features, K * units], recurrent kernel [units, K * units], bias [K * units] (lstm) or [2, K * units].
-      is_training: whether gates are kept for the gradient; otherwise a gradient, if one is asked for, computes them anew.
-      has_twin: whether a layer like this one runs at the same time, so that the batch need not be halved to use both cores.
-      dtype: in which the products outside the loop are multiplied, float32 or bfloat16; `h @ U`, gates and sums are float32.
+      weights: kernel [features, K * units], recurrent kernel [units, K * units], bias [K * units] (lstm) or [2, K *
+        units].
+      is_training: whether the gates are stored for the gradient. Otherwise a gradient recomputes them.
+      has_twin: whether the layer of the other direction runs at the same time. Then the batch is not halved.
+      dtype: of the products outside the loop, float32 or bfloat16; `h @ U`, gates and sums are float32.
 
     Returns:
-      (outputs float32 [time, batch, units], the states after the last step)
+      (outputs float32 [time, batch, units], states after the last step).
     """
-    if tf.executing_eagerly():  # an eager tape would look into the loops
+    if tf.executing_eagerly():  # an eager gradient tape would trace into the loops
         return _graph_of(name, is_training, has_twin, dtype)(inputs, mask, tuple(states), tuple(weights))
-    cell, units = CELLS[name], weights[1].shape[0]
+    cell, units = RECURRENCES[name], weights[1].shape[0]
     chunk, num_parts = _plan(units, inputs.shape[1], inputs.shape[0], has_twin=has_twin)
     num_steps = tf.shape(inputs)[0]
-    if inputs.shape[0] is None or inputs.shape[0] % chunk:  # padded steps are masked
+    if inputs.shape[0] is None or inputs.shape[0] % chunk:  # mask the padded steps
         mask = tf.ones(tf.shape(inputs)[:2], tf.bool) if mask is None else mask
         padding = [[0, -num_steps % chunk], [0, 0]]
         inputs, mask = tf.pad(inputs, [*padding, [0, 0]]), tf.pad(mask, padding)
@@ -276,10 +294,12 @@ def _graph_of(name: str, is_training: bool, has_twin: bool, dtype: tf.DType) -> 
 
 
 class _Part:
-    """A part of the batch, through all chunks; keeps what its gradients need if `keeps_gates`."""
+    """One part of the batch, through all chunks. Stores what the gradients need if `keeps_gates`."""
 
     def __init__(
-        self, cell: Cell, chunk: int, inputs: tf.Tensor, mask: tf.Tensor | None, states: Tensors, weights: Tensors, *, keeps_gates: bool,
+        self, cell: Recurrence, chunk: int, inputs: tf.Tensor, mask: tf.Tensor | None, states: Tensors,
+        weights: Tensors, *,
+        keeps_gates: bool,
         dtype: tf.DType,
     ) -> None:  # fmt: skip
         inputs = tf.cast(inputs, dtype)
@@ -321,7 +341,7 @@ class _Part:
     def gradients(
         self, doutputs: tf.Tensor, dstates: Tensors
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        """Gradients of the inputs, the three weights and the first states."""
+        """Gradients of the inputs, the three weights and the initial states."""
         kernel, recurrent, bias = self._weights
         doutputs = tf.ensure_shape(doutputs, self.outputs.shape)
         backward = compiled(_backward, self._shape, cell=self._cell)
@@ -350,7 +370,7 @@ class _Part:
                 transposed,
             )
             dstates = _shaped_like(dstates, new)
-            ones = tf.ones([1, self._chunk * tf.shape(gates)[1]])  # a product with ones is the fastest sum over rows
+            ones = tf.ones([1, self._chunk * tf.shape(gates)[1]])  # multiplying by ones is the fastest sum over rows
             dbias += tf.reshape(tf.concat([ones @ rows(each) for each in dgates], axis=0), bias.shape)
             dgates = [tf.cast(each, self._dtype) for each in dgates]
             dkernel += product(self._slice(self._inputs, number), dgates[0])
@@ -384,7 +404,7 @@ def rows(sequences: tf.Tensor) -> tf.Tensor:
 
 
 def _shaped_like(states: Tensors, new: Tensors) -> list[tf.Tensor]:
-    """The compiled loops may have been traced for batches of unknown size, which fit any."""
+    """Restores the static shapes: the compiled loops may have been traced for batches of unknown size."""
     return [tf.ensure_shape(one, other.shape) for one, other in zip(new, states, strict=True)]
 
 

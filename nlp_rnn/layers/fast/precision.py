@@ -1,8 +1,8 @@
-"""The type in which training multiplies large matrices: float32, or bfloat16 with float32 sums.
+"""The dtype of large matrix products in training: float32, or bfloat16 with float32 sums.
 
-The setting holds for a process, as `torch.set_float32_matmul_precision` does for PyTorch: it is read when a training step
-is traced. Weights, states, gates, sums of gradients and the optimizer are float32 in either; inference always multiplies
-in float32.
+The setting applies to the whole process, like `torch.set_float32_matmul_precision`, and is read when a training step is
+traced. Weights, states, gates, gradient sums and the optimizer are always float32. Inference always multiplies in
+float32.
 """
 
 import contextlib
@@ -20,22 +20,23 @@ _setting: list[MatmulPrecision] = ["float32"]
 
 
 def set_matmul_precision(precision: MatmulPrecision) -> None:
-    """Sets the type of the products in training steps that are traced from now on; bfloat16 without support is slow, and logged."""
+    """Sets the dtype of products in training steps that are traced from now on. Warns if bfloat16 is only emulated."""
     if precision == "bfloat16" and has_bfloat16() is False:
         logger.warning(
-            "hardware.matmul_precision is bfloat16, which this processor only emulates: training will be slow; use float32"
+            "hardware.matmul_precision is bfloat16, which this processor only emulates: training will be slow; "
+            "use float32"
         )
     _setting[0] = precision
 
 
 def matmul_dtype(*, is_training: bool = True) -> tf.DType:
-    """What training steps multiply in; float32 for inference."""
+    """The dtype of large matrix products: the setting in training steps, float32 in inference."""
     return tf.as_dtype(_setting[0] if is_training else "float32")
 
 
 @contextlib.contextmanager
 def matmul_precision(precision: MatmulPrecision) -> Iterator[None]:
-    """`set_matmul_precision` for as long as the context lasts."""
+    """Calls `set_matmul_precision` for the duration of the context."""
     before = _setting[0]
     set_matmul_precision(precision)
     try:
@@ -45,7 +46,7 @@ def matmul_precision(precision: MatmulPrecision) -> Iterator[None]:
 
 
 def has_bfloat16() -> bool | None:
-    """Whether the processor multiplies bfloat16 by itself; None where it does not say."""
+    """Whether the processor supports bfloat16 products; None if unknown."""
     if tf.config.list_physical_devices("GPU") or not Path("/proc/cpuinfo").exists():
         return None
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

@@ -1,6 +1,6 @@
 """Recurrent layers that are faster than Keras's on CPUs, with the same weights, names and results.
 
-What runs in place of Keras's loop over time is in `lstm_gru` (LSTM, GRU) and `linear_recurrence` (minGRU, minLSTM).
+`lstm_gru` (LSTM, GRU) and `linear_recurrence` (minGRU, minLSTM) replace Keras's loop over time.
 """
 
 import functools
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 
 class _Fast:
-    """Replaces Keras's loop over time where it can; everything else is the stock layer's.
+    """Replaces Keras's loop over time where possible. Everything else is the stock layer's.
 
     Attributes:
-      is_portable: whether the stock loop runs instead, of core operations: an exported graph must not need XLA.
-      has_twin: whether the layer of the other direction runs at the same time, on the other core.
+      is_portable: whether the stock loop of core operations runs instead, since an exported graph must not need XLA.
+      has_twin: whether the layer of the other direction runs at the same time on the other core.
     """
 
     is_portable = False
@@ -44,18 +44,18 @@ class _Fast:
             mask = None if mask is None else tf.reverse(mask, [0])
         states = list(initial_state) if isinstance(initial_state, list | tuple) else [initial_state]
         outputs, states = self._run(sequences, mask, states, bool(training))
-        if mask is not None:  # before the first step that counts, Keras's output is zero, whatever the state
+        if mask is not None:  # Keras's output is zero before the first unmasked step, whatever the state
             has_begun = tf.cumsum(tf.cast(mask, tf.int32)) > 0
             outputs = tf.where(has_begun[:, :, None], outputs, 0.0)
         last = outputs[-1]
         return last, tf.transpose(outputs, [1, 0, 2]) if layer.return_sequences else last[:, None], states
 
     def _why_not(self, sequences: tf.Tensor, mask: tf.Tensor | None) -> str:
-        """Why the stock layer has to run; empty where ours can."""
+        """The reason why Keras's loop has to run for these inputs; empty if the fast loop can run."""
         return self.why_not_at_all()
 
     def why_not_at_all(self) -> str:
-        """The same, whatever the layer is given."""
+        """The reason why Keras's loop has to run for any inputs; empty if there is none."""
         layer: Any = self
         reasons = {
             "there is a GPU": bool(tf.config.list_physical_devices("GPU")),
@@ -67,17 +67,17 @@ class _Fast:
         return next((reason for reason, holds in reasons.items() if holds), "")
 
     def _weights(self, *names: str) -> list[tf.Tensor]:
-        """The cell's, as tensors, of which the gradient is taken; Keras reads them, so that weight drop can put others in their place."""
+        """The cell's weights as tensors. Keras reads the variables, so that weight drop can replace their values."""
         cell = self.cell  # type: ignore[attr-defined]
         return [tf.convert_to_tensor(keras.ops.convert_to_tensor(getattr(cell, name))) for name in names]
 
     def _run(self, sequences: tf.Tensor, mask: tf.Tensor | None, states: list[tf.Tensor], is_training: bool) -> Any:
-        """Time-major outputs, and the states after the last step."""
+        """Returns the time-major outputs and the states after the last step."""
         raise NotImplementedError
 
 
 class _FastGated(_Fast):
-    """Of LSTM and GRU."""
+    """The fast loop of LSTM and GRU."""
 
     recurrence: str
 
@@ -103,7 +103,7 @@ class _FastGated(_Fast):
             found = why_not_compiled(
                 self.recurrence, layer.units, batch_size, num_steps, is_masked=mask is not None, has_twin=self.has_twin
             )
-            reason = found and f"XLA cannot compile ours for batches of {batch_size}: {found}"
+            reason = found and f"XLA cannot compile the fast loop for batches of {batch_size}: {found}"
         return reason
 
     def _run(self, sequences: tf.Tensor, mask: tf.Tensor | None, states: list[tf.Tensor], is_training: bool) -> Any:
@@ -123,20 +123,20 @@ def _log_once(message: str) -> None:
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class FastLSTM(_FastGated, keras.layers.LSTM):
-    """keras.layers.LSTM, faster on CPUs. Arguments, weights, masks and results are the stock layer's."""
+    """keras.layers.LSTM, faster on CPUs, with the same arguments, weights, masks and results."""
 
     recurrence = "lstm"
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class FastGRU(_FastGated, keras.layers.GRU):
-    """keras.layers.GRU, faster on CPUs. Arguments, weights, masks and results are the stock layer's."""
+    """keras.layers.GRU, faster on CPUs, with the same arguments, weights, masks and results."""
 
     recurrence = "gru"
 
 
 class _FastLinear(_Fast):
-    """Of minGRU and minLSTM."""
+    """The fast loop of minGRU and minLSTM."""
 
     def _run(self, sequences: tf.Tensor, mask: tf.Tensor | None, states: list[tf.Tensor], is_training: bool) -> Any:
         layer: Any = self
@@ -147,9 +147,9 @@ class _FastLinear(_Fast):
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class FastMinGRU(_FastLinear, MinGRU):
-    """MinGRU, over all time steps at once. Arguments, weights, masks and results are its."""
+    """MinGRU over all time steps at once, with the same arguments, weights, masks and results."""
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class FastMinLSTM(_FastLinear, MinLSTM):
-    """MinLSTM, over all time steps at once. Arguments, weights, masks and results are its."""
+    """MinLSTM over all time steps at once, with the same arguments, weights, masks and results."""

@@ -1,8 +1,8 @@
-"""Softmax and cross-entropy over a vocabulary, with their gradients, in less time and memory than as separate operations.
+"""Softmax cross-entropy over a vocabulary, with its gradients, in less time and memory than separate operations.
 
-The logits of a few rows at a time are computed, turned into losses and gradients by one XLA function, and multiplied into
-the gradients of hidden vectors and kernel at once: the logits of a batch are never all in memory, and no pass over them is
-wasted.
+The logits of a few rows at a time are computed, turned into losses and gradients by one XLA function, and multiplied
+into the gradients of hidden vectors and kernel. So the logits of a whole batch are never in memory, and they are read
+only once.
 """
 
 import math
@@ -10,30 +10,31 @@ from typing import Any
 
 import tensorflow as tf
 
+from nlp_rnn.layers.masking import IMPOSSIBLE
+
 _MAX_LOGITS = 2**25  # in memory at a time: 128 MB
-_ROWS = (
-    256  # at a time, where their number is not known when the graph is built; of a sampled softmax, a multiple of them
-)
+# Rows per chunk if their number is unknown when the graph is built; a sampled softmax pads its rows to a multiple.
+_ROWS = 256
 
 
 def softmax_cross_entropy(
     hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, *, is_training: bool,
     label_smoothing: float = 0.0, dtype: tf.DType = tf.float32,
 ) -> tf.Tensor:  # fmt: skip
-    """The weighted sum of cross-entropies, in nats; exact.
+    """Computes the exact weighted sum of cross-entropies, in nats.
 
     Args:
       hidden: float32 [rows, features].
-      kernel: float32 [vocabulary, features], such as the table of an embedding; logits are hidden @ kernel^T + bias.
+      kernel: float32 [vocabulary, features], such as an embedding table; logits = hidden @ kernel^T + bias.
       bias: float32 [vocabulary].
-      targets: int32 [rows], below the vocabulary's size.
+      targets: int32 [rows], below the vocabulary size.
       weights: float32 [rows]; no gradient flows into them.
-      is_training: whether the gradients of hidden, kernel and bias are computed with the sum.
-      label_smoothing: the share of each target that is spread over the whole vocabulary.
-      dtype: in which matrices are multiplied, float32 or bfloat16; sums and the softmax are float32.
+      is_training: whether the gradients of hidden, kernel and bias are computed along with the sum.
+      label_smoothing: the share of each target that is spread over the whole vocabulary, 0-1.
+      dtype: of the matrix products, float32 or bfloat16; sums and the softmax are float32.
 
     Returns:
-      float32 scalar
+      float32 scalar.
     """
 
     @tf.custom_gradient
@@ -82,9 +83,8 @@ def softmax_cross_entropy(
 
         return total, gradient
 
-    return run(
-        *(tf.convert_to_tensor(each) for each in (hidden, kernel, bias))
-    )  # a variable's gradient would be asked for by name
+    # Tensors, since a custom gradient would have to name the variables that it reads.
+    return run(*(tf.convert_to_tensor(each) for each in (hidden, kernel, bias)))
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -107,18 +107,22 @@ def _loss_and_gradient(
 
 
 def sampled_cross_entropy(
-    hidden: tf.Tensor, rows: tf.Tensor, biases: tf.Tensor, true_logits: tf.Tensor, ids: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor,
+    hidden: tf.Tensor, rows: tf.Tensor, biases: tf.Tensor, true_logits: tf.Tensor, ids: tf.Tensor, targets: tf.Tensor,
+    weights: tf.Tensor,
     *, dtype: tf.DType = tf.float32,
 ) -> tf.Tensor:  # fmt: skip
-    """The weighted sum, in nats, of cross-entropies over the target and the words `ids`, each of which counts unless it is the target.
+    """Computes the weighted sum of cross-entropies over the target and the sampled words, in nats.
 
     Args:
       hidden, targets, weights: see `softmax_cross_entropy`.
       rows: float32 [words, features], the kernel's rows of `ids`.
-      biases: float32 [words], theirs, less the logarithm of how often each is expected among draws.
-      true_logits: float32 [rows], of the targets.
-      ids: int32 [words].
-      dtype: in which matrices are multiplied, float32 or bfloat16; sums are float32 in either.
+      biases: float32 [words], the biases of `ids` minus the logarithm of each word's expected number of draws.
+      true_logits: float32 [rows], the logits of the targets.
+      ids: int32 [words]; a word that equals a row's target is left out of that row's sum.
+      dtype: of the matrix products, float32 or bfloat16; sums are float32.
+
+    Returns:
+      float32 scalar.
     """
 
     @tf.custom_gradient
@@ -148,9 +152,9 @@ def sampled_cross_entropy(
 def _sampled_loss_and_gradient(
     logits: tf.Tensor, biases: tf.Tensor, ids: tf.Tensor, targets: tf.Tensor, true_logits: tf.Tensor, weights: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    found = tf.where(targets[:, None] == ids[None], -1e9, tf.cast(logits, tf.float32) + biases)
-    highest = tf.maximum(tf.reduce_max(found, axis=1), true_logits)
-    powers, true_power = tf.exp(found - highest[:, None]), tf.exp(true_logits - highest)
+    others = tf.where(targets[:, None] == ids[None], IMPOSSIBLE, tf.cast(logits, tf.float32) + biases)
+    highest = tf.maximum(tf.reduce_max(others, axis=1), true_logits)
+    powers, true_power = tf.exp(others - highest[:, None]), tf.exp(true_logits - highest)
     total = tf.reduce_sum(powers, axis=1) + true_power
     losses = tf.math.log(total) + highest - true_logits
     dlogits = tf.cast(powers * (weights / total)[:, None], logits.dtype)
@@ -158,15 +162,20 @@ def _sampled_loss_and_gradient(
 
 
 def adaptive_cross_entropy(
-    hidden: tf.Tensor, head: tuple[tf.Tensor, tf.Tensor], tails: list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]], targets: tf.Tensor,
-    weights: tf.Tensor, *, is_training: bool, dtype: tf.DType = tf.float32,
+    hidden: tf.Tensor, head: tuple[tf.Tensor, tf.Tensor], tails: list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
+    targets: tf.Tensor, weights: tf.Tensor, *, is_training: bool, dtype: tf.DType = tf.float32,
 ) -> tf.Tensor:  # fmt: skip
-    """The weighted sum of an adaptive softmax's cross-entropies, in nats; exact. Only the clusters that hold targets are computed.
+    """Computes the exact weighted sum of an adaptive softmax's cross-entropies, in nats.
+
+    Each cluster is computed only for the rows whose target it contains.
 
     Args:
-      head: (kernel [frequent words + clusters, features], bias) of the frequent words and of the clusters, in this order.
-      tails: of each cluster (projection [features, fewer], kernel [words, fewer], bias [words]).
+      head: (kernel float32 [frequent words + clusters, features], bias float32 [frequent words + clusters]).
+      tails: per cluster (projection [features, fewer], kernel [words, fewer], bias [words]), float32.
       hidden, targets, weights, is_training, dtype: see `softmax_cross_entropy`.
+
+    Returns:
+      float32 scalar.
     """
     start = num_frequent = head[0].shape[0] - len(tails)
     first, total = targets, tf.constant(0.0)

@@ -188,14 +188,14 @@ def test_a_shape_that_xla_cannot_compile_runs_in_kerass_loop(monkeypatch, caplog
     def step(zx, states, kernel, bias):
         return states, tf.strings.to_number(tf.strings.as_string(zx))
 
-    monkeypatch.setitem(lstm_gru.CELLS, "lstm", lstm_gru.CELLS["lstm"]._replace(step=step))
+    monkeypatch.setitem(lstm_gru.RECURRENCES, "lstm", lstm_gru.RECURRENCES["lstm"]._replace(step=step))
     stock, ours = make_pair("lstm", 3, 11)
     inputs = tf.random.stateless_normal([7, 5, 3], [1, 2])
     with caplog.at_level(logging.INFO):
         found = ours(inputs)
     np.testing.assert_array_equal(found[0], stock(inputs)[0])
     (record,) = caplog.records
-    assert "since XLA cannot compile ours for batches of 7: " in record.getMessage()
+    assert "since XLA cannot compile the fast loop for batches of 7: " in record.getMessage()
 
 
 @CELLS
