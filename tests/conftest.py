@@ -31,7 +31,7 @@ hypothesis.settings.load_profile("same")
 
 
 def pytest_collection_finish() -> None:
-    """TensorFlow's half a million objects are not searched for garbage again and again: a tenth of the time of a training."""
+    """Keeps the garbage collector from searching TensorFlow's half a million objects: a tenth of a training's time."""
     gc.collect()
     gc.freeze()
 

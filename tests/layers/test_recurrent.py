@@ -24,7 +24,7 @@ def build(*settings, num_classes=3):
 
 
 ALL_POOLINGS = "model.pooling=[last,max,mean,attention]"
-# What every cell and direction does by itself; how it is pooled, normalised and added up is the same code for all cells.
+# For every cell and direction; pooling, normalisation and residuals are the same code for all cells.
 CELL_VARIANTS = [
     (f"model.cell={cell}", f"model.is_bidirectional={both}", ALL_POOLINGS, "model.num_layers=2", *extra)
     for cell, both in itertools.product(CELLS, ("true", "false"))
