@@ -67,7 +67,7 @@ types: $(VENV)/dev.stamp
 unit: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-slow: $(VENV)/dev.stamp  ## the tests on real corpora that take minutes; needs NLP_RNN_DATA
+slow: $(VENV)/dev.stamp  ## what `make test` leaves out: whole corpora, processes, further cases; needs NLP_RNN_DATA
 	$(BIN)/python -m pytest -m slow
 
 distribution: $(VENV)/dev.stamp  ## all tasks on devices, processes and JAX, beside one device: tables (about twenty minutes)

@@ -2,11 +2,13 @@
 
 import contextlib
 import csv
+import gc
 import importlib
 import io
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import hypothesis
 import numpy as np
 import pytest
@@ -25,6 +28,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 ROOT = Path(__file__).parent.parent
 hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None)
 hypothesis.settings.load_profile("same")
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the garbage collector from searching TensorFlow's half a million objects: a tenth of a training's time."""
+    gc.collect()
+    gc.freeze()
+
 
 GOOD = ["good", "great", "lovely", "warm", "funny"]
 BAD = ["bad", "awful", "dull", "cold", "boring"]
@@ -46,12 +56,34 @@ def write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
     return path
 
 
+def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:
+    """A folder that `build` fills, once for all workers of pytest-xdist: to read, not to work in."""
+    base = factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared.mkdir(exist_ok=True)
+    with filelock.FileLock(shared / f"{name}.lock"):
+        if not (shared / name).exists():
+            unfinished = factory.mktemp(f"unfinished_{name}")
+            build(unfinished)
+            unfinished.rename(shared / name)
+    return shared / name
+
+
+def own_copy(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:
+    """A copy of `built_once`'s folder for the tests of this worker, which may write into it."""
+    return Path(shutil.copytree(built_once(factory, name, build), factory.mktemp("own") / name))
+
+
 @pytest.fixture(scope="session")
 def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CSV file of 300 distinct made-up reviews, labels neg and pos."""
-    generator = random.Random(0)
-    rows = [(make_review(generator, GOOD if i % 2 else BAD), "pos" if i % 2 else "neg") for i in range(300)]
-    return write_csv(tmp_path_factory.mktemp("data") / "reviews.csv", rows)
+
+    def build(folder: Path) -> None:
+        generator = random.Random(0)
+        rows = [(make_review(generator, GOOD if i % 2 else BAD), "pos" if i % 2 else "neg") for i in range(300)]
+        write_csv(folder / "reviews.csv", rows)
+
+    return built_once(tmp_path_factory, "reviews", build) / "reviews.csv"
 
 
 SMALL = [
@@ -130,11 +162,13 @@ def _files_below(folder: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def trained(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a finished run, runs/small, and its export, saved_models/sentiment/1."""
-    folder = tmp_path_factory.mktemp("trained")
     settings = [*SMALL, "training.epochs=6", "data.source=csv", f"data.train={reviews}", "data.test_fraction=0.2"]
-    for arguments in (["train", "name=small", *settings], ["export", "--run", "runs/small"]):
-        ask(*arguments, cwd=folder)
-    return folder
+
+    def build(folder: Path) -> None:
+        for arguments in (["train", "name=small", *settings], ["export", "--run", "runs/small"]):
+            ask(*arguments, cwd=folder)
+
+    return own_copy(tmp_path_factory, "sentiment", build)
 
 
 SUBJECTS = ["The cat", "A dog", "My neighbour", "The old king", "Nobody", "Every child"]
@@ -155,9 +189,6 @@ def make_lines(count: int, seed: int) -> list[str]:
 @pytest.fixture(scope="session")
 def next_word_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a finished run of next_word, runs/small, its SavedModel and its LiteRT export."""
-    folder = tmp_path_factory.mktemp("next_word")
-    for name, count in (("train", 800), ("validation", 60), ("test", 60)):
-        (folder / f"{name}.txt").write_text("\n".join(make_lines(count, len(name))) + "\n", encoding="utf-8")
     files = [f"data.{name}={name}.txt" for name in ("train", "validation", "test")]
     settings = [
         "data.source=text", *files, "data.remove_repeated=false", "model.units=24", "model.embedding_dim=16",
@@ -166,29 +197,36 @@ def next_word_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "training.epochs=8",
         "training.learning_rate=0.02", "training.patience=0",
     ]  # fmt: skip
-    for arguments in (
-        ["train", "name=small", *settings],
-        ["export", "--run", "runs/small"],
-        ["export", "--run", "runs/small", "--format", "litert"],
-    ):
-        ask(*arguments, cwd=folder, task="next_word")
-    return folder
+
+    def build(folder: Path) -> None:
+        for name, count in (("train", 800), ("validation", 60), ("test", 60)):
+            (folder / f"{name}.txt").write_text("\n".join(make_lines(count, len(name))) + "\n", encoding="utf-8")
+        for arguments in (
+            ["train", "name=small", *settings],
+            ["export", "--run", "runs/small"],
+            ["export", "--run", "runs/small", "--format", "litert"],
+        ):
+            ask(*arguments, cwd=folder, task="next_word")
+
+    return own_copy(tmp_path_factory, "next_word", build)
 
 
 @pytest.fixture(scope="session")
 def characters_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a text, lines.txt, a finished run of char_generation on it, runs/small, and its SavedModel."""
-    folder = tmp_path_factory.mktemp("characters")
-    (folder / "lines.txt").write_text("\n".join(make_lines(700, 3)) + "\n", encoding="utf-8")
     settings = [
         "data.source=documents", "data.train=lines.txt", "data.test_fraction=0.1", "model.units=40",
         "model.embedding_dim=16",
         "model.dropout=0", "training.batch_size=8", "training.window=40", "training.epochs=5",
         "training.learning_rate=0.02",
     ]  # fmt: skip
-    for arguments in (["train", "name=small", *settings], ["export", "--run", "runs/small"]):
-        ask(*arguments, cwd=folder, task="char_generation")
-    return folder
+
+    def build(folder: Path) -> None:
+        (folder / "lines.txt").write_text("\n".join(make_lines(700, 3)) + "\n", encoding="utf-8")
+        for arguments in (["train", "name=small", *settings], ["export", "--run", "runs/small"]):
+            ask(*arguments, cwd=folder, task="char_generation")
+
+    return own_copy(tmp_path_factory, "char_generation", build)
 
 
 GERMAN = {
@@ -219,11 +257,6 @@ def make_pairs(count: int, seed: int) -> list[tuple[str, str]]:
 @pytest.fixture(scope="session")
 def translation_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pairs (train.en, ...), two runs, runs/small and runs/other, and the export of the first."""
-    folder = tmp_path_factory.mktemp("translation")
-    rows = make_pairs(560, 1)
-    for name, part in (("train", rows[:480]), ("validation", rows[480:520]), ("test", rows[520:])):
-        for place, language in enumerate(("en", "de")):
-            (folder / f"{name}.{language}").write_text("".join(f"{row[place]}\n" for row in part), encoding="utf-8")
     settings = [
         "data.source=aligned", *(f"data.{name}={name}" for name in ("train", "validation", "test")),
         "tokenizer.level=word",
@@ -233,19 +266,20 @@ def translation_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model.dropout=0", "training.batch_size=16", "training.epochs=12", "training.learning_rate=0.01",
         "training.label_smoothing=0",
     ]  # fmt: skip
-    ask("train", "name=small", *settings, cwd=folder, task="translation")
-    ask(
-        "train",
-        "name=other",
-        "seed=2",
-        "model.num_layers=2",
-        "model.fast=off",
-        *settings,
-        cwd=folder,
-        task="translation",
-    )
-    ask("export", "--run", "runs/small", cwd=folder, task="translation")
-    return folder
+
+    def build(folder: Path) -> None:
+        rows = make_pairs(560, 1)
+        for name, part in (("train", rows[:480]), ("validation", rows[480:520]), ("test", rows[520:])):
+            for place, language in enumerate(("en", "de")):
+                (folder / f"{name}.{language}").write_text("".join(f"{row[place]}\n" for row in part), encoding="utf-8")
+        for arguments in (
+            ["train", "name=small", *settings],
+            ["train", "name=other", "seed=2", "model.num_layers=2", "model.fast=off", *settings],
+            ["export", "--run", "runs/small"],
+        ):
+            ask(*arguments, cwd=folder, task="translation")
+
+    return own_copy(tmp_path_factory, "translation", build)
 
 
 def outcome(run: Path) -> tuple[dict[str, bytes], dict[str, Any], str]:

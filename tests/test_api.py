@@ -282,8 +282,9 @@ def test_a_model_of_a_hub_is_downloaded_once_and_answers(hub, tmp_path):
     label, errors = answer_of(code, hub.environment)
     assert label == "pos", errors
     number = sum("saved_model.pb" in path for path in hub.asked)
-    label, errors = answer_of(code, hub.environment | {"HF_HUB_OFFLINE": "1"})
-    assert label == "pos", errors
+    code = "from nlp_rnn import hub; print(hub.download('hf://team/reviews'))"
+    path, errors = answer_of(code, hub.environment | {"HF_HUB_OFFLINE": "1"})
+    assert nlp_rnn.load(path)("a good lovely film").label == "pos", errors
     assert sum("saved_model.pb" in path for path in hub.asked) == number
 
 

@@ -1,5 +1,6 @@
 """The wheel and the sdist hold all that is needed outside of the checkout."""
 
+import json
 import os
 import subprocess
 import sys
@@ -73,27 +74,30 @@ def test_the_wheel_holds_every_module_and_file_of_the_packages(built):
     assert {"LICENSE", "NOTICE", "README.md", "configs/sentiment.yaml"} <= names
 
 
+# Several commands in one process, which imports TensorFlow once.
+COMMANDS = """
+import json, sys
+from pipelines.__main__ import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["nlp-rnn", *arguments]
+    if main():
+        sys.exit(f"failed: {arguments}")
+import nlp_rnn
+print(nlp_rnn.load("sentiment")("a great film").label)
+"""
+
+
 def test_the_wheel_works_in_an_empty_folder(built, tmp_path, next_word_trained, reviews):
     assert run(built, tmp_path, "-c", "import nlp_rnn; print(nlp_rnn.__file__)").strip() == str(
         built / "installed/nlp_rnn/__init__.py"
     )
     assert "tasks: sentiment" in run(built, tmp_path, "-m", "pipelines", "--help")
     settings = [*SMALL, "data.source=csv", f"data.train={reviews}", "data.split=hash"]
-    run(built, tmp_path, "-m", "pipelines", "sentiment", "train", "--config", "sentiment_smoke", "name=mine", *settings)
-    run(built, tmp_path, "-m", "pipelines", "sentiment", "export", "--run", "runs/mine")
-    code = "import nlp_rnn; print(nlp_rnn.load('sentiment')('a great film').label)"
-    assert run(built, tmp_path, "-c", code).strip() in ("pos", "neg")
-    # Its README is package data.
-    run(
-        built,
-        tmp_path,
-        "-m",
-        "pipelines",
-        "next_word",
-        "export",
-        "--run",
-        next_word_trained / "runs/small",
-        "--format",
-        "litert",
-    )
-    assert (tmp_path / "saved_models/next_word_litert/1/README.md").is_file()
+    commands = [
+        ["sentiment", "train", "--config", "sentiment_smoke", "name=mine", *settings],
+        ["sentiment", "export", "--run", "runs/mine"],
+        ["next_word", "export", "--run", str(next_word_trained / "runs/small"), "--format", "litert"],
+    ]
+    said = run(built, tmp_path, "-c", COMMANDS, json.dumps(commands))
+    assert said.splitlines()[-1] in ("pos", "neg")
+    assert (tmp_path / "saved_models/next_word_litert/1/README.md").is_file()  # which is package data

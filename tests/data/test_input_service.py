@@ -33,18 +33,20 @@ def serve(*arguments):
 
 @pytest.fixture(scope="module")
 def service():
-    """The address of a dispatcher with two workers."""
+    """The address of a dispatcher with two workers, which SIGTERM ends."""
     first, address = serve("--port", str(free_port()))
     second, _ = serve("--join", address)
     yield address
-    for process in (first, second):
-        process.kill()
+    for process in (second, first):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
 
 
 @pytest.fixture
-def command():
+def dispatcher():
+    """The address of a dispatcher with one worker, of this test alone."""
     process, address = serve("--port", str(free_port()))
-    yield process, address
+    yield address
     process.kill()
 
 
@@ -131,13 +133,10 @@ def settings(reviews, tmp_path):
     return [*SMALL, "data.source=csv", f"data.train={reviews}", f"runs_dir={tmp_path / 'runs'}"]
 
 
-def test_training_is_the_same_with_and_without_the_service(command, settings, tmp_path):
-    process, address = command
+def test_training_is_the_same_with_and_without_the_service(service, settings, tmp_path):
     ask("train", "name=alone", *settings, cwd=tmp_path)
-    ask("train", "name=served", *settings, f"hardware.input_service={address}", cwd=tmp_path)
+    ask("train", "name=served", *settings, f"hardware.input_service={service}", cwd=tmp_path)
     assert differences(tmp_path / "runs" / "alone", tmp_path / "runs" / "served") == (0, 0)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 0
 
 
 def test_a_training_without_its_service_is_told_in_one_line(settings, tmp_path):
@@ -147,14 +146,13 @@ def test_a_training_without_its_service_is_told_in_one_line(settings, tmp_path):
     assert done.stderr.splitlines()[-1].startswith(f"hardware.input_service is {address}, but nothing answers there")
 
 
-def test_batches_of_a_worker_that_is_lost_are_read_here(command, tokenizer, tmp_path, caplog):
-    _, address = command
-    other, joined = serve("--join", address)
-    assert joined == address
+def test_batches_of_a_worker_that_is_lost_are_read_here(dispatcher, tokenizer, tmp_path, caplog):
+    other, joined = serve("--join", dispatcher)
+    assert joined == dispatcher
     cache = make_cache(tmp_path / "texts", tokenizer, 1)
     plan = [batch for epoch in range(60) for batch in plan_batches(cache.lengths, 8, seed=1, epoch=epoch)]
     reader = text_reader(cache, slice(0, 8))
-    arriving = served(reader, hardware(address, seconds=3))(plan, 0, 0)
+    arriving = served(reader, hardware(dispatcher, seconds=3))(plan, 0, 0)
     arrived = [next(arriving)]
     other.kill()
     assert_equal([*arrived, *arriving], reader(plan))

@@ -1,4 +1,5 @@
 import gzip
+import itertools
 import json
 import os
 from collections import Counter
@@ -260,17 +261,31 @@ def test_movie_reviews_are_25000_with_those_of_a_film_near_each_other():
     assert len({example.label for example in examples[:10]}) == 2
 
 
-@pytest.mark.real_data
-def test_imdb_has_its_published_splits():
+@pytest.fixture
+def imdb():
+    """Reads the splits of imdb, with or without its unlabelled texts."""
     root = os.environ.get("NLP_RNN_DATA", "")
     if not os.path.isdir(os.path.join(root, "tfds", "imdb_reviews")):
         pytest.skip("NLP_RNN_DATA holds no tfds/imdb_reviews")
-    corpus = corpus_of("data.source=imdb")
-    labels = {name: Counter(example.label for example in read()) for name, read in corpus._given.items()}
+    return lambda **settings: SOURCES["imdb"](DataConfig(source="imdb", **settings))
+
+
+@pytest.mark.real_data
+def test_imdb_has_two_labels_in_both_splits(imdb):
+    splits = imdb()
+    assert set(splits) == {"train", "test"}
+    for read in splits.values():
+        labels = Counter(example.label for example in itertools.islice(read(), 1000))
+        assert set(labels) == {"neg", "pos"}
+        assert min(labels.values()) > 400
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_imdb_has_its_published_splits(imdb):
+    labels = {name: Counter(example.label for example in read()) for name, read in imdb().items()}
     assert labels == {"train": {"neg": 12500, "pos": 12500}, "test": {"neg": 12500, "pos": 12500}}
-    more = Counter(
-        example.label for example in SOURCES["imdb"](DataConfig(source="imdb", use_unlabeled=True))["train"]()
-    )
+    more = Counter(example.label for example in imdb(use_unlabeled=True)["train"]())
     assert more == {"neg": 12500, "pos": 12500, "": 50000}
 
 

@@ -73,7 +73,10 @@ def test_xla_compiles_the_whole_training_step(task: str) -> None:
     )
 
 
-@pytest.mark.parametrize("task", SETTINGS)
+# char_generation draws what next_word draws.
+@pytest.mark.parametrize(
+    "task", ["sentiment", "next_word", pytest.param("char_generation", marks=pytest.mark.slow), "translation"]
+)
 def test_xla_draws_other_random_numbers_in_each_step(task: str) -> None:
     still = "training.learning_rate=1e-9"  # so that only the random numbers change the loss
     plain = losses(task, ["model.dropout=0", still], jit_compile=True)

@@ -130,14 +130,21 @@ def test_a_class_without_a_drawn_text_is_unlikely_and_no_error(tmp_path):
     assert layer.bias.numpy()[2] < -3
 
 
-def test_in_half_precision_and_from_another_run_the_deep_part_trains_by_itself(reviews, tmp_path):
-    settings = [*WIDE, f"data.train={reviews}", "training.epochs=1"]
-    ask("train", "name=one", *settings, cwd=tmp_path)
-    shares = load_run(tmp_path / "runs/one").path / "checkpoints/best.npz"
-    with np.load(shares) as arrays:
+@pytest.fixture(scope="module")
+def whole(reviews, tmp_path_factory):
+    """(settings, run directory, what the command told) of a training that nothing stopped."""
+    folder, settings = tmp_path_factory.mktemp("wide"), [*WIDE, f"data.train={reviews}"]
+    done = run_pipeline("train", "name=whole", *settings, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return settings, folder / "runs" / "whole", done.stderr
+
+
+def test_in_half_precision_and_from_another_run_the_deep_part_trains_by_itself(whole, tmp_path):
+    settings, run, _ = whole
+    with np.load(run / "checkpoints/best.npz") as arrays:
         fitted = next(arrays[name] for name in arrays.files if name.endswith("stack/shares"))
     assert fitted.tolist() != [1, 0]
-    more = ["training.start_from=runs/one", "hardware.mixed_precision=bfloat16"]
+    more = [f"training.start_from={run}", "hardware.mixed_precision=bfloat16"]
     with told_to_stop(lambda callback: callback.progress.step == 1):
         done = run_pipeline("train", "name=two", *settings, *more, cwd=tmp_path)
     keras.config.set_dtype_policy("float32")  # of this process, which training has set
@@ -162,22 +169,20 @@ def test_the_stack_gives_the_better_part_the_larger_share():
     )
 
 
-def test_a_wide_and_deep_classifier_trains_resumes_exports_and_explains(reviews, tmp_path):
-    settings = [*WIDE, f"data.train={reviews}"]
-    done = run_pipeline("train", "name=whole", *settings, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "linear part: " in done.stderr
-    assert "stacked on validation: " in done.stderr
+def test_a_wide_and_deep_classifier_trains_resumes_exports_and_explains(whole, tmp_path):
+    settings, folder, told = whole
+    assert "linear part: " in told
+    assert "stacked on validation: " in told
     with told_to_stop(lambda callback: (callback.progress.epoch, callback.progress.step) == (1, 3)):
         assert run_pipeline("train", "name=stopped", *settings, cwd=tmp_path).returncode == 130
     done = run_pipeline("train", "name=stopped", *settings, cwd=tmp_path)
     assert "linear part: " not in done.stderr  # it is in the checkpoint
-    assert outcome(tmp_path / "runs" / "stopped") == outcome(tmp_path / "runs" / "whole")
+    assert outcome(tmp_path / "runs" / "stopped") == outcome(folder)
 
-    run = load_run(tmp_path / "runs" / "whole", "sentiment")
+    run = load_run(folder, "sentiment")
     model, tokenizer = run_model.load_classifier(run)
     assert model.get_layer("stack").shares.numpy()[1] > 0
-    ask("export", "--run", "runs/whole", cwd=tmp_path)
+    ask("export", "--run", folder, cwd=tmp_path)
     loaded = tf.saved_model.load(str(tmp_path / "saved_models" / "sentiment" / "1"))
     text = tf.constant(["a good lovely film was dull", ""])
     probabilities = loaded.classify(text)["probabilities"].numpy()

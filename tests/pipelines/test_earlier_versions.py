@@ -56,6 +56,7 @@ def test_an_export_gives_the_same_answers(earlier, task):
     assert same(answers[task], [json.loads(line) for line in found.splitlines()])
 
 
+@pytest.mark.slow  # that old runs load, and what an export holds, faster tests show
 @pytest.mark.parametrize("task", list(QUESTIONS))
 def test_a_run_is_exported_anew(earlier, task):
     folder, answers = earlier

@@ -63,15 +63,9 @@ def test_predict_answers_arguments_and_pipes(trained):
     model = ("--model", "saved_models/sentiment")
     lines = ask("predict", *model, "a good great film", "a dull awful film", cwd=trained).splitlines()
     assert [line.split("\t")[0] for line in lines] == ["pos", "neg"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines.sentiment", "predict", "--json", *model],
-        cwd=trained,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        input="a good great film\n\nschön 😀\n".encode() + b"\xff\xfe broken\n",
-        capture_output=True,
-        check=True,
-    )
-    answers = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    broken = b"\xff\xfe broken\n".decode("utf-8", "surrogateescape")
+    told = ask("predict", "--json", *model, text=f"a good great film\n\nschön 😀\n{broken}", cwd=trained)
+    answers = [json.loads(line) for line in told.splitlines()]
     assert [answer["text"] for answer in answers] == ["a good great film", "", "schön 😀", "\ufffd\ufffd broken"]
     assert answers[0]["label"] == "pos"
     assert answers[0]["probability"] > 0.5
@@ -112,7 +106,7 @@ def test_subwords_from_training_to_answers(reviews, tmp_path):
     assert json.loads(ask("explain", "--json", *model, "awful dull boring", cwd=tmp_path))["label"] == "neg"
 
 
-@pytest.mark.parametrize("cell", ["gru", "simple_rnn"])
+@pytest.mark.parametrize("cell", ["simple_rnn", pytest.param("gru", marks=pytest.mark.slow)])
 def test_three_classes_at_character_level(tmp_path, cell):
     generator = random.Random(1)
     kinds = {"good": GOOD, "bad": BAD, "numbers": ["111", "222", "333"]}
@@ -280,7 +274,9 @@ def test_two_processes_do_not_train_in_one_run_directory(trained, reviews):
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small tmpfs needs Linux and root")
-@pytest.mark.parametrize(("size", "verbs"), [("32k", ["train"]), ("200k", ["train", "export"])])
+@pytest.mark.parametrize(
+    ("size", "verbs"), [pytest.param("32k", ["train"], marks=pytest.mark.slow), ("200k", ["train", "export"])]
+)
 def test_a_full_disk_in_training_and_export_leaves_nothing_half_written(trained, reviews, tmp_path, size, verbs):
     full = tmp_path / "full"
     full.mkdir()
@@ -288,11 +284,23 @@ def test_a_full_disk_in_training_and_export_leaves_nothing_half_written(trained,
         ["unshare", "--mount", "mount", "-t", "tmpfs", "none", full], capture_output=True, check=False
     ).returncode:
         pytest.skip("this sandbox does not allow mounts")
-    settings = " ".join(train_on(reviews, f"runs_dir={full}/runs", "training.epochs=3", "model.units=24"))
-    arguments = {"train": settings, "export": f"export --run {trained}/runs/small --to {full}/models"}
-    commands = [f'{sys.executable} -m pipelines.sentiment {arguments[verb]}; echo "exit $?" >&2' for verb in verbs]
+    settings = train_on(reviews, f"runs_dir={full}/runs", "training.epochs=3", "model.units=24")
+    arguments = {"train": settings, "export": ["export", "--run", f"{trained}/runs/small", "--to", f"{full}/models"]}
+    # All commands in one process, which imports TensorFlow once.
+    code = f"""
+import sys
+from nlp_rnn.cli import main as cli
+from pipelines import sentiment
+for arguments in {[arguments[verb] for verb in verbs]}:
+    print("exit", cli.main(sentiment, arguments), file=sys.stderr)
+"""
+    (tmp_path / "commands.py").write_text(code, encoding="utf-8")
     script = "\n".join(
-        [f"mount -t tmpfs -o size={size} none {full}", *commands, f"cd {full} && find . -type f -size +0 | sort"]
+        [
+            f"mount -t tmpfs -o size={size} none {full}",
+            f"{sys.executable} {tmp_path / 'commands.py'}",
+            f"cd {full} && find . -type f -size +0 | sort",
+        ]
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "NLP_RNN_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(

@@ -128,21 +128,24 @@ WORDS = st.sampled_from(
 )
 
 
+@pytest.fixture(scope="module")
+def made():
+    return make(texts=["good film it's don't , . ( ) ! 3.5 7/10 $ - 日本 naïve we’ll % 3 5 7 10 goodfilm"])
+
+
 @settings(max_examples=200)
-@given(st.lists(WORDS, max_size=12), st.sampled_from([" ", "", "  "]))
-def test_tokenizing_a_detokenized_text_gives_the_same_ids(words, separator):
-    tokenizer = make(texts=["good film it's don't , . ( ) ! 3.5 7/10 $ - 日本 naïve we’ll % 3 5 7 10 goodfilm"])
-    ids = tokenizer.tokenize([separator.join(words)])
+@given(words=st.lists(WORDS, max_size=12), separator=st.sampled_from([" ", "", "  "]))
+def test_tokenizing_a_detokenized_text_gives_the_same_ids(made, words, separator):
+    ids = made.tokenize([separator.join(words)])
     if UNK_ID not in ids.flat_values.numpy():
-        assert tokenizer.tokenize(tokenizer.detokenize(ids)).to_list() == ids.to_list()
+        assert made.tokenize(made.detokenize(ids)).to_list() == ids.to_list()
 
 
 @settings(max_examples=100)
-@given(st.lists(st.text(max_size=30), min_size=1, max_size=4))
-def test_any_text_has_ids_and_neighbours_do_not_matter(texts):
-    tokenizer = make()
-    together = tokenizer.tokenize(texts).to_list()
-    assert together == [tokenizer.tokenize([text]).to_list()[0] for text in texts]
+@given(texts=st.lists(st.text(max_size=30), min_size=1, max_size=4))
+def test_any_text_has_ids_and_neighbours_do_not_matter(made, texts):
+    together = made.tokenize(texts).to_list()
+    assert together == [made.tokenize([text]).to_list()[0] for text in texts]
 
 
 def test_saving_keeps_subwords_and_scores(tmp_path):
@@ -174,17 +177,21 @@ def test_config_round_trip_and_clone_keep_the_vocabulary(maker):
         assert copy(tf.constant(TEXTS)).numpy().tolist() == tokenizer(tf.constant(TEXTS)).numpy().tolist()
 
 
-@MAKERS
-def test_keras_file_reloads_in_a_new_process(tmp_path, maker):
-    tokenizer = maker()
-    inputs = keras.Input((), dtype="string")
-    keras.Model(inputs, tokenizer(inputs)).save(tmp_path / "m.keras")
-    code = f"""
-import keras, tensorflow as tf, nlp_rnn.tokenization.tokenizer
-print(keras.models.load_model({str(tmp_path / "m.keras")!r})(tf.constant(["the film was good"])).numpy().tolist())
+def test_keras_files_reload_in_a_new_process(tmp_path):
+    expected = []
+    for maker in (make, make_subword):
+        tokenizer = maker()
+        inputs = keras.Input((), dtype="string")
+        keras.Model(inputs, tokenizer(inputs)).save(tmp_path / f"{maker.__name__}.keras")
+        expected.append(str(tokenizer(tf.constant(["the film was good"])).numpy().tolist()))
+    code = """
+import sys, keras, tensorflow as tf, nlp_rnn.tokenization.tokenizer
+for path in sys.argv[1:]:
+    print(keras.models.load_model(path)(tf.constant(["the film was good"])).numpy().tolist())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(tokenizer(tf.constant(["the film was good"])).numpy().tolist())
+    command = [sys.executable, "-c", code, tmp_path / "make.keras", tmp_path / "make_subword.keras"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == expected
 
 
 @MAKERS

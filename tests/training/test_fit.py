@@ -70,8 +70,15 @@ def test_checkpoints_give_back_values_and_progress(tmp_path):
     assert load_progress(tmp_path / "b.npz") == Progress()
 
 
+RANDOM = [
+    "model.dropout=0.3",
+    "model.weight_dropout=0.2",
+    "model.word_dropout=0.1",
+    "training.ema_momentum=0.9",
+]
 SETTINGS = [
     *SMALL,
+    *RANDOM,
     "data.source=csv",
     "data.split=blocks",
     "data.block_size=10",
@@ -79,10 +86,6 @@ SETTINGS = [
     "training.epochs=2",
     "training.checkpoint_seconds=1",
     "training.learning_rate=0.002",
-    "model.dropout=0.3",
-    "model.weight_dropout=0.2",
-    "model.word_dropout=0.1",
-    "training.ema_momentum=0.9",
 ]
 
 
@@ -94,33 +97,51 @@ def uninterrupted(reviews, tmp_path_factory):
     return outcome(folder / "runs" / "a")
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill -9", "Ctrl-C", "SIGTERM"]
-)
-def test_a_run_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(reviews, tmp_path, uninterrupted, number):
-    command = [sys.executable, "-m", "pipelines.sentiment", "train", "name=a", *SETTINGS, f"data.train={reviews}"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=pipeline_environment(tmp_path), stderr=subprocess.PIPE, text=True
-    )
-    checkpoint = tmp_path / "runs" / "a" / "checkpoints" / "last.npz"
+def stop(command, folder, number, after):
+    """Sends a signal to a training that is past the step `after`; its progress then, exit status and standard error."""
+    process = subprocess.Popen(command, cwd=folder, env=pipeline_environment(folder), stderr=subprocess.PIPE, text=True)
+    checkpoint = folder / "runs" / "a" / "checkpoints" / "last.npz"
     deadline = time.monotonic() + 120
-    while not (checkpoint.exists() and load_progress(checkpoint).step) and time.monotonic() < deadline:
+    while place_of(checkpoint) <= after and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    stopped = load_progress(checkpoint)
-    assert stopped.step > 0  # in mid-epoch
-    assert not stopped.is_finished
-    if number != signal.SIGKILL:
-        assert process.returncode == 130
-        assert f"stopped in epoch {stopped.epoch + 1} after step {stopped.step} of" in errors
-        assert errors.rstrip().endswith("everything is saved: rerun the same command to resume")
+    return load_progress(checkpoint), process.returncode, errors
+
+
+def place_of(checkpoint):
+    """(epochs, steps) done; (0, 0) as long as there is no checkpoint, or one of an epoch's end."""
+    progress = load_progress(checkpoint)
+    return (progress.epoch, progress.step) if progress.step else (0, 0)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pytest.param([signal.SIGINT, signal.SIGKILL], id="Ctrl-C, then kill -9"),
+        # The handler of Ctrl-C; the tests of next_word send it.
+        pytest.param([signal.SIGTERM], id="SIGTERM", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(reviews, tmp_path, uninterrupted, numbers):
+    command = [sys.executable, "-m", "pipelines.sentiment", "train", "name=a", *SETTINGS, f"data.train={reviews}"]
+    place = (0, 0)
+    for number in numbers:
+        stopped, status, errors = stop(command, tmp_path, number, place)
+        assert stopped.step > 0  # in mid-epoch
+        assert not stopped.is_finished
+        if number != signal.SIGKILL:
+            assert status == 130
+            assert f"stopped in epoch {stopped.epoch + 1} after step {stopped.step} of" in errors
+            assert errors.rstrip().endswith("everything is saved: rerun the same command to resume")
+        place = (stopped.epoch, stopped.step)
     done = run_pipeline(*command[3:], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"resuming after epoch {stopped.epoch}, step {stopped.step}" in done.stderr
     assert outcome(tmp_path / "runs" / "a") == uninterrupted
 
 
+@pytest.mark.slow  # what it adds to the above: no checkpoint within an epoch
 def test_a_run_killed_between_epochs_ends_as_an_uninterrupted_one(reviews, tmp_path, uninterrupted):
     # Saved at the ends of epochs only.
     arguments = ["train", "name=a", *SETTINGS, f"data.train={reviews}", "training.checkpoint_seconds=1000000"]
@@ -138,31 +159,42 @@ def test_a_run_killed_between_epochs_ends_as_an_uninterrupted_one(reviews, tmp_p
     assert outcome(tmp_path / "runs" / "a") == uninterrupted
 
 
-def test_a_run_stopped_at_the_last_step_of_an_epoch_ends_as_an_uninterrupted_one(reviews, tmp_path):
-    arguments = [*SMALL, "data.source=csv", f"data.train={reviews}"]
+@pytest.fixture(scope="module")
+def plain(reviews, tmp_path_factory):
+    """(arguments, folder, what the command said) of a training that nothing stops: runs/a in the folder."""
+    folder = tmp_path_factory.mktemp("plain")
+    arguments = [*SMALL, *RANDOM, "data.source=csv", f"data.train={reviews}"]
+    done = run_pipeline("train", "name=a", *arguments, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return arguments, folder, done.stdout
+
+
+def test_a_run_stopped_at_the_last_step_of_an_epoch_ends_as_an_uninterrupted_one(plain, tmp_path):
+    arguments, folder, _ = plain
     with told_to_stop(lambda callback: callback.progress.step == callback.stream.steps_per_epoch - 1):
         stopped = run_pipeline("train", "name=a", *arguments, cwd=tmp_path)
     assert stopped.returncode == 130
     assert "stopped after epoch 1; everything is saved: rerun the same command to resume" in stopped.stderr
-    for name in "ab":
-        assert run_pipeline("train", f"name={name}", *arguments, cwd=tmp_path).returncode == 0
-    assert outcome(tmp_path / "runs" / "a") == outcome(tmp_path / "runs" / "b")
+    done = run_pipeline("train", "name=a", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "resuming after epoch 1, step 0" in done.stderr
+    assert outcome(tmp_path / "runs" / "a") == outcome(folder / "runs" / "a")
 
 
-def test_the_same_seed_gives_the_same_run_and_another_does_not(reviews, tmp_path, uninterrupted):
-    for settings in (["name=a"], ["name=b", "seed=2", "training.epochs=1"]):
-        assert run_pipeline("train", *SETTINGS, f"data.train={reviews}", *settings, cwd=tmp_path).returncode == 0
-    assert outcome(tmp_path / "runs" / "a") == uninterrupted
-    assert outcome(tmp_path / "runs" / "b")[0] != uninterrupted[0]
+def test_the_same_seed_gives_the_same_run_and_another_does_not(plain, tmp_path):
+    arguments, folder, _ = plain
+    for settings in (["name=a"], ["name=b", "seed=2"]):
+        assert run_pipeline("train", *arguments, *settings, cwd=tmp_path).returncode == 0
+    assert outcome(tmp_path / "runs" / "a") == outcome(folder / "runs" / "a")
+    assert outcome(tmp_path / "runs" / "b")[0] != outcome(folder / "runs" / "a")[0]
 
 
-def test_a_finished_run_is_not_trained_again(reviews, tmp_path):
-    command = ["train", "name=a", *SMALL, "data.source=csv", f"data.train={reviews}"]
-    first = run_pipeline(*command, cwd=tmp_path)
-    before = os.stat(tmp_path / "runs" / "a" / "checkpoints" / "last.npz").st_mtime_ns
-    again = run_pipeline(*command, cwd=tmp_path)
-    assert (again.returncode, again.stdout) == (0, first.stdout)
-    assert os.stat(tmp_path / "runs" / "a" / "checkpoints" / "last.npz").st_mtime_ns == before
+def test_a_finished_run_is_not_trained_again(plain):
+    arguments, folder, said = plain
+    before = os.stat(folder / "runs" / "a" / "checkpoints" / "last.npz").st_mtime_ns
+    again = run_pipeline("train", "name=a", *arguments, cwd=folder)
+    assert (again.returncode, again.stdout) == (0, said)
+    assert os.stat(folder / "runs" / "a" / "checkpoints" / "last.npz").st_mtime_ns == before
 
 
 def test_a_run_starts_from_another_ones_weights_and_vocabulary(trained, reviews, tmp_path):

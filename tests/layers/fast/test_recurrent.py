@@ -21,6 +21,10 @@ PAIRS = {
     "min_lstm": (MinLSTM, FastMinLSTM),
 }
 CELLS = pytest.mark.parametrize("cell", list(PAIRS))
+# GRU runs in LSTM's chunks, minLSTM in minGRU's scan: one of each is enough for what does not depend on the gates.
+ONE_OF_EACH_KIND = pytest.mark.parametrize(
+    "cell", ["lstm", "min_gru", *(pytest.param(cell, marks=pytest.mark.slow) for cell in ("gru", "min_lstm"))]
+)
 GATED_CELLS = pytest.mark.parametrize("cell", ["lstm", "gru"])
 
 
@@ -52,11 +56,12 @@ def make_mask(kind, batch, time):
     return masks[kind]
 
 
-def outputs_and_gradients(layer, inputs, mask, states, upstream):
-    """Outputs and final states, and the gradients of inputs, initial states and weights, through all of them."""
+def make_run(layer):
+    """A function of inputs, mask, initial states and the gradient of all outputs, traced once for all masks."""
 
     @tf.function
-    def run(inputs, states):
+    def run(inputs, mask, states, upstream):
+        """Outputs and final states, and the gradients of inputs, initial states and weights, through all of them."""
         variables = [weight.value for weight in layer.trainable_weights]
         with tf.GradientTape() as tape:
             tape.watch([inputs, states])
@@ -64,37 +69,50 @@ def outputs_and_gradients(layer, inputs, mask, states, upstream):
             loss = tf.add_n([tf.reduce_sum(each * weight) for each, weight in zip(found, upstream, strict=True)])
         return [*found, *tape.gradient(loss, [inputs, *states, *variables])]
 
-    return [each.numpy() for each in run(inputs, states)]
+    return run
 
 
-def compare(cell, *, mask="none", batch=4, time=7, features=5, units=6, **options):
-    stock, ours = make_pair(cell, features, units, **options)
+def compare(cell, *, masks=("none",), batch=4, time=7, features=5, units=6, **options):
+    runs = [make_run(layer) for layer in make_pair(cell, features, units, **options)]
     generator = np.random.default_rng(3)
     normal = lambda *shape: tf.constant(generator.normal(size=shape), tf.float32)  # noqa: E731
     states = tuple(normal(batch, units) for _ in range(2 if cell == "lstm" else 1))
     upstream = [normal(batch, time, units), *(normal(batch, units) for _ in states)]
-    arguments = (normal(batch, time, features), make_mask(mask, batch, time), states, upstream)
-    expected, found = (outputs_and_gradients(layer, *arguments) for layer in (stock, ours))
-    for one, other in zip(expected, found, strict=True):
-        assert one.shape == other.shape
-        error = np.linalg.norm(one - other) / np.linalg.norm(one)
-        assert error <= 2e-6
+    inputs = normal(batch, time, features)
+    for kind in masks:
+        mask = make_mask(kind, batch, time)
+        mask = None if mask is None else tf.constant(mask)
+        expected, found = ([each.numpy() for each in run(inputs, mask, states, upstream)] for run in runs)
+        for one, other in zip(expected, found, strict=True):
+            assert one.shape == other.shape
+            error = np.linalg.norm(one - other) / np.linalg.norm(one)
+            assert error <= 2e-6, kind
 
 
 @CELLS
 @pytest.mark.parametrize("go_backwards", [False, True])
-@pytest.mark.parametrize("mask", ["none", "right", "left", "holes", "all-masked rows"])
-def test_outputs_states_and_gradients_equal_kerass_under_every_mask(cell, mask, go_backwards):
-    compare(cell, mask=mask, go_backwards=go_backwards)
+def test_outputs_states_and_gradients_equal_kerass_under_every_mask(cell, go_backwards):
+    compare(cell, masks=("none", "right", "left", "holes", "all-masked rows"), go_backwards=go_backwards)
 
 
-@CELLS
-@pytest.mark.parametrize(("batch", "time"), [(1, 1), (3, 50), (2, 51), (128, 12), (5, 300)])
+SIZES = [(cell, *size) for cell in ("lstm", "min_gru") for size in [(1, 1), (3, 50), (2, 51), (128, 12), (5, 300)]]
+MORE_SIZES = [(cell, *size) for cell in ("gru", "min_lstm") for size in [(1, 1), (3, 50), (128, 12), (5, 300)]]
+
+
+@pytest.mark.parametrize(
+    ("cell", "batch", "time"),
+    [
+        *SIZES,
+        ("gru", 2, 51),
+        ("min_lstm", 2, 51),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in MORE_SIZES),
+    ],
+)
 def test_outputs_states_and_gradients_equal_kerass_at_every_size(cell, batch, time):
-    compare(cell, mask="right", batch=batch, time=time)
+    compare(cell, masks=("right",), batch=batch, time=time)
 
 
-@CELLS
+@ONE_OF_EACH_KIND
 def test_large_layers_equal_kerass(cell):
     compare(cell, batch=6, time=23, features=40, units=160)
 
@@ -246,7 +264,7 @@ def test_the_fast_layer_is_chosen_where_it_is_faster(cell, units, fast, is_fast)
     )
 
 
-@CELLS
+@ONE_OF_EACH_KIND
 def test_training_is_the_same_with_and_without(cell):
     """The same losses over 50 steps; and in a single step a wrong gate would already show."""
     losses = []
