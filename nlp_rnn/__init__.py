@@ -1,6 +1,6 @@
 """Recurrent text models that are small, fast on a plain CPU and easy to serve.
 
-`load` and `train` are the Python API; they and all else here are imported when they are first used.
+`load`, `train` and `tune` are the Python API; they and all else here are imported when they are first used.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -21,14 +21,18 @@ if TYPE_CHECKING:
         Tokens,
         Translation,
         TranslationModel,
+        Trial,
+        Tuning,
         load,
         train,
+        tune,
     )
     from nlp_rnn.errors import ConfigError, Stopped
 
 __all__ = [
     "Attributions", "CharacterModel", "ConfigError", "Evaluation", "Generation", "NextWordModel", "Prediction",
-    "Run", "Stopped", "Suggestion", "TextClassifier", "Tokens", "Translation", "TranslationModel", "load", "train",
+    "Run", "Stopped", "Suggestion", "TextClassifier", "Tokens", "Translation", "TranslationModel", "Trial", "Tuning",
+    "load", "train", "tune",
 ]  # fmt: skip
 
 

@@ -14,7 +14,8 @@
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -418,15 +419,109 @@ def train(
       ConfigError: for mistakes in settings or data, one line each.
       nlp_rnn.Stopped: on Ctrl-C or SIGTERM, after saving.
     """
-    if not isinstance(config, Config):
-        config = load_config(config, settings, task=task)
-    elif settings:
-        raise ConfigError("settings are given in addition to a Config; put them into it, or give the path of a file")
-    elif mistakes := broken_rules(config, task):
-        raise ConfigError("\n".join(text for _, text in mistakes))
-    elif not config.name:
-        config = replace(config, name=config.task)
+    config = _checked_config(config, settings, task)
     return Run(run_training(config).run.path, config)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a search.
+
+    Attributes:
+      number: from 0; the first one has the config's own settings.
+      state: "complete"; "pruned": given up, since it was worse than the others at the same epoch; "too large"; "failed"; "stopped": the
+        next call goes on with it.
+      settings: "section.key": value, of what is searched.
+      value: the best value of training.monitor on the validation split; None if there was none.
+      megabytes: of the weights, as the export has them; None before they were counted.
+      reason: why a failed one failed.
+    """
+
+    number: int
+    state: str
+    settings: dict[str, Any]
+    value: float | None
+    megabytes: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What `tune` found.
+
+    Attributes:
+      path: the folder of the study.
+      config: the best config, which is also in `config_file`.
+      picture: a PNG of the trials.
+      best: the trial of `config`.
+      trials: all of the study, in order.
+    """
+
+    path: Path
+    config: Config = field(repr=False)
+    config_file: Path
+    picture: Path
+    best: Trial
+    trials: list[Trial] = field(repr=False)
+
+
+def tune(
+    config: str | os.PathLike[str] | Config | None = None, settings: Mapping[str, Any] | None = None, task: str | None = None, *,
+    minutes: float, max_megabytes: float | None = None, max_trials: int | None = None,
+) -> Tuning:  # fmt: skip
+    """Searches better settings by trials on the validation split; the test split is not read.
+
+    The study is kept in the folder runs_dir/NAME-tune. The same call goes on with it.
+
+    Args:
+      config: a YAML file, or a Config, around which is searched; None: the task's defaults.
+      settings: "section.key": value, which override the file's and are not searched.
+      task: the task that the config must be of.
+      minutes: of wall-clock time, from now on.
+      max_megabytes: of the model's weights, in millions of bytes as the SavedModel has them; larger models are not trained.
+      max_trials: of the study; None: as many as there is time for.
+
+    Raises:
+      ConfigError: for mistakes in settings or data, each one line; if no trial reached a validation.
+      nlp_rnn.Stopped: on Ctrl-C or SIGTERM, after saving.
+    """
+    for name, limit in (("minutes", minutes), ("max_megabytes", max_megabytes), ("max_trials", max_trials)):
+        if limit is not None and not limit > 0:
+            raise ConfigError(f"{name} is {limit}, but must be more than 0")
+    checked, fixed = _checked_config(config, settings, task), set(settings or ())
+    return run_tuning(checked, fixed, minutes=minutes, max_megabytes=max_megabytes, max_trials=max_trials)
+
+
+def run_tuning(
+    config: Config, fixed: Collection[str], *, minutes: float, max_megabytes: float | None, max_trials: int | None
+) -> Tuning:
+    """What `tune` does.
+
+    Args:
+      fixed: keys of settings that are not searched.
+    """
+    deadline = time.monotonic() + 60 * minutes
+    from nlp_rnn.data.readers import require_package
+
+    require_package("optuna", "tune", "tune searches settings")
+    from nlp_rnn.training import study, tuning
+
+    found = tuning.tune(config, study.Limits(deadline, max_megabytes, max_trials), fixed)
+    trials = [Trial(**asdict(record)) for record in found.records]
+    best = next(trial for trial in trials if trial.number == found.best.number)
+    return Tuning(found.folder, found.config, found.config_file, found.picture, best, trials)
+
+
+def _checked_config(
+    config: str | os.PathLike[str] | Config | None, settings: Mapping[str, Any] | None, task: str | None
+) -> Config:
+    if not isinstance(config, Config):
+        return load_config(config, settings, task=task)
+    if settings:
+        raise ConfigError("settings are given in addition to a Config; put them into it, or give the path of a file")
+    if mistakes := broken_rules(config, task):
+        raise ConfigError("\n".join(text for _, text in mistakes))
+    return config if config.name else replace(config, name=config.task)
 
 
 def run_training(config: Config) -> "Trained":

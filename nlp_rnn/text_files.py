@@ -214,6 +214,17 @@ def is_companion(name: str) -> bool:
 
 
 @contextlib.contextmanager
+def opened_bytes(path: Path) -> Iterator[BinaryIO]:
+    """A file to read as bytes, unpacked; see `open_binary`.
+
+    Raises:
+      ConfigError: if it cannot be opened or, in the block, read.
+    """
+    with _reading_errors(path), open_binary(path) as file:
+        yield file
+
+
+@contextlib.contextmanager
 def _reading_errors(path: Path) -> Iterator[None]:
     try:
         yield

@@ -33,6 +33,11 @@ def prepare(config: Config) -> cli.Result:
     return commands.prepare(config)
 
 
+def tune(options: Namespace) -> cli.Result:
+    """Searches better settings on validation data; writes a config file."""
+    return commands.tune(options, TASK)
+
+
 def evaluate(options: Namespace) -> cli.Result:
     """Scores a run, reports the originality of its texts, and draws how far back its gradients reach."""
     import_tensorflow()

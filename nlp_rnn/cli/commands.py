@@ -2,10 +2,13 @@
 
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from nlp_rnn.cli import main as cli
+from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import Config
 from nlp_rnn.tensorflow_import import import_tensorflow
 
@@ -25,6 +28,31 @@ def prepare(config: Config) -> cli.Result:
     return cli.Result(
         facts, f"token ids: {run.ids}: {counts}\nrun: {run.path}; train it by the verb train, with the same settings"
     )
+
+
+def tune(options: Namespace, task: str) -> cli.Result:
+    """Searches better settings for a task, in the folder runs_dir/NAME-tune."""
+    from nlp_rnn import api
+
+    config = load_config(options.config, options.settings, task=task)
+    found = api.run_tuning(
+        config, {setting.partition("=")[0] for setting in options.settings}, minutes=options.minutes,
+        max_megabytes=options.max_megabytes, max_trials=options.max_trials,
+    )  # fmt: skip
+    monitor, counts = found.config.training.monitor, Counter(trial.state for trial in found.trials)
+    facts = {
+        "folder": str(found.path), "config": str(found.config_file), "picture": str(found.picture), "monitor": monitor,
+        "best": asdict(found.best), "first": asdict(found.trials[0]), "trials": dict(counts),
+    }  # fmt: skip
+    own = "" if found.trials[0].value is None else f"; the config's own settings: {found.trials[0].value:.4f}"
+    lines = [
+        f"{monitor} {found.best.value:.4f} in trial {found.best.number}{own}",
+        "settings: " + " ".join(f"{key}={value}" for key, value in found.best.settings.items()),
+        "trials: " + ", ".join(f"{count} {state}" for state, count in counts.items()),
+        f"picture: {found.picture}",
+        f"config: {found.config_file}; train it: nlp-rnn {task} train --config {found.config_file}",
+    ]
+    return cli.Result(facts, "\n".join(lines))
 
 
 def export(options: Namespace, task: str, *, format: str = "savedmodel") -> cli.Result:

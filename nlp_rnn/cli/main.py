@@ -48,6 +48,7 @@ class Result:
 VERBS = {
     "prepare": "compute a run's token ids: all that train then needs, without the texts and, on JAX, without TensorFlow",
     "train": "train a model, or resume the unfinished run of the same config",
+    "tune": "search better settings by trials on the validation split, in a time budget; writes a config file and a picture",
     "evaluate": "score a run or an exported model on a split",
     "export": "write a run's best weights as a model to serve",
     "predict": "answer texts: arguments, the lines of a file, or the lines of standard input",
@@ -158,7 +159,7 @@ def positive(text: str) -> int:
 
 def _parser(program: str, verb: str, text: str, pipeline: ModuleType) -> Parser:
     parser = Parser(prog=program, description=text, allow_abbrev=False)
-    if verb in ("prepare", "train"):
+    if verb in ("prepare", "train", "tune"):
         parser.add_argument(
             "--config", metavar="FILE", help="YAML file, or a name such as sentiment_demo; without it, the defaults"
         )
@@ -189,12 +190,31 @@ def _parser(program: str, verb: str, text: str, pipeline: ModuleType) -> Parser:
         parser.add_argument(
             "--to", metavar="DIR", default="saved_models", help="folder of all exported models (default: %(default)s)"
         )
-    if verb in ("prepare", "train", "evaluate"):
+    if verb == "tune":
+        _add_limits(parser)
+    if verb in ("prepare", "train", "tune", "evaluate"):
+        also = "; they are not searched" if verb == "tune" else ""
         parser.add_argument(
-            "settings", metavar="section.key=value", nargs="*", help="settings that override the config's"
+            "settings", metavar="section.key=value", nargs="*", help=f"settings that override the config's{also}"
         )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
+
+
+def _add_limits(parser: Parser) -> None:
+    above_zero = between(float, sys.float_info.min, sys.float_info.max, "a number above 0")
+    parser.add_argument(
+        "--minutes", metavar="M", type=above_zero, required=True, help="wall-clock time; the same command goes on later"
+    )
+    parser.add_argument(
+        "--max-megabytes",
+        metavar="N",
+        type=above_zero,
+        help="largest size of the exported model's weights (default: any)",
+    )
+    parser.add_argument(
+        "--max-trials", metavar="N", type=positive, help="end after so many trials in all (default: none)"
+    )
 
 
 def add_settings(parser: argparse.ArgumentParser, kind: type, *names: str, **aliases: str) -> None:

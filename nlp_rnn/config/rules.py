@@ -125,6 +125,7 @@ def _check_transfer(config: Config, refuse: Callable[[str, str], None]) -> None:
     if model.init_from and training.start_from:
         found = f"model.init_from is {model.init_from}, but training.start_from is {training.start_from}"
         refuse("model.init_from", f"{found}; a model starts from one of the two: leave the other empty")
+    _check_vectors(config, refuse)
     if sum(training.unfreeze) >= training.epochs and training.unfreeze:
         found = f"training.unfreeze is {list(training.unfreeze)}, {sum(training.unfreeze)} epochs, but training.epochs is {training.epochs}"
         refuse(
@@ -163,6 +164,33 @@ def _check_transfer(config: Config, refuse: Callable[[str, str], None]) -> None:
         refuse(
             "model.is_reversed",
             "model.is_reversed is true, but model.is_bidirectional reads both ways; use one of the two",
+        )
+
+
+def _check_vectors(config: Config, refuse: Callable[[str, str], None]) -> None:
+    model = config.model
+    if not model.vectors and not model.vectors_trainable:
+        refuse(
+            "model.vectors_trainable",
+            "model.vectors_trainable is false, but model.vectors is empty: the embedding would stay random; set model.vectors=FILE "
+            "or model.vectors_trainable=true",
+        )
+    if not model.vectors:
+        return
+    found = f"model.vectors is {model.vectors}"
+    for key, value in (("model.init_from", model.init_from), ("training.start_from", config.training.start_from)):
+        if value:
+            text = f"{found}, but {key} is {value}, which brings an embedding too; leave one of the two empty"
+            refuse("model.vectors", text)
+    if config.tokenizer.level == "char":
+        text = f"{found}, but tokenizer.level is char and the file holds vectors of words; use word or subword, or leave it empty"
+        refuse("model.vectors", text)
+    is_tied = model.tie_embeddings and config.kind != "classifier"
+    if is_tied and not model.vectors_trainable:
+        refuse(
+            "model.vectors_trainable",
+            "model.vectors_trainable is false, but model.tie_embeddings makes the embedding the output's table too, which must be "
+            "trained; set model.tie_embeddings=false or model.vectors_trainable=true",
         )
 
 

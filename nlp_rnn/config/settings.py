@@ -132,6 +132,10 @@ class ModelConfig:
 
     # Run directory of a language model whose vocabulary, embedding and recurrent layers to begin with; empty: random weights.
     init_from: str = ""
+    # Text file of pretrained word vectors for the embedding, plain or .gz: GloVe, word2vec (with its header line) or fastText (.vec). Its
+    # dimension must be model.embedding_dim. Words that the file lacks begin with random vectors; empty: all do.
+    vectors: str = ""
+    vectors_trainable: Switch = True  # false: the embedding stays as model.vectors gives it
     cell: CellName = "lstm"
     embedding_dim: PositiveInt = 128
     units: PositiveInt = 128

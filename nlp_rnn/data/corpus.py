@@ -75,13 +75,15 @@ class Corpus:
     Args:
       is_parallel: whether the examples are pairs of a sentence and its translation; those with an empty side are left out,
         and from train those whose lengths do not fit.
+      reads_test: False: the test split is left alone; train and validation keep the texts that they share with it.
 
     Attributes:
       facts: SplitFacts of each split, after `survey`.
     """
 
-    def __init__(self, data: DataConfig, seed: int, *, is_parallel: bool = False) -> None:
+    def __init__(self, data: DataConfig, seed: int, *, is_parallel: bool = False, reads_test: bool = True) -> None:
         self._data, self._seed, self.is_parallel = data, seed, is_parallel
+        self._read_splits = SPLIT_NAMES if reads_test else ("train", "validation")
         self._given = (SOURCES | PAIR_SOURCES)[data.source](data)
         self._judged: dict[str, set[bytes]] = {"validation": set(), "test": set()}
         self._drawn: dict[bytes | int, str] | None = None  # of small corpora: the split of each text or block
@@ -99,6 +101,7 @@ class Corpus:
         wanted = {above for split in splits for above in (split, *_ABOVE[split])}
         is_drawn = bool(wanted & set(self._fractions()))
         names = [name for name in ("test", "validation", "train") if is_drawn or name in wanted]
+        names = [name for name in names if name in self._read_splits]
         for name in names:
             self._survey_split(name)
         if self._drawn is None and self._lacks_a_drawn_split(names) and (drawn := self._draw_of_few()):
@@ -291,14 +294,19 @@ def _what_is_in(given: str, data: DataConfig) -> str:
 
 
 def load_corpus(
-    data: DataConfig, seed: int, *, is_parallel: bool = False, splits: tuple[str, ...] = SPLIT_NAMES
-) -> Corpus:
+    data: DataConfig, seed: int, *, is_parallel: bool = False, splits: tuple[str, ...] = SPLIT_NAMES,
+    reads_test: bool = True,
+) -> Corpus:  # fmt: skip
     """The surveyed corpus of the settings; logs what looks wrong.
+
+    Args:
+      splits: see `Corpus.survey`.
+      reads_test: see `Corpus`.
 
     Raises:
       ConfigError: see `Corpus.survey` and `languages.check_order`.
     """
-    corpus = Corpus(data, seed, is_parallel=is_parallel).survey(splits)
+    corpus = Corpus(data, seed, is_parallel=is_parallel, reads_test=reads_test).survey(splits)
     for warning in label_checks.warnings({name: facts.labels for name, facts in corpus.facts.items()}):
         logger.warning("%s", warning)
     for name in SPLIT_NAMES:

@@ -57,7 +57,10 @@ def build_classifier(config: ModelConfig, *, vocab_size: int, num_classes: int) 
     """
     token_ids = keras.Input((None,), dtype="int32", name="token_ids")
     mask = NotPadding(name="mask")(token_ids)
-    vectors = keras.layers.Embedding(vocab_size, config.embedding_dim, name="embedding")(token_ids)
+    embedding = keras.layers.Embedding(
+        vocab_size, config.embedding_dim, trainable=config.vectors_trainable, name="embedding"
+    )
+    vectors = embedding(token_ids)
     logits = build_classifier_encoder(config, num_classes=num_classes)([vectors, mask])
     if config.ngrams:
         wide = NgramLinear(config.ngrams, num_classes, dtype="float32", name="ngrams")(token_ids)

@@ -45,8 +45,9 @@ class LanguageModel(keras.Model):
             temporal_regularization,
         )
         self.embedding = keras.layers.Embedding(
-            vocab_size, config.embedding_dim, embeddings_initializer=_uniform(0.1), name="embedding"
-        )
+            vocab_size, config.embedding_dim, embeddings_initializer=_uniform(0.1), trainable=config.vectors_trainable,
+            name="embedding",
+        )  # fmt: skip
         self.embedding.build()
         self.word_dropout = WordDropout(vocab_size, config.word_dropout, name="word_dropout")
         self.dropouts = [keras.layers.SpatialDropout1D(config.embedding_dropout, name="embedding_dropout")]

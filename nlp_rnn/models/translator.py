@@ -69,11 +69,9 @@ class Translator(keras.Model):
         super().__init__(**kwargs)
         self.config, self.vocab_size = config, vocab_size
         self.label_smoothing, self.scheduled_sampling = label_smoothing, scheduled_sampling
-        self.embedding = _embedding(vocab_size, config.embedding_dim, "embedding")
+        self.embedding = _embedding(vocab_size, config, "embedding")
         self.target_embedding = (
-            self.embedding
-            if config.tie_embeddings
-            else _embedding(vocab_size, config.embedding_dim, "target_embedding")
+            self.embedding if config.tie_embeddings else _embedding(vocab_size, config, "target_embedding")
         )
         self.word_dropout = WordDropout(vocab_size, config.word_dropout, name="word_dropout")
         self.embedding_dropout = keras.layers.SpatialDropout1D(config.embedding_dropout, name="embedding_dropout")
@@ -319,7 +317,8 @@ class Translator(keras.Model):
         return ops.stop_gradient(ops.where(is_drawn, shifted, target_ids))
 
 
-def _embedding(vocab_size: int, size: int, name: str) -> keras.layers.Embedding:
+def _embedding(vocab_size: int, config: ModelConfig, name: str) -> keras.layers.Embedding:
     return keras.layers.Embedding(
-        vocab_size, size, embeddings_initializer=keras.initializers.RandomUniform(-0.1, 0.1), name=name
-    )
+        vocab_size, config.embedding_dim, embeddings_initializer=keras.initializers.RandomUniform(-0.1, 0.1),
+        trainable=config.vectors_trainable, name=name,
+    )  # fmt: skip

@@ -10,7 +10,8 @@ from nlp_rnn.special_ids import SPECIAL_PIECES
 from nlp_rnn.text_files import read_lines
 from nlp_rnn.tokenization import sentencepiece_files
 from nlp_rnn.tokenization.sentencepiece_files import BYTE_PIECES
-from nlp_rnn.tokenization.tokenizer import Tokenizer, unescape
+from nlp_rnn.tokenization.tokenizer import Tokenizer
+from nlp_rnn.tokenization.vocabulary_file import unescape
 
 
 def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:

@@ -26,6 +26,7 @@ from nlp_rnn.tokenization.letter_case import apply_case, mark_case
 from nlp_rnn.tokenization.normalization import normalize, valid_utf8
 from nlp_rnn.tokenization.sentencepiece_files import BYTE_PIECES, WORD_START
 from nlp_rnn.tokenization.unigram import Segmenter
+from nlp_rnn.tokenization.vocabulary_file import VOCABULARY_FILE, escape, unescape
 from nlp_rnn.tokenization.word_splitters import SPLITTERS
 
 logger = logging.getLogger(__name__)
@@ -256,7 +257,7 @@ class Tokenizer(keras.layers.Layer):
         (folder / "tokenizer.json").write_text(
             json.dumps(self.settings(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
         )
-        (folder / "vocabulary.txt").write_text(self.vocabulary_text(), encoding="utf-8", newline="\n")
+        (folder / VOCABULARY_FILE).write_text(self.vocabulary_text(), encoding="utf-8", newline="\n")
         if self.scores is not None:
             sentencepiece_files.write_model(
                 folder / "sentencepiece.model", special_pieces=SPECIAL_PIECES, reserved=self.reserved,
@@ -275,7 +276,7 @@ class Tokenizer(keras.layers.Layer):
             tokenizer = cls(**settings)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{folder / 'tokenizer.json'}: is damaged ({error}); {_RESTORE}") from None
-        path = folder / "vocabulary.txt"
+        path = folder / VOCABULARY_FILE
         try:
             tokenizer._read_vocabulary(path.read_bytes().decode("utf-8"))
         except OSError as error:
@@ -296,6 +297,10 @@ class Tokenizer(keras.layers.Layer):
             [float(line.rsplit("\t", 1)[1]) for line in lines[len(fixed) :] if "\t" in line] if is_subword else None
         )
         self.set_vocabulary(pieces[len(fixed) :], scores)
+
+    def all_pieces(self) -> list[str]:
+        """The pieces by id, special ones first; hash buckets have none."""
+        return [*SPECIAL_PIECES, *self.own_symbols(), *self.known_vocabulary()]
 
     def vocabulary_text(self) -> str:
         """All pieces by id, one per line, with `\\n` and `\\\\` escaped; for subwords with a tab and their score."""
@@ -459,11 +464,3 @@ def _check_arguments(level: str, case: str, splitter: str, oov_buckets: int, res
         if not symbol or symbol in taken or WORD_START in symbol or re.search(r"\s", symbol):
             raise ValueError(f"reserved symbol {symbol!r} is empty, given twice, special, or holds white space")
         taken.add(symbol)
-
-
-def escape(piece: str) -> str:
-    return piece.replace("\\", "\\\\").replace("\n", "\\n")
-
-
-def unescape(line: str) -> str:
-    return re.sub(r"\\([\\n])", lambda found: "\n" if found[1] == "n" else "\\", line)

@@ -6,7 +6,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from nlp_rnn.distribution.placement import ONE_DEVICE, Placement
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.models.translator import Translator
-from nlp_rnn.training import stacking, transfer
+from nlp_rnn.training import stacking, transfer, word_vectors
 from nlp_rnn.training.checkpoints import Progress, checkpoint_arrays, load_checkpoint, load_progress, save_checkpoint
 from nlp_rnn.training.optimizers import build_optimizer, scale_rates
 from nlp_rnn.training.run_callback import RunCallback, kept_weights
@@ -45,6 +45,7 @@ from nlp_rnn.training.run_directory import Run
 
 logger = logging.getLogger(__name__)
 
+Callbacks = Sequence[keras.callbacks.Callback]
 _SECONDS_OF_A_SLOW_DISK = 90.0
 _USUAL_MULTIPLE = 32  # of batch lengths on JAX, where XLA compiles each length anew
 
@@ -68,13 +69,16 @@ def configure_hardware(hardware: HardwareConfig, seed: int) -> None:
 # --- training ------------------------------------------------------------------------------------------------------
 
 
-def train_classifier(model: keras.Model, run: Run, inputs: Inputs, placement: Placement = ONE_DEVICE) -> Progress:
+def train_classifier(
+    model: keras.Model, run: Run, inputs: Inputs, placement: Placement = ONE_DEVICE, callbacks: Callbacks = ()
+) -> Progress:
     """Trains a classifier, or resumes its run. The best weights are written to the run's best checkpoint.
 
     Args:
       model: built in the scope of `placement`.
       inputs: with TokenCaches.
       placement: the devices.
+      callbacks: called before the callback that keeps the run directory.
 
     Raises:
       ConfigError: if the loss is no longer finite; the last good checkpoint is kept.
@@ -97,11 +101,11 @@ def train_classifier(model: keras.Model, run: Run, inputs: Inputs, placement: Pl
         f"{model.count_params():,}",
     )  # fmt: skip
     evaluation = _classifier_evaluation(inputs.validation, config.batch_size, rows, multiple)
-    return _train(model, run, stream, evaluation, placement, lambda: _begin_classifier(model, run, train))
+    return _train(model, run, stream, evaluation, placement, lambda: _begin_classifier(model, run, train), callbacks)
 
 
 def _begin_classifier(model: keras.Model, run: Run, train: TokenCache) -> None:
-    _begin(model, run)
+    _begin(model, run, train)
     if run.config.model.ngrams:
         model.get_layer("stack").shares.assign([1.0, 0.0])  # training.start_from may have assigned others
         stacking.fit_linear_part(model.get_layer("ngrams"), train, run.config.seed)
@@ -134,7 +138,9 @@ def _layer_groups(model: keras.Model, config: Config) -> list[list[keras.Variabl
     return list(places.values())
 
 
-def train_language_model(model: LanguageModel, run: Run, inputs: Inputs, placement: Placement = ONE_DEVICE) -> Progress:
+def train_language_model(
+    model: LanguageModel, run: Run, inputs: Inputs, placement: Placement = ONE_DEVICE, callbacks: Callbacks = ()
+) -> Progress:
     """Like `train_classifier`, over one long text per row. Call `bptt.check_length` first."""
     config, rows = run.config.training, placement.rows(run.config.training.batch_size)
     if placement.has_fixed_shapes and config.random_window:
@@ -158,10 +164,13 @@ def train_language_model(model: LanguageModel, run: Run, inputs: Inputs, placeme
         "%d steps in the first epoch, %d rows, windows of about %d tokens, %s parameters",
         stream.steps_per_epoch, config.batch_size, config.window, f"{num_parameters:,}",
     )  # fmt: skip
-    return _train(model, run, stream, _language_evaluation(inputs.validation, config, rows, placement), placement)
+    evaluation = _language_evaluation(inputs.validation, config, rows, placement)
+    return _train(model, run, stream, evaluation, placement, lambda: _begin(model, run, inputs.train), callbacks)
 
 
-def train_translator(model: Translator, run: Run, inputs: Inputs, placement: Placement = ONE_DEVICE) -> Progress:
+def train_translator(
+    model: Translator, run: Run, inputs: Inputs, placement: Placement = ONE_DEVICE, callbacks: Callbacks = ()
+) -> Progress:
     """Like `train_classifier`, on pairs."""
     config, train = run.config.training, inputs.train
     rows = placement.rows(config.batch_size)
@@ -174,7 +183,8 @@ def train_translator(model: Translator, run: Run, inputs: Inputs, placement: Pla
         f"{len(train):,}", f"{train.num_tokens:,}", stream.steps_per_epoch, config.batch_size, f"{model.vocab_size:,}",
         f"{model.count_params():,}",
     )  # fmt: skip
-    return _train(model, run, stream, _pair_evaluation(inputs.validation, config.batch_size, rows, multiple), placement)
+    evaluation = _pair_evaluation(inputs.validation, config.batch_size, rows, multiple)
+    return _train(model, run, stream, evaluation, placement, lambda: _begin(model, run, train), callbacks)
 
 
 def count_parameters(model: keras.Model) -> int:
@@ -220,28 +230,38 @@ def _has_tensorflow() -> bool:
     return keras.backend.backend() == "tensorflow"
 
 
-def _begin(model: keras.Model, run: Run) -> None:
-    """Assigns the initial weights of model.init_from or training.start_from, if set."""
+def _begin(model: keras.Model, run: Run, train: TokenCache | PairCache) -> None:
+    """Assigns the initial weights of model.init_from, model.vectors or training.start_from, if set."""
     if run.config.model.init_from:
         transfer.initialize(model, run.config)
+    elif run.config.model.vectors:
+        word_vectors.initialize(_embeddings(model, run.config), run.path, train)
     elif start := run.config.training.start_from:
         load_checkpoint(Path(start) / "checkpoints" / "best.npz", kept_weights(model))
         logger.info("starting from the best weights of %s", start)
 
 
+def _embeddings(model: keras.Model, config: Config) -> list[keras.layers.Embedding]:
+    """The model's embeddings, each once: a translator has one for each language, unless they are tied."""
+    if config.kind == "classifier":
+        return [model.get_layer("embedding")]
+    layers = [model.embedding, getattr(model, "target_embedding", model.embedding)]
+    return list({id(layer): layer for layer in layers}.values())
+
+
 def _train(
     model: keras.Model, run: Run, stream: BatchStream | WindowStream, evaluation: Batches, placement: Placement,
-    begin: Callable[[], None] | None = None,
+    begin: Callable[[], None], more_callbacks: Callbacks,
 ) -> Progress:  # fmt: skip
     """Fits a compiled model.
 
     Args:
-      begin: assigns the initial weights of a new run; None means `_begin`.
+      begin: assigns the initial weights of a new run.
     """
     config = run.config.training
     progress = _agreed_progress(run, placement)
     callback = RunCallback(run, stream, progress, placement)
-    callbacks: list[keras.callbacks.Callback] = [callback]
+    callbacks: list[keras.callbacks.Callback] = [*more_callbacks, callback]
     if config.ema_momentum:
         callbacks.insert(0, callback.averages)
     if config.tensorboard and placement.is_chief:
@@ -251,10 +271,8 @@ def _train(
     elif progress.has_begun:
         logger.info("resuming after epoch %d, step %d", progress.epoch, progress.step)
         callback.restore(model)
-    elif begin:
-        begin()
     else:
-        _begin(model, run)
+        begin()
     with callback.signals():
         while not progress.is_finished:
             # One epoch per fit, since all epochs of one fit have the same length, and a resumed one is shorter.

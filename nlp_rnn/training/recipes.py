@@ -1,5 +1,6 @@
 """Trains a model from its config, for all tasks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from nlp_rnn.config.settings import Config
 from nlp_rnn.data.inputs import Inputs
 from nlp_rnn.training import setup
+from nlp_rnn.training.checkpoints import Progress
 from nlp_rnn.training.run_directory import Run
 
 
@@ -40,19 +42,8 @@ def train_run(config: Config) -> Trained:
       Stopped: on Ctrl-C or SIGTERM, after saving.
     """
     with setup.opened(config) as session:
-        from nlp_rnn.training import fit
-        from nlp_rnn.visualization import plots
-
         placement, run, inputs = session.placement, session.run, session.inputs
-        fit.configure_hardware(config.hardware, config.seed)
-        with placement.scope():
-            model = build_model(config, inputs)
-        train = {
-            "classifier": fit.train_classifier,
-            "translator": fit.train_translator,
-            "language_model": fit.train_language_model,
-        }[config.kind]
-        progress = train(model, run, inputs, placement)
+        model, progress = fit_model(session)
     summary = {
         "seconds": round(progress.seconds, 1),
         "epochs": progress.epoch,
@@ -60,6 +51,9 @@ def train_run(config: Config) -> Trained:
         "seed": config.seed,
     }
     if placement.is_chief:
+        from nlp_rnn.training import fit
+        from nlp_rnn.visualization import plots
+
         summary["parameters"] = fit.count_parameters(model)
         title = f"{config.name}: {config.model.cell}, {summary['parameters']:,} parameters"
         plots.plot_curves(progress.history, run.path / "curves.png", title=title)
@@ -67,6 +61,29 @@ def train_run(config: Config) -> Trained:
     best = progress.best if progress.best is not None else float("nan")
     probabilities = _score_classifier(run, inputs) if placement.is_chief and config.kind == "classifier" else None
     return Trained(run, inputs, summary, best, placement.is_chief, probabilities)
+
+
+def fit_model(session: setup.PreparedTraining, callbacks: Sequence[Any] = ()) -> tuple[Any, Progress]:
+    """Builds the model of a run and trains it, or resumes.
+
+    Args:
+      callbacks: Keras callbacks besides those that keep the run directory.
+
+    Raises:
+      ConfigError, Stopped: see `train_run`.
+    """
+    from nlp_rnn.training import fit
+
+    config = session.run.config
+    fit.configure_hardware(config.hardware, config.seed)
+    with session.placement.scope():
+        model = build_model(config, session.inputs)
+    train = {
+        "classifier": fit.train_classifier,
+        "translator": fit.train_translator,
+        "language_model": fit.train_language_model,
+    }[config.kind]
+    return model, train(model, session.run, session.inputs, session.placement, callbacks)
 
 
 def _score_classifier(run: Run, inputs: Inputs) -> np.ndarray:

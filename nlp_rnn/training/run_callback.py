@@ -14,7 +14,7 @@ import numpy as np
 
 from nlp_rnn import files
 from nlp_rnn.distribution.placement import Placement
-from nlp_rnn.errors import ConfigError, Stopped
+from nlp_rnn.errors import DivergenceError, Stopped
 from nlp_rnn.progress import Bar
 from nlp_rnn.training.checkpoints import Progress, checkpoint_arrays, load_checkpoint, save_checkpoint
 from nlp_rnn.training.run_directory import Run
@@ -94,15 +94,16 @@ class RunCallback(keras.callbacks.Callback):
     def _agreed_actions(self, *, asks: bool = False) -> tuple[bool, bool]:
         """Whether to stop, and whether to save. All workers get the same answer after the same step.
 
+        A signal, or another callback through `model.stop_training`, tells a worker to stop.
+
         Args:
           asks: whether workers exchange the answer at any step; otherwise only every few steps.
         """
         if self.placement.num_workers > 1 and not asks and self.progress.step % _STEPS_BETWEEN_QUESTIONS:
             return False, False
         is_due = time.monotonic() - self._last_save > self.run.config.training.checkpoint_seconds
-        stops, saves = self.placement.sum_over_workers(
-            int(self._signal is not None), int(is_due and self.placement.is_chief)
-        )
+        is_told = self._signal is not None or self.model.stop_training
+        stops, saves = self.placement.sum_over_workers(int(is_told), int(is_due and self.placement.is_chief))
         return bool(stops), bool(saves)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -149,9 +150,9 @@ class RunCallback(keras.callbacks.Callback):
             "finished: best %s %.4f in epoch %d, %.0f s", monitor, progress.best, progress.best_epoch, progress.seconds
         )
 
-    def _diverged(self, what: str) -> ConfigError:
+    def _diverged(self, what: str) -> DivergenceError:
         config = self.run.config.training
-        return ConfigError(
+        return DivergenceError(
             f"{what} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}; the last good checkpoint is "
             f"kept in {self.run.path}: lower training.learning_rate ({config.learning_rate}) or "
             f"training.clip_norm ({config.clip_norm}) and train under another name=..."

@@ -16,6 +16,7 @@ from nlp_rnn.config.loading import differences, load_saved_config, to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.config.tables import TASKS
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.training import word_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ class Run:
 
     Attributes:
       path: the folder with config.yaml, labels.json, data.json, tokenizer/ and manifest.json with their checksums;
-        checkpoints/, history.csv, metrics.json, log.txt; and ids/ if the run was prepared.
+        checkpoints/, history.csv, metrics.json, log.txt; ids/ if the run was prepared; and
+        vectors.npz if its embedding begins with model.vectors.
       config: the resolved config.
     """
 
@@ -79,13 +81,14 @@ def find_run(config: Config) -> Run | None:
 
     Raises:
       ConfigError: if the directory holds a run of another config, its parent is not writable, or the model cannot start
-      from
-        training.start_from or model.init_from.
+        from training.start_from, model.init_from or model.vectors.
     """
     _check_start(config)
     _check_init(config)
     path = Path(config.runs_dir) / config.name
     if not path.exists():
+        if config.model.vectors:
+            word_vectors.check_file(config.model)
         _check_writable(path.parent)
         return None
     run = load_run(path, config.task)
@@ -118,12 +121,14 @@ def load_run(path: Path, task: str | None = None) -> Run:
 
 
 def create_run(
-    config: Config, labels: list[str], data_facts: dict[str, Any], save_tokenizer: Callable[[Path], None]
-) -> Run:
+    config: Config, labels: list[str], data_facts: dict[str, Any], save_tokenizer: Callable[[Path], None],
+    vectors: word_vectors.Match | None = None,
+) -> Run:  # fmt: skip
     """Creates the run directory atomically.
 
     Args:
       data_facts: what `Run.data_facts` gives back.
+      vectors: of model.vectors, if the config has them.
     """
     path = Path(config.runs_dir) / config.name
     with contextlib.suppress(FileExistsError), files.atomic_folder(path) as temporary:
@@ -131,6 +136,8 @@ def create_run(
         (temporary / "labels.json").write_text(json.dumps(labels, ensure_ascii=False) + "\n", encoding="utf-8")
         (temporary / "data.json").write_text(json.dumps(data_facts, ensure_ascii=False) + "\n", encoding="utf-8")
         save_tokenizer(temporary / "tokenizer")
+        if vectors is not None:
+            vectors.save(temporary / word_vectors.VECTORS_FILE)
         manifest.write(temporary)
     return Run(path, config)
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from nlp_rnn import files
 from nlp_rnn.config.settings import TFDS_SOURCES, Config
@@ -15,7 +16,7 @@ from nlp_rnn.distribution import jax_devices
 from nlp_rnn.distribution.placement import Placement, start_devices
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.tensorflow_import import keras_backend
-from nlp_rnn.training import run_directory
+from nlp_rnn.training import run_directory, word_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +52,14 @@ def opened(config: Config) -> Iterator[PreparedTraining]:
     elif prepared is not None:
         placement = start_devices(config.hardware)
     else:
-        placement, corpus = _start(config)
+        placement, corpus = start(config)
     placement.check(config.training)
     with placement.joined():
         if prepared is not None:
             logger.info("using the prepared token ids in %s", prepared.ids)
             run, inputs = prepared, _find_inputs(prepared)
         else:
-            run, inputs = _make_inputs(config, placement, corpus)
+            run, inputs = make_inputs(config, placement, corpus)
         for what, digest in inputs.digests.items():
             placement.agree(what, digest)
         with run_directory.locked(run, is_chief=placement.is_chief):
@@ -74,28 +75,33 @@ def prepare(config: Config) -> tuple[run_directory.Run, Inputs]:
     run = run_directory.find_run(config)
     if run is not None and run.ids.is_dir():
         return run, load_inputs(run.ids)
-    placement, corpus = _start(config)
-    run, inputs = _make_inputs(config, placement, corpus)
+    placement, corpus = start(config)
+    run, inputs = make_inputs(config, placement, corpus)
     with run_directory.locked(run), files.atomic_folder(run.ids) as temporary:
         save_inputs(inputs, temporary)
     return run, inputs
 
 
-def _start(config: Config) -> tuple[Placement, Corpus]:
-    """Starts the devices and surveys the corpus. Errors in the user's files appear before TensorFlow is imported."""
+def start(config: Config, *, reads_test: bool = True) -> tuple[Placement, Corpus]:
+    """The devices and the surveyed corpus. Mistakes in files of the user's show before TensorFlow is imported.
+
+    Args:
+      reads_test: see `Corpus`.
+    """
     is_parallel = config.kind == "translator"
     if config.data.source not in TFDS_SOURCES:
-        corpus = load_corpus(config.data, config.seed, is_parallel=is_parallel)
+        corpus = load_corpus(config.data, config.seed, is_parallel=is_parallel, reads_test=reads_test)
         if config.kind == "classifier":
             label_names(corpus)
         return start_devices(config.hardware), corpus
     # TensorFlow reads these sources, so its devices must be set up first. One worker prepares them.
     placement = start_devices(config.hardware)
     with placement.joined(), placement.chief_first():
-        return placement, load_corpus(config.data, config.seed, is_parallel=is_parallel)
+        return placement, load_corpus(config.data, config.seed, is_parallel=is_parallel, reads_test=reads_test)
 
 
-def _make_inputs(config: Config, placement: Placement, corpus: Corpus) -> tuple[run_directory.Run, Inputs]:
+def make_inputs(config: Config, placement: Placement, corpus: Corpus) -> tuple[run_directory.Run, Inputs]:
+    """The run directory of a config, made or found, and what the model is trained on."""
     from nlp_rnn.data import datasets
 
     facts = corpus.data_facts()
@@ -106,8 +112,17 @@ def _make_inputs(config: Config, placement: Placement, corpus: Corpus) -> tuple[
             return run, datasets.prepare_inputs(corpus, config, run.path / "tokenizer")[0]
         inputs, tokenizer = datasets.prepare_inputs(corpus, config)
         if placement.is_chief:
-            return run_directory.create_run(config, inputs.labels, facts, tokenizer.save), inputs
+            return _create_run(config, inputs, facts, tokenizer), inputs
         return _await_run(config, placement), inputs
+
+
+def _create_run(config: Config, inputs: Inputs, facts: dict[str, Any], tokenizer: Any) -> run_directory.Run:
+    """Makes the run directory, with the word vectors of model.vectors in it: the file is not read again."""
+    vectors = None
+    if config.model.vectors:
+        logger.info("model.vectors: reading %s", config.model.vectors)
+        vectors = word_vectors.match_vocabulary(config.model, tokenizer.all_pieces())
+    return run_directory.create_run(config, inputs.labels, facts, tokenizer.save, vectors)
 
 
 def _find_inputs(run: run_directory.Run) -> Inputs:

@@ -3,7 +3,7 @@
 import io
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -175,6 +175,88 @@ def plot_attention(source: list[str], target: list[str], weights: list[list[floa
     axes.grid(which="minor", color="#dddddd", linewidth=0.5)
     axes.tick_params(which="minor", length=0)
     _save(figure, path)
+
+
+class Slice(NamedTuple):
+    """The values of one setting in some trials, and how good these were."""
+
+    name: str
+    importance: float | None  # 0-1; None: not known
+    settings: list[Any]
+    values: list[float]
+    is_logarithmic: bool
+
+
+def plot_tuning(
+    trials: list[tuple[int, float | None, str]], slices: list[Slice], path: Path, *, title: str, monitor: str
+) -> None:
+    """The best validation value of each trial with the best so far, then the values over some settings.
+
+    Args:
+      trials: (number, value, state: "complete", "pruned", "stopped", "failed" or "too large"), in order.
+    """
+    figure = Figure(figsize=(11, 6.4) if slices else (9, 3.6), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    upper: Any = figure
+    lower: Any = None
+    if slices:
+        rows: Any = figure.subfigures(2, 1)
+        upper, lower = rows
+    axes = upper.subplots()
+    best = np.maximum if monitor == "val_accuracy" else np.minimum
+    valued = [(number, value) for number, value, _ in trials if value is not None]
+    numbers = [number for number, _ in valued]
+    axes.step(
+        numbers, best.accumulate([value for _, value in valued]), color=_ORANGE, where="post", label="best so far"
+    )
+    for state, color, face in (("complete", _BLUE, _BLUE), ("pruned", _BLUE, "white"), ("stopped", _ORANGE, "white")):
+        points = [(number, value) for number, value, found in trials if found == state and value is not None]
+        if points:
+            axes.scatter(*zip(*points, strict=True), s=30, edgecolors=color, facecolors=face, label=state, zorder=3)
+    for state, mark in (("failed", "x"), ("too large", "^")):
+        missing = [number for number, value, found in trials if found == state]
+        if missing:  # at the edge: they have no value to show
+            axes.scatter(
+                missing, [0.03] * len(missing), marker=mark, color="#777777", label=state, transform=axes.get_xaxis_transform()
+            )  # fmt: skip
+    axes.set(xlabel="trial", ylabel=monitor)
+    axes.margins(y=0.2)
+    axes.set_xlim(trials[0][0] - 0.5, trials[-1][0] + 0.5)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False, fontsize=9, ncols=5)
+    _plain(axes)
+    if lower is None:
+        _save(figure, path)
+        return
+    for axes, each in zip(np.atleast_1d(lower.subplots(1, len(slices), sharey=True)), slices, strict=True):
+        settings: list[Any] = list(map(str, each.settings)) if isinstance(each.settings[0], str) else each.settings
+        axes.scatter(settings, each.values, s=24, color=_BLUE, alpha=0.7)
+        place = each.values.index(best.reduce(each.values))
+        axes.scatter(settings[place], each.values[place], s=30, color=_ORANGE)
+        axes.set(xlabel=each.name, xscale="log" if each.is_logarithmic else axes.get_xscale())
+        if each.is_logarithmic:
+            _label_plainly(axes, settings)
+        if each.importance is not None:
+            axes.set_title(f"importance {100 * each.importance:.0f} %", fontsize=9)
+        _plain(axes)
+    lower.axes[0].set_ylabel(monitor)
+    _save(figure, path)
+
+
+def _label_plainly(axes: Any, values: list[float]) -> None:
+    """Labels a logarithmic axis with a few of its values, not too near each other, as plain numbers."""
+    low, high = np.log(min(values)), np.log(max(values))
+    ticks: list[float] = []
+    for value in sorted(set(values)):
+        if not ticks or np.log(value / ticks[-1]) > 0.2 * (high - low):
+            ticks.append(value)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+
+
+def _plain(axes: Any) -> None:
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _wrap(words: list[str], width: int) -> list[list[str]]:

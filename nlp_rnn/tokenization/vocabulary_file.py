@@ -1,0 +1,20 @@
+"""The file of a tokenizer's vocabulary, one piece per line; no TensorFlow."""
+
+import re
+from pathlib import Path
+
+VOCABULARY_FILE = "vocabulary.txt"
+
+
+def read_pieces(folder: Path) -> list[str]:
+    """All pieces by id, special ones first, of the folder that `Tokenizer.save` wrote; hash buckets have none."""
+    lines = (folder / VOCABULARY_FILE).read_bytes().decode("utf-8").split("\n")[:-1]
+    return [unescape(line.partition("\t")[0]) for line in lines]  # behind subwords stands a tab and their score
+
+
+def escape(piece: str) -> str:
+    return piece.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def unescape(line: str) -> str:
+    return re.sub(r"\\([\\n])", lambda found: "\n" if found[1] == "n" else "\\", line)

@@ -1,0 +1,230 @@
+"""The study of a `tune`: its trials in an SQLite file, with the config and the settings that they are drawn around."""
+
+import contextlib
+import json
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy.exc
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nlp_rnn import files
+from nlp_rnn.config.loading import differences, load_saved_config, to_yaml
+from nlp_rnn.config.settings import Config
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.training.search_space import Dimension, own_parameters, suggest
+
+logger = logging.getLogger(__name__)
+
+_NUM_RANDOM = 8  # trials before the sampler learns from them
+_NUM_UNPRUNED = 3  # finished trials before others are measured against them
+_MAX_STARTS = 2  # of a trial under which the process ended, before it counts as failed
+
+
+@dataclass(frozen=True)
+class Record:
+    """A trial of a study.
+
+    Attributes:
+      number: from 0.
+      state: "complete", "pruned" (worse than the others at the same epoch), "too large", "failed", or "stopped": to be gone on with.
+      settings: section.name -> value, of what is searched.
+      value: the best value of the monitored metric so far, or None.
+      reason: of a failed one.
+      megabytes: of the model's weights, in millions of bytes; None before they were counted.
+    """
+
+    number: int
+    state: str
+    settings: dict[str, Any]
+    value: float | None
+    reason: str = ""
+    megabytes: float | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a search ends, and what a trial may be.
+
+    Attributes:
+      deadline: by `time.monotonic`.
+      max_megabytes: of a model's weights, in millions of bytes; None: any size.
+      max_trials: of the study, over all commands; None: any number.
+    """
+
+    deadline: float
+    max_megabytes: float | None = None
+    max_trials: int | None = None
+
+
+class TuningStudy:
+    """A study in a folder, made or found there.
+
+    Args:
+      space: what is searched; its first trial is the config itself.
+
+    Raises:
+      ConfigError: if the folder holds the study of another config or other searched settings, or it is damaged.
+    """
+
+    def __init__(self, folder: Path, config: Config, space: list[Dimension]) -> None:
+        self.config, self.space, self.is_higher_better = config, space, config.training.monitor == "val_accuracy"
+        self._path = folder / "study.sqlite"
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        is_new = not (folder / "config.yaml").exists()
+        with study_errors(self._path):
+            self._study = optuna.create_study(
+                storage=f"sqlite:///{self._path.resolve()}", study_name="tune", load_if_exists=True,
+                direction="maximize" if self.is_higher_better else "minimize",
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=_NUM_UNPRUNED),
+            )  # fmt: skip
+            # Else a resumed study would draw its first random trials again.
+            seed = config.seed + len(self._study.trials)
+            self._study.sampler = optuna.samplers.TPESampler(n_startup_trials=_NUM_RANDOM, seed=seed)
+            if is_new:
+                self._study.set_user_attr("space", _as_json(space))
+                self._study.enqueue_trial(own_parameters(config, space), skip_if_exists=True)
+                with files.atomic_file(folder / "config.yaml") as temporary:
+                    temporary.write_text(to_yaml(config), encoding="utf-8")
+            else:
+                self._check(folder)
+
+    def _check(self, folder: Path) -> None:
+        changed = differences(load_saved_config(folder / "config.yaml", self.config.task), self.config)
+        was = self._study.user_attrs.get("space", "[]")
+        if not changed and was != _as_json(self.space):
+            keys, old_keys = ({each["key"] for each in json.loads(text)} for text in (_as_json(self.space), was))
+            key = min(keys ^ old_keys, default="")
+            what = (
+                f"{key} is {'searched' if key in keys else 'given'} and was not"
+                if key
+                else "the values searched differ"
+            )
+            changed = [what]
+        if changed:
+            raise ConfigError(
+                f"name is {self.config.name}, but {folder} holds the study of other settings: {changed[0]}; give the settings of its "
+                f"first command, choose another name=..., or remove {folder}"
+            )
+
+    def check_data(self, digests: dict[str, str]) -> None:
+        """Holds the texts of train and validation equal to those that the study was begun with."""
+        with study_errors(self._path):
+            was = self._study.user_attrs.get("digests")
+            if was is None:
+                self._study.set_user_attr("digests", digests)
+        changed = [split for split in digests if was and was.get(split) != digests[split]]
+        if changed:
+            raise ConfigError(
+                f"the texts of data.{changed[0]} are not those that the study in {self._path.parent} was begun with, so that its figures "
+                f"cannot be compared; restore them, choose another name=..., or remove {self._path.parent}"
+            )
+
+    def next_trial(self) -> tuple[Trial, dict[str, Any]]:
+        """A trial that was stopped, or else a new one, with its settings by section.name."""
+        with study_errors(self._path):
+            for frozen in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+                trial, facts = Trial(self._study, frozen._trial_id), frozen.user_attrs
+                if "settings" in facts and facts["starts"] < _MAX_STARTS:
+                    trial.set_user_attr("starts", facts["starts"] + 1)
+                    return trial, facts["settings"]
+                self.fail(trial, "the process ended under it")
+            trial = self._study.ask()
+            settings = suggest(trial, self.space)
+            trial.set_user_attr("starts", 1)
+            trial.set_user_attr("settings", settings)
+            return trial, settings
+
+    def note_size(self, trial: Trial, megabytes: float, *, is_too_large: bool) -> None:
+        """Keeps the size of a trial's model."""
+        with study_errors(self._path):
+            trial.set_user_attr("megabytes", megabytes)
+            trial.set_user_attr("is_too_large", is_too_large)
+
+    def report(self, trial: Trial, value: float, epoch: int) -> bool:
+        """Keeps the value of an epoch; whether the trial is worse than half of the others were at that epoch."""
+        with study_errors(self._path), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message=".*already reported"
+            )  # by a process that was killed before it saved the epoch
+            trial.report(value, epoch)
+            return trial.should_prune()
+
+    def stop(self, trial: Trial) -> None:
+        """Leaves a trial to be gone on with."""
+        with study_errors(self._path):
+            trial.set_user_attr("starts", 0)
+
+    def finish(self, trial: Trial, value: float | None, *, is_pruned: bool = False) -> None:
+        """Ends a trial; a pruned one has the value of its last epoch by itself."""
+        with study_errors(self._path):
+            if is_pruned:
+                self._study.tell(trial, state=TrialState.PRUNED)
+            else:
+                self._study.tell(trial, value)
+
+    def fail(self, trial: Trial, reason: str) -> None:
+        """Ends a trial that did not succeed."""
+        with study_errors(self._path):
+            trial.set_user_attr("reason", reason)
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    def records(self) -> list[Record]:
+        """All trials, in order."""
+        with study_errors(self._path):
+            trials = self._study.get_trials(deepcopy=False)
+        return [self._record(each) for each in trials if "settings" in each.user_attrs]
+
+    def _record(self, trial: FrozenTrial) -> Record:
+        facts, best = trial.user_attrs, max if self.is_higher_better else min
+        state = {
+            TrialState.COMPLETE: "complete",
+            TrialState.PRUNED: "too large" if facts.get("is_too_large") else "pruned",
+            TrialState.FAIL: "failed",
+        }.get(trial.state, "stopped")
+        value = best(trial.intermediate_values.values(), default=None)
+        return Record(trial.number, state, facts["settings"], value, facts.get("reason", ""), facts.get("megabytes"))
+
+    def best(self, max_megabytes: float | None) -> Record | None:
+        """The trial with the best value among those of which the size is allowed; None if none has a value yet."""
+        sign = -1 if self.is_higher_better else 1
+        found = [
+            each
+            for each in self.records()
+            if each.value is not None
+            and each.state in ("complete", "pruned", "stopped")
+            and (max_megabytes is None or (each.megabytes or 0) <= max_megabytes)
+        ]
+        return min(found, key=lambda each: sign * (each.value or 0.0), default=None)
+
+    def importances(self) -> dict[str, float]:
+        """How much each searched setting accounts for the differences between complete trials, 0-1; empty if these are few."""
+        num_complete = Counter(each.state for each in self.records())["complete"]
+        if num_complete < 4 or not self.space:
+            return {}
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self.config.seed)
+        with study_errors(self._path):
+            return optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+
+
+@contextlib.contextmanager
+def study_errors(path: Path) -> Iterator[None]:
+    """Turns a damaged study, or a full disk, into one line."""
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause = error.__cause__ or error
+        reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
+        raise ConfigError(
+            f"{path}: the study cannot be read or written ({reason}); check the disk, or remove the folder {path.parent} to begin anew"
+        ) from None
+
+
+def _as_json(space: list[Dimension]) -> str:
+    return json.dumps([{"kind": type(each).__name__, **asdict(each)} for each in space])
