@@ -219,8 +219,8 @@ def test_subwords_are_looked_up_as_they_stand_in_the_vocabulary(folder):
     [
         (["model.vectors=none.vec"], "model.vectors is none.vec, but there is no such file"),
         (["model.vectors=vectors.vec", "model.embedding_dim=5"], "is 5, but the vectors of model.vectors, vectors.vec, have 4"),
-        (["model.vectors=vectors.vec", "model.init_from=runs/lm"], "but model.init_from is runs/lm, which brings an embedding too"),
-        (["model.vectors=vectors.vec", "training.start_from=runs/x"], "but training.start_from is runs/x, which brings an embedding too"),
+        (["model.vectors=vectors.vec", "model.init_from=runs/lm"], "but model.init_from is runs/lm, which also provides an embedding"),
+        (["model.vectors=vectors.vec", "training.start_from=runs/x"], "but training.start_from is runs/x, which also provides an embedding"),
         (["model.vectors=vectors.vec", "tokenizer.level=char"], "but tokenizer.level is char and the file holds vectors of words"),
         (["model.vectors_trainable=false"], "model.vectors_trainable is false, but model.vectors is empty"),
         (["model.vectors=strange.vec"], "model.vectors is strange.vec, which holds none of the "),
@@ -238,4 +238,4 @@ def test_a_frozen_table_is_no_output(folder):
     told = refused(
         "train", "name=new", *SMALL, "model.vectors=vectors.vec", "model.vectors_trainable=false", cwd=folder, task="next_word"
     )  # fmt: skip
-    assert "model.tie_embeddings makes the embedding the output's table too, which must be trained" in told
+    assert "model.tie_embeddings uses the embedding as the output's table, which must be trained" in told
