@@ -429,8 +429,8 @@ class Trial:
 
     Attributes:
       number: from 0; the first one has the config's own settings.
-      state: "complete"; "pruned": given up, since it was worse than the others at the same epoch; "too large"; "failed"; "stopped": the
-        next call goes on with it.
+      state: "complete"; "pruned": given up, since it was worse than the others at the same epoch; "too large";
+        "failed"; "stopped": the next call goes on with it.
       settings: "section.key": value, of what is searched.
       value: the best value of training.monitor on the validation split; None if there was none.
       megabytes: of the weights, as the export has them; None before they were counted.
@@ -478,7 +478,8 @@ def tune(
       settings: "section.key": value, which override the file's and are not searched.
       task: the task that the config must be of.
       minutes: of wall-clock time, from now on.
-      max_megabytes: of the model's weights, in millions of bytes as the SavedModel has them; larger models are not trained.
+      max_megabytes: of the model's weights, in millions of bytes as the SavedModel has them; larger models are not
+        trained.
       max_trials: of the study; None: as many as there is time for.
 
     Raises:

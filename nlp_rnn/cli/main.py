@@ -386,7 +386,7 @@ def _stdin_lines() -> Iterator[bytes]:
             ) from None
         if b"\0" in text:
             raise ConfigError(
-                f"standard input: line {number} holds NUL bytes, so it is not text; {encoding_advice(line, None)}"
+                f"standard input: line {number} contains NUL bytes, so it is not text; {encoding_advice(line, None)}"
             )
         yield text
 

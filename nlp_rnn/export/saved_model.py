@@ -99,7 +99,7 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Exporte
     """
     folder = find_model(path, task)
     if not manifest.check(folder, _EXPORT_AGAIN):
-        manifest.tell_of_missing(folder)
+        manifest.log_missing(folder)
     config = load_saved_config(folder / "assets.extra" / "config.yaml", task)
     path_of_labels = folder / "assets.extra" / "labels.json"  # classifiers only
     labels = files.read_json(path_of_labels, list, _EXPORT_AGAIN) if path_of_labels.is_file() else []

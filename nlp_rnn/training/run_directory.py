@@ -116,7 +116,7 @@ def load_run(path: Path, task: str | None = None) -> Run:
             f"{path} is not a run directory (no config.yaml and tokenizer in it); give one that train wrote"
         )
     if not manifest.check(path, _RESTORE):
-        manifest.tell_of_missing(path)
+        manifest.log_missing(path)
     return Run(path, load_saved_config(path / "config.yaml", task))
 
 
