@@ -1,4 +1,4 @@
-"""What a model is worth, from its probabilities. Fractions are 0-1."""
+"""Metrics of a classifier from its probabilities. Fractions are 0-1."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ import numpy as np
 
 
 def classification_metrics(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Scores a classifier.
+    """Computes the metrics of a classifier.
 
     Args:
-      probabilities: float [examples, classes]; rows add up to 1.
+      probabilities: float [examples, classes]; each row sums to 1.
       labels: int [examples].
 
     Returns:
-      num_examples; accuracy; f1 (of class 1 if there are two, else the unweighted mean over classes); auc (area under
-      the ROC curve; one against the rest, unweighted mean, for more than two classes; None where a class is absent);
-      cross_entropy in nats; expected_calibration_error; confusion_matrix (rows: true class, columns: predicted).
+      num_examples; accuracy; f1 (two classes: of class 1; more: unweighted mean over classes); auc (area under the ROC
+      curve; more than two classes: one against the rest, unweighted mean; None if a class has no example);
+      cross_entropy in nats; expected_calibration_error; confusion_matrix (rows: true class, columns: predicted class).
     """
     from sklearn import metrics
 
@@ -43,8 +43,12 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *,
     """Mean distance between confidence and accuracy over bins of equal width. Source: Guo et al. 2017, equation 3.
 
     Args:
-      probabilities: float [examples, classes].
+      probabilities: float [examples, classes]; each row sums to 1.
       labels: int [examples].
+      num_bins: number of bins.
+
+    Returns:
+      the mean over examples, 0-1.
     """
     confidence = probabilities.max(axis=1)
     is_right = probabilities.argmax(axis=1) == labels
@@ -55,12 +59,21 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *,
 
 
 def most_confident_errors(probabilities: np.ndarray, labels: np.ndarray, *, count: int) -> list[int]:
-    """The wrongly classified examples, the most confident first."""
+    """Finds the wrongly classified examples with the most confident predictions.
+
+    Args:
+      probabilities: float [examples, classes].
+      labels: int [examples].
+      count: largest number of examples to return.
+
+    Returns:
+      indices of examples, the most confident first.
+    """
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     return [int(index) for index in wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:count]]
 
 
 def _normalized(probabilities: np.ndarray) -> np.ndarray:
-    """Rows that add up to 1 in float64 too, as scikit-learn checks."""
+    """Rows that also sum to 1 in float64, which scikit-learn checks."""
     wide = probabilities.astype(np.float64)
     return wide / wide.sum(axis=1, keepdims=True)

@@ -186,7 +186,8 @@ def tokenized(tokenizer: Tokenizer, pieces: tf.RaggedTensor, ids: tf.RaggedTenso
 def _check_path(folder: Path, found: str) -> None:
     if mark := re.search(r"[*?\[\]\\]", str(folder)):
         raise ConfigError(
-            f"{found}, but TensorFlow takes the character {mark[0]!r} in a path for a pattern, so the model would not load; "
+            f"{found}, but TensorFlow takes the character {mark[0]!r} in a path for a pattern, "
+            "so the model would not load; "
             "use a folder without it"
         )
 

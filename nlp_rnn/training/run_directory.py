@@ -160,7 +160,8 @@ def check_data(run: Run, facts: dict[str, Any]) -> None:
     ]
     if changes:
         raise ConfigError(
-            f"{run.path} was trained on other data: {'; '.join(changes)}; train on these data under another name=..., from the "
+            f"{run.path} was trained on other data: {'; '.join(changes)}; "
+            "train on these data under another name=..., from the "
             f"weights of this run with training.start_from={run.path} if you like, or bring the earlier data back"
         )
 
