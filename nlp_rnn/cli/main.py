@@ -380,4 +380,12 @@ def config_of(config: Config, path: str | os.PathLike[str], settings: list[str])
             raise ConfigError(
                 f"command line: {setting!r}: a trained model takes other data.* settings only; train anew for the rest"
             )
-    return load_config(path, settings, task=config.task) if settings else config
+    if not settings:
+        return config
+    found = load_config(path, settings, task=config.task)
+    if found.data.outputs != config.data.outputs:
+        raise ConfigError(
+            f"command line: data.multi_label and data.labels_are say what a model answers, so a trained one keeps those of {path}; leave "
+            "them out"
+        )
+    return found

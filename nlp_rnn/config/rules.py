@@ -79,6 +79,7 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
             f"{found}; only language models of the source imdb have unlabeled texts to read: use false",
         )
     _check_transfer(config, refuse)
+    _check_labels(config, refuse)
     if config.kind == "translator":
         _check_translation(config, refuse)
     elif data.source in PAIR_SOURCES:
@@ -192,6 +193,71 @@ def _check_vectors(config: Config, refuse: Callable[[str, str], None]) -> None:
             "model.vectors_trainable is false, but model.tie_embeddings makes the embedding the output's table too, which must be "
             "trained; set model.tie_embeddings=false or model.vectors_trainable=true",
         )
+
+
+def _check_labels(config: Config, refuse: Callable[[str, str], None]) -> None:
+    data, training = config.data, config.training
+    default = Config()
+    for section, key, off in (
+        ("data", "multi_label", "false"),
+        ("data", "labels_are", "classes"),
+        ("data", "weight_column", "''"),
+        ("training", "class_weights", "none"),
+        ("training", "focal_gamma", "0"),
+    ):
+        value = getattr(getattr(config, section), key)
+        if value != getattr(getattr(default, section), key) and config.kind != "classifier":
+            found = f"{section}.{key} is {str(value).lower() if value is True else value}"
+            refuse(
+                f"{section}.{key}",
+                f"{found}, but is for classifiers (the task is {config.task}); use {off} or leave it out",
+            )
+    if config.kind != "classifier":
+        return
+    tables = ("csv", "tsv", "jsonl", "parquet")
+    if data.weight_column and data.source not in tables:
+        found = f"data.weight_column is {data.weight_column}, but data.source is {data.source}, which has no columns"
+        refuse("data.weight_column", f"{found}; leave it empty, or use one of {', '.join(tables)}")
+    if data.multi_label:
+        _check_label_sets(config, refuse)
+    else:
+        for key in ("label_separator", "label_columns"):
+            if value := getattr(data, key):
+                shown = list(value) if isinstance(value, tuple) else repr(value)
+                found = f"data.{key} is {shown}, but data.multi_label is false, so that a text has one label"
+                refuse(f"data.{key}", f"{found}; set data.multi_label=true or leave it out")
+    if data.labels_are == "ordinal":
+        if data.multi_label:
+            found = "data.labels_are is ordinal, but data.multi_label is true"
+            refuse("data.labels_are", f"{found}; a text has one score or several labels: leave one of the two out")
+        if training.focal_gamma:
+            found = f"training.focal_gamma is {training.focal_gamma}, but data.labels_are is ordinal"
+            refuse("training.focal_gamma", f"{found}; the focal loss is for classes: use 0")
+        if config.model.ngrams:
+            found = f"model.ngrams is {config.model.ngrams}, but data.labels_are is ordinal"
+            refuse("model.ngrams", f"{found}; the linear part is for classes: use 0")
+
+
+def _check_label_sets(config: Config, refuse: Callable[[str, str], None]) -> None:
+    data, tables = config.data, ("csv", "tsv", "jsonl", "parquet")
+    if data.source not in (*tables, "text", "records"):
+        found = f"data.multi_label is true, but data.source is {data.source}, which has one label per text"
+        refuse("data.multi_label", f"{found}; use one of {', '.join((*tables, 'text', 'records'))}, or false")
+    for key in ("label_separator", "label_columns"):
+        if (value := getattr(data, key)) and data.source not in tables:
+            found = f"data.{key} is {list(value) if isinstance(value, tuple) else repr(value)}, but data.source is {data.source}"
+            refuse(f"data.{key}", f"{found}; it is for {', '.join(tables)}: leave it out")
+    if data.label_separator and data.label_columns:
+        found = (
+            f"data.label_separator is {data.label_separator!r}, but data.label_columns names a column for each label"
+        )
+        refuse("data.label_separator", f"{found}; leave one of the two out")
+    if data.source in ("csv", "tsv") and not data.label_separator and not data.label_columns:
+        found = "data.multi_label is true, but nothing tells a row's labels apart"
+        refuse("data.multi_label", f'{found}; set data.label_separator, such as "|", or data.label_columns')
+    if len(set(data.label_columns)) != len(data.label_columns) or "" in data.label_columns:
+        found = f"data.label_columns is {list(data.label_columns)}"
+        refuse("data.label_columns", f"{found}, but must name columns, each once")
 
 
 def _check_language_model(config: Config, refuse: Callable[[str, str], None]) -> None:

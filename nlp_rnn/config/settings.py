@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, with_config
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, with_config
 from pydantic_core import PydanticCustomError
 
 from nlp_rnn.config.tables import CELLS, TASKS, Kind
@@ -31,6 +31,32 @@ def _one_of(table: Mapping[str, Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _as_class_weights(value: Any) -> Any:
+    """A word, or (label, weight) pairs in order from a mapping {label: weight} or a list of mappings or pairs."""
+    if isinstance(value, str) and value in ("none", "balanced"):
+        return value
+    rows: list[Any] = list(value.items()) if isinstance(value, Mapping) else []
+    if isinstance(value, list | tuple):
+        for entry in value:
+            rows += list(entry.items()) if isinstance(entry, Mapping) else [entry]
+    is_right = bool(rows) and all(
+        isinstance(row, list | tuple)
+        and len(row) == 2
+        and isinstance(row[0], str | int | float)
+        and isinstance(row[1], int | float)
+        and not isinstance(row[1], bool)
+        and 0 <= row[1] < float("inf")
+        for row in rows
+    )
+    pairs = tuple((str(label), float(weight)) for label, weight in rows) if is_right else ()
+    if len({label for label, _ in pairs}) != len(rows) or not any(weight for _, weight in pairs):
+        expected = (
+            "none, balanced or weights of 0 and more by label, each once and one above 0, such as {pos: 5, neg: 1}"
+        )
+        raise PydanticCustomError("class_weights", "Input should be {expected}", {"expected": expected})
+    return pairs
+
+
 TaskName = Annotated[str, _one_of(TASKS)]
 SourceName = Literal[
     "imdb", "movie_reviews", "wikitext2", "tiny_shakespeare", "csv", "tsv", "jsonl", "parquet", "folders", "text", "documents", "records",
@@ -41,6 +67,8 @@ PoolingName = Literal["last", "max", "mean", "attention"]
 SoftmaxName = Literal["full", "sampled", "adaptive"]
 AttentionName = Literal["dot", "general", "additive"]
 MatmulPrecision = Literal["float32", "bfloat16"]
+ClassWeights = Annotated[str | tuple[tuple[str, float], ...], BeforeValidator(_as_class_weights)]
+Outputs = Literal["classes", "label_sets", "ordinal"]
 
 _section = with_config(ConfigDict(extra="forbid"))
 
@@ -69,6 +97,16 @@ class DataConfig:
     delimiter: str = ""
     has_header: Switch = True
     quoting: Literal["", "double", "none"] = ""
+    # Of classifiers: whether a text has any number of labels, instead of one. They are read from several __label__ of a line (source
+    # text), from lists (jsonl, parquet), from a label column whose labels are separated by data.label_separator, or from data.label_columns.
+    multi_label: Switch = False
+    label_separator: str = ""  # of csv, tsv, jsonl and parquet, such as "|"; spaces around labels do not count
+    # Of the same sources: a column for each label, with 1 (or true) where the text has it and 0, false or nothing where it has not.
+    label_columns: tuple[str, ...] = ()
+    # What one label per text is: one of several classes, or "ordinal": a score on a scale of three numbers or more, such as stars.
+    labels_are: Literal["classes", "ordinal"] = "classes"
+    # Of the same sources: a column of numbers of 0 and more: how much each example counts in training; empty: all alike.
+    weight_column: str = ""
     # Of the source imdb, for language models: also train on its 50,000 reviews without a label. Texts that are also in validation or
     # test are left out, as always.
     use_unlabeled: Switch = False
@@ -95,6 +133,11 @@ class DataConfig:
     keep: Literal["start", "end", "both"] = "both"
     # Token ids are computed once and kept here; empty: the environment's NLP_RNN_CACHE, else ~/.cache/nlp-rnn.
     cache_dir: str = ""
+
+    @property
+    def outputs(self) -> Outputs:
+        """What a classifier answers: one of several classes, any number of labels, or a score on a scale."""
+        return "label_sets" if self.multi_label else "ordinal" if self.labels_are == "ordinal" else "classes"
 
 
 @_section
@@ -233,6 +276,12 @@ class TrainingConfig:
     # predictions.
     label_smoothing: Fraction = 0.0
     scheduled_sampling: Fraction = 0.0
+    # Of classifiers: how much the examples of each label count in the loss. "balanced": in inverse proportion to their number, so that
+    # all labels count alike. Or weights by label, such as {pos: 5}, 1 for the others. With data.multi_label, the weight of a label is
+    # that of the texts that have it; balanced: those that have it and those that have it not count alike.
+    class_weights: ClassWeights = "none"
+    # Of classifiers: the focal loss's exponent, which lets well classified examples count less; 2 is usual; 0: the cross-entropy.
+    focal_gamma: NonNegativeFloat = 0.0
     monitor: Literal["val_accuracy", "val_cross_entropy"] = "val_cross_entropy"
     patience: NonNegativeInt = 3  # epochs without improvement before training stops; 0: never
     checkpoint_seconds: PositiveInt = 120  # also saved at the end of every epoch

@@ -30,6 +30,7 @@ def test_train_writes_everything_a_run_needs(trained):
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert names == {
         ".lock",
+        "calibration.json",
         "checkpoints/best.npz",
         "checkpoints/last.npz",
         "config.yaml",
