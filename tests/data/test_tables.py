@@ -168,7 +168,10 @@ def test_labels_are_written_alike_in_all_sources(tmp_path):
 def test_several_labels_on_a_line_are_refused_with_both_ways_on(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("__label__x a\n__label__x __label__y b\n")
-    assert "line 2 has 2 labels ('x', 'y'), but a text has one; keep one, or set" in error_of(path, "text")
+    assert (
+        "line 2 has 2 labels ('x', 'y'), but a text has one; set data.multi_label=true, keep one label, or set"
+        in error_of(path, "text")
+    )
     assert rows_of(path, "text", "data.label_column=")[1][0] == "b"
 
 
