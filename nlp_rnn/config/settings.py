@@ -126,6 +126,8 @@ class DataConfig:
     block_size: PositiveInt = 250
     validation_fraction: Fraction = 0.1
     test_fraction: Fraction = 0.0
+    # Train on so many examples only, drawn by the seed with each label's share; 0: all. For learning curves.
+    max_examples: NonNegativeInt = 0
     # Whether a text that stands in two splits is taken out of the one that trains. Off where splits are published.
     remove_repeated: Switch = True
     # Longest text in tokens; of a longer one, `keep` says which part stays ("both": half of it from either end).

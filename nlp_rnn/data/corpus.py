@@ -7,6 +7,7 @@ are streamed: only a key of each evaluation text is held in memory.
 import dataclasses
 import functools
 import hashlib
+import heapq
 import itertools
 import logging
 import math
@@ -87,6 +88,7 @@ class Corpus:
         self._read_splits = SPLIT_NAMES if reads_test else ("train", "validation")
         self._given = (SOURCES | PAIR_SOURCES)[data.source](data)
         self._judged: dict[str, set[bytes]] = {"validation": set(), "test": set()}
+        self._kept: set[bytes] | None = None  # the keys of the texts of train that data.max_examples keeps
         self._drawn: dict[bytes | int, str] | None = None  # of small corpora: the split of each text or block
         self.facts: dict[str, SplitFacts] = {}
 
@@ -132,6 +134,9 @@ class Corpus:
                 judged.add(key)
         facts.digest = digest.hexdigest()
         self.facts[name] = facts
+        if name == "train" and self._kept is None and 0 < self._data.max_examples < facts.num_examples:
+            self._kept = self._draw_kept(facts.labels)
+            self._survey_split("train")
 
     def data_facts(self) -> dict[str, dict[str, Any]]:
         """What tells the splits to train on from other data, after `survey`: examples, digest and, of labelled texts, labels."""
@@ -157,6 +162,7 @@ class Corpus:
 
     def _unique(self, split: str, facts: SplitFacts) -> Iterator[tuple[Example, bytes]]:
         """The examples that a split keeps, with their texts' keys; counts in `facts` what it reads and drops."""
+        kept = set(self._kept) if self._kept is not None and split == "train" else None
         for example in self._assigned(split):
             facts.num_read += 1
             if self.is_parallel and (
@@ -168,7 +174,11 @@ class Corpus:
             above = (name for name in _ABOVE[split] if self._data.remove_repeated and key in self._judged[name])
             if other := next(above, ""):
                 facts.dropped[f"also in {other}"] += 1
+            elif kept is not None and key not in kept:
+                facts.dropped["beyond data.max_examples"] += 1
             else:
+                if kept is not None:
+                    kept.remove(key)
                 yield example, key
 
     # --- drawing --------------------------------------------------------------------------------------------------
@@ -234,6 +244,23 @@ class Corpus:
     @functools.cached_property
     def _num_characters(self) -> int:
         return sum(len(example.text) for example in self._given["train"]())
+
+    def _draw_kept(self, labels: Counter[str]) -> set[bytes]:
+        """The keys of data.max_examples texts of train, drawn by the seed; each label keeps its share."""
+        limit, total = self._data.max_examples, labels.total() or 1
+        exact = {label: limit * count / total for label, count in labels.items()} or {"": float(limit)}
+        quotas = {label: int(share) for label, share in exact.items()}
+        for label in sorted(exact, key=lambda each: (quotas[each] - exact[each], each))[: limit - sum(quotas.values())]:
+            quotas[label] += 1
+        places: dict[str, dict[bytes, float]] = {label: {} for label in quotas}
+        for example, key in self._unique("train", SplitFacts()):
+            label = example.label if labels else ""
+            places[label][key] = _unit_hash(f"{self._seed}:examples:".encode() + key)
+        return {
+            key
+            for label, quota in quotas.items()
+            for key in heapq.nsmallest(quota, places[label], key=places[label].__getitem__)
+        }
 
     # --- small corpora --------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """From a classifier's logits to its answers: probabilities at a temperature, thresholds of labels. No Keras, no TensorFlow."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,8 +25,11 @@ class Calibration:
     thresholds: tuple[float, ...] = ()
 
     def to_json(self) -> str:
-        """As JSON that `load_calibration` reads back to an equal one."""
-        return json.dumps(asdict(self)) + "\n"
+        """As JSON that `load_calibration` reads back to an equal one, with a checksum."""
+        return json.dumps(asdict(self) | {"checksum": self._checksum()}) + "\n"
+
+    def _checksum(self) -> str:
+        return hashlib.blake2b(json.dumps(asdict(self)).encode(), digest_size=16).hexdigest()
 
 
 def load_calibration(path: Path, num_labels: int, outputs: Outputs) -> Calibration:
@@ -39,6 +43,8 @@ def load_calibration(path: Path, num_labels: int, outputs: Outputs) -> Calibrati
         facts = json.loads(path.read_text(encoding="utf-8"))
         found = Calibration(float(facts["temperature"]), tuple(float(each) for each in facts["thresholds"]))
     except (OSError, ValueError, TypeError, KeyError):
+        found = None
+    if found is not None and facts.get("checksum", found._checksum()) != found._checksum():
         found = None
     if found is None or not 0 < found.temperature < float("inf") or len(found.thresholds) != num_thresholds:
         raise ConfigError(

@@ -101,3 +101,28 @@ def test_documents_of_one_file_can_be_cut(tmp_path):
     corpus = Corpus(config.data, config.seed).survey()
     assert corpus.has("train")
     assert corpus.has("validation")
+
+
+def test_fewer_examples_keep_the_share_of_each_label_and_are_drawn_by_the_seed(tmp_path):
+    rows = [(f"text {n}", "rare" if n % 5 == 0 else "frequent") for n in range(500)]
+    path = write_csv(tmp_path / "a.csv", [*rows, *rows[:50]])
+    texts = {}
+    for seed in (1, 2):
+        config = config_of(path, "data.max_examples=101", f"seed={seed}")
+        corpus = Corpus(config.data, config.seed).survey()
+        whole = Corpus(config_of(path).data, config.seed).survey()
+        examples = list(corpus.examples("train"))
+        texts[seed] = {example.text for example in examples}
+        assert len(examples) == len(texts[seed]) == corpus.facts["train"].num_examples == 101
+        assert 18 <= sum(example.label == "rare" for example in examples) <= 22
+        assert list(corpus.examples("validation")) == list(whole.examples("validation"))
+        assert "beyond data.max_examples" in corpus.facts["train"].describe()
+    assert texts[1] != texts[2]
+
+
+def test_pairs_can_be_fewer_too(tmp_path):
+    for language in ("en", "de"):
+        (tmp_path / f"a.{language}").write_text("".join(f"{language} {n}\n" for n in range(200)))
+    config = config_of(tmp_path / "a", "data.source=aligned", "data.max_examples=50", task="translation")
+    corpus = Corpus(config.data, config.seed, is_parallel=True).survey()
+    assert len(list(corpus.examples("train"))) == 50

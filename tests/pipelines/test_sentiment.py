@@ -35,9 +35,11 @@ def test_train_writes_everything_a_run_needs(trained):
         "checkpoints/last.npz",
         "config.yaml",
         "curves.png",
+        "data.json",
         "history.csv",
         "labels.json",
         "log.txt",
+        "manifest.json",
         "metrics.json",
         "tokenizer/tokenizer.json",
         "tokenizer/vocabulary.txt",
@@ -64,12 +66,15 @@ def test_predict_answers_arguments_and_pipes(trained):
     model = ("--model", "saved_models/sentiment")
     lines = ask("predict", *model, "a good great film", "a dull awful film", cwd=trained).splitlines()
     assert [line.split("\t")[0] for line in lines] == ["pos", "neg"]
-    broken = b"\xff\xfe broken\n".decode("utf-8", "surrogateescape")
-    told = ask("predict", "--json", *model, text=f"a good great film\n\nschön 😀\n{broken}", cwd=trained)
+    told = ask("predict", "--json", *model, text="\ufeffa good great film\n\nschön 😀\n", cwd=trained)
     answers = [json.loads(line) for line in told.splitlines()]
-    assert [answer["text"] for answer in answers] == ["a good great film", "", "schön 😀", "\ufffd\ufffd broken"]
+    assert [answer["text"] for answer in answers] == ["a good great film", "", "schön 😀"]
     assert answers[0]["label"] == "pos"
     assert answers[0]["probability"] > 0.5
+    broken = b"\xff\xfe broken\n".decode("utf-8", "surrogateescape")
+    assert refused("predict", *model, text=broken, cwd=trained) == (
+        "standard input: line 1, byte 0: not UTF-8; convert it, for example: iconv -f UTF-16 -t UTF-8"
+    )
 
 
 def test_explain_and_tokenizer_show_their_work(trained, tmp_path):
