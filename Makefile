@@ -68,7 +68,7 @@ unit: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 versions:  ## a short part of the tests on each other Python that is installed
-	@for version in 3.11 3.12 3.13; do \
+	@for version in 3.12 3.13; do \
 		if python$$version -c '' 2>/dev/null; then \
 			$(MAKE) --no-print-directory short PYTHON=python$$version VENV=$(VENV)-$$version || exit 1; \
 		else echo "python$$version is not installed, so it is not tested"; fi; \
