@@ -135,7 +135,7 @@ class Corpus:
         facts.digest = digest.hexdigest()
         self.facts[name] = facts
         if name == "train" and self._kept is None and 0 < self._data.max_examples < facts.num_examples:
-            self._kept = self._draw_kept(facts.labels)
+            self._kept = self._draw_kept(Counter() if self._data.multi_label else facts.labels)
             self._survey_split("train")
 
     def data_facts(self) -> dict[str, dict[str, Any]]:
@@ -246,7 +246,11 @@ class Corpus:
         return sum(len(example.text) for example in self._given["train"]())
 
     def _draw_kept(self, labels: Counter[str]) -> set[bytes]:
-        """The keys of data.max_examples texts of train, drawn by the seed; each label keeps its share."""
+        """The keys of data.max_examples texts of train, drawn by the seed; each label keeps its share.
+
+        Args:
+          labels: examples of each; empty for pairs and for texts with several labels, which are drawn alike.
+        """
         limit, total = self._data.max_examples, labels.total() or 1
         exact = {label: limit * count / total for label, count in labels.items()} or {"": float(limit)}
         quotas = {label: int(share) for label, share in exact.items()}

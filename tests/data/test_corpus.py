@@ -126,3 +126,10 @@ def test_pairs_can_be_fewer_too(tmp_path):
     config = config_of(tmp_path / "a", "data.source=aligned", "data.max_examples=50", task="translation")
     corpus = Corpus(config.data, config.seed, is_parallel=True).survey()
     assert len(list(corpus.examples("train"))) == 50
+
+
+def test_texts_with_several_labels_can_be_fewer_too(tmp_path):
+    (tmp_path / "a.txt").write_text("".join(f"__label__a __label__b{n % 3} text {n}\n" for n in range(100)))
+    config = config_of(tmp_path / "a.txt", "data.source=text", "data.multi_label=true", "data.max_examples=20")
+    corpus = Corpus(config.data, config.seed).survey()
+    assert corpus.facts["train"].num_examples == 20
