@@ -25,7 +25,8 @@ data.text_column=source data.label_column=target; of texts without labels, data.
 """
 # Settings of data.* that choose from what is read; records are the whole source.
 _OF_TRAINING = (
-    "split", "block_size", "validation_fraction", "test_fraction", "remove_repeated", "max_examples", "length_ratio", "max_length", "keep", "cache_dir",
+    "split", "block_size", "validation_fraction", "test_fraction", "remove_repeated", "max_examples", "length_ratio",
+    "max_length", "keep", "cache_dir",
 )  # fmt: skip
 
 
