@@ -19,7 +19,7 @@ NEXT_WORD = $(BIN)/python -m pipelines.next_word
 CHARACTERS = $(BIN)/python -m pipelines.char_generation
 TRANSLATION = $(BIN)/python -m pipelines.translation
 
-.PHONY: demo demo-next-word demo-characters demo-translation test lint types unit slow distribution bench bench-memory bench-scaling bench-console results docs clean
+.PHONY: demo demo-next-word demo-characters demo-translation test lint types unit versions short slow distribution bench bench-memory bench-scaling bench-console results docs clean
 
 demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of real film reviews (minutes)
 	$(SENTIMENT) train --config $(DEMO_CONFIG)
@@ -66,6 +66,18 @@ types: $(VENV)/dev.stamp
 
 unit: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+versions:  ## a short part of the tests on each other Python that is installed
+	@for version in 3.12 3.13; do \
+		if python$$version -c '' 2>/dev/null; then \
+			$(MAKE) --no-print-directory short PYTHON=python$$version VENV=$(VENV)-$$version || exit 1; \
+		else echo "python$$version is not installed, so it is not tested"; fi; \
+	done
+
+short: $(VENV)/dev.stamp  ## a short part of the tests, of every package
+	$(BIN)/python -m pytest -n 2 tests/config tests/data/test_corpus.py tests/data/test_tables.py tests/test_files.py \
+		tests/test_manifest.py tests/test_text_files.py tests/tokenization tests/ondevice tests/export tests/test_imports.py \
+		tests/pipelines/test_damage.py
 
 slow: $(VENV)/dev.stamp  ## what `make test` leaves out: whole corpora, processes, further cases; needs NLP_RNN_DATA
 	$(BIN)/python -m pytest -m slow

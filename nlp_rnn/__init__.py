@@ -13,6 +13,8 @@ if TYPE_CHECKING:
         CharacterModel,
         Evaluation,
         Generation,
+        LabelSet,
+        LabelSetClassifier,
         NextWordModel,
         Prediction,
         Run,
@@ -30,9 +32,9 @@ if TYPE_CHECKING:
     from nlp_rnn.errors import ConfigError, Stopped
 
 __all__ = [
-    "Attributions", "CharacterModel", "ConfigError", "Evaluation", "Generation", "NextWordModel", "Prediction",
-    "Run", "Stopped", "Suggestion", "TextClassifier", "Tokens", "Translation", "TranslationModel", "Trial", "Tuning",
-    "load", "train", "tune",
+    "Attributions", "CharacterModel", "ConfigError", "Evaluation", "Generation", "LabelSet", "LabelSetClassifier",
+    "NextWordModel", "Prediction", "Run", "Stopped", "Suggestion", "TextClassifier", "Tokens", "Translation",
+    "TranslationModel", "Trial", "Tuning", "load", "train", "tune",
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.rules import broken_rules
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Text = str | bytes
 TextList = list[str] | list[bytes] | tuple[Text, ...]
+Answer = TypeVar("Answer", "Prediction", "LabelSet")
 
 
 # --- results ---------------------------------------------------------------------------------------------------------
@@ -43,13 +44,28 @@ class Prediction:
     """A classifier's answer.
 
     Attributes:
-      label: the most likely label.
+      label: the most likely label; with data.labels_are=ordinal, the median.
       probability: of that label, 0-1.
       probabilities: of every label, 0-1.
+      score: of a model of scores: the expected one; else None.
     """
 
     label: str
     probability: float
+    probabilities: dict[str, float] = field(repr=False)
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The answer of a classifier of any number of labels per text (data.multi_label).
+
+    Attributes:
+      labels: those whose probability reaches the label's threshold, the likeliest first.
+      probabilities: of every label by itself, 0-1.
+    """
+
+    labels: list[str]
     probabilities: dict[str, float] = field(repr=False)
 
 
@@ -138,22 +154,22 @@ class Model:
         )
 
 
-class TextClassifier(Model):
+class _Labeller(Model, Generic[Answer]):
     """Labels texts."""
 
     @overload  # a str is an iterable too, of characters
-    def __call__(self, texts: str, batch_size: int = 64) -> Prediction: ...  # type: ignore[overload-overlap]
+    def __call__(self, texts: str, batch_size: int = 64) -> Answer: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, texts: bytes, batch_size: int = 64) -> Prediction: ...
+    def __call__(self, texts: bytes, batch_size: int = 64) -> Answer: ...
     @overload
-    def __call__(self, texts: TextList, batch_size: int = 64) -> list[Prediction]: ...  # type: ignore[overload-overlap]
+    def __call__(self, texts: TextList, batch_size: int = 64) -> list[Answer]: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, texts: Iterable[Text], batch_size: int = 64) -> Iterator[Prediction]: ...
+    def __call__(self, texts: Iterable[Text], batch_size: int = 64) -> Iterator[Answer]: ...
     def __call__(self, texts: Any, batch_size: int = 64) -> Any:
         """Classifies texts.
 
         Returns:
-          the prediction of one text; a list for a list; an iterator for another iterable, which is read as needed.
+          the answer for one text; a list for a list; an iterator for another iterable, which is read as needed.
         """
         if isinstance(texts, Text):
             return self._classify([_bytes(texts)])[0]
@@ -161,19 +177,46 @@ class TextClassifier(Model):
         return list(predictions) if isinstance(texts, list | tuple) else predictions
 
     def explain(self, text: Text) -> Attributions:
-        """Attributes the predicted label to tokens, by integrated gradients (Sundararajan et al. 2017)."""
+        """Attributes the answer to tokens, by integrated gradients (Sundararajan et al. 2017).
+
+        The answer is the predicted label, the most likely label of a label set, or a score.
+        """
         from nlp_rnn.visualization.attributions import attribute
 
         result = attribute(self.signatures, _bytes(text))
         return Attributions(result.label, result.probability, result.words, result.scores)
 
+    def _classify(self, texts: list[bytes]) -> list[Answer]:
+        raise NotImplementedError
+
+    def _answer(self, texts: list[bytes]) -> dict[str, Any]:
+        return {name: value.numpy() for name, value in self.signatures.classify(_strings(texts)).items()}
+
+
+class TextClassifier(_Labeller[Prediction]):
+    """Gives texts one label each."""
+
     def _classify(self, texts: list[bytes]) -> list[Prediction]:
-        answer = {name: value.numpy() for name, value in self.signatures.classify(_strings(texts)).items()}
-        rows = zip(answer["label"], answer["probabilities"], strict=True)
-        return [
-            Prediction(label.decode("utf-8"), float(row.max()), dict(zip(self.labels, map(float, row), strict=True)))
-            for label, row in rows
-        ]
+        answer = self._answer(texts)
+        found = []
+        for number, (name, row) in enumerate(zip(answer["label"], answer["probabilities"], strict=True)):
+            label, probabilities = name.decode("utf-8"), dict(zip(self.labels, map(float, row), strict=True))
+            score = float(answer["score"][number]) if "score" in answer else None
+            found.append(Prediction(label, probabilities[label], probabilities, score))
+        return found
+
+
+class LabelSetClassifier(_Labeller[LabelSet]):
+    """Gives texts any number of labels."""
+
+    def _classify(self, texts: list[bytes]) -> list[LabelSet]:
+        answer = self._answer(texts)
+        found = []
+        for row, is_chosen in zip(answer["probabilities"], answer["chosen"], strict=True):
+            order = [number for number in (-row).argsort(kind="stable") if is_chosen[number]]
+            probabilities = dict(zip(self.labels, map(float, row), strict=True))
+            found.append(LabelSet([self.labels[number] for number in order], probabilities))
+        return found
 
 
 class NextWordModel(Model):
@@ -277,6 +320,10 @@ _MODELS: dict[Answers, type[Model]] = {
 }
 
 
+def _model_class(config: Config) -> type[Model]:
+    return LabelSetClassifier if config.data.multi_label else _MODELS[TASKS[config.task].answers]
+
+
 def load(model: str | os.PathLike[str], task: str | None = None) -> Any:
     """Loads a model.
 
@@ -287,7 +334,7 @@ def load(model: str | os.PathLike[str], task: str | None = None) -> Any:
       task: the task that the model must have; None allows any.
 
     Returns:
-      a TextClassifier, NextWordModel, CharacterModel or TranslationModel.
+      a TextClassifier, LabelSetClassifier, NextWordModel, CharacterModel or TranslationModel.
 
     Raises:
       ConfigError: if there is no such model, it does not load, or it is of another task.
@@ -301,9 +348,7 @@ def load(model: str | os.PathLike[str], task: str | None = None) -> Any:
     from nlp_rnn.export import saved_model
 
     exported = saved_model.load_model(path, task)
-    return _MODELS[TASKS[exported.config.task].answers](
-        exported.loaded, exported.config, exported.path, exported.labels
-    )
+    return _model_class(exported.config)(exported.loaded, exported.config, exported.path, exported.labels)
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
@@ -371,15 +416,16 @@ class Run:
 
         module = run_model.load_module([self._directory])
         labels = self._directory.labels if self.config.kind == "classifier" else []
-        return _MODELS[TASKS[self.config.task].answers](module, self.config, self.path, labels)
+        return _model_class(self.config)(module, self.config, self.path, labels)
 
     def evaluate(self, split: str = "validation", **options: Any) -> Evaluation:
         """Scores the best weights on a split; adds the figures to metrics.json.
 
         Args:
           split: "validation" or "test".
-          options: baseline=True (sentiment, next_word) also trains and scores the baseline; adapt=True (next_word) also
-            scores with a cache; temperature, seed (char_generation); beam_size, length_penalty (translation).
+          options: baseline=True (sentiment, next_word) also trains and scores the baseline; min_probability (sentiment)
+            also tells how many answers have that probability; adapt=True (next_word) also scores with a cache;
+            temperature, seed (char_generation); beam_size, length_penalty (translation).
         """
         from nlp_rnn.evaluation import of_task
 
@@ -540,11 +586,12 @@ def run_training(config: Config) -> "Trained":
     from nlp_rnn.training.recipes import train_run
 
     trained = train_run(config)
-    if trained.probabilities is not None:
-        from nlp_rnn.evaluation.metrics import classification_metrics
+    if trained.probabilities is not None and trained.calibration is not None:
+        from nlp_rnn.evaluation.classifier_report import score
 
+        targets, labels, outputs = trained.inputs.validation.labels, trained.inputs.labels, config.data.outputs
         trained.run.write_metrics(
-            validation=classification_metrics(trained.probabilities, trained.inputs.validation.labels)
+            validation=score(trained.probabilities, targets, labels, outputs, trained.calibration)
         )
     return trained
 

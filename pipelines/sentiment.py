@@ -4,11 +4,13 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from nlp_rnn import api
 from nlp_rnn.cli import commands
 from nlp_rnn.cli import main as cli
 from nlp_rnn.config.settings import Config
+from nlp_rnn.errors import ConfigError
 from nlp_rnn.printable import one_line
 from nlp_rnn.tensorflow_import import import_tensorflow
 
@@ -21,9 +23,10 @@ def train(config: Config) -> cli.Result:
     run, facts = trained.run, {"run": str(trained.run.path), **trained.summary}
     if not trained.is_chief:
         return cli.Result(facts, f"run: {run.path}, scored by worker 0")
+    from nlp_rnn.evaluation.classifier_report import headline
+
     scores = run.metrics["validation"]
-    best = f"validation accuracy {100 * scores['accuracy']:.2f} % (best of {trained.summary['epochs']} epochs)"
-    text = f"{best}\nrun: {run.path}"
+    text = f"validation {headline(scores)} (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
     return cli.Result({**facts, "validation": scores}, f"{text}\ncurves: {run.path}/curves.png")
 
 
@@ -44,14 +47,15 @@ def evaluate(options: Namespace) -> cli.Result:
     from nlp_rnn.export import saved_model
     from nlp_rnn.training import run_directory
 
+    settings = {"min_probability": options.min_probability}
     if options.run:
         run = run_directory.load_run(Path(options.run), TASK)
         config = cli.config_of(run.config, run.path / "config.yaml", options.settings)
-        found = classifier_evaluation.evaluate_run(run_directory.Run(run.path, config), options.split)
+        found = classifier_evaluation.evaluate_run(run_directory.Run(run.path, config), options.split, **settings)
     else:
         exported = saved_model.load_model(options.model, TASK)
         config = cli.config_of(exported.config, exported.path / "assets.extra" / "config.yaml", options.settings)
-        found = classifier_evaluation.evaluate_model(exported.loaded, config, exported.labels, options.split)
+        found = classifier_evaluation.evaluate_model(exported, config, options.split, **settings)
     if options.baseline:
         found.facts["baseline"] = classifier_evaluation.evaluate_baseline(config, options.split)
     return cli.Result(found.facts, classifier_evaluation.describe(found))
@@ -63,14 +67,39 @@ def export(options: Namespace) -> cli.Result:
 
 
 def predict(options: Namespace) -> Iterator[cli.Result]:
-    """Predicts the label of each text, with the probability of `serving_default`."""
+    """Predicts the label of each text, with the probability of `serving_default`, or its chosen labels."""
     classify = api.load(options.model, TASK)
+    if isinstance(classify, api.LabelSetClassifier) and options.min_probability:
+        raise ConfigError(
+            f"--min-probability is {options.min_probability:g}, but the model of --model chooses any number of labels, "
+            "each by a threshold "
+            "of its own; leave it out"
+        )
     for texts in cli.input_texts(options):
         for text, found in zip(texts, classify(texts), strict=True):
-            # Of two labels the probability is that of the second, whatever the answer.
-            probability = found.probabilities[classify.labels[1]] if len(classify.labels) == 2 else found.probability
-            facts = {"text": text.decode("utf-8", "replace"), "label": found.label, "probability": probability}
-            yield cli.Result(facts, f"{found.label}\t{probability:.4f}\t{one_line(facts['text'])}")
+            shown = text.decode("utf-8", "replace")
+            if isinstance(found, api.LabelSet):
+                yield _label_set(found, shown)
+            else:
+                yield _prediction(found, shown, classify.labels, options.min_probability)
+
+
+def _label_set(found: api.LabelSet, text: str) -> cli.Result:
+    facts = {"text": text, "labels": found.labels, "probabilities": found.probabilities}
+    shown = ", ".join(f"{label} {found.probabilities[label]:.4f}" for label in found.labels)
+    return cli.Result(facts, f"{shown or '-'}\t{one_line(text)}")
+
+
+def _prediction(found: api.Prediction, text: str, labels: list[str], min_probability: float) -> cli.Result:
+    # Of two labels the probability is that of the second, whatever the answer.
+    probability = found.probabilities[labels[1]] if len(labels) == 2 else found.probability
+    label = found.label if found.probability >= min_probability else None  # None: the model abstains
+    facts: dict[str, Any] = {"text": text, "label": label, "probability": probability}
+    columns = ["?" if label is None else label, f"{probability:.4f}", one_line(text)]
+    if found.score is not None:
+        facts["score"] = found.score
+        columns.insert(2, f"{found.score:.2f}")
+    return cli.Result(facts, "\t".join(columns))
 
 
 def explain(options: Namespace) -> cli.Result:
@@ -97,6 +126,14 @@ def add_options(parser: cli.Parser, command: str) -> None:
     if command == "evaluate":
         parser.source.add_argument("--model", metavar="DIR", help="exported model, such as saved_models/sentiment")
         parser.add_argument("--baseline", action="store_true", help="also train and score NBSVM, the linear baseline")
+    if command in ("evaluate", "predict"):
+        what = (
+            "leave texts unanswered" if command == "predict" else "also report the scores if texts were left unanswered"
+        )
+        parser.add_argument(
+            "--min-probability", type=cli.between(float, 0, 1, "a number from 0 to 1"), default=0.0, metavar="P",
+            help=f"{what} whose label has a lower probability (default: %(default)s)",
+        )  # fmt: skip
     if command == "explain":
         parser.add_argument("--html", metavar="FILE", help="write a page")
 

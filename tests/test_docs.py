@@ -58,6 +58,8 @@ def folder(reviews, trained, next_word_trained, characters_trained, translation_
     texts = [f"{WORDS[n % 10]} {WORDS[n // 10 % 10]} {WORDS[n // 100]} {n} " for n in range(600)]
     lines = "".join(f"{2 * text},{n % 5 + 1}\n" for n, text in enumerate(texts))
     (folder / "mine.csv").write_text(f"review,stars\n{lines}", encoding="utf-8")
+    tags = "".join(f"{WORDS[n % 10]} {WORDS[n // 10]} {n},{WORDS[n % 10]}|{WORDS[n // 10]}\n" for n in range(100))
+    (folder / "tags.csv").write_text(f"text,label\n{tags}", encoding="utf-8")
     (folder / "reviews.txt").write_text("".join(f"{text}\n" for text, _ in rows[:9]), encoding="utf-8")
     (folder / "README.md").write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
     write_csv(folder / "small.csv", [(text.strip('"'), label) for text, label in rows])

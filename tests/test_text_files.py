@@ -42,7 +42,8 @@ def test_the_advice_about_an_encoding_reads_the_file_when_it_is_followed(tmp_pat
     path = tmp_path / "a.txt"
     path.write_bytes(QUOTES.encode("cp1252") * 3)
     assert error_of(path, "utf-8") == (
-        f"{path}: line 1, byte 0: not UTF-8; it looks like WINDOWS-1252: set data.encoding=cp1252, or convert it, for example: "
+        f"{path}: line 1, byte 0: not UTF-8; it looks like WINDOWS-1252: set data.encoding=cp1252, or convert it, "
+        "for example: "
         "iconv -f WINDOWS-1252 -t UTF-8"
     )
     assert lines_of(path, "cp1252")[0] + "\n" == QUOTES

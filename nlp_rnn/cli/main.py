@@ -418,4 +418,13 @@ def config_of(config: Config, path: str | os.PathLike[str], settings: list[str])
                 f"command line: {setting!r}: only data.* settings can be changed for a trained model; "
                 "for others train a new one"
             )
-    return load_config(path, settings, task=config.task) if settings else config
+    if not settings:
+        return config
+    found = load_config(path, settings, task=config.task)
+    if found.data.outputs != config.data.outputs:
+        raise ConfigError(
+            "command line: data.multi_label and data.labels_are say what a model answers, "
+            f"so a trained one keeps those of {path}; leave "
+            "them out"
+        )
+    return found

@@ -25,8 +25,8 @@ files also set data.text_column=source data.label_column=target. For texts witho
 """
 # Settings that select examples after reading. Records hold the whole source.
 _OF_TRAINING = (
-    "split", "block_size", "validation_fraction", "test_fraction", "remove_repeated", "length_ratio", "max_length",
-    "keep", "cache_dir",
+    "split", "block_size", "validation_fraction", "test_fraction", "remove_repeated", "max_examples", "length_ratio",
+    "max_length", "keep", "cache_dir",
 )  # fmt: skip
 
 

@@ -153,12 +153,15 @@ def to_yaml(config: Config) -> str:
     tree = dataclasses.asdict(config)
     for section, key in (
         ("data", "patterns"),
+        ("data", "label_columns"),
         ("model", "pooling"),
         ("model", "cutoffs"),
         ("tokenizer", "reserved"),
         ("training", "unfreeze"),
     ):
         tree[section][key] = list(tree[section][key])
+    if not isinstance(config.training.class_weights, str):
+        tree["training"]["class_weights"] = dict(config.training.class_weights)
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
@@ -328,8 +331,11 @@ def _shortened(value: Any) -> str:
     The value is shortened before it is formatted, since YAML's aliases can turn a short file into gigabytes.
     """
     if isinstance(value, dict | list) and len(value) > 0:
+        pairs = value.items() if isinstance(value, dict) else (("", each) for each in value)
         parts = [
-            _shortened(each) if not isinstance(each, dict | list) else "..." for each in itertools.islice(value, 5)
+            (f"{_shortened(key)}: " if isinstance(value, dict) else "")
+            + (_shortened(each) if not isinstance(each, dict | list) else "...")
+            for key, each in itertools.islice(pairs, 5)
         ]
         inner = ", ".join(parts) + (", ..." if len(value) > 5 else "")
         return f"{{{inner}}}" if isinstance(value, dict) else f"[{inner}]"
@@ -356,4 +362,5 @@ def _suggest(key: str) -> str:
 _DEFAULTS = _flatten(dataclasses.asdict(Config()))
 ALL_SETTINGS = list(_DEFAULTS)
 OPTIONAL_SETTINGS = {key for key, value in _DEFAULTS.items() if value is None}
-TEXT_SETTINGS = {key for key, value in _DEFAULTS.items() if isinstance(value, str)}
+# class_weights is a word or a mapping.
+TEXT_SETTINGS = {key for key, value in _DEFAULTS.items() if isinstance(value, str)} - {"training.class_weights"}

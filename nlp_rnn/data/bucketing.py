@@ -186,11 +186,12 @@ def labelled_batch(cache: TokenCache, indices: np.ndarray, rows: slice, token_id
       token_ids: int32 [rows, time], of `text_reader`.
 
     Returns:
-      (token_ids, labels int32 [rows], sample_weight float32 [rows]: 0 of missing rows).
+      (token_ids, labels int32 [rows], or uint8 [rows, labels], sample_weight float32 [rows]: 0 of missing rows).
     """
     own = indices[rows]
-    labels, weights = np.zeros(len(token_ids), np.int32), np.zeros(len(token_ids), np.float32)
-    labels[: len(own)], weights[: len(own)] = cache.labels[own], 1
+    labels = np.zeros((len(token_ids), *cache.labels.shape[1:]), cache.labels.dtype)
+    weights = np.zeros(len(token_ids), np.float32)
+    labels[: len(own)], weights[: len(own)] = cache.labels[own], 1 if cache.weights is None else cache.weights[own]
     return token_ids, labels, weights
 
 

@@ -7,19 +7,21 @@ are streamed: only a key of each evaluation text is held in memory.
 import dataclasses
 import functools
 import hashlib
+import heapq
 import itertools
 import logging
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nlp_rnn.config.settings import FILE_SOURCES, Config, DataConfig
-from nlp_rnn.data import label_checks
+from nlp_rnn.data import label_checks, labels
 from nlp_rnn.data.languages import check_order
 from nlp_rnn.data.pair_readers import why_unfit
-from nlp_rnn.data.readers import SPLIT_NAMES, Example
+from nlp_rnn.data.readers import SPLIT_NAMES, Example, WeightedExample
 from nlp_rnn.data.sources import PAIR_SOURCES, SOURCES
 from nlp_rnn.errors import ConfigError
 
@@ -38,7 +40,7 @@ class SplitFacts:
       dropped: the others, by the reason.
       num_empty: texts of white space alone.
       labels: examples of each; not counted in pairs. first_places: the number, from 1, of the first example of each.
-      digest: of texts and labels, in order.
+      digest: of texts, labels and weights, in order.
       first: the first example.
     """
 
@@ -86,6 +88,7 @@ class Corpus:
         self._read_splits = SPLIT_NAMES if reads_test else ("train", "validation")
         self._given = (SOURCES | PAIR_SOURCES)[data.source](data)
         self._judged: dict[str, set[bytes]] = {"validation": set(), "test": set()}
+        self._kept: set[bytes] | None = None  # the keys of the texts of train that data.max_examples keeps
         self._drawn: dict[bytes | int, str] | None = None  # of small corpora: the split of each text or block
         self.facts: dict[str, SplitFacts] = {}
 
@@ -121,13 +124,19 @@ class Corpus:
             facts.num_empty += not example.text.strip()
             facts.first = facts.first or example
             if not self.is_parallel:
-                facts.labels[example.label] += 1
-                facts.first_places.setdefault(example.label, facts.num_read)
+                for label in labels.split(example.label) if self._data.multi_label else (example.label,):
+                    facts.labels[label] += 1
+                    facts.first_places.setdefault(label, facts.num_read)
             digest.update(f"{example.text}\0{example.label}\0".encode("utf-8", "surrogatepass"))
+            if isinstance(example, WeightedExample):
+                digest.update(f"{example.weight}\0".encode())
             if name in self._judged:
                 judged.add(key)
         facts.digest = digest.hexdigest()
         self.facts[name] = facts
+        if name == "train" and self._kept is None and 0 < self._data.max_examples < facts.num_examples:
+            self._kept = self._draw_kept(Counter() if self._data.multi_label else facts.labels)
+            self._survey_split("train")
 
     def data_facts(self) -> dict[str, dict[str, Any]]:
         """What tells the splits to train on from other data, after `survey`: examples, digest and, of labelled texts, labels."""
@@ -153,6 +162,7 @@ class Corpus:
 
     def _unique(self, split: str, facts: SplitFacts) -> Iterator[tuple[Example, bytes]]:
         """The examples that a split keeps, with their texts' keys; counts in `facts` what it reads and drops."""
+        kept = set(self._kept) if self._kept is not None and split == "train" else None
         for example in self._assigned(split):
             facts.num_read += 1
             if self.is_parallel and (
@@ -164,7 +174,11 @@ class Corpus:
             above = (name for name in _ABOVE[split] if self._data.remove_repeated and key in self._judged[name])
             if other := next(above, ""):
                 facts.dropped[f"also in {other}"] += 1
+            elif kept is not None and key not in kept:
+                facts.dropped["beyond data.max_examples"] += 1
             else:
+                if kept is not None:
+                    kept.remove(key)
                 yield example, key
 
     # --- drawing --------------------------------------------------------------------------------------------------
@@ -230,6 +244,27 @@ class Corpus:
     @functools.cached_property
     def _num_characters(self) -> int:
         return sum(len(example.text) for example in self._given["train"]())
+
+    def _draw_kept(self, labels: Counter[str]) -> set[bytes]:
+        """The keys of data.max_examples texts of train, drawn by the seed; each label keeps its share.
+
+        Args:
+          labels: examples of each; empty for pairs and for texts with several labels, which are drawn alike.
+        """
+        limit, total = self._data.max_examples, labels.total() or 1
+        exact = {label: limit * count / total for label, count in labels.items()} or {"": float(limit)}
+        quotas = {label: int(share) for label, share in exact.items()}
+        for label in sorted(exact, key=lambda each: (quotas[each] - exact[each], each))[: limit - sum(quotas.values())]:
+            quotas[label] += 1
+        places: dict[str, dict[bytes, float]] = {label: {} for label in quotas}
+        for example, key in self._unique("train", SplitFacts()):
+            label = example.label if labels else ""
+            places[label][key] = _unit_hash(f"{self._seed}:examples:".encode() + key)
+        return {
+            key
+            for label, quota in quotas.items()
+            for key in heapq.nsmallest(quota, places[label], key=places[label].__getitem__)
+        }
 
     # --- small corpora --------------------------------------------------------------------------------------------
 
@@ -344,22 +379,33 @@ def label_names(corpus: Corpus) -> list[str]:
     """The labels of a surveyed corpus: of train, sorted (as numbers where all are); the last of two is "positive".
 
     Raises:
-      ConfigError: if there are no labels, a single one, or others in validation or test.
+      ConfigError: if there are no labels, a single one, or others in validation or test; or if they are not what data.multi_label
+        and data.labels_are say.
     """
-    found = corpus.facts["train"].labels
-    if "" in found:
+    found, data = corpus.facts["train"].labels, corpus._data
+    if data.multi_label:
+        if not found:
+            raise ConfigError(
+                "data.multi_label is true, but no text of data.train has a label; check data.label_column, data.label_columns or "
+                "the __label__ of the lines"
+            )
+    elif any(labels.JOINT in label for label in found):
+        raise ConfigError("data.train has texts with several labels; set data.multi_label=true")
+    elif "" in found:
         raise ConfigError(
             f"data.train has {found['']} examples without a label, the first is example "
             f"{corpus.facts['train'].first_places['']}; a classifier needs one on each: set data.label_column, or use a "
             "labelled source"
         )
-    if len(found) < 2:
+    elif len(found) < 2:
         raise ConfigError(
             f"data.train has one label only, {next(iter(found))!r}; a classifier needs two or more: check data.label_column"
         )
     for name in ("validation", "test"):
         if name in corpus.facts:
             check_labels(corpus, name, list(found))
+    if data.labels_are == "ordinal":
+        _check_scale(found)
     try:
         return sorted(found, key=float)
     except ValueError:
@@ -378,6 +424,33 @@ def check_labels(corpus: Corpus, split: str, labels: list[str]) -> None:
             f"data.{split} has labels that training did not have: {unknown}; its labels are {label_checks.shown(labels)}: "
             "correct them, leave those examples out, or add such examples to data.train and train again"
         )
+
+
+def _check_scale(found: Iterable[str]) -> None:
+    """Raises ConfigError unless the labels are distinct numbers, three or more."""
+    values = set()
+    for label in found:
+        value = number_of(label)
+        values.add(value)
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"data.labels_are is ordinal, but data.train has the label {label!r}, which is no number; write the labels as numbers in "
+                "their order, or use data.labels_are=classes"
+            )
+    if len(values) < 3 or len(values) < len(set(found)):
+        shown = ", ".join(map(repr, sorted(found)[:10]))
+        raise ConfigError(
+            f"data.labels_are is ordinal, but data.train has the labels {shown}; a scale has three different numbers or more: use "
+            "data.labels_are=classes"
+        )
+
+
+def number_of(label: str) -> float:
+    """The number that a label is; nan for another one."""
+    try:
+        return float(label)
+    except ValueError:
+        return math.nan
 
 
 def _text_key(text: str) -> bytes:

@@ -21,11 +21,12 @@ import tensorflow as tf
 
 from nlp_rnn import files, manifest
 from nlp_rnn.config.settings import Config, DataConfig, TokenizerConfig
+from nlp_rnn.data import labels as label_sets
 from nlp_rnn.data.bptt import check_length
 from nlp_rnn.data.bucketing import Batches
 from nlp_rnn.data.corpus import Corpus, label_names
 from nlp_rnn.data.inputs import Inputs
-from nlp_rnn.data.readers import Example
+from nlp_rnn.data.readers import Example, WeightedExample
 from nlp_rnn.data.token_cache import PairCache, TokenCache
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.progress import track
@@ -42,19 +43,32 @@ Cached = TypeVar("Cached")
 
 
 def write_cache(
-    path: Path, examples: Iterable[tuple[str, int]], encode_texts: Callable[[tf.Tensor], tf.RaggedTensor]
+    path: Path, examples: Iterable[tuple[Any, ...]], encode_texts: Callable[[tf.Tensor], tf.RaggedTensor]
 ) -> None:
-    """Tokenises (text, label) pairs into a folder, in constant memory."""
-    lengths, labels = [], []
+    """Tokenises texts into a folder, in constant memory but for labels and weights.
+
+    Args:
+      examples: (text, label number or uint8 [labels]), or (text, label, weight); weights are kept with a mean of 1.
+
+    Raises:
+      ConfigError: if all weights are 0.
+    """
+    lengths, labels, weights = [], [], []
     stream = iter(examples)
     with open(path / "ids.bin", "wb") as file:
         while chunk := list(itertools.islice(stream, 512)):
-            ids = encode_texts(tf.constant([text for text, _ in chunk]))
+            ids = encode_texts(tf.constant([text for text, *_ in chunk]))
             ids.flat_values.numpy().astype(np.int32).tofile(file)
             lengths.append(ids.row_lengths().numpy())
-            labels.append(np.array([label for _, label in chunk], np.int32))
+            found = np.array([label for _, label, *_ in chunk])
+            labels.append(found.astype(np.int32) if found.ndim == 1 else found)
+            weights += [weight for _, _, *rest in chunk for weight in rest]
     np.save(path / "offsets.npy", np.concatenate([[0], *lengths]).cumsum(dtype=np.int64))
-    np.save(path / "labels.npy", np.concatenate([np.zeros(0, np.int32), *labels]))
+    np.save(path / "labels.npy", np.concatenate(labels or [np.zeros(0, np.int32)]))
+    if weights:
+        if not any(weights):
+            raise ConfigError("data.weight_column holds zeros only; give the examples that count a weight above 0")
+        np.save(path / "weights.npy", (np.array(weights) / np.mean(weights)).astype(np.float32))
 
 
 def prepare_inputs(corpus: Corpus, config: Config, tokenizer_of_run: Path | None = None) -> tuple[Inputs, Tokenizer]:
@@ -67,12 +81,13 @@ def prepare_inputs(corpus: Corpus, config: Config, tokenizer_of_run: Path | None
       ConfigError: if too many tokens are unknown; see `corpus.label_names`, `prepare_pairs`, `bptt.check_length`.
     """
     data, seed, sampling = config.data, config.seed, config.tokenizer.sampling
+    labels = label_names(corpus) if config.kind == "classifier" else []
+    label_sets.check_class_weights(config, labels)
     tokenizer = (
         Tokenizer.load(tokenizer_of_run)
         if tokenizer_of_run
         else prepare_tokenizer(corpus, data, config.tokenizer, config.training.start_from or config.model.init_from)
     )
-    labels = label_names(corpus) if config.kind == "classifier" else []
     numbers = {label: number for number, label in enumerate(labels)}
     caches: list[Any] = []
     for split in ("train", "validation"):
@@ -148,13 +163,28 @@ def prepare_split(
       label_ids: label -> class number.
     """
     how: dict[str, object] = {"max_length": data.max_length, "keep": data.keep, "labels": label_ids}
+    if data.multi_label:
+        how["multi_label"] = True
 
     def encode_texts(texts: tf.Tensor) -> tf.RaggedTensor:
         return encode(tokenizer, texts, data.max_length, data.keep)
 
-    return _prepare_ids(
-        corpus, split, data, tokenizer, how, encode_texts, lambda example: (example.text, label_ids[example.label])
-    )
+    def read(example: Example) -> tuple[Any, ...]:
+        target = label_targets(example.label, data, label_ids)
+        return (
+            (example.text, target, example.weight) if isinstance(example, WeightedExample) else (example.text, target)
+        )
+
+    return _prepare_ids(corpus, split, data, tokenizer, how, encode_texts, read)
+
+
+def label_targets(label: str, data: DataConfig, label_ids: dict[str, int]) -> Any:
+    """What an example's label is to the model: its number, or with data.multi_label uint8 [labels], 1 where the text has it."""
+    if not data.multi_label:
+        return label_ids[label]
+    targets = np.zeros(len(label_ids), np.uint8)
+    targets[[label_ids[each] for each in label_sets.split(label)]] = 1
+    return targets
 
 
 def prepare_stream(
@@ -206,7 +236,7 @@ def prepare_pairs(corpus: Corpus, split: str, data: DataConfig, tokenizer: Token
 
 def _prepare_ids(
     corpus: Corpus, split: str, data: DataConfig, tokenizer: Tokenizer, how: dict[str, object],
-    encode_texts: Callable[[tf.Tensor], tf.RaggedTensor], read: Callable[[Example], tuple[str, int]],
+    encode_texts: Callable[[tf.Tensor], tf.RaggedTensor], read: Callable[[Example], tuple[Any, ...]],
 ) -> TokenCache:  # fmt: skip
     vocabulary = hashlib.blake2b(tokenizer.vocabulary_text().encode(), digest_size=16).hexdigest()
     key = _key(texts=corpus.facts[split].digest, vocabulary=vocabulary, tokenizer=tokenizer.settings(), **how)

@@ -5,13 +5,14 @@ import functools
 import importlib.util
 import json
 import logging
-import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nlp_rnn.config.settings import DataConfig
+from nlp_rnn.data import labels
+from nlp_rnn.data.labels import clean_label, without_surrogates
 from nlp_rnn.data.tables import TableFormat, is_quoted_by_doubling, read_parquet, read_table
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.text_files import Part, decoded_lines, is_companion, read_lines
@@ -26,10 +27,23 @@ def tell_once(message: str) -> None:
 
 
 class Example(NamedTuple):
-    """A text and its label; the label is "" where the source has none."""
+    """A text and its label (or several, joined by `labels.join`); the label is "" where the source has none."""
 
     text: str
     label: str
+
+
+class WeightedExample(Example):
+    """An example of a source with data.weight_column; `weight` says how much it counts."""
+
+    weight: float
+
+    @classmethod
+    def of(cls, text: str, label: str, weight: float) -> "WeightedExample":
+        """Makes one: tuples take no further field in their constructor."""
+        example = cls(text, label)
+        example.weight = weight
+        return example
 
 
 Splits = dict[str, Callable[[], Iterator[Example]]]
@@ -58,7 +72,7 @@ def load_jsonl(data: DataConfig) -> Splits:
 
 
 def load_text(data: DataConfig) -> Splits:
-    """One text per line; words that begin with `__label__` are its label (fastText's format)."""
+    """One text per line; words that begin with `__label__` are its label, or its labels with data.multi_label (fastText's format)."""
     return load_files(data, lambda path: PART_READERS["text"](path, data))
 
 
@@ -108,38 +122,37 @@ def existing_path(setting: str, value: str) -> Path:
     return path
 
 
-def clean_label(value: Any) -> str:
-    """A label as all sources give it: without white space around it; numbers and booleans as JSON writes them, 1.0 as 1."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and math.isfinite(value) and value == int(value):
-        value = int(value)
-    return "" if value is None else str(value).strip()
+def _example(text: str, row: Mapping[str, Any], data: DataConfig, place: str) -> Example:
+    """The example of a row of a table: column -> cell."""
+    label = labels.label_of(row, data, place)
+    if not data.weight_column:
+        return Example(text, label)
+    return WeightedExample.of(text, label, labels.weight_of(row, data, place))
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
-
-
-def _columns(data: DataConfig) -> tuple[str, ...]:
-    return (data.text_column, data.label_column) if data.label_column else (data.text_column,)
 
 
 def _table_examples(path: Path | Part, data: DataConfig) -> Iterator[Example]:
     table = TableFormat.of(data)
     if not table.quoting and is_quoted_by_doubling(path, table):
         tell_once(f"{path}: its fields are quoted, and read without their quotes; data.quoting=none keeps them")
-    for _, (text, *labels) in read_table(path, _columns(data), table):
-        yield Example(text, clean_label(labels[0]) if labels else "")
+    columns = labels.columns_of(data)
+    for number, cells in read_table(path, columns, table):
+        yield _example(cells[0], dict(zip(columns, cells, strict=True)), data, f"{path}: line {number}")
 
 
 def _parquet_examples(path: Path, data: DataConfig) -> Iterator[Example]:
-    for number, (text, *labels) in read_parquet(path, _columns(data)):
-        if not isinstance(text, str) or (labels and isinstance(labels[0], dict | list)):
+    columns = labels.columns_of(data)
+    for number, cells in read_parquet(path, columns):
+        row, text = dict(zip(columns, cells, strict=True)), cells[0]
+        label = row.get(data.label_column)
+        if not isinstance(text, str) or (isinstance(label, dict | list) and not data.multi_label):
             wrong = "text" if not isinstance(text, str) else "label"
             raise ConfigError(
                 f"{path}: row {number} has no {wrong} that is a string; set data.{wrong}_column to another column"
             )
-        yield Example(text, clean_label(labels[0]) if labels else "")
+        yield _example(text, row, data, f"{path}: row {number}")
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
@@ -160,11 +173,11 @@ def _json_examples(path: Path | Part, data: DataConfig) -> Iterator[Example]:
                 f"{path}: {place} has no string {data.text_column!r}; set data.text_column to the name of the text"
             )
         label = row.get(data.label_column, "") if data.label_column else ""
-        if isinstance(label, (dict, list)) or (label is None):
+        if not data.multi_label and (isinstance(label, (dict, list)) or label is None):
             raise ConfigError(
                 f"{path}: {place}: {data.label_column!r} is {json.dumps(label)[:80]}, but a label is a string, number or boolean"
             )
-        yield Example(*(_without_surrogates(value) for value in (row[data.text_column], clean_label(label))))
+        yield _example(without_surrogates(row[data.text_column]), row, data, f"{path}: {place}")
 
 
 def is_json_document(path: Path | Part, data: DataConfig) -> bool:
@@ -217,11 +230,6 @@ def _json_value(text: str, place: str) -> Any:
         ) from None
 
 
-def _without_surrogates(text: str) -> str:
-    """JSON can spell half of a surrogate pair, which is no text."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)
-
-
 # --- lines and files -------------------------------------------------------------------------------------------------
 
 
@@ -230,21 +238,25 @@ def line_examples(path: Path) -> Iterator[Example]:
     return (Example(line, "") for _, line in read_lines(path))
 
 
-_FASTTEXT_LABEL = re.compile(r"(?<!\S)__label__(\S*)")
+_FASTTEXT_LABEL = re.compile(r"(?<!\S)__label__(\S*)\s?")
 
 
 def _text_examples(path: Path | Part, data: DataConfig) -> Iterator[Example]:
     for number, line in read_lines(path, data.encoding):
         if not line.strip():
             continue
-        labels = [each.rstrip(",") for each in _FASTTEXT_LABEL.findall(line)] if "__label__" in line else []
-        if len(labels) > 1 and data.label_column:
-            shown = ", ".join(map(repr, labels[:5]))
+        found = [each.rstrip(",") for each in _FASTTEXT_LABEL.findall(line)] if "__label__" in line else []
+        text = _FASTTEXT_LABEL.sub("", line).strip() if found else line
+        if data.multi_label:
+            yield Example(text, labels.join(found))
+            continue
+        if len(found) > 1 and data.label_column:
+            shown = ", ".join(map(repr, found[:5]))
             raise ConfigError(
-                f"{path}: line {number} has {len(labels)} labels ({shown}), but a text has one; keep one, or set "
-                "data.label_column= (empty) to train without labels"
+                f"{path}: line {number} has {len(found)} labels ({shown}), but a text has one; set data.multi_label=true, keep one "
+                "label, or set data.label_column= (empty) to train without labels"
             )
-        yield Example(_FASTTEXT_LABEL.sub("", line).strip() if labels else line, labels[0] if labels else "")
+        yield Example(text, found[0] if found else "")
 
 
 # Of the sources that can be read from any line on, for `records`.

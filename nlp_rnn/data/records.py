@@ -64,6 +64,10 @@ def write_records(
         raise ConfigError(
             "data.source is records, which is written already; give the source that they are to be made from"
         )
+    if data.weight_column:
+        raise ConfigError(
+            f"data.weight_column is {data.weight_column}, but records hold texts and labels only; train from the files, or leave it out"
+        )
     # Workers may stand in other folders.
     data = replace(
         data, **{key: os.path.abspath(path) for key in ("dir", *SPLIT_NAMES) if (path := getattr(data, key))}

@@ -16,14 +16,16 @@ class TokenCache:
     """Token ids and labels of one split, on disk.
 
     Attributes:
-      path: folder with ids.bin (int32, one text after the other), offsets.npy and labels.npy.
+      path: folder with ids.bin (int32, one text after the other), offsets.npy, labels.npy and, if the examples have weights, weights.npy.
       offsets: int64 [examples + 1]; text n is ids[offsets[n]:offsets[n + 1]].
-      labels: int32 [examples].
+      labels: int32 [examples]; with data.multi_label uint8 [examples, labels], 1 where a text has the label.
+      weights: float32 [examples], with a mean of 1; None: all alike.
     """
 
     path: Path
     offsets: np.ndarray
     labels: np.ndarray
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,7 +43,8 @@ class TokenCache:
           manifest.DamagedFileError: if a file is not the one that was written.
         """
         manifest.check(path, "remove that folder", is_thorough=False)
-        return cls(path, load_array(path / "offsets.npy"), load_array(path / "labels.npy"))
+        weights = load_array(path / "weights.npy") if (path / "weights.npy").is_file() else None
+        return cls(path, load_array(path / "offsets.npy"), load_array(path / "labels.npy"), weights)
 
     def unknown_share(self) -> float:
         """The share of ids that are UNK_ID, 0-1; read in constant memory."""

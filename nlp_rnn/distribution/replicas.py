@@ -31,6 +31,11 @@ def total(value: Any) -> Any:
     return context.all_reduce("SUM", value) if context else value
 
 
+def rows_of(weights: Any) -> Any:
+    """1 where a sample weight is not 0, else 0, in the weights' shape and dtype: what losses are divided by."""
+    return keras.ops.cast(weights != 0, weights.dtype)
+
+
 def batch_weight(weights: Any) -> Any:
     """Sums the sample weights of the whole global batch. `weights`: those of this replica and part."""
     weight = getattr(_local, "weight", None)

@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from nlp_rnn.config.settings import Config
+from nlp_rnn.config.settings import Config, Outputs
 from nlp_rnn.data import datasets
 from nlp_rnn.data.corpus import Corpus, check_labels, corpus_with, label_names, load_corpus
-from nlp_rnn.evaluation.metrics import classification_metrics, most_confident_errors
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.evaluation.classifier_report import describe_scores, score
+from nlp_rnn.evaluation.label_set_metrics import most_confident_label_errors
+from nlp_rnn.evaluation.metrics import most_confident_errors
 from nlp_rnn.evaluation.nbsvm import Nbsvm
 from nlp_rnn.evaluation.run_model import load_classifier
+from nlp_rnn.export.saved_model import ExportedModel
+from nlp_rnn.models.calibration import Calibration, predicted_classes, probabilities_of
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.training import fit
 from nlp_rnn.training.run_directory import Run
@@ -40,37 +45,89 @@ class Evaluation:
     picture: Path | None
 
 
-def evaluate_run(run: Run, split: str) -> Evaluation:
-    """Scores the run's best weights, adds the figures to metrics.json and draws confusion_<split>.png."""
+@dataclass(frozen=True)
+class _Scored:
+    """A model's calibrated probabilities of a split, float [examples, classes], and the truth."""
+
+    labels: list[str]
+    probabilities: np.ndarray
+    targets: np.ndarray
+    calibration: Calibration
+    outputs: Outputs
+
+
+def evaluate_run(run: Run, split: str, *, min_probability: float = 0.0) -> Evaluation:
+    """Evaluates the run's best weights and adds the metrics to metrics.json. Also draws confusion_<split>.png.
+
+    Args:
+      min_probability: see `classification_metrics`.
+
+    Raises:
+      ConfigError: if it is given for label sets.
+    """
+    _check_min_probability(run.config, min_probability)
     corpus = corpus_with(run.config, split)
     check_labels(corpus, split, run.labels)
     model, tokenizer = load_classifier(run)
     label_ids = {label: number for number, label in enumerate(run.labels)}
     cache = datasets.prepare_split(corpus, split, run.config.data, tokenizer, label_ids)
-    probabilities = fit.predict_probabilities(model, cache, run.config.training.batch_size)
-    facts = _facts(corpus, split, run.labels, probabilities, cache.labels)
+    logits = fit.predict_logits(model, cache, run.config.training.batch_size)
+    calibration, outputs = run.calibration, run.config.data.outputs
+    scored = _Scored(
+        run.labels, probabilities_of(logits, outputs, calibration.temperature), cache.labels, calibration, outputs
+    )
+    facts = _facts(corpus, split, scored, min_probability)
+    run.write_metrics(**{split: facts["metrics"]})
+    if outputs == "label_sets":
+        return Evaluation(facts, None)
     picture = run.path / f"confusion_{split}.png"
     title = f"{run.config.name}, {split}: {100 * facts['metrics']['accuracy']:.2f} % of {len(cache.labels):,}"
     plots.plot_confusion(facts["metrics"]["confusion_matrix"], run.labels, picture, title=title)
-    run.write_metrics(**{split: facts["metrics"]})
     return Evaluation(facts, picture)
 
 
-def evaluate_model(loaded: Any, config: Config, labels: list[str], split: str) -> Evaluation:
-    """Scores an exported model through its own signature."""
+def evaluate_model(exported: ExportedModel, config: Config, split: str, *, min_probability: float = 0.0) -> Evaluation:
+    """Scores an exported model through its own signature, strings in.
+
+    Args:
+      config: the model's, with data.* settings of this machine.
+      min_probability: see `evaluate_run`.
+    """
+    _check_min_probability(config, min_probability)
     corpus = corpus_with(config, split)
-    check_labels(corpus, split, labels)
-    numbers = {label: number for number, label in enumerate(labels)}
+    check_labels(corpus, split, exported.labels)
+    numbers = {label: number for number, label in enumerate(exported.labels)}
     probabilities, truth = [], []
     examples = corpus.examples(split)
     while chunk := list(itertools.islice(examples, config.training.batch_size)):
-        probabilities.append(loaded.classify(tf.constant([example.text for example in chunk]))["probabilities"].numpy())
-        truth += [numbers[example.label] for example in chunk]
-    return Evaluation(_facts(corpus, split, labels, np.concatenate(probabilities), np.array(truth)), None)
+        texts = tf.constant([example.text for example in chunk])
+        probabilities.append(exported.loaded.classify(texts)["probabilities"].numpy())
+        truth += [datasets.label_targets(example.label, config.data, numbers) for example in chunk]
+    scored = _Scored(
+        exported.labels, np.concatenate(probabilities), np.array(truth), exported.calibration, config.data.outputs
+    )
+    return Evaluation(_facts(corpus, split, scored, min_probability), None)
+
+
+def _check_min_probability(config: Config, min_probability: float) -> None:
+    if min_probability and config.data.multi_label:
+        raise ConfigError(
+            f"min_probability (--min-probability) is {min_probability:g}, but the model chooses any number of labels, "
+            "each by a threshold of "
+            "its own (data.multi_label); leave it out"
+        )
 
 
 def evaluate_baseline(config: Config, split: str) -> dict[str, Any]:
-    """Trains NBSVM on the words of the train split and scores it on `split`."""
+    """Trains NBSVM on the words of the train split and scores it on `split`.
+
+    Raises:
+      ConfigError: for label sets.
+    """
+    if config.data.multi_label:
+        raise ConfigError(
+            "--baseline is NBSVM, which has one label per text, but data.multi_label is true; leave it out"
+        )
     start = time.monotonic()
     corpus = load_corpus(config.data, config.seed)
     tokenizer = Tokenizer("word", nfkc=config.tokenizer.nfkc, html_breaks=config.tokenizer.html_breaks)
@@ -89,16 +146,12 @@ def evaluate_baseline(config: Config, split: str) -> dict[str, Any]:
 def describe(evaluation: Evaluation) -> str:
     """Formats the evaluation."""
     facts, metrics = evaluation.facts, evaluation.facts["metrics"]
-    auc = "" if metrics["auc"] is None else f"   AUC {metrics['auc']:.4f}"
-    lines = [
-        f"{facts['split']}: {metrics['num_examples']:,} examples",
-        f"accuracy {100 * metrics['accuracy']:.2f} %   F1 {metrics['f1']:.4f}{auc}",
-        f"cross-entropy {metrics['cross_entropy']:.4f} nats   "
-        f"calibration error {100 * metrics['expected_calibration_error']:.2f} %",
-        "confusion (rows: true, columns: predicted " + ", ".join(facts["labels"]) + ")",
-    ]
-    for label, row in zip(facts["labels"], metrics["confusion_matrix"], strict=True):
-        lines.append(f"  {label:<14}" + "".join(f"{count:>9,}" for count in row))
+    lines = [f"{facts['split']}: {metrics['num_examples']:,} examples"]
+    lines += describe_scores(metrics, facts.get("min_probability", 0.0))
+    if "confusion_matrix" in metrics:
+        lines.append("confusion (rows: true, columns: predicted " + ", ".join(facts["labels"]) + ")")
+        for label, row in zip(facts["labels"], metrics["confusion_matrix"], strict=True):
+            lines.append(f"  {label:<14}" + "".join(f"{count:>9,}" for count in row))
     if "baseline" in facts:
         baseline = facts["baseline"]
         lines.append(
@@ -115,21 +168,48 @@ def describe(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _facts(
-    corpus: Corpus, split: str, labels: list[str], probabilities: np.ndarray, truth: np.ndarray
-) -> dict[str, Any]:
-    places = most_confident_errors(probabilities, truth, count=_NUM_ERRORS)
-    texts = {row: example.text for row, example in enumerate(corpus.examples(split)) if row in set(places)}
-    errors = [
+def _facts(corpus: Corpus, split: str, scored: _Scored, min_probability: float) -> dict[str, Any]:
+    metrics = score(
+        scored.probabilities, scored.targets, scored.labels, scored.outputs, scored.calibration, min_probability
+    )
+    find = _label_errors if scored.outputs == "label_sets" else _errors
+    facts = {"split": split, "labels": scored.labels, "metrics": metrics, "errors": find(corpus, split, scored)}
+    return facts | ({"min_probability": min_probability} if min_probability else {})
+
+
+def _errors(corpus: Corpus, split: str, scored: _Scored) -> list[dict[str, Any]]:
+    labels, probabilities = scored.labels, scored.probabilities
+    predicted = predicted_classes(probabilities, scored.outputs)
+    places = most_confident_errors(probabilities, scored.targets, predicted, count=_NUM_ERRORS)
+    texts = _texts(corpus, split, set(places))
+    return [
         {
             "text": texts[place],
-            "label": labels[truth[place]],
-            "predicted": labels[int(probabilities[place].argmax())],
-            "probability": float(probabilities[place].max()),
+            "label": labels[scored.targets[place]],
+            "predicted": labels[predicted[place]],
+            "probability": float(probabilities[place, predicted[place]]),
         }
         for place in places
     ]
-    return {"split": split, "labels": labels, "metrics": classification_metrics(probabilities, truth), "errors": errors}
+
+
+def _label_errors(corpus: Corpus, split: str, scored: _Scored) -> list[dict[str, Any]]:
+    """Each with one label of a text that was chosen or left out wrongly."""
+    places = most_confident_label_errors(
+        scored.probabilities, scored.targets, scored.calibration.thresholds, count=_NUM_ERRORS
+    )
+    texts = _texts(corpus, split, {row for row, _ in places})
+    errors = []
+    for row, number in places:
+        name, share = scored.labels[number], float(scored.probabilities[row, number])
+        names = (name, f"not {name}") if scored.targets[row, number] else (f"not {name}", name)
+        probability = share if names[1] == name else 1 - share
+        errors.append({"text": texts[row], "label": names[0], "predicted": names[1], "probability": probability})
+    return errors
+
+
+def _texts(corpus: Corpus, split: str, rows: set[int]) -> dict[int, str]:
+    return {row: example.text for row, example in enumerate(corpus.examples(split)) if row in rows}
 
 
 def _words(corpus: Corpus, split: str, tokenizer: Tokenizer) -> Iterator[str]:

@@ -8,7 +8,7 @@ from nlp_rnn.evaluation import characters, classifier, language_model, translati
 from nlp_rnn.training.run_directory import Run
 
 _OPTIONS = {
-    "labels": {"baseline"},
+    "labels": {"baseline", "min_probability"},
     "words": {"baseline", "adapt"},
     "characters": {"temperature", "seed"},
     "translations": {"beam_size", "length_penalty"},
@@ -35,7 +35,7 @@ def evaluate(run: Run, split: str, **options: Any) -> tuple[dict[str, Any], dict
             f"{unknown[0]} is not an option of evaluating {task}; it has {', '.join(sorted(_OPTIONS[answers]))}"
         )
     if answers == "labels":
-        facts = classifier.evaluate_run(run, split).facts
+        facts = classifier.evaluate_run(run, split, min_probability=options.get("min_probability", 0.0)).facts
         if options.get("baseline"):
             facts["baseline"] = classifier.evaluate_baseline(run.config, split)
     elif answers == "words":

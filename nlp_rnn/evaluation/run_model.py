@@ -44,7 +44,12 @@ def load_classifier(run: Run) -> tuple[keras.Model, Tokenizer]:
     """Loads the model with the run's best weights, and its tokenizer."""
     tokenizer = load_tokenizer(run)
     with _in_float32():
-        model = build_classifier(run.config.model, vocab_size=tokenizer.vocab_size, num_classes=len(run.labels))
+        model = build_classifier(
+            run.config.model,
+            vocab_size=tokenizer.vocab_size,
+            num_classes=len(run.labels),
+            outputs=run.config.data.outputs,
+        )
     load_checkpoint(run.best_checkpoint, model.weights)
     return model, tokenizer
 
@@ -88,7 +93,7 @@ def load_module(runs: list[Run]) -> Any:
     if answers == "translations":
         return _load_translators(runs)
     if answers == "labels":
-        return ClassifierModule(*load_classifier(run), run.config, run.labels)
+        return ClassifierModule(*load_classifier(run), run.config, run.labels, run.calibration)
     if run.config.model.is_reversed:
         raise ConfigError(
             f"--run is {run.path}, whose model reads texts backwards (model.is_reversed), so it cannot predict next "

@@ -9,11 +9,20 @@ import tensorflow as tf
 
 from nlp_rnn.config.settings import Config
 from nlp_rnn.export import saved_model
+from nlp_rnn.models.calibration import Calibration, median_class
 from nlp_rnn.special_ids import PAD_ID
 from nlp_rnn.tokenization.encoding import encode, truncate
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 _EXPLAIN_STEPS = 32
+# Columns of the model card, and the metrics in them.
+_ERRORS = {"cross-entropy": "cross_entropy", "calibration error": "expected_calibration_error"}
+_CARD_COLUMNS = {
+    "classes": {"accuracy": "accuracy", "F1": "f1", **_ERRORS},
+    "ordinal": {"accuracy": "accuracy", "mean absolute error": "mean_absolute_error", **_ERRORS},
+    "label_sets": {"micro F1": "micro_f1", "macro F1": "macro_f1", "mAP": "mean_average_precision", **_ERRORS},
+}
+_ON_LABELS = {"classes": "", "ordinal": ", a scale", "label_sets": ", any number per text"}
 
 
 class ClassifierModule(tf.Module):
@@ -22,15 +31,25 @@ class ClassifierModule(tf.Module):
     Args:
       model: from `build_classifier`, with its weights.
       labels: class names.
+      calibration: what its probabilities are calibrated by.
     """
 
-    def __init__(self, model: keras.Model, tokenizer: Tokenizer, config: Config, labels: list[str]) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        tokenizer: Tokenizer,
+        config: Config,
+        labels: list[str],
+        calibration: Calibration | None = None,
+    ) -> None:
         super().__init__()
+        self._calibration, self._outputs = calibration or Calibration(), config.data.outputs
         self._model, self._tokenizer, self._data = model, tokenizer, config.data
         self._embedding, self._encoder = model.get_layer("embedding"), model.get_layer("encoder")
         layers = {layer.name: layer for layer in model.layers}
         self._ngrams, self._stack = layers.get("ngrams"), layers.get("stack")
         self._labels = tf.constant(labels)
+        self._values = tuple(map(float, labels)) if self._outputs == "ordinal" else ()
         self.portable_layers = model.get_layer("encoder").layers
 
     def signature_functions(self) -> dict[str, Any]:
@@ -39,16 +58,31 @@ class ClassifierModule(tf.Module):
 
     @tf.function(input_signature=[saved_model.TEXT])
     def classify(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Classifies texts.
+        """Classifies texts with calibrated probabilities.
 
         Args:
           text: string [batch].
 
         Returns:
-          probability float32 [batch] (of two classes: of the second, positive one; else of the label), label string
-          [batch], probabilities float32 [batch, classes].
+          of classes: probability float32 [batch] (of two classes: of the second, positive one; else of the label),
+            label
+          string [batch], probabilities float32 [batch, classes]. Of a scale also score float32 [batch], the expected
+          value; the label is the median. Of label sets: labels string [batch, labels], the names of all labels,
+          probabilities float32 [batch, labels], chosen bool [batch, labels], whether the label's threshold is reached.
         """
-        probabilities = tf.nn.softmax(self._model(self._token_ids(text).to_tensor(PAD_ID), training=False))
+        logits = self._calibrated(self._model(self._token_ids(text).to_tensor(PAD_ID), training=False))
+        if self._outputs == "label_sets":
+            probabilities = tf.sigmoid(logits)
+            names = tf.repeat(self._labels[None], tf.shape(text)[0], axis=0)
+            thresholds = tf.constant(self._calibration.thresholds, tf.float32)
+            return {"labels": names, "probabilities": probabilities, "chosen": probabilities >= thresholds}
+        probabilities = tf.nn.softmax(logits)
+        if self._outputs == "ordinal":
+            winner = median_class(probabilities, keras.ops)
+            probability = tf.gather(probabilities, winner, batch_dims=1)
+            score = tf.linalg.matvec(probabilities, tf.constant(self._values, tf.float32))
+            label = tf.gather(self._labels, winner)
+            return {"probability": probability, "label": label, "probabilities": probabilities, "score": score}
         winner = tf.argmax(probabilities, axis=1)
         probability = probabilities[:, 1] if len(self._labels) == 2 else tf.reduce_max(probabilities, axis=1)
         return {"probability": probability, "label": tf.gather(self._labels, winner), "probabilities": probabilities}
@@ -57,10 +91,10 @@ class ClassifierModule(tf.Module):
     def explain(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Computes the attribution of each word by integrated gradients.
 
-        Of two classes, the log-odds of the positive one are explained, else those of the predicted class. The path is
-        the straight line from zero embeddings and no n-grams. The attributions of a text sum to its log-odds minus
-        those at the start of the path, up to the error of 32 midpoint steps. Source: Sundararajan et al. 2017, equation
-        3.
+        Of two classes, the log-odds of the positive one are explained, else those of the most likely class or label; of
+        a scale, the log-odds that the score is above the lowest. The path is the straight line from zero embeddings and
+        no n-grams. The attributions of a text sum to its log-odds minus those at the start of the path, up to the error
+        of 32 midpoint steps. Source: Sundararajan et al. 2017, equation 3.
 
         Args:
           text: string [batch].
@@ -73,7 +107,9 @@ class ClassifierModule(tf.Module):
         mask = token_ids != PAD_ID
         vectors = self._embedding(token_ids)
         winner = tf.argmax(self._model(token_ids, training=False), axis=1)
-        target = tf.ones_like(winner) if len(self._labels) == 2 else winner
+        if self._outputs == "ordinal":
+            winner = tf.zeros_like(winner)
+        target = tf.ones_like(winner) if len(self._labels) == 2 and self._outputs == "classes" else winner
         rows = (token_ids, vectors, mask, target)
         answer = tf.TensorSpec([None], tf.float32)
         attributions = tf.map_fn(
@@ -112,10 +148,23 @@ class ClassifierModule(tf.Module):
             logits = self._encoder([points, tf.repeat(mask[None], _EXPLAIN_STEPS, axis=0)], training=False)
             if self._stack is not None:
                 logits = self._stack(logits, linear_points)
-            odds = log_odds(logits, tf.repeat(target, _EXPLAIN_STEPS))
+            odds = self._log_odds(logits, tf.repeat(target, _EXPLAIN_STEPS))
         gradients = tape.gradient(odds, [points, linear_points], unconnected_gradients=tf.UnconnectedGradients.ZERO)
         by_vector, by_class = (tf.reduce_mean(each, axis=0) for each in gradients)
         return tf.reduce_sum(vectors * by_vector, axis=-1) + tf.linalg.matvec(linear, by_class)
+
+    def _calibrated(self, logits: tf.Tensor) -> tf.Tensor:
+        temperature = self._calibration.temperature
+        return logits if temperature == 1 else logits / tf.constant(temperature, logits.dtype)
+
+    def _log_odds(self, logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        """float [batch, classes], int64 [batch] -> float [batch]: what `explain` explains."""
+        if (
+            self._outputs == "ordinal"
+        ):  # the class is the lowest; without the temperature, it is a number less a cutpoint
+            return -log_odds(logits, classes)
+        logits = self._calibrated(logits)
+        return tf.gather(logits, classes, batch_dims=1) if self._outputs == "label_sets" else log_odds(logits, classes)
 
 
 def log_odds(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
@@ -138,11 +187,14 @@ def classifier_extras(
 ) -> dict[str, str]:
     """The files of assets.extra/ by name."""
     direction = "bidirectional " if config.model.is_bidirectional else ""
+    outputs = config.data.outputs
+    columns = _CARD_COLUMNS[outputs]
     rows = [
-        f"| {split} | {scores['num_examples']:,} | {100 * scores['accuracy']:.2f} % | {scores['f1']:.4f} |"
-        f" {scores['cross_entropy']:.4f} | {scores['expected_calibration_error']:.4f} |"
+        f"| {split} | {scores['num_examples']:,} | "
+        + " | ".join(f"{scores[key]:.4f}" for key in columns.values())
+        + " |"
         for split, scores in metrics.items()
-        if split in ("validation", "test")
+        if split in ("validation", "test") and all(scores.get(key) is not None for key in columns.values())
     ]
     kept = {"start": "the start", "end": "the end", "both": "the first and the last half of that length"}[
         config.data.keep
@@ -151,12 +203,16 @@ def classifier_extras(
         config,
         f"{direction}{config.model.cell} text classifier of {module._model.count_params():,} parameters",
         [
-            f"Labels: {', '.join(labels)}",
+            f"Labels{_ON_LABELS[outputs]}: {', '.join(labels)}",
+            f"Temperature {module._calibration.temperature:.4f}, fitted on validation data; see `calibration.json`",
             f"Input: UTF-8 text; texts of more than {config.data.max_length} tokens are cut to {kept}",
             f"Tokenizer: {config.tokenizer.level} level; see `vocabulary`",
         ],
-        ["| split | examples | accuracy | F1 | cross-entropy | calibration error |", *rows],
+        [f"| split | examples | {' | '.join(columns)} |", *rows],
         "The figures hold for text like the training data. Measure again on other domains or languages.",
     )
-    names = json.dumps(labels, ensure_ascii=False) + "\n"
-    return saved_model.extras(config, module._tokenizer, metrics, card) | {"labels.json": names}
+    texts = {
+        "labels.json": json.dumps(labels, ensure_ascii=False) + "\n",
+        "calibration.json": module._calibration.to_json(),
+    }
+    return saved_model.extras(config, module._tokenizer, metrics, card) | texts

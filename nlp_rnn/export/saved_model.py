@@ -22,6 +22,7 @@ from nlp_rnn.config.loading import load_saved_config, to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.layers.recurrent import unwrapped
+from nlp_rnn.models.calibration import Calibration, load_calibration
 from nlp_rnn.special_ids import PAD_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
@@ -83,12 +84,19 @@ def next_version(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """An exported model: its signatures as functions (`loaded.classify(text)`), config, class names and folder."""
+    """An exported model.
+
+    Attributes:
+      loaded: its signatures as functions, such as `loaded.classify(text)`.
+      labels: of classifiers, the class names.
+      calibration: of classifiers, what their probabilities are calibrated by.
+    """
 
     loaded: Any
     config: Config
     labels: list[str]
     path: Path
+    calibration: Calibration
 
 
 def load_model(path: str | os.PathLike[str], task: str | None = None) -> ExportedModel:
@@ -104,8 +112,11 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Exporte
     path_of_labels = folder / "assets.extra" / "labels.json"  # classifiers only
     labels = files.read_json(path_of_labels, list, _EXPORT_AGAIN) if path_of_labels.is_file() else []
     _check_path(folder, f"--model is {folder}")
+    calibration, path_of_calibration = Calibration(), folder / "assets.extra" / "calibration.json"
+    if path_of_calibration.is_file():  # not of earlier versions
+        calibration = load_calibration(path_of_calibration, len(labels), config.data.outputs)
     try:
-        return ExportedModel(tf.saved_model.load(str(folder)), config, labels, folder)
+        return ExportedModel(tf.saved_model.load(str(folder)), config, labels, folder, calibration)
     except (
         OSError,
         ValueError,

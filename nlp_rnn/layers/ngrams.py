@@ -48,17 +48,19 @@ class NgramLinear(keras.layers.Layer):
 
     Args:
       longest: number of tokens of the longest n-grams.
-      num_classes: two or more; two classes share one column.
+      num_classes: two or more, or of label sets one or more.
+      is_paired: whether two classes share one column; None: where there are two classes.
 
     Call: int32 ids [batch, time], right-padded with PAD_ID -> float32 logits [batch, num_classes].
     """
 
-    def __init__(self, longest: int, num_classes: int, **kwargs: Any) -> None:
+    def __init__(self, longest: int, num_classes: int, *, is_paired: bool | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.longest, self.num_classes = longest, num_classes
+        self.is_paired = num_classes == 2 if is_paired is None else is_paired
 
     def build(self, ids_shape: Any) -> None:
-        columns = self.num_classes if self.num_classes > 2 else 1
+        columns = 1 if self.is_paired else self.num_classes
         options: dict[str, Any] = {"initializer": "zeros", "trainable": False}
         self.table = self.add_weight(
             name="table", shape=(NUM_BUCKETS, columns), dtype="int8", autocast=False, **options
@@ -103,13 +105,17 @@ class NgramLinear(keras.layers.Layer):
         self.bias.assign(bias.astype(np.float32))
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"longest": self.longest, "num_classes": self.num_classes}
+        return super().get_config() | {
+            "longest": self.longest,
+            "num_classes": self.num_classes,
+            "is_paired": self.is_paired,
+        }
 
     def _weights(self, ids: Any) -> Any:
         return keras.ops.cast(keras.ops.take(self.table, ids, axis=0), "float32") * self.scale
 
     def _as_logits(self, scores: Any) -> Any:
-        return scores if self.num_classes > 2 else keras.ops.concatenate([-scores / 2, scores / 2], axis=-1)
+        return scores if not self.is_paired else keras.ops.concatenate([-scores / 2, scores / 2], axis=-1)
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")

@@ -4,10 +4,12 @@ from typing import Any
 
 import keras
 
-from nlp_rnn.config.settings import ModelConfig
+from nlp_rnn.config.settings import ModelConfig, Outputs
 from nlp_rnn.distribution import replicas
+from nlp_rnn.layers.cumulative_link import CumulativeLink
 from nlp_rnn.layers.ngrams import NgramLinear, Stack
 from nlp_rnn.layers.recurrent import MaskedPooling, ReverseTexts, build_recurrent_stack
+from nlp_rnn.models.objective import Objective
 from nlp_rnn.special_ids import PAD_ID
 
 
@@ -15,39 +17,50 @@ from nlp_rnn.special_ids import PAD_ID
 class Classifier(keras.Model):
     """A functional model with its loss and metrics: int32 ids [batch, time] -> float32 logits [batch, num_classes].
 
-    Targets are int32 [batch], sample weights float [batch]; rows that only fill up a batch have weight 0.
+    Targets are int32 [batch], or of label sets 0 and 1 [batch, labels]. Sample weights are float [batch]; rows that
+    only fill up a batch have weight 0.
+
+    Attributes:
+      objective: the loss; by default that of classes of equal weight.
     """
 
     # The arguments of Keras's functional models, by which `load_model` recognises them.
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(inputs, outputs, name=name, **kwargs)
+        self.objective = Objective()
         self.accuracy = keras.metrics.Mean(name="accuracy")
         self.cross_entropy = keras.metrics.Mean(name="cross_entropy")  # nats per example
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        """Mean cross-entropy in nats over the examples with weight > 0. Each replica returns its share of it.
+        """Mean loss in nats over the examples with weight > 0. Each replica returns its share of it.
 
         Args:
-          y: int32 [batch], the classes.
+          y: int32 [batch], the classes; of label sets 0 and 1 [batch, labels].
           y_pred: float32 [batch, num_classes], logits.
           sample_weight: float [batch]; None means 1.
         """
         ops = keras.ops
-        weights = ops.ones(ops.shape(y)[:1]) if sample_weight is None else sample_weight
-        losses = ops.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
-        self.accuracy.update_state(ops.cast(ops.argmax(y_pred, axis=-1), y.dtype) == y, sample_weight=weights)
-        self.cross_entropy.update_state(losses, sample_weight=weights)
-        return ops.sum(losses * weights) / ops.maximum(replicas.batch_weight(weights), 1.0)
+        rows = ops.ones(ops.shape(y)[:1]) if sample_weight is None else sample_weight
+        cross_entropies = self.objective.cross_entropies(y, y_pred)
+        losses, weights = self.objective.weigh(y, self.objective.focused(cross_entropies), rows)
+        cross_entropies, _ = self.objective.weigh(y, cross_entropies, rows)
+        self.accuracy.update_state(self.objective.are_right(y, y_pred), sample_weight=weights)
+        self.cross_entropy.update_state(cross_entropies, sample_weight=weights)
+        num_rows = replicas.batch_weight(replicas.rows_of(rows))
+        return ops.sum(losses * weights) / ops.maximum(num_rows, 1.0)
 
 
-def build_classifier(config: ModelConfig, *, vocab_size: int, num_classes: int) -> Classifier:
+def build_classifier(
+    config: ModelConfig, *, vocab_size: int, num_classes: int, outputs: Outputs = "classes"
+) -> Classifier:
     """Builds a classifier of embedding, recurrent stack, pooling and linear output.
 
     Args:
       vocab_size: number of ids, including the special ones.
-      num_classes: two or more.
+      num_classes: two or more; of a scale three or more, of label sets one or more.
+      outputs: what the logits are; see `Objective`.
 
     Returns:
       a model from int32 ids [batch, time], right-padded with PAD_ID, to float32 logits [batch, num_classes].
@@ -61,14 +74,17 @@ def build_classifier(config: ModelConfig, *, vocab_size: int, num_classes: int) 
         vocab_size, config.embedding_dim, trainable=config.vectors_trainable, name="embedding"
     )
     vectors = embedding(token_ids)
-    logits = build_classifier_encoder(config, num_classes=num_classes)([vectors, mask])
+    logits = build_classifier_encoder(config, num_classes=num_classes, outputs=outputs)([vectors, mask])
     if config.ngrams:
-        wide = NgramLinear(config.ngrams, num_classes, dtype="float32", name="ngrams")(token_ids)
+        is_paired = num_classes == 2 and outputs == "classes"
+        wide = NgramLinear(config.ngrams, num_classes, is_paired=is_paired, dtype="float32", name="ngrams")(token_ids)
         logits = Stack(dtype="float32", name="stack")(logits, wide)
-    return Classifier(token_ids, logits, name="classifier")
+    model = Classifier(token_ids, logits, name="classifier")
+    model.objective = Objective(outputs)
+    return model
 
 
-def build_classifier_encoder(config: ModelConfig, *, num_classes: int) -> keras.Model:
+def build_classifier_encoder(config: ModelConfig, *, num_classes: int, outputs: Outputs = "classes") -> keras.Model:
     """Builds the part after the embedding.
 
     Returns:
@@ -91,6 +107,10 @@ def build_classifier_encoder(config: ModelConfig, *, num_classes: int) -> keras.
     pooled = MaskedPooling(config.pooling, is_bidirectional=config.is_bidirectional, name="pooling")(sequences, mask)
     if config.final_dropout:
         pooled = keras.layers.Dropout(config.final_dropout, name="dropout")(pooled)
+    if outputs == "ordinal":
+        number = keras.layers.Dense(1, use_bias=False, dtype="float32", name="number")(pooled)
+        logits = CumulativeLink(num_classes, dtype="float32", name="scale")(number)
+        return keras.Model([vectors, mask], logits, name="encoder")
     # Logits in float32, since a softmax in half precision loses the last digits of the probabilities.
     logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(pooled)
     return keras.Model([vectors, mask], logits, name="encoder")

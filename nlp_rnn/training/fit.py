@@ -39,6 +39,7 @@ from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.models.translator import Translator
 from nlp_rnn.training import stacking, transfer, word_vectors
 from nlp_rnn.training.checkpoints import Progress, checkpoint_arrays, load_checkpoint, load_progress, save_checkpoint
+from nlp_rnn.training.class_weights import make_objective, warn_of_imbalance
 from nlp_rnn.training.optimizers import build_optimizer, scale_rates
 from nlp_rnn.training.run_callback import RunCallback, kept_weights
 from nlp_rnn.training.run_directory import Run
@@ -85,6 +86,8 @@ def train_classifier(
       Stopped: on Ctrl-C or SIGTERM, after saving.
     """
     config, train = run.config.training, inputs.train
+    model.objective = make_objective(run.config, inputs.labels, train)
+    warn_of_imbalance(run.config, inputs.labels, train)
     rows = placement.rows(config.batch_size)
     multiple = _multiple(run.config, placement)
     reader = text_reader(train, rows, multiple, inputs.resample)
@@ -106,9 +109,12 @@ def train_classifier(
 
 def _begin_classifier(model: keras.Model, run: Run, train: TokenCache) -> None:
     _begin(model, run, train)
+    if run.config.data.outputs == "ordinal" and not run.config.training.start_from:
+        scale = model.get_layer("encoder").get_layer("scale")
+        scale.assign_counts(np.bincount(train.labels, minlength=scale.num_classes))
     if run.config.model.ngrams:
         model.get_layer("stack").shares.assign([1.0, 0.0])  # training.start_from may have assigned others
-        stacking.fit_linear_part(model.get_layer("ngrams"), train, run.config.seed)
+        stacking.fit_linear_part(model.get_layer("ngrams"), train, run.config.seed, model.objective)
 
 
 def stack_parts(model: keras.Model, run: Run, validation: TokenCache) -> None:
@@ -122,7 +128,7 @@ def stack_parts(model: keras.Model, run: Run, validation: TokenCache) -> None:
 
     def logits(shares: list[float]) -> np.ndarray:
         layer.shares.assign(shares)
-        return _predict_logits(model, validation, run.config.training.batch_size)
+        return predict_logits(model, validation, run.config.training.batch_size)
 
     stacking.fit_stack(layer, logits([1.0, 0.0]), logits([0.0, 1.0]), validation.labels)
     save_checkpoint(run.best_checkpoint, checkpoint_arrays(model.weights))
@@ -362,12 +368,8 @@ def _pair_evaluation(cache: PairCache, batch_size: int, rows: slice, multiple: i
     return Batches(lambda: (pair_batch(*ids) for ids in read(plan)), len(plan))
 
 
-def predict_probabilities(model: keras.Model, cache: TokenCache, batch_size: int) -> np.ndarray:
-    """Predicts probabilities, float32 [examples, classes], in the cache's order."""
-    return keras.ops.convert_to_numpy(keras.ops.softmax(_predict_logits(model, cache, batch_size), axis=-1))
-
-
-def _predict_logits(model: keras.Model, cache: TokenCache, batch_size: int) -> np.ndarray:
+def predict_logits(model: keras.Model, cache: TokenCache, batch_size: int) -> np.ndarray:
+    """Predicts logits, float32 [examples, classes], in the cache's order."""
     multiple, rows = 1 if _has_tensorflow() else _USUAL_MULTIPLE, slice(0, batch_size)
     batches = _classifier_evaluation(cache, batch_size, rows, multiple)
     num_steps = None if _has_tensorflow() else batches.count

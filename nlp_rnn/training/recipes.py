@@ -8,6 +8,7 @@ import numpy as np
 
 from nlp_rnn.config.settings import Config
 from nlp_rnn.data.inputs import Inputs
+from nlp_rnn.models.calibration import Calibration, probabilities_of
 from nlp_rnn.training import setup
 from nlp_rnn.training.checkpoints import Progress
 from nlp_rnn.training.run_directory import Run
@@ -23,7 +24,9 @@ class Trained:
       summary: seconds, epochs, best_epoch and seed; on the chief also parameters.
       best: the best value of the monitored metric; nan if no epoch was finished.
       is_chief: whether this process writes the run's files.
-      probabilities: of classifiers, on the chief: float32 [validation examples, classes] of the best weights.
+      probabilities: of classifiers, on the chief: float32 [validation examples, classes] of the best weights,
+        calibrated.
+      calibration: of classifiers, on the chief: the temperature and thresholds of the run.
     """
 
     run: Run
@@ -32,6 +35,7 @@ class Trained:
     best: float
     is_chief: bool
     probabilities: np.ndarray | None = None
+    calibration: Calibration | None = None
 
 
 def train_run(config: Config) -> Trained:
@@ -59,8 +63,9 @@ def train_run(config: Config) -> Trained:
         plots.plot_curves(progress.history, run.path / "curves.png", title=title)
         run.write_metrics(training=summary)
     best = progress.best if progress.best is not None else float("nan")
-    probabilities = _score_classifier(run, inputs) if placement.is_chief and config.kind == "classifier" else None
-    return Trained(run, inputs, summary, best, placement.is_chief, probabilities)
+    if not placement.is_chief or config.kind != "classifier":
+        return Trained(run, inputs, summary, best, placement.is_chief)
+    return Trained(run, inputs, summary, best, placement.is_chief, *_calibrate_classifier(run, inputs))
 
 
 def fit_model(session: setup.PreparedTraining, callbacks: Sequence[Any] = ()) -> tuple[Any, Progress]:
@@ -86,16 +91,23 @@ def fit_model(session: setup.PreparedTraining, callbacks: Sequence[Any] = ()) ->
     return model, train(model, session.run, session.inputs, session.placement, callbacks)
 
 
-def _score_classifier(run: Run, inputs: Inputs) -> np.ndarray:
-    """The validation probabilities of the best weights. First stacks the two parts of a wide and deep classifier."""
-    from nlp_rnn.training import fit
+def _calibrate_classifier(run: Run, inputs: Inputs) -> tuple[np.ndarray, Calibration]:
+    """Fits the calibration of the best weights, writes it to the run, and returns the validation probabilities with it.
+
+    First stacks the two parts of a wide and deep classifier.
+    """
+    from nlp_rnn.training import calibrate, fit
     from nlp_rnn.training.checkpoints import load_checkpoint
 
     best = build_model(run.config, inputs)  # on this machine only
     load_checkpoint(run.best_checkpoint, best.weights)
     if run.config.model.ngrams:
         fit.stack_parts(best, run, inputs.validation)
-    return fit.predict_probabilities(best, inputs.validation, run.config.training.batch_size)
+    logits = fit.predict_logits(best, inputs.validation, run.config.training.batch_size)
+    outputs = run.config.data.outputs
+    calibration = calibrate.fit_calibration(logits, inputs.validation.labels, outputs)
+    run.write_calibration(calibration)
+    return probabilities_of(logits, outputs, calibration.temperature), calibration
 
 
 def build_model(config: Config, inputs: Inputs) -> Any:
@@ -103,7 +115,9 @@ def build_model(config: Config, inputs: Inputs) -> Any:
     if config.kind == "classifier":
         from nlp_rnn.models.classifier import build_classifier
 
-        return build_classifier(config.model, vocab_size=inputs.vocab_size, num_classes=len(inputs.labels))
+        return build_classifier(
+            config.model, vocab_size=inputs.vocab_size, num_classes=len(inputs.labels), outputs=config.data.outputs
+        )
     from nlp_rnn.models.build import build_language_model, build_translator
 
     build = build_translator if config.kind == "translator" else build_language_model

@@ -16,6 +16,7 @@ from nlp_rnn.config.loading import differences, load_saved_config, to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.config.tables import TASKS
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.models.calibration import Calibration, load_calibration
 from nlp_rnn.training import word_vectors
 
 logger = logging.getLogger(__name__)
@@ -29,8 +30,8 @@ class Run:
 
     Attributes:
       path: the folder with config.yaml, labels.json, data.json, tokenizer/ and manifest.json with their checksums;
-        checkpoints/, history.csv, metrics.json, log.txt; ids/ if the run was prepared; and
-        vectors.npz if its embedding begins with model.vectors.
+        checkpoints/, history.csv, metrics.json, log.txt, for classifiers calibration.json; ids/ if the run was
+        prepared; and vectors.npz if its embedding begins with model.vectors.
       config: the resolved config.
     """
 
@@ -63,6 +64,23 @@ class Run:
         """Examples, labels and digest of the splits that it trains on; None for runs of earlier versions."""
         path = self.path / "data.json"
         return files.read_json(path, dict, _RESTORE) if path.exists() else None
+
+    @property
+    def calibration(self) -> Calibration:
+        """What was fitted on validation data after training; empty for runs of earlier versions and others without it.
+
+        Raises:
+          ConfigError: if the file is damaged.
+        """
+        path = self.path / "calibration.json"
+        if not path.exists():
+            return Calibration(1.0, (0.5,) * len(self.labels) if self.config.data.multi_label else ())
+        return load_calibration(path, len(self.labels), self.config.data.outputs)
+
+    def write_calibration(self, calibration: Calibration) -> None:
+        """Keeps what was fitted on validation data."""
+        with files.atomic_file(self.path / "calibration.json") as path:
+            path.write_text(calibration.to_json(), encoding="utf-8")
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -225,6 +243,12 @@ def _check_start(config: Config) -> None:
     if not run.best_checkpoint.exists():
         raise ConfigError(
             f"training.start_from is {start}, which was not trained to its first validation; train it further"
+        )
+    if run.config.data.outputs != config.data.outputs:
+        raise ConfigError(
+            f"training.start_from is {start}, whose data.multi_label is {str(run.config.data.multi_label).lower()} and "
+            "data.labels_are "
+            f"{run.config.data.labels_are}; use the same, or start from another run"
         )
     _check_tokenizer(run, config, f"training.start_from is {start}")
 

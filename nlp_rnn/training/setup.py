@@ -12,6 +12,7 @@ from nlp_rnn import files
 from nlp_rnn.config.settings import TFDS_SOURCES, Config
 from nlp_rnn.data.corpus import Corpus, label_names, load_corpus
 from nlp_rnn.data.inputs import Inputs, load_inputs, save_inputs
+from nlp_rnn.data.labels import check_class_weights
 from nlp_rnn.distribution import jax_devices
 from nlp_rnn.distribution.placement import Placement, start_devices
 from nlp_rnn.errors import ConfigError
@@ -92,7 +93,7 @@ def start(config: Config, *, reads_test: bool = True) -> tuple[Placement, Corpus
     if config.data.source not in TFDS_SOURCES:
         corpus = load_corpus(config.data, config.seed, is_parallel=is_parallel, reads_test=reads_test)
         if config.kind == "classifier":
-            label_names(corpus)
+            check_class_weights(config, label_names(corpus))
         return start_devices(config.hardware), corpus
     # TensorFlow reads these sources, so its devices must be set up first. One worker prepares them.
     placement = start_devices(config.hardware)

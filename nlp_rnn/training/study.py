@@ -159,7 +159,7 @@ class TuningStudy:
             trial.set_user_attr("is_too_large", is_too_large)
 
     def report(self, trial: Trial, value: float, epoch: int) -> bool:
-        """Saves the value of an epoch. Returns whether it is worse than the median of the other trials at that epoch."""
+        """Saves the value of an epoch; returns whether it is worse than the median of the others at that epoch."""
         with study_errors(self._path), warnings.catch_warnings():
             # A process that was killed before it saved the epoch has already reported it.
             warnings.filterwarnings("ignore", message=".*already reported")

@@ -58,7 +58,7 @@ def train_step(model: keras.Model, num_parts: int, data: Any) -> dict[str, Any]:
       data: (inputs, targets, sample weights), each [rows of this replica, ...]; the rows are a multiple of `num_parts`.
     """
     optimizer, variables = model.optimizer, model.trainable_variables
-    weight = replicas.batch_weight(data[2])
+    weight = replicas.batch_weight(replicas.rows_of(data[2]))
     gradients: list[Any] = []
     loss: Any = 0.0
     for part in range(num_parts):

@@ -69,9 +69,13 @@ def attribute(loaded: Any, text: str | bytes) -> Attribution:
     answer = {name: value.numpy()[0] for name, value in loaded.classify(strings).items()}
     facts = {name: value.numpy()[0] for name, value in loaded.explain(strings).items()}
     winner, probabilities = int(answer["probabilities"].argmax()), answer["probabilities"]
-    sign = -1 if len(probabilities) == 2 and winner == 0 else 1  # of two, the signature explains the positive one
-    words = [word.decode("utf-8") for word in facts["tokens"]]
-    scores = [sign * float(score) for score in facts["attributions"]]
+    words, scores = [word.decode("utf-8") for word in facts["tokens"]], [float(each) for each in facts["attributions"]]
+    if "labels" in answer:  # a label set: the signature explains the most likely label
+        return Attribution(answer["labels"][winner].decode("utf-8"), float(probabilities[winner]), words, scores)
+    if "score" in answer:  # a scale: the scores are of what raised the score
+        return Attribution(answer["label"].decode("utf-8"), float(answer["probability"]), words, scores)
+    if len(probabilities) == 2 and winner == 0:  # of two, the signature explains the positive one
+        scores = [-score for score in scores]
     return Attribution(answer["label"].decode("utf-8"), float(probabilities[winner]), words, scores)
 
 

@@ -3,6 +3,7 @@ import sys
 import typing
 
 import pytest
+import yaml
 
 from nlp_rnn.config import settings as config_module
 from nlp_rnn.config.loading import ALL_SETTINGS, differences, load_config, to_yaml
@@ -125,11 +126,124 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
         ),
         ("hardware=3", "command line: hardware is 3, but must be a section of `key: value`"),
         ("training.learning_rate=.nan", "command line: training.learning_rate is nan, but must be a finite number"),
+        (
+            "data.weight_column=w",
+            "command line: data.weight_column is w, but data.source is imdb, which has no columns; "
+            "leave it empty, or use one of "
+            "csv, tsv, jsonl, parquet",
+        ),
+        (
+            "data.multi_label=true",
+            "command line: data.multi_label is true, but data.source is imdb, which has one label per text; use one of "
+            "csv, tsv, jsonl, parquet, text, records, or false",
+        ),
+        (
+            "data={multi_label: true, source: csv, train: x}",
+            "command line: data.multi_label is true, but nothing separates the labels of a row; "
+            "set data.label_separator, such as "
+            '"|", or data.label_columns',
+        ),
+        (
+            "data={multi_label: true, source: text, train: x, label_separator: '|'}",
+            "command line: data.label_separator is '|', but data.source is text; "
+            "it applies only to csv, tsv, jsonl, parquet; "
+            "leave it out",
+        ),
+        (
+            "data={multi_label: true, source: csv, train: x, label_separator: '|', label_columns: [a]}",
+            "command line: data.label_separator is '|', but data.label_columns names a column for each label; "
+            "leave one of the two out",
+        ),
+        (
+            "data={multi_label: true, source: csv, train: x, label_columns: [a, a]}",
+            "command line: data.label_columns is ['a', 'a'], but must name each column once",
+        ),
+        (
+            "data.label_columns=[a]",
+            "command line: data.label_columns is ['a'], but data.multi_label is false, so a text has one label; set "
+            "data.multi_label=true or leave it out",
+        ),
+        (
+            "data={multi_label: true, source: text, train: x, labels_are: ordinal}",
+            "command line: data.labels_are is ordinal, but data.multi_label is true; "
+            "a text has one score or several labels: leave one "
+            "of the two out",
+        ),
+        (
+            "{data: {labels_are: ordinal}, model: {ngrams: 2}}",
+            "command line: model.ngrams is 2, but data.labels_are is ordinal; the linear part applies only to classes; "
+            "use 0",
+        ),
+        (
+            "{data: {labels_are: ordinal}, training: {focal_gamma: 2}}",
+            "command line: training.focal_gamma is 2.0, but data.labels_are is ordinal; the focal loss applies only to "
+            "classes; use 0",
+        ),
+        *(
+            (
+                f"training.class_weights={written}",
+                f"command line: training.class_weights is {shown}, but must be none, "
+                "balanced or weights of 0 and more by label, each "
+                "once and one above 0, such as {pos: 5, neg: 1}",
+            )
+            for written, shown in (
+                ("even", "'even'"),
+                ("{pos: -1}", "{'pos': -1}"),
+                ("{pos: many}", "{'pos': 'many'}"),
+                ("{pos: 0}", "{'pos': 0}"),
+                ("[{pos: 1}, {pos: 2}]", "[..., ...]"),
+                ("{pos: true}", "{'pos': True}"),
+                ("[]", "[]"),
+                ("3", "3"),
+            )
+        ),
     ],
 )
 def test_rules_between_settings(override, message):
-    found = mistakes(None, [override])
+    if override.startswith("{"):  # of several sections
+        tree = yaml.safe_load(override)
+        override = {f"{section}.{key}": value for section, settings in tree.items() for key, value in settings.items()}
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, override if isinstance(override, dict) else [override])
+    found = str(caught.value).split("\n")
     assert found[0].replace("defaults:", "command line:") == message
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "training.class_weights={b: 5, 1: 2}",
+        "training.class_weights=[{b: 5}, {1: 2}]",
+        "training.class_weights=[[b, 5], [1, 2]]",
+    ],
+)
+def test_class_weights_are_a_mapping_or_a_list_and_read_back_equal(tmp_path, given):
+    config = load_config(None, [given, "name=x", "data.source=text", "data.train=x"])
+    assert config.training.class_weights == (("b", 5.0), ("1", 2.0))
+    (tmp_path / "c.yaml").write_text(to_yaml(config))
+    assert load_config(tmp_path / "c.yaml") == config
+    assert load_config(None, ["training.class_weights=balanced"]).training.class_weights == "balanced"
+    other = load_config(None, ["training.class_weights=none", "name=x", "data.source=text", "data.train=x"])
+    assert differences(other, config) == ["training.class_weights is (('b', 5.0), ('1', 2.0)) and was 'none'"]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "data.multi_label=true",
+        "data.labels_are=ordinal",
+        "data.weight_column=w",
+        "training.class_weights=balanced",
+        "training.focal_gamma=2",
+    ],
+)
+def test_what_is_for_classifiers_is_refused_for_other_tasks(setting):
+    key = setting.partition("=")[0]
+    with pytest.raises(
+        ConfigError,
+        match=rf"{key} is .*, but applies only to classifiers \(the task is next_word\); use .* or leave it out",
+    ):
+        load_config(None, [setting, "data.source=csv", "data.train=x"], task="next_word")
 
 
 def test_a_language_model_needs_no_input_service():

@@ -53,7 +53,8 @@ def test_evaluation_finds_the_same_few_texts_as_training(tmp_path):
 def test_one_text_cannot_be_split_by_texts(tmp_path):
     path = write_csv(tmp_path / "a.csv", [("the only text", "x")])
     assert error_of(path).endswith(
-        "data.train has 1 text, to be drawn into 2 splits; give more texts, or data.validation (and data.test), or cut one long "
+        "data.train has 1 text, to be drawn into 2 splits; "
+        "give more texts, or data.validation (and data.test), or cut one long "
         "text with data.split=contiguous"
     )
     path = write_csv(tmp_path / "a.csv", [("the same text", "x")] * 40)
@@ -72,7 +73,8 @@ def test_empty_files_say_what_they_hold(tmp_path):
 def test_a_test_file_that_is_the_training_file_is_told(tmp_path):
     path = write_csv(tmp_path / "a.csv", [(f"text {n}", str(n % 2)) for n in range(40)])
     assert error_of(path, f"data.test={path}", f"data.validation={path}") == (
-        "data.train has no examples: all of its 40 texts are repeated (40 also in validation); give other texts, or set "
+        "data.train has no examples: all of its 40 texts are repeated (40 also in validation); "
+        "give other texts, or set "
         "data.remove_repeated=false"
     ) or "also in test" in error_of(path, f"data.test={path}", f"data.validation={path}")
 
@@ -101,3 +103,35 @@ def test_documents_of_one_file_can_be_cut(tmp_path):
     corpus = Corpus(config.data, config.seed).survey()
     assert corpus.has("train")
     assert corpus.has("validation")
+
+
+def test_fewer_examples_keep_the_share_of_each_label_and_are_drawn_by_the_seed(tmp_path):
+    rows = [(f"text {n}", "rare" if n % 5 == 0 else "frequent") for n in range(500)]
+    path = write_csv(tmp_path / "a.csv", [*rows, *rows[:50]])
+    texts = {}
+    for seed in (1, 2):
+        config = config_of(path, "data.max_examples=101", f"seed={seed}")
+        corpus = Corpus(config.data, config.seed).survey()
+        whole = Corpus(config_of(path).data, config.seed).survey()
+        examples = list(corpus.examples("train"))
+        texts[seed] = {example.text for example in examples}
+        assert len(examples) == len(texts[seed]) == corpus.facts["train"].num_examples == 101
+        assert 18 <= sum(example.label == "rare" for example in examples) <= 22
+        assert list(corpus.examples("validation")) == list(whole.examples("validation"))
+        assert "beyond data.max_examples" in corpus.facts["train"].describe()
+    assert texts[1] != texts[2]
+
+
+def test_pairs_can_be_fewer_too(tmp_path):
+    for language in ("en", "de"):
+        (tmp_path / f"a.{language}").write_text("".join(f"{language} {n}\n" for n in range(200)))
+    config = config_of(tmp_path / "a", "data.source=aligned", "data.max_examples=50", task="translation")
+    corpus = Corpus(config.data, config.seed, is_parallel=True).survey()
+    assert len(list(corpus.examples("train"))) == 50
+
+
+def test_texts_with_several_labels_can_be_fewer_too(tmp_path):
+    (tmp_path / "a.txt").write_text("".join(f"__label__a __label__b{n % 3} text {n}\n" for n in range(100)))
+    config = config_of(tmp_path / "a.txt", "data.source=text", "data.multi_label=true", "data.max_examples=20")
+    corpus = Corpus(config.data, config.seed).survey()
+    assert corpus.facts["train"].num_examples == 20

@@ -14,16 +14,22 @@ from nlp_rnn.data.sources import PAIR_SOURCES, SOURCES
 from nlp_rnn.errors import ConfigError
 
 ALPHABETS = {
-    "csv": [b"text", b"label", b",", b'"', b'""', b"\n", b"\r", b"\r\n", b";", b"\t", b"a", b"1", b"\xe9", b"\0", b"\xef\xbb\xbf"],
+    "csv": [
+        b"text", b"label", b",", b'"', b'""', b"\n", b"\r", b"\r\n", b";", b"\t", b"a", b"1", b"\xe9", b"\0",
+        b"\xef\xbb\xbf",
+    ],
     "tsv": [b"text\tlabel\n", b"\t", b'"', b'""', b"\n", b"\r", b"a", b"b\tc\n", b"\xff\xfe", b"\xc3"],
     "jsonl": [
-        b'{"text": "a", "label": "b"}', b"\n", b"[", b"]", b"{", b"}", b'"text"', b": ", b", ", b'"a"', b"1", b"1e999", b"NaN",
+        b'{"text": "a", "label": "b"}', b"\n", b"[", b"]", b"{", b"}", b'"text"', b": ", b", ", b'"a"', b"1",
+        b"1e999", b"NaN",
         b"true", b"null", b"\\ud800", b'"\\ud800"', b"9" * 5000, b"[" * 3000, b"\xff",
     ],
     "text": [b"__label__a ", b"__label__", b"a", b"\n", b"\r", b"\x85", b"\xe2\x80\xa8", b"\0", b"\xff"],
     "tmx": [
-        b"<tmx>", b"</tmx>", b"<body>", b"</body>", b"<tu>", b"</tu>", b'<tuv xml:lang="en">', b'<tuv xml:lang="de">', b"</tuv>",
-        b"<seg>", b"</seg>", b"a", b"<ph/>", b"<bpt>", b"</bpt>", b"&amp;", b"&x;", b"<!-- c -->", b"<![CDATA[x]]>", b"<x>" * 200,
+        b"<tmx>", b"</tmx>", b"<body>", b"</body>", b"<tu>", b"</tu>", b'<tuv xml:lang="en">',
+        b'<tuv xml:lang="de">', b"</tuv>",
+        b"<seg>", b"</seg>", b"a", b"<ph/>", b"<bpt>", b"</bpt>", b"&amp;", b"&x;", b"<!-- c -->",
+        b"<![CDATA[x]]>", b"<x>" * 200,
         b'<?xml version="1.0" encoding="utf-16"?>', b'<?xml version="1.0" encoding="nope"?>', b"\xff\xfe", b"\0",
         b'<!DOCTYPE tmx [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]>', b"&b;",
     ],

@@ -12,9 +12,12 @@ def test_labels_that_look_wrong_are_told():
     assert list(label_checks.warnings(labels)) == [
         "data.train has labels with one example only: 'odd'; nothing can be learned about them",
         "data.train has labels that look like missing values: 'nan' 7",
-        "data.train has labels that differ only by case, spaces or the writing of a number: 'good', 'Good '; are they one?",
-        "data.train has labels that differ only by case, spaces or the writing of a number: '1', '1.0', 'true'; are they one?",
-        "data.validation has no examples of the labels 'Good ', 'nan', 'odd', '1', '1.0', 'true'; its figures do not tell "
+        "data.train has labels that differ only by case, spaces or the writing of a number: 'good', 'Good '; "
+        "are they one?",
+        "data.train has labels that differ only by case, spaces or the writing of a number: '1', '1.0', 'true'; "
+        "are they one?",
+        "data.validation has no examples of the labels 'Good ', 'nan', 'odd', '1', '1.0', 'true'; "
+        "its figures do not tell "
         "about them",
     ]
 
@@ -37,7 +40,8 @@ def test_unknown_labels_are_named_with_what_they_resemble():
         Counter({"Bug": 2, "": 1, "bug": 9, "new": 1}), {"Bug": 4, "": 7, "new": 9}, ["bug", "praise"]
     )
     assert unknown == (
-        "'Bug' (2 examples, the first is example 4, 'bug' but for case or spaces), the empty label (1 examples, the first is "
+        "'Bug' (2 examples, the first is example 4, 'bug' but for case or spaces), the empty label (1 examples, "
+        "the first is "
         "example 7), 'new' (1 examples, the first is example 9)"
     )
 

@@ -103,12 +103,15 @@ def test_broken_files_are_one_line_each(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("body,label\nx,y\n")
     assert error_of(all_of, "csv", path) == (
-        f"{path}: has no column 'text'; its header line names 'body', 'label': set data.text_column and data.label_column; "
-        "if that line is an example, not a header, set data.has_header=false data.text_column=1 data.label_column=2, the columns' numbers"
+        f"{path}: has no column 'text'; its header line names 'body', "
+        "'label': set data.text_column and data.label_column; "
+        "if that line is an example, not a header, set data.has_header=false data.text_column=1 data.label_column=2, "
+        "the columns' numbers"
     )
     path.write_text("text,label\nx,y\na,b,c\n")
     assert error_of(all_of, "csv", path) == (
-        f"{path}: line 3 has 3 fields, but the header has 2; put quotation marks around a field that holds the delimiter, or "
+        f"{path}: line 3 has 3 fields, but the header has 2; "
+        "put quotation marks around a field that holds the delimiter, or "
         "correct the line"
     )
     path.write_text('text,label\n"x,y\n')

@@ -25,7 +25,8 @@ def test_delimiters_are_proposed_and_then_read(tmp_path, delimiter, setting):
     path.write_text(f"text{delimiter}label\na, b{delimiter}pos\n")
     shown = {"\t": "tab"}.get(delimiter, f"'{delimiter}'")
     assert error_of(path) == (
-        f"{path}: has no column 'text'; its first line is one field, {f'text{delimiter}label'!r}, so its columns seem to be "
+        f"{path}: has no column 'text'; its first line is one field, {f'text{delimiter}label'!r}, "
+        "so its columns seem to be "
         f"separated by {shown}: set data.delimiter={shown}"
     )
     assert rows_of(path, "csv", f"data.delimiter={setting}") == [("a, b", "pos")]
@@ -38,7 +39,8 @@ def test_columns_without_a_header_have_numbers(tmp_path):
     settings = ("data.has_header=false", "data.text_column=2", "data.label_column=1")
     assert rows_of(path, "csv", *settings) == [("good film", "5"), ("bad film", "1")]
     assert error_of(path, "csv", "data.has_header=false") == (
-        f"{path}: has no column 'text': data.has_header is false, so columns are numbered from 1 to 2; set data.text_column and "
+        f"{path}: has no column 'text': data.has_header is false, so columns are numbered from 1 to 2; "
+        "set data.text_column and "
         "data.label_column to numbers"
     )
     assert "numbered from 1 to 2" in error_of(path, "csv", *settings[:2], "data.label_column=3")
@@ -168,7 +170,10 @@ def test_labels_are_written_alike_in_all_sources(tmp_path):
 def test_several_labels_on_a_line_are_refused_with_both_ways_on(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("__label__x a\n__label__x __label__y b\n")
-    assert "line 2 has 2 labels ('x', 'y'), but a text has one; keep one, or set" in error_of(path, "text")
+    assert (
+        "line 2 has 2 labels ('x', 'y'), but a text has one; set data.multi_label=true, keep one label, or set"
+        in error_of(path, "text")
+    )
     assert rows_of(path, "text", "data.label_column=")[1][0] == "b"
 
 

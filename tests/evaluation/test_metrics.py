@@ -1,8 +1,20 @@
 import numpy as np
 import pytest
 
-from nlp_rnn.evaluation.metrics import classification_metrics, expected_calibration_error, most_confident_errors
+from nlp_rnn.evaluation.classifier_report import describe_scores, score
+from nlp_rnn.evaluation.label_set_metrics import (
+    label_calibration_error,
+    label_set_metrics,
+    most_confident_label_errors,
+)
+from nlp_rnn.evaluation.metrics import (
+    classification_metrics,
+    coverage_rows,
+    expected_calibration_error,
+    most_confident_errors,
+)
 from nlp_rnn.evaluation.nbsvm import Nbsvm
+from nlp_rnn.models.calibration import Calibration
 
 PROBABILITIES = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.3, 0.7]], np.float32)
 LABELS = np.array([0, 1, 0, 1])
@@ -59,3 +71,83 @@ def test_nbsvm_learns_two_and_three_classes():
     labels = np.array([1, 0] * 20)
     assert (Nbsvm().fit(negated, labels).predict(negated) == labels).all()
     assert not (Nbsvm(ngrams=1).fit(negated, labels).predict(negated) == labels).all()
+
+
+def test_scores_of_each_class_worked_out_by_hand():
+    """Truth a a a b b c, said a a b b c c."""
+    said = np.array([0, 0, 1, 1, 2, 2])
+    probabilities = np.full((6, 3), 0.1)
+    probabilities[np.arange(6), said] = 0.8
+    found = classification_metrics(probabilities, np.array([0, 0, 0, 1, 1, 2]), ["a", "b", "c"])
+    rows = {row["label"]: row for row in found["per_class"]}
+    assert (rows["a"]["precision"], rows["a"]["recall"], rows["a"]["f1"]) == pytest.approx((1, 2 / 3, 0.8))
+    assert (rows["b"]["precision"], rows["b"]["recall"], rows["b"]["f1"]) == pytest.approx((0.5, 0.5, 0.5))
+    assert (rows["c"]["precision"], rows["c"]["recall"], rows["c"]["f1"]) == pytest.approx((0.5, 1, 2 / 3))
+    assert [row["num_examples"] for row in found["per_class"]] == [3, 2, 1]
+    # Of c: two scores of 0.8, of which one is right; then all the rest.
+    assert rows["c"]["average_precision"] == pytest.approx(0.5)
+    assert found["macro_f1"] == pytest.approx((0.8 + 0.5 + 2 / 3) / 3)
+    assert found["weighted_f1"] == pytest.approx((3 * 0.8 + 2 * 0.5 + 2 / 3) / 6)
+    assert (found["f1_of"], found["f1"]) == ("macro", pytest.approx(found["macro_f1"]))
+
+
+def test_a_class_that_is_absent_has_no_average_precision():
+    found = classification_metrics(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 0]), ["neg", "pos"])
+    assert found["per_class"][1] == {
+        "label": "pos", "num_examples": 0, "precision": 0.0, "recall": 0.0, "f1": 0.0, "average_precision": None,
+    }  # fmt: skip
+    assert (found["f1_of"], found["f1"], found["auc"]) == ("pos", 0.0, None)
+
+
+def test_coverage_against_accuracy():
+    rows = coverage_rows(np.array([0.95, 0.85, 0.55, 0.65]), np.array([True, True, False, False]), 0.75)
+    assert [(row["min_probability"], row["coverage"], row["accuracy"]) for row in rows] == [
+        (0.5, 1.0, 0.5), (0.6, 0.75, pytest.approx(2 / 3)), (0.7, 0.5, 1.0), (0.75, 0.5, 1.0), (0.8, 0.5, 1.0),
+        (0.9, 0.25, 1.0),
+        (0.95, 0.25, 1.0), (0.99, 0.0, None),
+    ]  # fmt: skip
+
+
+def test_scores_on_a_scale_are_judged_by_the_median():
+    probabilities = np.array([[0.4, 0.2, 0.4], [0.1, 0.1, 0.8], [0.6, 0.2, 0.2]])  # medians 1, 5 and 0.5
+    found = classification_metrics(probabilities, np.array([1, 0, 0]), ["0.5", "1", "5"], is_ordinal=True)
+    assert found["mean_absolute_error"] == pytest.approx(4.5 / 3)
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found["confusion_matrix"] == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
+
+
+def test_label_sets_worked_out_by_hand():
+    probabilities = np.array([[0.9, 0.4], [0.8, 0.1], [0.2, 0.3]])
+    targets = np.array([[1, 1], [0, 0], [0, 1]])
+    found = label_set_metrics(probabilities, targets, [0.5, 0.35], ["a", "b"])
+    rows = found["per_class"]
+    assert (rows[0]["precision"], rows[0]["recall"], rows[0]["f1"]) == pytest.approx((0.5, 1, 2 / 3))
+    assert (rows[1]["precision"], rows[1]["recall"], rows[1]["f1"]) == pytest.approx((1, 0.5, 2 / 3))
+    assert (rows[0]["threshold"], rows[1]["threshold"]) == (0.5, 0.35)
+    assert found["micro_f1"] == pytest.approx(2 * 2 / (3 + 3))
+    assert found["macro_f1"] == found["weighted_f1"] == pytest.approx(2 / 3)
+    assert found["mean_average_precision"] == pytest.approx(1)  # both labels' texts stand first
+    assert found["accuracy"] == pytest.approx(1 / 3)
+    expected = -np.log([0.9, 0.4, 0.2, 0.9, 0.8, 0.3]).mean()
+    assert found["cross_entropy"] == pytest.approx(expected)
+    # The furthest from the truth of the three wrong decisions: a of the second text, then b of the third.
+    assert most_confident_label_errors(probabilities, targets, [0.5, 0.35], count=2) == [(1, 0), (2, 1)]
+
+
+def test_calibration_error_of_label_sets():
+    """Confidences 0.9, 0.9 (one right) and 0.6, 0.6 (both right)."""
+    probabilities, targets = np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([[1, 1], [1, 0]])
+    assert label_calibration_error(probabilities, targets) == pytest.approx((abs(1.8 - 1) + abs(1.2 - 2)) / 4)
+
+
+def test_the_report_has_the_error_before_and_after():
+    probabilities = np.array([[0.25, 0.75]] * 4)
+    calibration = Calibration(temperature=2.0)
+    found = score(probabilities, np.array([1, 1, 1, 0]), ["neg", "pos"], "classes", calibration)
+    assert found["expected_calibration_error"] == pytest.approx(0)
+    assert found["calibration_error_before"] == pytest.approx(0.9 - 0.75)  # 9 to 1 is 3 to 1 squared
+    text = "\n".join(describe_scores(found, 0.7))
+    assert "calibration error 0.00 % (15.00 % before the temperature 2.000)" in text
+    assert "F1 of pos 0.8571" in text
+    assert "     0.7   100.00 %   75.00 %   (--min-probability)" in text
+    assert "\n    0.8" not in text  # nothing is left

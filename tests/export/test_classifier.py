@@ -15,7 +15,8 @@ from nlp_rnn.errors import ConfigError
 from nlp_rnn.evaluation import run_model
 from nlp_rnn.export import classifier as classifier_export
 from nlp_rnn.export import saved_model
-from nlp_rnn.training.fit import predict_probabilities
+from nlp_rnn.models.calibration import probabilities_of
+from nlp_rnn.training.fit import predict_logits
 from nlp_rnn.training.run_directory import load_run
 
 TEXTS = [
@@ -71,7 +72,7 @@ def test_the_export_answers_as_the_run_does(trained, loaded):
     model, tokenizer = run_model.load_classifier(run)
     corpus = Corpus(run.config.data, run.config.seed).survey()
     cache = datasets.prepare_split(corpus, "test", run.config.data, tokenizer, {"neg": 0, "pos": 1})
-    expected = predict_probabilities(model, cache, 16)
+    expected = probabilities_of(predict_logits(model, cache, 16), "classes", run.calibration.temperature)
     texts = [example.text for example in corpus.examples("test")]
     np.testing.assert_allclose(loaded.classify(tf.constant(texts))["probabilities"].numpy(), expected, atol=1e-5)
 
@@ -100,7 +101,8 @@ def test_attributions_add_up_to_the_change_in_log_odds(trained, loaded):
     encoder, vectors, mask = model.get_layer("encoder"), model.get_layer("embedding")(ids), ids != 0
     end, start = encoder([vectors, mask]).numpy()[0], encoder([vectors * 0, mask]).numpy()[0]
     found = loaded.explain(text)["attributions"].numpy().sum()
-    assert found == pytest.approx((end[1] - end[0]) - (start[1] - start[0]), rel=0.02)
+    change = (end[1] - end[0]) - (start[1] - start[0])
+    assert found == pytest.approx(change / run.calibration.temperature, rel=0.02)
 
 
 def test_telling_words_carry_the_attribution(loaded):
@@ -121,7 +123,14 @@ def test_the_graph_holds_core_operations_only_and_the_extras_are_there(trained):
     model = trained / "saved_models" / "sentiment" / "1"
     saved_model._refuse_foreign_ops(model)
     extras = {path.name: path.read_text(encoding="utf-8") for path in (model / "assets.extra").iterdir()}
-    assert set(extras) == {"MODEL_CARD.md", "config.yaml", "labels.json", "metrics.json", "vocabulary"}
+    assert set(extras) == {
+        "MODEL_CARD.md",
+        "calibration.json",
+        "config.yaml",
+        "labels.json",
+        "metrics.json",
+        "vocabulary",
+    }
     assert "bidirectional lstm text classifier" in extras["MODEL_CARD.md"]
     assert extras["vocabulary"].splitlines()[:4] == ["<pad>", "<unk>", "<s>", "</s>"]
     assert load_config(model / "assets.extra" / "config.yaml").name == "small"

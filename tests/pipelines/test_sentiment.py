@@ -30,13 +30,16 @@ def test_train_writes_everything_a_run_needs(trained):
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert names == {
         ".lock",
+        "calibration.json",
         "checkpoints/best.npz",
         "checkpoints/last.npz",
         "config.yaml",
         "curves.png",
+        "data.json",
         "history.csv",
         "labels.json",
         "log.txt",
+        "manifest.json",
         "metrics.json",
         "tokenizer/tokenizer.json",
         "tokenizer/vocabulary.txt",
@@ -63,12 +66,15 @@ def test_predict_answers_arguments_and_pipes(trained):
     model = ("--model", "saved_models/sentiment")
     lines = ask("predict", *model, "a good great film", "a dull awful film", cwd=trained).splitlines()
     assert [line.split("\t")[0] for line in lines] == ["pos", "neg"]
-    broken = b"\xff\xfe broken\n".decode("utf-8", "surrogateescape")
-    told = ask("predict", "--json", *model, text=f"a good great film\n\nschön 😀\n{broken}", cwd=trained)
+    told = ask("predict", "--json", *model, text="\ufeffa good great film\n\nschön 😀\n", cwd=trained)
     answers = [json.loads(line) for line in told.splitlines()]
-    assert [answer["text"] for answer in answers] == ["a good great film", "", "schön 😀", "\ufffd\ufffd broken"]
+    assert [answer["text"] for answer in answers] == ["a good great film", "", "schön 😀"]
     assert answers[0]["label"] == "pos"
     assert answers[0]["probability"] > 0.5
+    broken = b"\xff\xfe broken\n".decode("utf-8", "surrogateescape")
+    assert refused("predict", *model, text=broken, cwd=trained) == (
+        "standard input: line 1, byte 0: not UTF-8; convert it, for example: iconv -f UTF-16 -t UTF-8"
+    )
 
 
 def test_explain_and_tokenizer_show_their_work(trained, tmp_path):
@@ -182,7 +188,8 @@ def test_mistakes_in_data_are_one_line_and_leave_nothing(tmp_path):
     assert mistake(*train_on("one.csv"), cwd=tmp_path).startswith("data.train has one label only, 'pos'")
     (tmp_path / "latin.csv").write_bytes("text,label\ncafé,pos\n".encode("latin-1"))
     assert mistake(*train_on("latin.csv"), cwd=tmp_path) == (
-        "latin.csv: line 2, byte 14: not UTF-8; it looks like WINDOWS-1252: set data.encoding=cp1252, or convert it, for "
+        "latin.csv: line 2, byte 14: not UTF-8; it looks like WINDOWS-1252: set data.encoding=cp1252, or convert it, "
+        "for "
         "example: iconv -f WINDOWS-1252 -t UTF-8"
     )
     write_csv(tmp_path / "wordless.csv", [(chr(0x2000 + i % 8) * i, str(i % 2)) for i in range(1, 60)])

@@ -67,7 +67,10 @@ def test_drawn_segmentations_follow_their_probabilities():
 
 def test_a_seed_draws_the_same_and_a_low_temperature_the_best():
     words = tf.constant(["ababab", "cabba", "x日本"])
-    draw = lambda seed, temperature: segmenter.sample(words, temperature=temperature, seed=tf.constant(seed)).to_list()  # noqa: E731
+
+    def draw(seed, temperature):
+        return segmenter.sample(words, temperature=temperature, seed=tf.constant(seed)).to_list()
+
     assert draw([1, 1], 2.0) == draw([1, 1], 2.0)
     assert any(draw([1, 1], 2.0) != draw([1, step], 2.0) for step in range(2, 9))
     assert draw([1, 1], 0.01) == segment(words).to_list()

@@ -22,7 +22,8 @@ NOT_A_TABLE = b"\xff\xfe\x00 this file is never read"
 DATA = ["data.source=csv", "data.train=reviews.csv", "data.test=test.csv", "data.max_length=20"]
 SMALL = [
     *DATA, "model.fast=off", "model.cell=gru", "model.num_layers=1", "model.embedding_dim=8", "model.word_dropout=0",
-    "model.embedding_dropout=0", "model.weight_dropout=0", "model.dropout=0", "tokenizer.vocab_size=100", "training.batch_size=16",
+    "model.embedding_dropout=0", "model.weight_dropout=0", "model.dropout=0", "tokenizer.vocab_size=100",
+    "training.batch_size=16",
     "training.epochs=4", "training.patience=0",
 ]  # fmt: skip
 # Searches training.learning_rate and model.units.
@@ -242,7 +243,8 @@ def test_a_trial_that_fails_is_said_and_the_search_goes_on(folder, monkeypatch):
 def test_a_search_of_which_all_trials_fail_ends(folder, monkeypatch):
     usual = RunCallback.on_train_batch_end
     monkeypatch.setattr(
-        RunCallback, "on_train_batch_end", lambda callback, batch, logs=None: usual(callback, batch, {**logs, "loss": float("inf")})
+        RunCallback, "on_train_batch_end",
+        lambda callback, batch, logs=None: usual(callback, batch, {**logs, "loss": float("inf")}),
     )  # fmt: skip
     done = run_pipeline(*TUNE, *UNITS, cwd=folder)
     assert done.returncode == 2
@@ -322,8 +324,10 @@ def test_other_data_a_second_process_and_a_damaged_study_are_one_line(folder):
 @pytest.mark.parametrize(
     ("task", "source", "settings"),
     [
-        ("next_word", "next_word_trained", ["data.source=text", "data.train=train.txt", "data.split=hash", "training.window=10"]),
-        ("char_generation", "characters_trained", ["data.source=documents", "data.train=lines.txt", "training.window=20"]),
+        ("next_word", "next_word_trained",
+         ["data.source=text", "data.train=train.txt", "data.split=hash", "training.window=10"]),
+        ("char_generation", "characters_trained",
+         ["data.source=documents", "data.train=lines.txt", "training.window=20"]),
         ("translation", "translation_trained", ["data.source=aligned", "data.train=train", "tokenizer.level=word"]),
     ],
 )  # fmt: skip

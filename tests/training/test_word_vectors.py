@@ -83,7 +83,11 @@ def test_what_is_left_out_is_counted(tmp_path):
         (b"2 3\nthe \x00\x00\x80?\n", "which is not text; give a text file of GloVe, word2vec or fastText (.vec)"),
         (b"PK\x03\x04\x00\x00", "not a readable zip archive"),
         (b"the " + b"1" * 2**21, "which is not text"),
-        ("the 1 2\n", "model.embedding_dim is 3, but the vectors of model.vectors, {path}, have 2 numbers; set model.embedding_dim=2"),
+        (
+            "the 1 2\n",
+            "model.embedding_dim is 3, but the vectors of model.vectors, {path}, have 2 numbers; "
+            "set model.embedding_dim=2",
+        ),
         ("2 300\nthe 1 2 3\n", "model.embedding_dim is 3, but the vectors of model.vectors, {path}, have 300 numbers"),
     ],
 )  # fmt: skip
@@ -115,10 +119,12 @@ def test_only_the_vocabularys_vectors_are_held_in_memory(tmp_path):
     assert peak < 2e6
 
 
-# --- in trainings ------------------------------------------------------------------------------------------------------
+# --- in trainings
+# ------------------------------------------------------------------------------------------------------
 
 SMALL = [
-    "data.source=csv", "data.train=reviews.csv", "data.max_length=20", "model.units=6", "model.embedding_dim=4", "training.batch_size=16",
+    "data.source=csv", "data.train=reviews.csv", "data.max_length=20", "model.units=6",
+    "model.embedding_dim=4", "training.batch_size=16",
     "training.epochs=2", "training.patience=0",
 ]  # fmt: skip
 
@@ -139,7 +145,8 @@ def embedding_of(run, name="embedding/embeddings"):
 
 
 def test_frozen_vectors_stay_and_the_coverage_is_told(folder):
-    done = run_pipeline("train", "name=frozen", "model.vectors=vectors.vec", "model.vectors_trainable=false", *SMALL, cwd=folder)  # fmt: skip
+    done = run_pipeline("train", "name=frozen", "model.vectors=vectors.vec", "model.vectors_trainable=false", *SMALL,
+                        cwd=folder)  # fmt: skip
     assert done.returncode == 0, done.stderr
     table = embedding_of(folder / "runs" / "frozen")
     assert (table["good"].tolist(), table["bad"].tolist()) == ([1, 2, 3, 4], [5, 6, 7, 8])
@@ -183,8 +190,10 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(folder):
 @pytest.mark.parametrize("is_tied", [True, False])
 def test_a_language_model_begins_with_vectors(folder, is_tied):
     settings = [
-        "data.source=csv", "data.train=reviews.csv", "model.units=6", "model.embedding_dim=4", "training.batch_size=8", "training.window=10",
-        "training.epochs=1", f"model.tie_embeddings={str(is_tied).lower()}", f"model.vectors_trainable={str(is_tied).lower()}",
+        "data.source=csv", "data.train=reviews.csv", "model.units=6", "model.embedding_dim=4", "training.batch_size=8",
+        "training.window=10",
+        "training.epochs=1", f"model.tie_embeddings={str(is_tied).lower()}",
+        f"model.vectors_trainable={str(is_tied).lower()}",
     ]  # fmt: skip
     name = f"words_{is_tied}"
     ask("train", f"name={name}", "model.vectors=vectors.vec", *settings, cwd=folder, task="next_word")
@@ -196,7 +205,8 @@ def test_both_tables_of_a_translator_begin_with_vectors(folder):
     lines = [f"{one},{other}\n" for one, other in make_pairs(60, 1)]
     (folder / "pairs.csv").write_text("source,target\n" + "".join(lines), encoding="utf-8")
     settings = [
-        "data.source=csv", "data.train=pairs.csv", "tokenizer.level=word", "tokenizer.vocab_size=50", "model.units=8", "model.embedding_dim=4",
+        "data.source=csv", "data.train=pairs.csv", "tokenizer.level=word", "tokenizer.vocab_size=50", "model.units=8",
+        "model.embedding_dim=4",
         "training.batch_size=8", "training.epochs=1", "model.tie_embeddings=false", "model.vectors_trainable=false",
     ]  # fmt: skip
     (folder / "both.txt").write_text("garden 1 2 3 4\ngarten 4 3 2 1\n", encoding="utf-8")
@@ -218,10 +228,22 @@ def test_subwords_are_looked_up_as_they_stand_in_the_vocabulary(folder):
     ("settings", "message"),
     [
         (["model.vectors=none.vec"], "model.vectors is none.vec, but there is no such file"),
-        (["model.vectors=vectors.vec", "model.embedding_dim=5"], "is 5, but the vectors of model.vectors, vectors.vec, have 4"),
-        (["model.vectors=vectors.vec", "model.init_from=runs/lm"], "but model.init_from is runs/lm, which also provides an embedding"),
-        (["model.vectors=vectors.vec", "training.start_from=runs/x"], "but training.start_from is runs/x, which also provides an embedding"),
-        (["model.vectors=vectors.vec", "tokenizer.level=char"], "but tokenizer.level is char and the file holds vectors of words"),
+        (
+            ["model.vectors=vectors.vec", "model.embedding_dim=5"],
+            "is 5, but the vectors of model.vectors, vectors.vec, have 4",
+        ),
+        (
+            ["model.vectors=vectors.vec", "model.init_from=runs/lm"],
+            "but model.init_from is runs/lm, which also provides an embedding",
+        ),
+        (
+            ["model.vectors=vectors.vec", "training.start_from=runs/x"],
+            "but training.start_from is runs/x, which also provides an embedding",
+        ),
+        (
+            ["model.vectors=vectors.vec", "tokenizer.level=char"],
+            "but tokenizer.level is char and the file holds vectors of words",
+        ),
         (["model.vectors_trainable=false"], "model.vectors_trainable is false, but model.vectors is empty"),
         (["model.vectors=strange.vec"], "model.vectors is strange.vec, which contains none of the "),
         (["model.vectors=broken.vec"], "model.vectors is broken.vec, whose line 2 has 3 numbers instead of 4"),
@@ -236,6 +258,7 @@ def test_what_does_not_fit_is_one_line_and_leaves_no_run(folder, settings, messa
 
 def test_a_frozen_table_is_no_output(folder):
     told = refused(
-        "train", "name=new", *SMALL, "model.vectors=vectors.vec", "model.vectors_trainable=false", cwd=folder, task="next_word"
+        "train", "name=new", *SMALL, "model.vectors=vectors.vec", "model.vectors_trainable=false", cwd=folder,
+        task="next_word",
     )  # fmt: skip
     assert "model.tie_embeddings uses the embedding as the output's table, which must be trained" in told

@@ -1,0 +1,77 @@
+"""The losses of a classifier: cross-entropies, class-weighted and focal. Plain Keras, on any backend."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from nlp_rnn.config.settings import Outputs
+from nlp_rnn.models.calibration import median_class
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a classifier.
+
+    Attributes:
+      outputs: what the logits are: of "classes" and "ordinal" [batch, classes], whose softmax is the probabilities; of
+        "label_sets" [batch, labels], whose sigmoid is.
+      class_weights: of each class, or of each label's texts that have it; empty: 1.
+      negative_weights: of label sets: of each label's texts that have it not; empty: 1.
+      focal_gamma: exponent of the focal loss; 0: the cross-entropy.
+    """
+
+    outputs: Outputs = "classes"
+    class_weights: tuple[float, ...] = ()
+    negative_weights: tuple[float, ...] = ()
+    focal_gamma: float = 0.0
+
+    def cross_entropies(self, targets: Any, logits: Any) -> Any:
+        """Cross-entropy in nats: of classes float [batch], of label sets float [batch, labels]; not weighted.
+
+        Args:
+          targets: int [batch], or 0 and 1 [batch, labels].
+        """
+        ops = keras.ops
+        if self.outputs == "label_sets":
+            return ops.softplus(logits) - ops.cast(targets, logits.dtype) * logits
+        return ops.sparse_categorical_crossentropy(targets, logits, from_logits=True)
+
+    def weigh(self, targets: Any, cross_entropies: Any, sample_weights: Any) -> tuple[Any, Any]:
+        """Weighs by class and sums up label sets.
+
+        Returns:
+          the cross-entropies float [batch] (of label sets the weighted mean over labels), and the examples' weights
+          float [batch].
+        """
+        ops = keras.ops
+        if self.outputs == "label_sets":
+            if self.class_weights:
+                has = ops.cast(targets, cross_entropies.dtype)
+                positive, negative = (
+                    ops.convert_to_tensor(weights or [1.0] * len(self.class_weights), dtype=cross_entropies.dtype)
+                    for weights in (self.class_weights, self.negative_weights)
+                )
+                cross_entropies = cross_entropies * (has * positive + (1 - has) * negative)
+            return ops.mean(cross_entropies, axis=-1), sample_weights
+        if self.class_weights:
+            table = ops.convert_to_tensor(self.class_weights, dtype=sample_weights.dtype)
+            sample_weights = sample_weights * ops.take(table, targets, axis=0)
+        return cross_entropies, sample_weights
+
+    def focused(self, cross_entropies: Any) -> Any:
+        """(1 - p)^gamma times the cross-entropy, p the probability of the truth. Source: Lin et al. 2017, equation 4."""
+        if not self.focal_gamma:
+            return cross_entropies
+        ops = keras.ops
+        wrong = ops.maximum(-ops.expm1(-cross_entropies), 1e-7)  # at 0 the power's gradient may be infinite
+        return wrong**self.focal_gamma * cross_entropies
+
+    def are_right(self, targets: Any, logits: Any) -> Any:
+        """bool [batch]: whether the prediction is right: the likeliest class, the median of a scale, or all labels."""
+        ops = keras.ops
+        if self.outputs == "label_sets":
+            return ops.all(ops.equal(logits > 0, targets > 0), axis=-1)  # tensors' own == may lose the rank
+        if self.outputs == "ordinal":
+            return ops.cast(median_class(ops.exp(logits), ops), targets.dtype) == targets
+        return ops.cast(ops.argmax(logits, axis=-1), targets.dtype) == targets
