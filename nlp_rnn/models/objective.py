@@ -60,7 +60,7 @@ class Objective:
         return cross_entropies, sample_weights
 
     def focused(self, cross_entropies: Any) -> Any:
-        """(1 - p)^gamma times the cross-entropy, p the probability of the truth. Source: Lin et al. 2017, equation 4."""
+        """(1 - p)^gamma times cross-entropy, p the probability of the truth. Source: Lin et al. 2017, equation 4."""
         if not self.focal_gamma:
             return cross_entropies
         ops = keras.ops
