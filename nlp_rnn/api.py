@@ -475,12 +475,12 @@ class Trial:
 
     Attributes:
       number: from 0; the first one has the config's own settings.
-      state: "complete"; "pruned": given up, since it was worse than the others at the same epoch; "too large"; "failed"; "stopped": the
-        next call goes on with it.
-      settings: "section.key": value, of what is searched.
-      value: the best value of training.monitor on the validation split; None if there was none.
-      megabytes: of the weights, as the export has them; None before they were counted.
-      reason: why a failed one failed.
+      state: "complete"; "pruned": ended early, since it was worse than the others at the same epoch; "too large";
+        "failed"; "stopped": the next call continues it.
+      settings: "section.key" -> value of each searched setting.
+      value: the best value of training.monitor on the validation split; None if no epoch was validated.
+      megabytes: size of the exported weights in millions of bytes; None before they were counted.
+      reason: why a failed trial failed; otherwise "".
     """
 
     number: int
@@ -493,14 +493,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What `tune` found.
+    """The result of `tune`.
 
     Attributes:
       path: the folder of the study.
-      config: the best config, which is also in `config_file`.
+      config: the best config.
+      config_file: YAML file of the best config.
       picture: a PNG of the trials.
       best: the trial of `config`.
-      trials: all of the study, in order.
+      trials: all trials of the study, in order.
     """
 
     path: Path
@@ -512,23 +513,28 @@ class Tuning:
 
 
 def tune(
-    config: str | os.PathLike[str] | Config | None = None, settings: Mapping[str, Any] | None = None, task: str | None = None, *,
+    config: str | os.PathLike[str] | Config | None = None, settings: Mapping[str, Any] | None = None,
+    task: str | None = None, *,
     minutes: float, max_megabytes: float | None = None, max_trials: int | None = None,
 ) -> Tuning:  # fmt: skip
-    """Searches better settings by trials on the validation split; the test split is not read.
+    """Searches for better settings with trials that are compared on the validation split. The test split is not read.
 
-    The study is kept in the folder runs_dir/NAME-tune. The same call goes on with it.
+    The study is kept in the folder runs_dir/NAME-tune. The same call continues it.
 
     Args:
-      config: a YAML file, or a Config, around which is searched; None: the task's defaults.
-      settings: "section.key": value, which override the file's and are not searched.
-      task: the task that the config must be of.
-      minutes: of wall-clock time, from now on.
-      max_megabytes: of the model's weights, in millions of bytes as the SavedModel has them; larger models are not trained.
-      max_trials: of the study; None: as many as there is time for.
+      config: a YAML file or a Config, which the first trial uses; None: the task's defaults.
+      settings: "section.key" -> value; they override those of the config and keep their value in all trials.
+      task: the task that the config must have; None: any task.
+      minutes: wall-clock time from now, in minutes.
+      max_megabytes: largest size of the SavedModel's weights in millions of bytes; larger models are not trained. None:
+        no limit.
+      max_trials: largest number of trials in the study; None: no limit.
+
+    Returns:
+      the best config and all trials.
 
     Raises:
-      ConfigError: for mistakes in settings or data, each one line; if no trial reached a validation.
+      ConfigError: if a setting or the data are wrong (one line per mistake), or no trial reached a validation.
       nlp_rnn.Stopped: on Ctrl-C or SIGTERM, after saving.
     """
     for name, limit in (("minutes", minutes), ("max_megabytes", max_megabytes), ("max_trials", max_trials)):
@@ -541,10 +547,15 @@ def tune(
 def run_tuning(
     config: Config, fixed: Collection[str], *, minutes: float, max_megabytes: float | None, max_trials: int | None
 ) -> Tuning:
-    """What `tune` does.
+    """Does what `tune` does.
 
     Args:
+      config: a checked config.
       fixed: keys of settings that are not searched.
+      minutes, max_megabytes, max_trials: see `tune`.
+
+    Raises:
+      ConfigError: see `tune`; also if the extra `tune` is not installed.
     """
     deadline = time.monotonic() + 60 * minutes
     from nlp_rnn.data.readers import require_package
@@ -552,10 +563,10 @@ def run_tuning(
     require_package("optuna", "tune", "tune searches settings")
     from nlp_rnn.training import study, tuning
 
-    found = tuning.tune(config, study.Limits(deadline, max_megabytes, max_trials), fixed)
-    trials = [Trial(**asdict(record)) for record in found.records]
-    best = next(trial for trial in trials if trial.number == found.best.number)
-    return Tuning(found.folder, found.config, found.config_file, found.picture, best, trials)
+    tuned = tuning.tune(config, study.Limits(deadline, max_megabytes, max_trials), fixed)
+    trials = [Trial(**asdict(record)) for record in tuned.records]
+    best = next(trial for trial in trials if trial.number == tuned.best.number)
+    return Tuning(tuned.folder, tuned.config, tuned.config_file, tuned.picture, best, trials)
 
 
 def _checked_config(

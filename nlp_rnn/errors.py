@@ -1,13 +1,13 @@
-"""What users' mistakes raise, and a training that was told to stop."""
+"""Exceptions for user mistakes and for a stopped training."""
 
 
 class ConfigError(ValueError):
-    """A mistake of the user's: the setting, its value, what is allowed and the next step, one line a mistake."""
+    """A user mistake. The message has one line per mistake: the setting, its value, what is allowed, the next step."""
 
 
 class DivergenceError(ConfigError):
-    """A training whose loss or weights are no longer finite."""
+    """The loss or the weights of a training are no longer finite."""
 
 
 class Stopped(KeyboardInterrupt):
-    """The user stopped the training; its state is saved, on all workers after the same step."""
+    """The user stopped the training. Its state is saved, on all workers after the same step."""

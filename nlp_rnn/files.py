@@ -1,4 +1,7 @@
-"""Files are written under a temporary name, flushed to the disk, then renamed: whole or not there. And JSON files are read."""
+"""Writes files and folders atomically, and reads JSON files.
+
+A file is written under a temporary name, flushed to the disk and renamed, so that it is complete or absent.
+"""
 
 import contextlib
 import errno
@@ -16,12 +19,12 @@ from nlp_rnn.errors import ConfigError
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Gives a temporary path to write to; renames it to `path` if the block succeeds, removes it otherwise.
+    """Yields a temporary path to write to. Renames it to `path` if the block succeeds; removes it otherwise.
 
-    A symbolic link stays one: what it points to is replaced. A device or pipe stays one too: the content is written to it.
+    If `path` is a symbolic link, its target is replaced. If it is a device or a pipe, the content is written to it.
 
     Raises:
-      ConfigError: if the disk is full or the folder not writable.
+      ConfigError: if the disk is full or the folder is not writable.
     """
     with disk_errors(path):
         path = _target(path)
@@ -47,11 +50,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Gives a temporary folder to fill; renames it to `path` (which must not exist) if the block succeeds.
+    """Yields a temporary folder to fill. Renames it to `path` (which must not exist) if the block succeeds.
 
     Raises:
-      ConfigError: if the disk is full or the folder not writable.
-      FileExistsError: if `path` appeared meanwhile.
+      ConfigError: if the disk is full or the folder is not writable.
+      FileExistsError: if `path` was created in the meantime.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,13 +76,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def _target(path: Path) -> Path:
-    """The file that a path means: that which a symbolic link points to, be it there or not."""
+    """The target of a symbolic link, whether or not it exists; any other path as it is."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _flush(path: Path) -> None:
-    """Waits until a file, or a folder's list of names, is on the disk: a rename must not outlive its content in a power cut."""
-    if path.is_dir() and os.name == "nt":  # which cannot open folders
+    """Waits until a file, or a folder's list of names, is on the disk, so that a power cut cannot lose content."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot open folders
         return
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -93,7 +96,11 @@ def _flush(path: Path) -> None:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk or a missing permission into one line that says what to do."""
+    """Turns a full disk or a missing permission into a ConfigError that says what to do.
+
+    Args:
+      path: the file or folder that is written; the message names it.
+    """
     try:
         yield
     except (ConfigError, FileExistsError):
@@ -101,7 +108,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise _explained(path, error.errno, error.strerror or str(error)) from error
     except Exception as error:
-        # TensorFlow's file system raises its own classes: the text is what they share with OSError.
+        # TensorFlow's file system raises its own classes, which share only the text with OSError.
         number = next(
             (n for n in (errno.ENOSPC, errno.EACCES, errno.EROFS) if os.strerror(n).lower() in str(error).lower()), None
         )
@@ -111,13 +118,13 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def _explained(path: Path, number: int | None, reason: str) -> ConfigError:
-    mend = {
+    advice = {
         errno.ENOSPC: "free some space or choose another folder",
         errno.EDQUOT: "free some space or choose another folder",
         errno.EACCES: "make the folder writable or choose another one",
         errno.EROFS: "choose a writable folder",
     }.get(number or 0, "check the path")
-    return ConfigError(f"{path}: cannot be written ({reason}); nothing half-written was left: {mend}")
+    return ConfigError(f"{path}: cannot be written ({reason}); no partial file was left; {advice}")
 
 
 def _umask() -> int:
@@ -130,10 +137,10 @@ def _umask() -> int:
 
 
 def child(folder: Path, name: str) -> Path:
-    """folder/name, where a name comes from settings or files.
+    """Returns folder/name for a name that comes from settings or files.
 
     Raises:
-      ConfigError: if the name would lead out of the folder, or is no file name.
+      ConfigError: if the name leads out of the folder or is not a file name.
     """
     if name in ("", ".", "..") or any(mark in name for mark in ("/", "\\", "\0")) or len(os.fsencode(name)) > 255:
         raise ConfigError(
@@ -143,14 +150,18 @@ def child(folder: Path, name: str) -> Path:
 
 
 def read_json(path: Path, kind: type, mend: str) -> Any:
-    """The value in a JSON file.
+    """Reads a JSON file.
 
     Args:
-      kind: list or dict, what the value must be.
-      mend: what to do if the file is damaged or missing.
+      path: the file, in UTF-8.
+      kind: list or dict, the type that the value must have.
+      mend: what to do if the file is damaged or missing, for the message.
+
+    Returns:
+      the value, a list or dict.
 
     Raises:
-      ConfigError: if the file is missing or damaged, or holds another kind of value.
+      ConfigError: if the file is missing or damaged, or holds a value of another type.
     """
     try:
         value = json.loads(path.read_bytes().decode("utf-8"))

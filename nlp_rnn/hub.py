@@ -1,4 +1,4 @@
-"""Models of a hub: "hf://owner/name", optionally with @revision, downloaded once into the hub's own cache."""
+"""Downloads models from a hub, "hf://owner/name" or "hf://owner/name@revision", once into the hub's own cache."""
 
 import importlib.util
 import re
@@ -8,17 +8,24 @@ from nlp_rnn.errors import ConfigError
 
 
 def download(address: str) -> Path:
-    """The folder of a model, which holds a SavedModel or its versions; only new files are downloaded.
+    """Downloads a model's files that are not in the cache yet.
 
-    The server is huggingface_hub's: HF_ENDPOINT names another one, HF_HUB_OFFLINE=1 uses what was downloaded before.
+    The environment variables of huggingface_hub apply: HF_ENDPOINT sets another server; HF_HUB_OFFLINE=1 uses the cache
+      only.
+
+    Args:
+      address: "hf://owner/name" or "hf://owner/name@revision".
+
+    Returns:
+      the folder of the model, which holds a SavedModel or its versions.
 
     Raises:
-      ConfigError: if the address is malformed, the extra `hub` is not installed, or there is no such model.
+      ConfigError: if the address is malformed, the extra `hub` is not installed, or the model cannot be downloaded.
     """
-    found = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", address)
-    if not found:
+    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", address)
+    if not match:
         raise ConfigError(
-            f"the model is {address}, but an address of a hub is hf://owner/name or hf://owner/name@revision"
+            f"the model is {address}, but a hub address must be hf://owner/name or hf://owner/name@revision"
         )
     if importlib.util.find_spec("huggingface_hub") is None:
         raise ConfigError(
@@ -28,15 +35,16 @@ def download(address: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(found[1], revision=found[2]))
+        return Path(snapshot_download(match[1], revision=match[2]))
     except LocalEntryNotFoundError:
         raise ConfigError(
-            f"the model is {address}, but the hub does not answer and it was not downloaded before; go online once"
+            f"the model is {address}, but the hub does not respond and the model is not in the cache; "
+            "connect to the network once"
         ) from None
     except (HfHubHTTPError, HFValidationError) as error:
-        told = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"the model is {address}, which the hub does not give ({told}); check owner, name and access token"
+            f"the model is {address}, which the hub does not provide ({reason}); check owner, name and access token"
         ) from None
     except OSError as error:
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""manifest.json: a checksum of each file in a run directory, a cache or an export, checked before the files are used.
+"""Writes and checks manifest.json, which holds a checksum of each file in a run directory, cache or export.
 
-A damaged or exchanged file would otherwise give wrong answers silently: one changed letter in a vocabulary moves the ids
-of a model.
+It is checked before the files are used. Without it, a damaged or exchanged file could give wrong results without an
+error: one changed letter in a vocabulary shifts the ids of a model.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ _FORMAT = 1
 
 
 class DamagedFileError(ConfigError):
-    """A file is not the one that the manifest names."""
+    """A file differs from its entry in the manifest."""
 
 
 def write(folder: Path) -> None:
-    """Writes the manifest of all files now in a folder that is not in use yet."""
+    """Writes the manifest of all files in a folder. The folder must not be in use yet."""
     entries = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != NAME):
         entries[path.relative_to(folder).as_posix()] = {**_stamp(path), "blake2b": digest_of(path)}
@@ -38,15 +38,16 @@ def check(folder: Path, mend: str, *, names: Iterable[str] | None = None, is_tho
     """Compares files with the folder's manifest.
 
     Args:
-      mend: what to do about a damaged file.
-      names: of the files or folders to check; None: all of the manifest. Others may be there too.
-      is_thorough: whether contents are compared also where size and time of the last change are those of the manifest.
+      folder: the folder with the manifest.
+      mend: what to do about a damaged file, for the message.
+      names: the files or folders to check; None: all files of the manifest. The folder may hold other files.
+      is_thorough: whether to compare contents even if size and modification time equal those of the manifest.
 
     Returns:
-      whether there is a manifest; folders that earlier versions wrote have none.
+      whether there is a manifest; folders of earlier versions have none.
 
     Raises:
-      DamagedFileError: naming the first file that is missing or another one.
+      DamagedFileError: if a file is missing or differs; the message names the first one.
     """
     path = folder / NAME
     if not path.is_file():
@@ -60,12 +61,16 @@ def check(folder: Path, mend: str, *, names: Iterable[str] | None = None, is_tho
             _check_file(folder / name, entry, mend, is_thorough=is_thorough)
     missing = [each for each in wanted or () if not any(f"{name}/".startswith(f"{each}/") for name in entries)]
     if missing:
-        raise DamagedFileError(f"{path}: does not name {missing[0]}, so it is of another folder; {mend}")
+        raise DamagedFileError(f"{path}: does not name {missing[0]}, so it belongs to another folder; {mend}")
     return True
 
 
 def identity(folder: Path) -> str | None:
-    """A digest of a folder's manifest that does not depend on times; None without one. It tells folders apart."""
+    """A digest that identifies a folder's contents.
+
+    Returns:
+      the digest of the manifest without modification times, 32 hexadecimal digits; None if there is no manifest.
+    """
     path = folder / NAME
     if not path.is_file():
         return None
@@ -75,14 +80,14 @@ def identity(folder: Path) -> str | None:
 
 
 def digest_of(path: Path) -> str:
-    """The checksum of a file: BLAKE2b, 16 bytes, in hexadecimal."""
+    """The checksum of a file: BLAKE2b with 16 bytes, as 32 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def tell_of_missing(folder: Path) -> None:
+def log_missing(folder: Path) -> None:
     """Logs that a folder has no manifest."""
-    logger.info("%s: has no %s (an earlier version wrote it), so damaged files would not be noticed", folder, NAME)
+    logger.info("%s: has no %s (an earlier version wrote it), so damaged files are not detected", folder, NAME)
 
 
 def _check_file(path: Path, entry: Any, mend: str, *, is_thorough: bool) -> None:
@@ -94,7 +99,7 @@ def _check_file(path: Path, entry: Any, mend: str, *, is_thorough: bool) -> None
             )
         if (is_thorough or stamp["modified_ns"] != entry["modified_ns"]) and digest_of(path) != entry["blake2b"]:
             raise DamagedFileError(
-                f"{path}: was changed or damaged since it was written (its checksum is another one); {mend}"
+                f"{path}: was changed or damaged since it was written (its checksum differs); {mend}"
             )
     except OSError as error:
         raise DamagedFileError(f"{path}: cannot be read ({error.strerror}); {mend}") from None

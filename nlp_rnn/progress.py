@@ -1,4 +1,4 @@
-"""Progress bars on standard error; none where it is not a terminal."""
+"""Progress bars on standard error, shown only on a terminal."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,10 +11,12 @@ T = TypeVar("T")
 
 
 class Bar:
-    """A bar with a note behind it; does nothing where standard error is not a terminal.
+    """A progress bar with a note. It shows nothing if standard error is not a terminal.
 
     Args:
-      title: before the bar. total: number of steps; completed: those done before.
+      title: text before the bar.
+      total: number of steps.
+      completed: number of steps that are already done.
     """
 
     def __init__(self, title: str, total: int, completed: int = 0) -> None:
@@ -32,16 +34,16 @@ class Bar:
         self._progress.start()
 
     def advance(self, note: str = "") -> None:
-        """One step further."""
+        """Advances the bar by one step and sets the note after it."""
         self._progress.update(self._task, advance=1, note=note)
 
     def close(self) -> None:
-        """Removes the bar; may be called twice."""
+        """Removes the bar. Further calls do nothing."""
         self._progress.stop()
 
 
 def track(items: Iterable[T], title: str, total: int) -> Iterator[T]:
-    """Yields the items under a bar."""
+    """Yields the items and shows a bar of `total` steps."""
     bar = Bar(title, total)
     try:
         for item in items:

@@ -17,22 +17,22 @@ START_UP_NOISE = re.compile(
 
 
 def import_tensorflow(set_up: Callable[[], Any] | None = None) -> Any:
-    """Imports TensorFlow without the messages that it always writes at start-up. Other messages are passed on.
+    """Imports TensorFlow and suppresses the messages that it always writes at start-up. Other messages are kept.
 
-    C++ writes them before any log setting is read, so the file descriptor itself is redirected meanwhile.
+    TensorFlow's C++ code writes them before it reads any log setting, so the file descriptor itself is redirected.
 
     Args:
-      set_up: called before TensorFlow's first operation, after which devices cannot be set up.
+      set_up: configures devices; it is called before TensorFlow's first operation, after which this is impossible.
 
     Returns:
-      the result of `set_up`.
+      the result of `set_up`; None without it.
 
     Raises:
       ConfigError: if KERAS_BACKEND is jax.
     """
     if keras_backend() != "tensorflow":
         raise ConfigError(
-            "KERAS_BACKEND is jax, on which models are trained from prepared ids; unset it for everything else"
+            "KERAS_BACKEND is jax, which only trains models from prepared token ids; unset it for everything else"
         )
     if "tensorflow" in sys.modules:
         return set_up() if set_up else None
@@ -43,7 +43,7 @@ def import_tensorflow(set_up: Callable[[], Any] | None = None) -> Any:
         tf.config.list_physical_devices()
     result = set_up() if set_up else None
     with without_noise():
-        # The first operation looks for devices; the first transposes write what oneDNN lacks.
+        # The first operation searches for devices; the first transposes print what oneDNN does not support.
         for dtype in (tf.int32, tf.int64, tf.bool):
             tf.transpose(tf.zeros((1, 1), dtype))
     return result
@@ -55,7 +55,7 @@ def keras_backend() -> str:
     Raises:
       ConfigError: if it has another value.
     """
-    # Set, so that keras.json is not read.
+    # The variable is set so that Keras does not read keras.json.
     name = os.environ.setdefault("KERAS_BACKEND", "tensorflow") or "tensorflow"
     if name not in ("tensorflow", "jax"):
         raise ConfigError(
@@ -66,9 +66,9 @@ def keras_backend() -> str:
 
 @contextlib.contextmanager
 def without_noise(noise: re.Pattern[bytes] = START_UP_NOISE) -> Iterator[None]:
-    """Suppresses the messages that TensorFlow always writes to standard error, also those of child processes.
+    """Suppresses the messages that TensorFlow always writes to standard error, including those of child processes.
 
-    Other lines are passed on at the end, unless the context ends with a ConfigError or Ctrl-C.
+    Other lines are written when the context ends, unless it ends with a ConfigError or Ctrl-C.
 
     Args:
       noise: matches the lines to suppress.
@@ -77,11 +77,11 @@ def without_noise(noise: re.Pattern[bytes] = START_UP_NOISE) -> Iterator[None]:
     kept = os.dup(2)
     with tempfile.TemporaryFile() as notes:
         os.dup2(notes.fileno(), 2)
-        is_told = False
+        has_own_message = False
         try:
             yield
         except (ConfigError, KeyboardInterrupt):
-            is_told = True
+            has_own_message = True
             raise
         finally:
             sys.stderr.flush()
@@ -89,5 +89,5 @@ def without_noise(noise: re.Pattern[bytes] = START_UP_NOISE) -> Iterator[None]:
             os.close(kept)
             notes.seek(0)
             for line in notes:
-                if not is_told and not noise.search(line):
+                if not has_own_message and not noise.search(line):
                     os.write(2, line)

@@ -1,4 +1,7 @@
-"""Text files as lines: encodings, compressed files, line ends. Whatever cannot be read raises one line that says why."""
+"""Reads text files line by line: encodings, compressed files and line ends.
+
+A file that cannot be read raises a one-line ConfigError with the reason.
+"""
 
 import codecs
 import contextlib
@@ -14,8 +17,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from nlp_rnn.errors import ConfigError
 
-_SAMPLE = 2**16  # bytes from which line ends and encodings are recognised
-_FOREIGN_FILES = (  # how they begin, what they are, what to do
+_SAMPLE = 2**16  # bytes at the start of a file, for recognising line ends and encodings
+_FOREIGN_FILES = (  # first bytes, kind of file, what to do
     (b"PAR1", "a Parquet file", "set data.source=parquet"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document", "save it as CSV UTF-8"),
     (b"%PDF", "a PDF document", "give its text"),
@@ -28,7 +31,14 @@ _FOREIGN_FILES = (  # how they begin, what they are, what to do
 
 
 class Part(NamedTuple):
-    """The lines of a file that begin at the bytes from `start` up to `end` (None: its end)."""
+    """The lines of a file that begin at byte `start` or later and before byte `end`.
+
+    Attributes:
+      path: the file.
+      start: first byte.
+      end: byte after the last one; None: the end of the file.
+      first_line: number of the first line, from 1.
+    """
 
     path: Path
     start: int = 0
@@ -40,7 +50,7 @@ class Part(NamedTuple):
 
 
 def parts_of(path: Path, count: int) -> list[Part]:
-    """Cuts a UTF-8 file between its lines into `count` parts of similar size, or fewer; compressed files stay whole.
+    """Splits a UTF-8 file between lines into at most `count` parts of similar size; a compressed file is one part.
 
     Raises:
       ConfigError: if the file cannot be read.
@@ -63,30 +73,32 @@ def parts_of(path: Path, count: int) -> list[Part]:
 
 
 def _count_lines(file: BinaryIO, size: int) -> int:
-    found = 0
+    count = 0
     while size and (block := file.read(min(size, 2**20))):
-        found += block.count(b"\n")
+        count += block.count(b"\n")
         size -= len(block)
-    return found
+    return count
 
 
 def read_lines(path: Path | Part, encoding: str | None = None) -> Iterator[tuple[int, str]]:
-    """Streams (line number from 1, line without its line end); see `decoded_lines`."""
+    """Yields (line number from 1, line without its line end); see `decoded_lines`."""
     for number, line in decoded_lines(path, encoding):
         yield number, line.rstrip("\r\n")
 
 
 def decoded_lines(path: Path | Part, encoding: str | None = None) -> Iterator[tuple[int, str]]:
-    """Streams (line number from 1, line with its line end) of a text file, or of a part of one.
+    """Yields (line number from 1, line with its line end) of a text file or a part of one.
 
-    Files compressed by gzip, and zip archives of one file, are unpacked; they are recognised by their first bytes.
-    Lines end with LF or CR LF, or with CR in files that have no LF. A byte order mark is removed.
+    gzip files and zip archives of one file are unpacked; they are recognised by their first bytes. Lines end with LF or
+    CR LF, or with CR in files without LF. A byte order mark is removed.
 
     Args:
-      encoding: of the setting data.encoding; None: UTF-8, and no setting can change that.
+      path: the file, or a part of it.
+      encoding: the setting data.encoding; None: UTF-8, which no setting changes.
 
     Raises:
-      ConfigError: naming file and line, if the bytes are not text of that encoding or the file is damaged or missing.
+      ConfigError: if the bytes are not text in that encoding, or the file is damaged or missing; the message names the
+        file and the line.
     """
     part = path if isinstance(path, Part) else Part(path)
     with _reading_errors(part.path), open_binary(part.path) as file:
@@ -98,7 +110,7 @@ def decoded_lines(path: Path | Part, encoding: str | None = None) -> Iterator[tu
         for number, line in lines:
             if "\0" in line:
                 raise ConfigError(
-                    f"{path}: line {number} holds NUL bytes, so it is not text; {encoding_advice(sample, encoding)}"
+                    f"{path}: line {number} contains NUL bytes, so it is not text; {encoding_advice(sample, encoding)}"
                 )
             yield number, line.removeprefix("\ufeff") if number == 1 else line
 
@@ -131,12 +143,12 @@ def _encoded_lines(file: Any, part: Part, sample: bytes, encoding: str) -> Itera
             yield number, line
     except UnicodeError as error:
         raise ConfigError(
-            f"{part}: near line {number + 1}: not {encoding}, which data.encoding names ({error}); "
+            f"{part}: near line {number + 1}: not {encoding}, as data.encoding says ({error}); "
             f"{encoding_advice(sample, encoding)}"
         ) from None
     finally:
         if text is not None and not file.closed:
-            text.detach()  # or it would close the file when it is freed
+            text.detach()  # otherwise it closes the file when it is freed
 
 
 def _ends_lines_by_cr(sample: bytes) -> bool:
@@ -156,10 +168,13 @@ def _lines_ended_by_cr(file: BinaryIO) -> Iterator[bytes]:
 
 
 def open_binary(path: Path) -> Any:
-    """Opens a file for reading bytes; unpacks gzip, and zip archives that hold one file.
+    """Opens a file for reading bytes. Unpacks gzip files and zip archives of one file.
+
+    Returns:
+      a binary file, which the caller closes.
 
     Raises:
-      ConfigError: if it is an archive of several files, or no text file by its first bytes.
+      ConfigError: if the file is an archive of several files, or its first bytes are not those of a text file.
     """
     file = open(path, "rb")  # noqa: SIM115 - closed by the caller, or below
     head = file.peek(16)[:16]
@@ -169,7 +184,7 @@ def open_binary(path: Path) -> Any:
         if head.startswith(b"PK\x03\x04"):
             return io.BufferedReader(_only_member(zipfile.ZipFile(file), path))
         if path.suffix == ".gz" and head:
-            raise gzip.BadGzipFile("it does not begin as one")
+            raise gzip.BadGzipFile("it does not begin like one")
         for start, what, mend in _FOREIGN_FILES:
             if head.startswith(start):
                 raise ConfigError(f"{path}: is {what}, not text; {mend}")
@@ -180,7 +195,7 @@ def open_binary(path: Path) -> Any:
 
 
 class _Gzip(gzip.GzipFile):
-    """Closes the file below too."""
+    """A gzip file that also closes the file that it reads."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(fileobj=file)
@@ -194,9 +209,11 @@ class _Gzip(gzip.GzipFile):
 def _only_member(archive: zipfile.ZipFile, path: Path) -> Any:
     names = [name for name in archive.namelist() if not name.endswith("/") and not is_companion(name)]
     if "[Content_Types].xml" in names:
-        kind = {"xl": "an Excel workbook", "word": "a Word document"}
-        what = next((text for folder, text in kind.items() if any(name.startswith(f"{folder}/") for name in names)), "")
-        raise ConfigError(f"{path}: is {what or 'an Office document'}, not text; save it as CSV UTF-8")
+        kinds = {"xl": "an Excel workbook", "word": "a Word document"}
+        kind = next(
+            (text for folder, text in kinds.items() if any(name.startswith(f"{folder}/") for name in names)), ""
+        )
+        raise ConfigError(f"{path}: is {kind or 'an Office document'}, not text; save it as CSV UTF-8")
     if len(names) != 1:
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         raise ConfigError(
@@ -208,17 +225,17 @@ def _only_member(archive: zipfile.ZipFile, path: Path) -> Any:
 
 
 def is_companion(name: str) -> bool:
-    """Whether macOS or Windows made the file beside the user's: ._name, .DS_Store, Thumbs.db, __MACOSX/..."""
+    """Whether macOS or Windows added the file, such as ._name, .DS_Store, Thumbs.db or __MACOSX/name."""
     parts = name.split("/")
     return parts[-1].startswith(("._", ".DS_Store")) or parts[-1] in ("Thumbs.db", "desktop.ini") or "__MACOSX" in parts
 
 
 @contextlib.contextmanager
 def opened_bytes(path: Path) -> Iterator[BinaryIO]:
-    """A file to read as bytes, unpacked; see `open_binary`.
+    """Yields a file for reading bytes, unpacked; see `open_binary`.
 
     Raises:
-      ConfigError: if it cannot be opened or, in the block, read.
+      ConfigError: if the file cannot be opened, or cannot be read inside the block.
     """
     with _reading_errors(path), open_binary(path) as file:
         yield file
@@ -237,7 +254,7 @@ def _reading_errors(path: Path) -> Iterator[None]:
     except ValueError as error:
         if isinstance(error, ConfigError) or "null" not in str(error):
             raise
-        raise ConfigError(f"{str(path)!r}: holds a NUL character, so it names no file; check the path") from None
+        raise ConfigError(f"{str(path)!r}: contains a NUL character, so it is not a path; check the path") from None
 
 
 # --- encodings -----------------------------------------------------------------------------------------------------
@@ -255,7 +272,7 @@ _UNDEFINED_IN_CP1252 = frozenset(b"\x81\x8d\x8f\x90\x9d")
 
 
 def guess_encoding(sample: bytes) -> str | None:
-    """The likeliest encoding of bytes that are not UTF-8, as Python names it; None if nothing fits. For proposals only."""
+    """Python's name of the likeliest encoding of bytes that are not UTF-8; None if none fits. Only for suggestions."""
     for mark, name in _BYTE_ORDER_MARKS:
         if sample.startswith(mark):
             return name
@@ -267,13 +284,18 @@ def guess_encoding(sample: bytes) -> str | None:
     import charset_normalizer
 
     best = charset_normalizer.from_bytes(sample, cp_isolation=_CANDIDATES).best()
-    found = best.encoding if best else None
+    encoding = best.encoding if best else None
     is_western = not _UNDEFINED_IN_CP1252 & set(sample)
-    return "cp1252" if is_western and (found is None or found in _WESTERN) else found
+    return "cp1252" if is_western and (encoding is None or encoding in _WESTERN) else encoding
 
 
 def encoding_advice(sample: bytes, encoding: str | None) -> str:
-    """What to do about bytes that are not text of an encoding; None: of UTF-8, which no setting changes."""
+    """What to do about bytes that are not text in an encoding, for a message.
+
+    Args:
+      sample: the bytes.
+      encoding: the setting data.encoding; None: UTF-8, which no setting changes.
+    """
     guess = guess_encoding(sample)
     if guess is None:
         return "give a text file" if b"\0" in sample else "convert it to UTF-8, with iconv for example"
@@ -282,6 +304,6 @@ def encoding_advice(sample: bytes, encoding: str | None) -> str:
 
 
 def iconv_name(encoding: str) -> str:
-    """The name that iconv and the web have for an encoding of Python."""
+    """The name that iconv uses for an encoding of Python."""
     name = encoding.upper().replace("_", "-")
     return f"WINDOWS-{name[2:]}" if name.startswith("CP125") else {"CP932": "SHIFT_JIS", "CP949": "UHC"}.get(name, name)

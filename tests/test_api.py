@@ -291,12 +291,12 @@ def test_a_model_of_a_hub_is_downloaded_once_and_answers(hub, tmp_path):
 def test_what_a_hub_does_not_have_is_one_line(hub):
     code = "import nlp_rnn\ntry: nlp_rnn.load({!r})\nexcept nlp_rnn.ConfigError as error: print(error)"
     told, errors = answer_of(code.format("hf://team/absent"), hub.environment)
-    assert told.startswith("the model is hf://team/absent, which the hub does not give ("), errors
+    assert told.startswith("the model is hf://team/absent, which the hub does not provide ("), errors
     assert len(told.splitlines()) == 1
     told, errors = answer_of(code.format("hf://team/reviews"), hub.environment | {"HF_ENDPOINT": "http://127.0.0.1:9"})
-    assert "the hub does not answer and it was not downloaded before" in told, errors
+    assert "the hub does not respond and the model is not in the cache" in told, errors
 
 
 def test_addresses_of_a_hub_have_owner_and_name():
-    with pytest.raises(nlp_rnn.ConfigError, match="an address of a hub is hf://owner/name"):
+    with pytest.raises(nlp_rnn.ConfigError, match="a hub address must be hf://owner/name"):
         nlp_rnn.load("hf://reviews")

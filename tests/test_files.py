@@ -48,7 +48,7 @@ def test_a_full_disk_is_one_line(tmp_path, error):
     with pytest.raises(ConfigError) as caught, files.atomic_file(tmp_path / "a"):
         raise error
     assert str(caught.value) == (
-        f"{tmp_path / 'a'}: cannot be written (No space left on device); nothing half-written was left: "
+        f"{tmp_path / 'a'}: cannot be written (No space left on device); no partial file was left; "
         "free some space or choose another folder"
     )
 
@@ -84,7 +84,7 @@ print(sorted(entry.name for entry in folder.iterdir()))
     )
     done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == [
-        f"{tmp_path}/last.npz: cannot be written (No space left on device); nothing half-written was left: "
+        f"{tmp_path}/last.npz: cannot be written (No space left on device); no partial file was left; "
         "free some space or choose another folder",
         "['small.npz']",
     ], done.stderr

@@ -29,7 +29,7 @@ def test_a_changed_letter_is_noticed_though_the_size_is_the_same(folder):
     with pytest.raises(manifest.DamagedFileError) as caught:
         manifest.check(folder, "restore it", is_thorough=False)
     assert str(caught.value) == (
-        f"{folder}/deep/two.txt: was changed or damaged since it was written (its checksum is another one); restore it"
+        f"{folder}/deep/two.txt: was changed or damaged since it was written (its checksum differs); restore it"
     )
 
 

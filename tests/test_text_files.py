@@ -64,7 +64,7 @@ def test_encodings_are_guessed_for_proposals(text, encoding):
 def test_utf_16_without_a_mark_is_not_read_as_letters_with_gaps(tmp_path):
     (tmp_path / "a.txt").write_bytes("plain words\n".encode("utf-16-le"))
     assert (
-        "line 1 holds NUL bytes, so it is not text; it looks like UTF-16-LE: set data.encoding=utf-16-le"
+        "line 1 contains NUL bytes, so it is not text; it looks like UTF-16-LE: set data.encoding=utf-16-le"
         in error_of(tmp_path / "a.txt", "utf-8")
     )
 
@@ -76,7 +76,7 @@ def test_utf_16_without_a_mark_is_not_read_as_letters_with_gaps(tmp_path):
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an old Office document"),
         (b"%PDF-1.7", "is a PDF document"),
         (b"BZh91", "compressed by bzip2"),
-        (b"a\0b", "line 1 holds NUL bytes, so it is not text; give a text file"),
+        (b"a\0b", "line 1 contains NUL bytes, so it is not text; give a text file"),
     ],
 )
 def test_other_files_are_told_by_their_kind(tmp_path, content, told):
@@ -114,7 +114,7 @@ def test_a_workbook_is_told(tmp_path):
 
 def test_a_wrong_encoding_setting_is_told(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"fine\nabc\xff\xff\n")
-    assert "a.txt: near line 1: not utf-16, which data.encoding names" in error_of(tmp_path / "a.txt", "utf-16")
+    assert "a.txt: near line 1: not utf-16, as data.encoding says" in error_of(tmp_path / "a.txt", "utf-16")
 
 
 def test_companions_of_file_systems_are_not_the_users():

@@ -1,4 +1,4 @@
-"""The command `nlp-rnn check`: reads the data of a training and tells what is in them, without training."""
+"""The command `nlp-rnn check`: reads the data of a config and reports its content, without training."""
 
 from typing import Any
 
@@ -12,8 +12,9 @@ from nlp_rnn.tensorflow_import import import_tensorflow
 
 USAGE = """usage: nlp-rnn check [--task TASK] [--config FILE] [--json] section.key=value ...
 
-Reads the data that these settings train on, and tells what is in them: examples, labels, lengths, unknown words, and what looks wrong.
-Nothing is trained, and no run directory is made; the vocabulary and token ids are kept in the cache, where train finds them.
+Reads the data that train would use with these settings. Prints the number of examples, the labels, the lengths, the
+share of unknown words, and warnings. It does not train and creates no run directory. It keeps the vocabulary and the
+token ids in the cache, where train reuses them.
 
   --task TASK    sentiment (the default), next_word, char_generation or translation
   --config FILE  YAML file, or a name such as sentiment_demo
@@ -22,10 +23,10 @@ Nothing is trained, and no run directory is made; the vocabulary and token ids a
 
 
 def main(arguments: list[str], tasks: tuple[str, ...]) -> Result | None:
-    """Runs `nlp-rnn check ...`; None after printing the help.
+    """Runs `nlp-rnn check ...`; returns None after printing the help.
 
     Raises:
-      ConfigError: if the data cannot be trained on.
+      ConfigError: if a setting is wrong, or a model cannot be trained on the data.
     """
     if not arguments or {"-h", "--help"} & set(arguments):
         print(USAGE, end="")
@@ -43,14 +44,18 @@ def main(arguments: list[str], tasks: tuple[str, ...]) -> Result | None:
 
 
 def check_data(config: Config) -> dict[str, Any]:
-    """What is in the data of a config.
+    """Reads the data of a config and counts what is in it.
 
     Returns:
-      source; splits: of each its examples, read, dropped (by reason), empty, labels (by label), first, and of train and validation
-      also tokens (median, largest, unknown: a share, 0-1; of pairs for source and target); vocab_size; warnings.
+      source: data.source.
+      splits: split name -> examples, read and empty (numbers of texts), dropped (reason -> number of texts), labels
+        (label -> number of texts), first (the first text, at most 200 characters), and for train and validation tokens:
+        median and largest length in tokens and the share of unknown tokens (0-1); pairs have these per side.
+      vocab_size: number of token ids.
+      warnings: one line per suspicious property of the labels.
 
     Raises:
-      ConfigError: if the data cannot be trained on.
+      ConfigError: if a model cannot be trained on the data.
     """
     if config.data.source in TFDS_SOURCES:
         import_tensorflow()
@@ -86,7 +91,7 @@ def _split_facts(corpus: Corpus, name: str) -> dict[str, Any]:
 
 
 def describe(facts: dict[str, Any]) -> str:
-    """The facts of `check_data` as a table."""
+    """Formats the result of `check_data` as a table."""
     splits = facts["splits"]
     rows: dict[str, list[str]] = {"": list(splits)}
     rows["examples"] = [f"{split['examples']:,}" for split in splits.values()]

@@ -1,4 +1,4 @@
-"""Verbs that all tasks have in common."""
+"""Commands that all tasks share."""
 
 import sys
 from argparse import Namespace
@@ -14,7 +14,7 @@ from nlp_rnn.tensorflow_import import import_tensorflow
 
 
 def prepare(config: Config) -> cli.Result:
-    """Makes the run directory of a config with the token ids in it."""
+    """Creates the run directory of a config and writes the token ids into it."""
     from nlp_rnn.training import setup
 
     run, inputs = setup.prepare(config)
@@ -24,56 +24,58 @@ def prepare(config: Config) -> cli.Result:
         "train": len(inputs.train),
         "validation": len(inputs.validation),
     }
-    counts = f"{facts['train']:,} to train on, {facts['validation']:,} to validate on, vocabulary {inputs.vocab_size:,}"
+    counts = f"{facts['train']:,} training examples, {facts['validation']:,} validation examples"
+    counts += f", vocabulary {inputs.vocab_size:,}"
     return cli.Result(
-        facts, f"token ids: {run.ids}: {counts}\nrun: {run.path}; train it by the verb train, with the same settings"
+        facts, f"token ids: {run.ids}: {counts}\nrun: {run.path}; to train it, run train with the same settings"
     )
 
 
 def tune(options: Namespace, task: str) -> cli.Result:
-    """Searches better settings for a task, in the folder runs_dir/NAME-tune."""
+    """Searches for better settings of a task; writes to the folder runs_dir/NAME-tune."""
     from nlp_rnn import api
 
     config = load_config(options.config, options.settings, task=task)
-    found = api.run_tuning(
+    tuning = api.run_tuning(
         config, {setting.partition("=")[0] for setting in options.settings}, minutes=options.minutes,
         max_megabytes=options.max_megabytes, max_trials=options.max_trials,
     )  # fmt: skip
-    monitor, counts = found.config.training.monitor, Counter(trial.state for trial in found.trials)
+    monitor, counts = tuning.config.training.monitor, Counter(trial.state for trial in tuning.trials)
     facts = {
-        "folder": str(found.path), "config": str(found.config_file), "picture": str(found.picture), "monitor": monitor,
-        "best": asdict(found.best), "first": asdict(found.trials[0]), "trials": dict(counts),
+        "folder": str(tuning.path), "config": str(tuning.config_file), "picture": str(tuning.picture),
+        "monitor": monitor, "best": asdict(tuning.best), "first": asdict(tuning.trials[0]), "trials": dict(counts),
     }  # fmt: skip
-    own = "" if found.trials[0].value is None else f"; the config's own settings: {found.trials[0].value:.4f}"
+    own = "" if tuning.trials[0].value is None else f"; the config's own settings: {tuning.trials[0].value:.4f}"
     lines = [
-        f"{monitor} {found.best.value:.4f} in trial {found.best.number}{own}",
-        "settings: " + " ".join(f"{key}={value}" for key, value in found.best.settings.items()),
+        f"{monitor} {tuning.best.value:.4f} in trial {tuning.best.number}{own}",
+        "settings: " + " ".join(f"{key}={value}" for key, value in tuning.best.settings.items()),
         "trials: " + ", ".join(f"{count} {state}" for state, count in counts.items()),
-        f"picture: {found.picture}",
-        f"config: {found.config_file}; train it: nlp-rnn {task} train --config {found.config_file}",
+        f"picture: {tuning.picture}",
+        f"config: {tuning.config_file}; train it: nlp-rnn {task} train --config {tuning.config_file}",
     ]
     return cli.Result(facts, "\n".join(lines))
 
 
 def export(options: Namespace, task: str, *, format: str = "savedmodel") -> cli.Result:
-    """Writes the best weights of the run, or of an ensemble of runs, that --run names."""
+    """Exports the best weights of the run given by --run, or an ensemble if --run names several runs."""
     import_tensorflow()
     from nlp_rnn.evaluation import run_model
     from nlp_rnn.training.run_directory import load_run
 
     paths = options.run if isinstance(options.run, list) else [options.run]
-    found = run_model.export_runs([load_run(Path(path), task) for path in paths], Path(options.to), format=format)
+    exported = run_model.export_runs([load_run(Path(path), task) for path in paths], Path(options.to), format=format)
     if format == "litert":
-        sizes = ", ".join(f"{precision} {size / 1e6:.1f} MB" for precision, size in found.bytes.items())
+        sizes = ", ".join(f"{precision} {size / 1e6:.1f} MB" for precision, size in exported.bytes.items())
         return cli.Result(
-            {"model": str(found.path), "bytes": found.bytes}, f"{found.path}: LiteRT, {sizes}; see README.md there"
+            {"model": str(exported.path), "bytes": exported.bytes},
+            f"{exported.path}: LiteRT, {sizes}; see README.md there",
         )
-    text = f"{found.path}: load it with tf.saved_model.load; signatures {', '.join(found.signatures)}"
-    return cli.Result({"model": str(found.path)}, text)
+    text = f"{exported.path}: load it with tf.saved_model.load; signatures {', '.join(exported.signatures)}"
+    return cli.Result({"model": str(exported.path)}, text)
 
 
 def show_tokens(options: Namespace, task: str) -> Iterator[cli.Result]:
-    """The pieces and ids of each text as the model reads them, and the text that the ids give back."""
+    """Yields the pieces and ids of each text as the model reads it, and the decoded ids."""
     from nlp_rnn import api
 
     loaded = api.load(options.model, task).signatures

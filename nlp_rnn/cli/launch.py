@@ -1,4 +1,7 @@
-"""Several workers on this machine, for tests and for machines with several sockets: `nlp-rnn launch`. No TensorFlow."""
+"""The command `nlp-rnn launch`: starts several workers on this machine. It does not import TensorFlow.
+
+It is meant for tests and for machines with several CPU sockets.
+"""
 
 import argparse
 import contextlib
@@ -19,23 +22,23 @@ from nlp_rnn.cli.main import Parser
 from nlp_rnn.errors import ConfigError
 
 _END_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
-_GRACE = 30.0  # seconds in which the others may end by themselves when one has
+_GRACE = 30.0  # seconds that the other workers have to end after one failed
 
 USAGE = """usage: nlp-rnn launch --workers N [--bind] TASK train ...
 
-Starts N workers of a training on this machine's processor, as TF_CONFIG would on N machines. The result is the chief's,
-worker 0's; what the workers say goes to standard error, each line with its worker's number.
+Trains with N worker processes on this machine's CPU, as TF_CONFIG does on N machines. Standard output is that of worker
+0, the chief. All other output goes to standard error; each line starts with the number of its worker.
 
-  --workers N  how many
-  --bind       give each worker processor cores of its own, neighbours together
+  --workers N  number of workers
+  --bind       bind each worker to its own CPU cores; neighbouring cores stay together
 """
 
 
 def main(arguments: list[str], tasks: tuple[str, ...]) -> int:
-    """Runs `nlp-rnn launch ...`; returns the exit status: 0, or that of the first worker that failed.
+    """Runs `nlp-rnn launch ...`; returns 0, or the exit status of the first worker that failed.
 
     Raises:
-      ConfigError: for options that are not understood.
+      ConfigError: if an option is unknown or has a wrong value.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -48,9 +51,10 @@ def main(arguments: list[str], tasks: tuple[str, ...]) -> int:
     if options.workers < 1:
         raise ConfigError(f"nlp-rnn launch: --workers is {options.workers}, but must be a whole number of 1 or more")
     if len(options.command) < 2 or options.command[0] not in tasks or options.command[1] != "train":
-        found = " ".join(options.command[:2]) or "nothing"
+        given = " ".join(options.command[:2]) or "nothing"
         raise ConfigError(
-            f"nlp-rnn launch: after its options it takes TASK train ..., but found {found!r}; tasks: {', '.join(tasks)}"
+            f"nlp-rnn launch: the options must be followed by TASK train ..., not by {given!r}; "
+            f"tasks: {', '.join(tasks)}"
         )
     command = [sys.executable, "-m", f"pipelines.{options.command[0]}", *options.command[1:]]
     return run_workers(command, options.workers, cores=shares_of_cores(options.workers) if options.bind else None)
@@ -60,10 +64,12 @@ def run_workers(command: list[str], num_workers: int, *, cores: list[set[int]] |
     """Runs a command as each worker of a cluster on this machine.
 
     Args:
-      cores: which processor cores each worker may use; None: all.
+      command: the program and its arguments.
+      num_workers: number of processes; 1 or more.
+      cores: the CPU cores that each worker may use; None: all cores.
 
     Returns:
-      0, or the exit status of the first that failed.
+      0, or the exit status of the first worker that failed (128 + the signal's number if a signal ended it).
     """
     addresses = [f"localhost:{port}" for port in _free_ports(num_workers)]
     workers: list[subprocess.Popen[bytes]] = []
@@ -72,7 +78,7 @@ def run_workers(command: list[str], num_workers: int, *, cores: list[set[int]] |
         for number in range(num_workers):
             worker = _start(command, addresses, number, cores[number] if cores else None)
             workers.append(worker)
-            for source in (worker.stderr, worker.stdout):  # the chief's standard output is ours
+            for source in (worker.stderr, worker.stdout):  # the chief writes to our standard output
                 if source is not None:
                     readers.append(threading.Thread(target=_pass_on, args=(source, f"[{number}] "), daemon=True))
                     readers[-1].start()
@@ -92,29 +98,29 @@ def _start(command: list[str], addresses: list[str], number: int, cores: set[int
             ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGTERM)
 
     return subprocess.Popen(  # noqa: S603 - the user's own command
-        command, env=os.environ | {"TF_CONFIG": json.dumps(cluster), "CUDA_VISIBLE_DEVICES": ""}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE if number else None, stderr=subprocess.PIPE, preexec_fn=set_up,
-        start_new_session=True,  # Ctrl-C reaches it once, through us
+        command, env=os.environ | {"TF_CONFIG": json.dumps(cluster), "CUDA_VISIBLE_DEVICES": ""},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if number else None, stderr=subprocess.PIPE, preexec_fn=set_up,
+        start_new_session=True,  # so that it receives Ctrl-C once, from `_forwarding`
     )  # fmt: skip
 
 
 def _wait(workers: list[subprocess.Popen[bytes]]) -> int:
-    """Until all have ended; when one has failed, the others have some seconds to say so themselves."""
+    """Waits until all workers have ended. Kills the others _GRACE seconds after one has failed."""
     status, deadline = 0, float("inf")
     while True:
-        found = [worker.poll() for worker in workers]
-        failed = next((number for number, code in enumerate(found) if code), None)
+        codes = [worker.poll() for worker in workers]
+        failed = next((number for number, code in enumerate(codes) if code), None)
         if failed is not None and not status:
-            code = found[failed] or 0
+            code = codes[failed] or 0
             status = code if code > 0 else 128 - code
             deadline = time.monotonic() + _GRACE
             if code < 0:
-                how = signal.Signals(-code).name
+                signal_name = signal.Signals(-code).name
                 print(
-                    f"worker {failed} was ended by {how}; the others end too; rerun the same command to resume",
+                    f"worker {failed} was ended by {signal_name}; the others end too; rerun the same command to resume",
                     file=sys.stderr,
                 )
-        if None not in found:
+        if None not in codes:
             return status
         if time.monotonic() > deadline:
             for worker in workers:
@@ -124,7 +130,7 @@ def _wait(workers: list[subprocess.Popen[bytes]]) -> int:
 
 @contextlib.contextmanager
 def _forwarding(workers: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Passes Ctrl-C and SIGTERM on to the workers, which save and end; kills what is left in the end."""
+    """Forwards Ctrl-C and SIGTERM to the workers, which save and end. On exit, kills workers that still run."""
 
     def forward(number: int, _frame: object) -> None:
         for worker in workers:
@@ -142,7 +148,7 @@ def _forwarding(workers: list[subprocess.Popen[bytes]]) -> Iterator[None]:
 
 
 def _pass_on(source: IO[bytes], prefix: str) -> None:
-    for line in source:  # to the end, also if nobody listens any more: else the worker would wait for ever
+    for line in source:  # Read to the end even if our standard error is closed, or the worker would block.
         with contextlib.suppress(OSError):
             sys.stderr.write(prefix + line.decode("utf-8", "replace"))
             sys.stderr.flush()
@@ -157,7 +163,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def shares_of_cores(num_workers: int) -> list[set[int]]:
-    """For each worker, the cores of this process, dealt out evenly; with more workers than cores, they share them."""
+    """The CPU cores of each worker: this process's cores in equal shares. More workers than cores share cores."""
     cores = sorted(os.sched_getaffinity(0), key=_place)
     if num_workers >= len(cores):
         return [{cores[number % len(cores)]} for number in range(num_workers)]
@@ -166,7 +172,7 @@ def shares_of_cores(num_workers: int) -> list[set[int]]:
 
 
 def _place(core: int) -> tuple[int, int, int]:
-    """Sorts the threads of a core, and the cores of a socket, next to each other."""
+    """A sort key that puts the threads of a core, and the cores of a socket, next to each other."""
     topology = Path(f"/sys/devices/system/cpu/cpu{core}/topology")
     try:
         return int((topology / "physical_package_id").read_text()), int((topology / "core_id").read_text()), core

@@ -1,7 +1,8 @@
-"""The command line that all pipelines share: verbs, options, messages, exit statuses. TensorFlow is imported only when a verb needs it.
+"""The command line that all pipelines share: commands, options, messages and exit statuses.
 
-A command's result goes to standard output, everything else to standard error. Exit status: 0; 2 for a mistake of the
-user's, told in one line each; 130 for Ctrl-C; 1 for a bug of ours, with its traceback.
+TensorFlow is imported only when a command needs it. A command's result goes to standard output; everything else goes to
+standard error. Exit status: 0 on success; 2 for user mistakes, with one line per mistake; 130 after Ctrl-C; 1 for a
+bug, with its traceback.
 """
 
 import argparse
@@ -34,10 +35,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Result:
-    """What a verb found: an object for --json, and the same for people.
+    """The result of a command, as an object for --json and as text for a terminal.
 
     Attributes:
-      is_styled: whether the text holds escape sequences of ours; what is of the user's in it must be `printable` then.
+      facts: the object that --json prints.
+      text: the same as text.
+      is_styled: whether the text contains terminal escape sequences. All user text in it must then be `printable`.
     """
 
     facts: dict[str, Any]
@@ -45,24 +48,24 @@ class Result:
     is_styled: bool = False
 
 
-VERBS = {
-    "prepare": "compute a run's token ids: all that train then needs, without the texts and, on JAX, without TensorFlow",
+COMMANDS = {
+    "prepare": "compute a run's token ids, so that train needs neither the texts nor, on JAX, TensorFlow",
     "train": "train a model, or resume the unfinished run of the same config",
-    "tune": "search better settings by trials on the validation split, in a time budget; writes a config file and a picture",
+    "tune": "search for better settings within a time budget; write a config file and a picture",
     "evaluate": "score a run or an exported model on a split",
     "export": "write a run's best weights as a model to serve",
-    "predict": "answer texts: arguments, the lines of a file, or the lines of standard input",
-    "explain": "show why the model answers a text as it does",
-    "tokenizer": "show a text's pieces and ids",
+    "predict": "apply an exported model to texts: arguments, or lines of a file or of standard input",
+    "explain": "show how the model arrives at its output for a text",
+    "tokenizer": "show the pieces and ids of texts",
     "console": "suggest words while you type",
 }
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with errors of one line.
+    """An ArgumentParser that raises one-line ConfigErrors.
 
     Attributes:
-      source: of the commands evaluate and export, the group of options of which one names what is scored or exported.
+      source: in evaluate and export, the mutually exclusive options that name the run or model; otherwise None.
     """
 
     source: Any = None
@@ -72,11 +75,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(pipeline: ModuleType, arguments: list[str] | None = None) -> int:
-    """Runs `python -m pipelines.<task> VERB ...`.
+    """Runs `python -m pipelines.<task> COMMAND ...`.
 
     Args:
-      pipeline: a module with TASK, a function for each verb it has, and add_options(parser, verb) where it has options of its own.
-      arguments: without the program's name; None for this process's.
+      pipeline: a module with TASK, one function per command, and optionally add_options(parser, command), which adds
+        the task's own options.
+      arguments: the arguments without the program's name; None: those of this process.
 
     Returns:
       the exit status.
@@ -85,10 +89,14 @@ def main(pipeline: ModuleType, arguments: list[str] | None = None) -> int:
 
 
 def guarded(command: Callable[[], int | None]) -> int:
-    """Runs a command and turns its errors into messages and an exit status; a command may return one of its own."""
+    """Runs a command and turns its errors into messages and an exit status.
+
+    Returns:
+      what the command returns, with None as 0; 2 after a ConfigError; 130 after Ctrl-C.
+    """
     status = None
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # of Windows and old terminals, say: characters they lack are escaped
+        if isinstance(stream, io.TextIOWrapper):  # escapes characters that the terminal's encoding lacks
             stream.reconfigure(errors="backslashreplace")
     try:
         status = command()
@@ -96,7 +104,7 @@ def guarded(command: Callable[[], int | None]) -> int:
     except ConfigError as error:
         print(printable(str(error)), file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader has seen enough
+    except BrokenPipeError:  # the reading end was closed, as by head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt as error:
@@ -111,7 +119,7 @@ def guarded(command: Callable[[], int | None]) -> int:
 
 
 def run_command(command: Callable[[], Result | None], *, is_json: bool) -> int:
-    """Runs a command that is no pipeline's, and prints its result; gives the exit status."""
+    """Runs a command that belongs to no pipeline and prints its result; returns the exit status."""
 
     def run() -> None:
         _set_up_logging()
@@ -124,31 +132,31 @@ def run_command(command: Callable[[], Result | None], *, is_json: bool) -> int:
 
 def _run(pipeline: ModuleType, arguments: list[str]) -> None:
     program = f"python -m pipelines.{pipeline.TASK}"
-    verbs = {verb: text for verb, text in VERBS.items() if hasattr(pipeline, verb)}
+    commands = {command: text for command, text in COMMANDS.items() if hasattr(pipeline, command)}
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_overview(program, pipeline, verbs))
+        print(_overview(program, pipeline, commands))
         return
-    verb = arguments[0]
-    if verb not in verbs:
-        raise ConfigError(f"{program}: {verb!r} is not a verb; choose one of {', '.join(verbs)}")
-    parser = _parser(f"{program} {verb}", verb, verbs[verb], pipeline)
+    command = arguments[0]
+    if command not in commands:
+        raise ConfigError(f"{program}: {command!r} is not a command; choose one of {', '.join(commands)}")
+    parser = _parser(f"{program} {command}", command, commands[command], pipeline)
     if hasattr(pipeline, "add_options"):
-        pipeline.add_options(parser, verb)
+        pipeline.add_options(parser, command)
     options = parser.parse_intermixed_args(arguments[1:])
     _set_up_logging()
     config = None
-    if verb in ("prepare", "train"):
+    if command in ("prepare", "train"):
         allowed = ["tokenizer.max_unknown=1.0"] if options.allow else []
         config = load_config(options.config, [*options.settings, *allowed], task=pipeline.TASK)
-    result = getattr(pipeline, verb)(config or options)
+    result = getattr(pipeline, command)(config or options)
     for each in [result] if isinstance(result, Result) else result:
         print(_shown(each, is_json=options.json), flush=True)
 
 
-def _overview(program: str, pipeline: ModuleType, verbs: dict[str, str]) -> str:
-    lines = [f"usage: {program} VERB ...", "", (pipeline.__doc__ or "").split("\n")[0], ""]
-    lines += [f"  {verb:<10} {text}" for verb, text in verbs.items()]
-    return "\n".join([*lines, "", f"{program} VERB --help tells more."])
+def _overview(program: str, pipeline: ModuleType, commands: dict[str, str]) -> str:
+    lines = [f"usage: {program} COMMAND ...", "", (pipeline.__doc__ or "").split("\n")[0], ""]
+    lines += [f"  {command:<10} {text}" for command, text in commands.items()]
+    return "\n".join([*lines, "", f"For the options of a command: {program} COMMAND --help"])
 
 
 def positive(text: str) -> int:
@@ -157,43 +165,45 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def _parser(program: str, verb: str, text: str, pipeline: ModuleType) -> Parser:
+def _parser(program: str, command: str, text: str, pipeline: ModuleType) -> Parser:
     parser = Parser(prog=program, description=text, allow_abbrev=False)
-    if verb in ("prepare", "train", "tune"):
+    if command in ("prepare", "train", "tune"):
         parser.add_argument(
-            "--config", metavar="FILE", help="YAML file, or a name such as sentiment_demo; without it, the defaults"
+            "--config",
+            metavar="FILE",
+            help="YAML file, or a name such as sentiment_demo (default: the default settings)",
         )
         parser.add_argument(
             "--allow",
             action="store_true",
-            help="train although many tokens are unknown, as tokenizer.max_unknown=1 does",
+            help="train even if many tokens are unknown; the same as tokenizer.max_unknown=1",
         )
-    if verb in ("evaluate", "export"):
+    if command in ("evaluate", "export"):
         parser.source = parser.add_mutually_exclusive_group(required=True)
         several: dict[str, Any] = {"action": "append"} if getattr(pipeline, "HAS_ENSEMBLES", False) else {}
-        also = "; given several times, an ensemble" if several else ""
+        also = "; repeat it for an ensemble" if several else ""
         parser.source.add_argument("--run", metavar="DIR", help=f"run directory that train wrote{also}", **several)
-    if verb == "evaluate":
+    if command == "evaluate":
         parser.add_argument("--split", choices=("validation", "test"), default="validation")
-    if verb in ("predict", "explain", "tokenizer"):
+    if command in ("predict", "explain", "tokenizer"):
         parser.add_argument(
             "--model", metavar="DIR", required=True, help=f"exported model, such as saved_models/{pipeline.TASK}"
         )
-        parser.add_argument("text", metavar="TEXT", nargs="*" if verb != "explain" else 1)
-    if verb in ("predict", "tokenizer"):
+        parser.add_argument("text", metavar="TEXT", nargs="*" if command != "explain" else 1)
+    if command in ("predict", "tokenizer"):
         parser.add_argument(
-            "--file", metavar="FILE", default="", help="of texts, one per line (default: standard input)"
+            "--file", metavar="FILE", default="", help="file with one text per line (default: standard input)"
         )
-    if verb == "explain":
-        parser.add_argument("--png", metavar="FILE", help="write a picture")
-    if verb == "export":
+    if command == "explain":
+        parser.add_argument("--png", metavar="FILE", help="also write a picture to FILE")
+    if command == "export":
         parser.add_argument(
-            "--to", metavar="DIR", default="saved_models", help="folder of all exported models (default: %(default)s)"
+            "--to", metavar="DIR", default="saved_models", help="folder for exported models (default: %(default)s)"
         )
-    if verb == "tune":
+    if command == "tune":
         _add_limits(parser)
-    if verb in ("prepare", "train", "tune", "evaluate"):
-        also = "; they are not searched" if verb == "tune" else ""
+    if command in ("prepare", "train", "tune", "evaluate"):
+        also = "; they keep their value in all trials" if command == "tune" else ""
         parser.add_argument(
             "settings", metavar="section.key=value", nargs="*", help=f"settings that override the config's{also}"
         )
@@ -204,66 +214,77 @@ def _parser(program: str, verb: str, text: str, pipeline: ModuleType) -> Parser:
 def _add_limits(parser: Parser) -> None:
     above_zero = between(float, sys.float_info.min, sys.float_info.max, "a number above 0")
     parser.add_argument(
-        "--minutes", metavar="M", type=above_zero, required=True, help="wall-clock time; the same command goes on later"
+        "--minutes", metavar="M", type=above_zero, required=True, help="wall-clock time; rerun the command to continue"
     )
     parser.add_argument(
         "--max-megabytes",
         metavar="N",
         type=above_zero,
-        help="largest size of the exported model's weights (default: any)",
+        help="largest size of the exported model's weights (default: no limit)",
     )
     parser.add_argument(
-        "--max-trials", metavar="N", type=positive, help="end after so many trials in all (default: none)"
+        "--max-trials", metavar="N", type=positive, help="largest number of trials over all reruns (default: no limit)"
     )
 
 
 def add_settings(parser: argparse.ArgumentParser, kind: type, *names: str, **aliases: str) -> None:
-    """Adds an option for each field of a dataclass of settings, with the field's default and description.
+    """Adds one option per field of a dataclass of settings, with the field's default and description.
 
     Args:
-      names: of the fields; none: all.
-      aliases: field=another name of its option.
+      parser: receives the options.
+      kind: the dataclass.
+      names: the fields to add; without names, all fields.
+      aliases: field=a second name of its option.
     """
     for field in dataclasses.fields(kind):
         if names and field.name not in names:
             continue
         base, *notes = typing.get_args(field.type)
-        words = next(note.description for note in notes if getattr(note, "description", None))
+        description = next(note.description for note in notes if getattr(note, "description", None))
         flags = [_flag(field.name), *([_flag(aliases[field.name])] if field.name in aliases else [])]
         if base in (int, float):
             parser.add_argument(
-                *flags, type=_number(base), default=field.default, metavar="N", help=f"{words} (default: %(default)s)"
+                *flags,
+                type=_number(base),
+                default=field.default,
+                metavar="N",
+                help=f"{description} (default: %(default)s)",
             )
         elif base is str:
-            parser.add_argument(*flags, default=field.default, metavar="TEXT", help=words)
+            parser.add_argument(*flags, default=field.default, metavar="TEXT", help=description)
         else:
-            parser.add_argument(*flags, action="append", default=[], metavar="TEXT", help=f"{words}; can be repeated")
+            parser.add_argument(
+                *flags, action="append", default=[], metavar="TEXT", help=f"{description}; can be repeated"
+            )
 
 
 def settings_of(kind: type["Checked"], options: argparse.Namespace) -> dict[str, Any]:
-    """The values of a dataclass of settings that options give; its `checked` has taken them.
+    """Collects the values of a dataclass of settings from options, and checks them.
+
+    Returns:
+      field name -> value.
 
     Raises:
-      ConfigError: naming the options.
+      ConfigError: if `kind.checked` rejects a value; the message names the options.
     """
     names = [field.name for field in dataclasses.fields(kind) if hasattr(options, field.name)]  # type: ignore[arg-type]
     values = {name: getattr(options, name) for name in names}
     try:
         kind.checked(**values)
     except ConfigError as error:
-        told = str(error)
+        message = str(error)
         for name in names:
-            told = re.sub(rf"\b{name} is", f"{_flag(name)} is", told)
-        raise ConfigError(told) from None
+            message = re.sub(rf"\b{name} is", f"{_flag(name)} is", message)
+        raise ConfigError(message) from None
     return values
 
 
 class Checked(typing.Protocol):
-    """A dataclass of settings that checks them."""
+    """A dataclass of settings that checks its values."""
 
     @classmethod
     def checked(cls, **settings: Any) -> Any:
-        """The settings, or ConfigError."""
+        """Creates the settings; raises ConfigError if a value is wrong."""
 
 
 def _flag(name: str) -> str:
@@ -283,7 +304,14 @@ def _number(base: type) -> Callable[[str], float]:
 
 
 def between(kind: type[int] | type[float], low: float, high: float, what: str) -> Callable[[str], float]:
-    """A reader of an option's text as a number in a range; `what` says the range."""
+    """Makes an argparse type for numbers from `low` to `high`.
+
+    Args:
+      kind: int or float.
+      low: smallest allowed value.
+      high: largest allowed value.
+      what: the allowed values in words, for the error message.
+    """
 
     def read(text: str) -> float:
         try:
@@ -319,10 +347,14 @@ class _PrintableFormatter(logging.Formatter):
 
 
 def input_texts(options: argparse.Namespace, *, batch_size: int = 64) -> Iterator[list[bytes]]:
-    """Batches of UTF-8 texts: the command line's, else the lines of --file, else those of standard input, as they come from a terminal.
+    """Yields batches of UTF-8 texts: those of the command line, or the lines of --file or of standard input.
+
+    Args:
+      options: with `text` (list of str) and `file` (a path, or "").
+      batch_size: texts per batch; a terminal's lines come one by one.
 
     Raises:
-      ConfigError: if both texts and --file are given, the file cannot be read, or something is not UTF-8.
+      ConfigError: if both texts and --file are given, the file cannot be read, or a text is not UTF-8.
     """
     if options.text and options.file:
         raise ConfigError(f"--file is {options.file}, but texts are given too; give one of the two")
@@ -332,7 +364,7 @@ def input_texts(options: argparse.Namespace, *, batch_size: int = 64) -> Iterato
     if options.file:
         try:
             for _ in read_lines(Path(options.file)):
-                pass  # to the end, so that nothing is answered of a file that turns out to be damaged
+                pass  # Read to the end first, so that a damaged file gives no output at all.
         except ConfigError as error:
             raise ConfigError(f"--file is {options.file}: {str(error).removeprefix(f'{options.file}: ')}") from None
         lines: Iterator[bytes] = (line.encode() for _, line in read_lines(Path(options.file)))
@@ -354,7 +386,7 @@ def _stdin_lines() -> Iterator[bytes]:
             ) from None
         if b"\0" in text:
             raise ConfigError(
-                f"standard input: line {number} holds NUL bytes, so it is not text; {encoding_advice(line, None)}"
+                f"standard input: line {number} contains NUL bytes, so it is not text; {encoding_advice(line, None)}"
             )
         yield text
 
@@ -364,21 +396,27 @@ def _utf8(text: str) -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError:  # an argument in another encoding
         raise ConfigError(
-            f"TEXT is {text[:80]!r}, which is not UTF-8; set the terminal to UTF-8, or give the text by --file"
+            f"TEXT is {text[:80]!r}, which is not UTF-8; set the terminal to UTF-8, "
+            "or pass the text in a file with --file"
         ) from None
 
 
 def config_of(config: Config, path: str | os.PathLike[str], settings: list[str]) -> Config:
-    """A saved config with this machine's `data.*` settings; others would make it another model.
+    """A saved config with other `data.*` settings, such as this machine's paths.
 
     Args:
-      config: as saved at `path`.
+      config: the config that is saved at `path`.
+      path: the file of the saved config.
       settings: `data.key=value` texts.
+
+    Raises:
+      ConfigError: if another setting is given, since it would describe another model.
     """
     for setting in settings:
         if not setting.startswith("data."):
             raise ConfigError(
-                f"command line: {setting!r}: a trained model takes other data.* settings only; train anew for the rest"
+                f"command line: {setting!r}: only data.* settings can be changed for a trained model; "
+                "for others train a new one"
             )
     if not settings:
         return config

@@ -12,18 +12,18 @@ from nlp_rnn.errors import ConfigError
 USAGE = """usage: nlp-rnn records --to DIR [--shards N] [--workers N] [--json] data.source=NAME data.train=FILE ...
        nlp-rnn records --to DIR [--shards N] --runner NAME data.source=NAME data.train=FILE ... -- OPTION ...
 
-Writes a corpus as record files, once; then data.source=records data.dir=DIR reads it. Lines of text, jsonl and tsv files are read in
-parts, side by side; other sources, and .gz files, are a part each. Of a translator's tsv, csv and jsonl files say also
-data.text_column=source data.label_column=target; of texts without labels, data.label_column=
+Writes a corpus once as record files. Then train on it with data.source=records data.dir=DIR. Text, jsonl and tsv files
+are read in parallel parts; every other source and every .gz file is one part. For a translator's tsv, csv and jsonl
+files also set data.text_column=source data.label_column=target. For texts without labels set data.label_column=
 
-  --to DIR       where; no records are there until all are written
-  --shards N     files a split (default: 16)
-  --workers N    processes on this machine (default: 1)
-  --runner NAME  of Apache Beam, such as FlinkRunner or SparkRunner, with its options after --. Files and DIR must lie on a disk that
-                 all its workers mount, and nlp-rnn[records] must be installed there
+  --to DIR       folder of the records; they appear there only when all are written
+  --shards N     number of files per split (default: 16)
+  --workers N    number of processes on this machine (default: 1)
+  --runner NAME  Apache Beam runner, such as FlinkRunner or SparkRunner; its options follow --. The data files and DIR
+                 must be on a disk that all its workers mount, and nlp-rnn[records] must be installed on the workers
   --json         print the result as JSON
 """
-# Settings of data.* that choose from what is read; records are the whole source.
+# Settings that select examples after reading. Records hold the whole source.
 _OF_TRAINING = (
     "split", "block_size", "validation_fraction", "test_fraction", "remove_repeated", "max_examples", "length_ratio",
     "max_length", "keep", "cache_dir",
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     """Runs `nlp-rnn records ...`.
 
     Raises:
-      ConfigError: see `write_records`.
+      ConfigError: if an option is wrong; see also `write_records`.
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
     flags = arguments[end + 1 :]
@@ -57,17 +57,19 @@ def main(arguments: list[str]) -> None:
     for setting in options.settings:
         if not setting.startswith("data."):
             raise ConfigError(
-                f"nlp-rnn records: {setting!r}: only data.* settings say what is written; set the others in training"
+                f"nlp-rnn records: {setting!r}: only data.* settings determine the records; set the others in training"
             )
         key = setting[len("data.") :].partition("=")[0]
         if key in _OF_TRAINING:
             raise ConfigError(
-                f"nlp-rnn records: {setting!r} does not change what is written, the whole source; set it in training"
+                f"nlp-rnn records: {setting!r} does not change the records, which hold the whole source; "
+                "set it in training"
             )
     if options.workers > 1:
         if options.runner:
             raise ConfigError(
-                f"--workers is {options.workers}, but is of this machine; --runner {options.runner} has options of its own"
+                f"--workers is {options.workers}, but applies to this machine only; set the workers of --runner "
+                f"{options.runner} with its own options after --"
             )
         flags += [f"--direct_num_workers={options.workers}", "--direct_running_mode=multi_processing"]
     if "://" in options.to:

@@ -1,4 +1,4 @@
-"""Processes that read batches for trainers on other machines: `nlp-rnn serve-inputs`. See `input_service` for the trainer's side."""
+"""The command `nlp-rnn serve-inputs`: reads batches for trainers on other machines; see `data.input_service`."""
 
 import signal
 import socket
@@ -9,27 +9,31 @@ from nlp_rnn.data.service_address import check_answers, first_line
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.tensorflow_import import import_tensorflow
 
-_DESCRIPTION = """Reads, redraws and pads batches for trainers that have hardware.input_service, by TensorFlow's tf.data service. The
-token ids must be on a disk that this machine and the trainers share, at the same path (data.cache_dir), and TensorFlow's versions
-be equal. There is no password: for networks that you trust."""
+_DESCRIPTION = """Reads, resamples and pads batches for trainers that set hardware.input_service. It uses TensorFlow's
+tf.data service. The token ids must be on a disk that this machine and the trainers share, at the same path
+(data.cache_dir). All machines need the same TensorFlow version. The service has no password: use it in trusted networks
+only."""
 
 
 def main(arguments: list[str]) -> None:
     """Runs `nlp-rnn serve-inputs ...`: reads batches for trainers until SIGTERM or Ctrl-C.
 
     Raises:
-      ConfigError: if a port is taken, or the dispatcher to join does not answer.
+      ConfigError: if an option is wrong, a port is in use, or the dispatcher of --join does not answer.
     """
     parser = Parser(prog="nlp-rnn serve-inputs", description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument(
-        "--port", type=int, default=5000, help="of the dispatcher, which trainers are told (default: %(default)s)"
+        "--port",
+        type=int,
+        default=5000,
+        help="port of the dispatcher, for hardware.input_service (default: %(default)s)",
     )
-    parser.add_argument("--worker-port", type=int, default=0, help="of the worker (default: any)")
+    parser.add_argument("--worker-port", type=int, default=0, help="port of the worker (default: any free port)")
     parser.add_argument(
-        "--host", default=socket.gethostname(), help="this machine, as the others reach it (default: %(default)s)"
+        "--host", default=socket.gethostname(), help="name of this machine in the network (default: %(default)s)"
     )
     parser.add_argument(
-        "--join", metavar="HOST:PORT", default="", help="of a dispatcher that runs already: be another worker of it"
+        "--join", metavar="HOST:PORT", default="", help="add a worker to the dispatcher that runs at this address"
     )
     options = parser.parse_args(arguments)
     address = options.join or f"{options.host}:{options.port}"
@@ -49,7 +53,7 @@ def main(arguments: list[str]) -> None:
         servers.append(service.WorkerServer(worker))
     except tf.errors.OpError as error:
         raise ConfigError(
-            f"nlp-rnn serve-inputs: {first_line(error)}; choose another --port or --worker-port if it is taken"
+            f"nlp-rnn serve-inputs: {first_line(error)}; choose another --port or --worker-port if it is in use"
         ) from None
-    print(f"inputs are served; train with hardware.input_service={address}", flush=True)
+    print(f"serving inputs; train with hardware.input_service={address}", flush=True)
     stopped.wait()

@@ -1,7 +1,8 @@
-"""YAML files and `section.key=value` settings -> a checked Config, and back.
+"""Reads YAML files and `section.key=value` settings into a checked Config, and writes Configs as YAML.
 
-Order: dataclass default < the task's own defaults < YAML file < command line. Every mistake is reported at once, and nothing here
-imports TensorFlow, so that a misspelt key costs milliseconds.
+Precedence: dataclass default < the task's defaults < YAML file < command line. All mistakes are reported at once.
+  Nothing
+here imports TensorFlow, so a misspelt key is reported within milliseconds.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ _MAX_VALUE = 200  # characters of a wrong value in a message
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, with the numbers people write (3e-4) and without `no` and `on` as booleans."""
+    """YAML 1.1 as PyYAML reads it, except that 3e-4 is a number and only `true` and `false` are booleans."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -56,12 +57,12 @@ def load_config(
     """Reads a YAML file and command-line overrides into a checked Config.
 
     Args:
-      path: a YAML file, the name of one that comes with the package, or None for the defaults.
+      path: a YAML file, the name of a config that comes with the package, or None for the defaults.
       overrides: `section.key=value` texts, whose values are read as YAML, or a mapping of "section.key" to values.
-      task: the task of the command that asks; a config of another task is refused.
+      task: the task that the config must have; None: any task.
 
     Raises:
-      ConfigError: naming every mistake, one per line.
+      ConfigError: if the file cannot be read or a setting is wrong; one line per mistake.
     """
     path = path if path is None else find_config(path)
     origin = str(path) if path is not None else "defaults"
@@ -76,8 +77,8 @@ def load_config(
             _apply_override(tree, override, origins, mistakes)
     if path is None and task is not None:
         tree.setdefault("task", task)
-    config, found = _validate(_with_task_defaults(tree), origin, origins)
-    mistakes += found
+    config, invalid = _validate(_with_task_defaults(tree), origin, origins)
+    mistakes += invalid
     if config is not None and not mistakes:
         mistakes += [f"{_origin_of(key, origin, origins)}: {text}" for key, text in broken_rules(config, task)]
     if mistakes or config is None:
@@ -88,10 +89,10 @@ def load_config(
 
 
 def find_config(path: str | os.PathLike[str]) -> Path:
-    """The file itself, or, of a bare name such as sentiment_demo, the config of that name that comes with the package."""
+    """The given file, or, for a name such as sentiment_demo, the config of that name that comes with the package."""
     name = os.fspath(path)
     if re.fullmatch(r"\w+", name) and not os.path.exists(name):
-        above = Path(__file__).parents[2]  # of a checkout, or site-packages
+        above = Path(__file__).parents[2]  # a checkout, or site-packages
         installed = Path("share", "nlp_rnn", "configs", f"{name}.yaml")
         prefixes = (above, Path(sysconfig.get_path("data")), Path(site.getuserbase()))
         for place in (above / "configs" / f"{name}.yaml", *(prefix / installed for prefix in prefixes)):
@@ -101,12 +102,16 @@ def find_config(path: str | os.PathLike[str]) -> Path:
 
 
 def load_saved_config(path: Path, task: str | None = None) -> Config:
-    """The config that a run or an exported model was saved with.
+    """Reads the config of a run or an exported model.
 
-    The rules between settings are not checked: one that came later would make models of earlier versions unloadable.
+    The rules between settings are not checked, since a new rule must not make models of earlier versions unloadable.
+
+    Args:
+      path: the saved config.yaml.
+      task: the task that the model must have; None: any task.
 
     Raises:
-      ConfigError: if the file is damaged, or the model is of another task than `task`.
+      ConfigError: if the file is damaged, or the model has another task.
     """
     config, mistakes = _validate(_with_task_defaults(_with_moved_settings(_read_yaml(path))), str(path), {})
     if config is not None and task is not None and config.task != task:
@@ -117,10 +122,14 @@ def load_saved_config(path: Path, task: str | None = None) -> Config:
 
 
 def checked(kind: type[Settings], values: dict[str, Any]) -> Settings:
-    """A dataclass of settings from values by name.
+    """Creates a dataclass of settings from a dictionary.
+
+    Args:
+      kind: the dataclass.
+      values: field name -> value.
 
     Raises:
-      ConfigError: naming each value that is unknown or out of its range, one per line.
+      ConfigError: if a name is unknown or a value is not allowed; one line per mistake.
     """
     names = [each.name for each in dataclasses.fields(kind)]  # type: ignore[arg-type]
     unknown = [name for name in values if name not in names]
@@ -131,16 +140,16 @@ def checked(kind: type[Settings], values: dict[str, Any]) -> Settings:
             f"{name} is not a setting; " + (f"did you mean {near[0]}?" if near else f"allowed are {', '.join(names)}")
         )
     try:
-        found = TypeAdapter(kind).validate_python({name: value for name, value in values.items() if name in names})
+        settings = TypeAdapter(kind).validate_python({name: value for name, value in values.items() if name in names})
     except ValidationError as errors:
         mistakes += [_explain(".".join(str(part) for part in error["loc"]), error) for error in errors.errors()]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
-    return found
+    return settings
 
 
 def to_yaml(config: Config) -> str:
-    """The resolved config as YAML that `load_config` reads back to an equal Config."""
+    """The config as YAML, with all defaults filled in; `load_config` reads an equal Config from it."""
     tree = dataclasses.asdict(config)
     for section, key in (
         ("data", "patterns"),
@@ -157,14 +166,14 @@ def to_yaml(config: Config) -> str:
 
 
 def differences(first: Config, second: Config) -> list[str]:
-    """The settings that make two configs different runs; folders that only say where things lie, and devices, do not.
+    """The settings that make two configs different runs, one message per setting.
 
-    Of the source records, data.dir names the corpus.
+    Folders and devices are ignored, except data.dir of the source records, which names the corpus.
     """
     ignored = {
         "runs_dir", "tokenizer.max_unknown", "data.dir", "data.cache_dir", "training.checkpoint_seconds",
-        "training.tensorboard", "hardware.strategy",
-        "hardware.num_replicas", "hardware.connect_seconds", "hardware.input_service",
+        "training.tensorboard", "hardware.strategy", "hardware.num_replicas", "hardware.connect_seconds",
+        "hardware.input_service",
     }  # fmt: skip
     if first.data.source == "records":
         ignored.remove("data.dir")
@@ -207,7 +216,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with other number patterns
     except RecursionError:
         raise ConfigError(f"{path}: nested too deeply; a config is sections of `key: value`") from None
-    except (ValueError, TypeError, LookupError, AttributeError) as error:  # of numbers, dates and tags that are none
+    except (ValueError, TypeError, LookupError, AttributeError) as error:  # malformed numbers, dates and tags
         raise ConfigError(
             f"{path}: holds a value that is not readable as YAML ({str(error)[:100]}); correct it"
         ) from None
@@ -221,13 +230,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(
-            f"{path}: holds a {type(tree).__name__}, but a config is sections of `key: value`; see configs/sentiment.yaml"
+            f"{path}: holds a {type(tree).__name__}, but a config is sections of `key: value`; "
+            "see configs/sentiment.yaml"
         )
     return tree
 
 
 def _with_moved_settings(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree of a file that an earlier version wrote, with the settings that have another name now under that name."""
+    """The tree of a file of an earlier version, with renamed settings under their present names."""
     for old, new in _MOVED_SETTINGS.items():
         (old_section, old_name), (section, name) = old.split("."), new.split(".")
         settings = tree.get(old_section)
@@ -251,7 +261,7 @@ def _apply_override(tree: dict[str, Any], override: str, origins: dict[str, str]
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        value = text  # the rules of the setting tell what is allowed
+        value = text  # the check of the setting reports what is allowed
     if key in TEXT_SETTINGS:
         value = text
     elif value is None and key not in OPTIONAL_SETTINGS:
@@ -293,7 +303,7 @@ def _validate(tree: dict[str, Any], origin: str, origins: dict[str, str]) -> tup
 
 
 def _origin_of(key: str, origin: str, origins: dict[str, str]) -> str:
-    """Where a setting was given, or, of a section, one of its settings."""
+    """Where a setting was given; for a section, where one of its settings was given."""
     inside = [place for name, place in origins.items() if name.startswith(f"{key}.")]
     return origins.get(key) or next(iter(inside), origin)
 
@@ -316,7 +326,10 @@ def _explain(key: str, error: Any) -> str:
 
 
 def _shortened(value: Any) -> str:
-    """A wrong value for a message. YAML's aliases can make a short file a value of gigabytes, so it is not written out first."""
+    """A wrong value for a message.
+
+    The value is shortened before it is formatted, since YAML's aliases can turn a short file into gigabytes.
+    """
     if isinstance(value, dict | list) and len(value) > 0:
         pairs = value.items() if isinstance(value, dict) else (("", each) for each in value)
         parts = [
@@ -328,7 +341,7 @@ def _shortened(value: Any) -> str:
         return f"{{{inner}}}" if isinstance(value, dict) else f"[{inner}]"
     try:
         text = repr(value)
-    except ValueError:  # a number of more digits than Python writes
+    except ValueError:  # Python does not format integers of more than 4,300 digits
         return "a number of thousands of digits"
     return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}..."
 
@@ -337,7 +350,7 @@ def _suggest(key: str) -> str:
     sections = {setting.split(".")[0]: None for setting in ALL_SETTINGS}
     near = difflib.get_close_matches(key, [*ALL_SETTINGS, *sections], n=1, cutoff=0.75)
     last = key.rsplit(".", 1)[-1]
-    if not near:  # the right name in the wrong section
+    if not near:  # the right name in a wrong section
         near = [setting for setting in ALL_SETTINGS if setting.rsplit(".", 1)[-1] == last]
     if near:
         return f"did you mean {near[0]}?"

@@ -1,4 +1,4 @@
-"""Rules between settings: what types alone do not tell."""
+"""Rules between settings, which the types of single settings cannot express."""
 
 import codecs
 import re
@@ -9,193 +9,221 @@ from nlp_rnn.config.tables import CELLS, TASKS
 
 
 def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
-    """The mistakes of a config, each with the key of the setting to change.
+    """Lists the mistakes of a config.
 
     Args:
-      task: the task of the command that asks, if it has one.
+      config: whose single settings have valid types and ranges.
+      task: the task of the command that reads the config; None: any task.
+
+    Returns:
+      (key of the setting to change, message) of each mistake.
     """
     data, model, training = config.data, config.model, config.training
     mistakes: list[tuple[str, str]] = []
 
-    def refuse(key: str, text: str) -> None:
+    def report(key: str, text: str) -> None:
         mistakes.append((key, text))
 
     if task is not None and config.task != task:
-        refuse(
+        report(
             "task",
             f"task is {config.task!r}, but this command is {task}; run python -m pipelines.{config.task} instead",
         )
-        return mistakes  # the rules of another task would only confuse
+        return mistakes  # the rules of another task would mislead
     if data.source in FILE_SOURCES and not data.train:
-        refuse("data.train", f"data.train is empty, but data.source {data.source} reads files; set data.train=PATH")
+        report("data.train", f"data.train is empty, but data.source {data.source} reads files; set data.train=PATH")
     if data.source not in FILE_SOURCES and (data.train or data.validation or data.test):
         allowed = ", ".join(FILE_SOURCES)
-        refuse(
+        report(
             "data.source",
-            f"data.source is {data.source!r}, which does not read your files; set data.source to one of {allowed}",
+            f"data.source is {data.source!r}, which does not read files of yours; set data.source to one of {allowed}",
         )
-    _check_format(data, refuse)
+    _check_format(data, report)
     if data.validation_fraction + data.test_fraction >= 1:
         total = data.validation_fraction + data.test_fraction
-        refuse(
+        report(
             "data.test_fraction",
-            f"data.validation_fraction and data.test_fraction add up to {total:g}; leave something to train on",
+            f"data.validation_fraction and data.test_fraction add up to {total:g}, which leaves no training data; "
+            "lower one",
         )
     if not data.validation and not data.validation_fraction:
-        refuse(
+        report(
             "data.validation_fraction",
-            "data.validation_fraction is 0 and data.validation empty; models are chosen on it: set one",
+            "data.validation_fraction is 0 and data.validation is empty, but training needs validation data; "
+            "set one of them",
         )
     if not model.pooling or len(set(model.pooling)) != len(model.pooling):
-        refuse(
+        report(
             "model.pooling",
             f"model.pooling is {list(model.pooling)}, but must name some of last, max, mean, attention, each once",
         )
     for key in ("recurrent_dropout", "weight_dropout"):
         if not CELLS[model.cell].reads_state and getattr(model, key):
-            found = f"model.{key} is {getattr(model, key)}, but the gates of model.cell {model.cell} do not look at the state"
-            refuse(f"model.{key}", f"{found}; set model.{key}=0")
+            fault = (
+                f"model.{key} is {getattr(model, key)}, but the gates of model.cell {model.cell} do not read the state"
+            )
+            report(f"model.{key}", f"{fault}; set model.{key}=0")
     if training.weight_decay and training.optimizer != "adamw":
-        found = f"training.weight_decay is {training.weight_decay}, but training.optimizer is {training.optimizer}"
-        refuse("training.weight_decay", f"{found}; only the optimizer adamw decays weights")
+        fault = f"training.weight_decay is {training.weight_decay}, but training.optimizer is {training.optimizer}"
+        report("training.weight_decay", f"{fault}; only the optimizer adamw decays weights")
     if config.hardware.num_replicas and config.hardware.strategy != "mirrored":
-        found = f"hardware.num_replicas is {config.hardware.num_replicas}, but hardware.strategy is {config.hardware.strategy}"
-        refuse(
-            "hardware.num_replicas", f"{found}; only mirrored asks for a number: use 0, or hardware.strategy=mirrored"
+        fault = (
+            f"hardware.num_replicas is {config.hardware.num_replicas}, "
+            f"but hardware.strategy is {config.hardware.strategy}"
         )
+        report("hardware.num_replicas", f"{fault}; only mirrored takes a number; use 0, or hardware.strategy=mirrored")
     service = config.hardware.input_service
     if service and not re.fullmatch(r"[^/\s]+:[0-9]{1,5}", service):
-        refuse(
+        report(
             "hardware.input_service",
             f"hardware.input_service is {service!r}, but must be HOST:PORT, such as reader.local:5000",
         )
     if service and config.kind == "language_model":
-        found = f"hardware.input_service is {service}, but language models read one long text, which a service cannot speed up"
-        refuse("hardware.input_service", f"{found}; leave it empty")
-    if data.use_unlabeled and (data.source != "imdb" or config.kind != "language_model"):
-        found = f"data.use_unlabeled is true, but data.source is {data.source} and the task {config.task}"
-        refuse(
-            "data.use_unlabeled",
-            f"{found}; only language models of the source imdb have unlabeled texts to read: use false",
+        fault = (
+            f"hardware.input_service is {service}, but language models read one long text, "
+            "which a service cannot speed up"
         )
-    _check_transfer(config, refuse)
-    _check_labels(config, refuse)
+        report("hardware.input_service", f"{fault}; leave it empty")
+    if data.use_unlabeled and (data.source != "imdb" or config.kind != "language_model"):
+        fault = f"data.use_unlabeled is true, but data.source is {data.source} and the task is {config.task}"
+        report(
+            "data.use_unlabeled",
+            f"{fault}; only language models of the source imdb have unlabeled texts to read; use false",
+        )
+    _check_transfer(config, report)
+    _check_labels(config, report)
     if config.kind == "translator":
-        _check_translation(config, refuse)
+        _check_translation(config, report)
     elif data.source in PAIR_SOURCES:
-        refuse(
+        report(
             "data.source",
             f"data.source is {data.source}, which holds pairs for the task translation; use another source",
         )
     if config.kind == "language_model":
-        _check_language_model(config, refuse)
+        _check_language_model(config, report)
     if not re.fullmatch(r"[\w.-]*", config.name) or config.name in (".", ".."):
-        refuse("name", f"name is {config.name!r}, but names a folder: use letters, digits, '.', '-' and '_'")
-    _check_tokenizer(config.tokenizer, refuse)
+        report("name", f"name is {config.name!r}, but names a folder; use letters, digits, '.', '-' and '_'")
+    _check_tokenizer(config.tokenizer, report)
     return mistakes
 
 
-def _check_format(data: DataConfig, refuse: Callable[[str, str], None]) -> None:
+def _check_format(data: DataConfig, report: Callable[[str, str], None]) -> None:
     try:
         is_text = getattr(codecs.lookup(data.encoding), "_is_text_encoding", True)
     except (LookupError, ValueError):
         is_text = False
     if not is_text or codecs.lookup(data.encoding).name in _NOT_OF_FILES:
-        refuse(
+        report(
             "data.encoding",
-            f"data.encoding is {data.encoding!r}, but must be an encoding that Python knows, such as utf-8, cp1252 or utf-16",
+            f"data.encoding is {data.encoding!r}, but must be an encoding of Python, such as utf-8, cp1252 or utf-16",
         )
     if (len(data.delimiter) > 1 and data.delimiter not in ("tab", r"\t")) or data.delimiter in ('"', "\n", "\r", "\0"):
-        refuse(
+        report(
             "data.delimiter", f"data.delimiter is {data.delimiter!r}, but must be one character, such as ';', or tab"
         )
     for key, sources in (("delimiter", ("csv", "tsv")), ("quoting", ("csv", "tsv")), ("has_header", ("csv", "tsv"))):
         value, usual = getattr(data, key), getattr(DataConfig, key)
         if value != usual and data.source not in sources:
-            refuse(
+            report(
                 f"data.{key}",
-                f"data.{key} is {value!r}, but is for the sources {' and '.join(sources)} (data.source is {data.source}); leave it out",
+                f"data.{key} is {value!r}, but applies only to the sources {' and '.join(sources)} (data.source is "
+                f"{data.source}); leave it out",
             )
 
 
 _NOT_OF_FILES = ("unicode_escape", "raw_unicode_escape", "idna", "punycode", "undefined", "mbcs", "oem")
 
 
-def _check_transfer(config: Config, refuse: Callable[[str, str], None]) -> None:
+def _check_transfer(config: Config, report: Callable[[str, str], None]) -> None:
     model, training = config.model, config.training
     if model.init_from and training.start_from:
-        found = f"model.init_from is {model.init_from}, but training.start_from is {training.start_from}"
-        refuse("model.init_from", f"{found}; a model starts from one of the two: leave the other empty")
-    _check_vectors(config, refuse)
+        fault = f"model.init_from is {model.init_from}, but training.start_from is {training.start_from}"
+        report("model.init_from", f"{fault}; a model starts from one of the two; leave the other empty")
+    _check_vectors(config, report)
     if sum(training.unfreeze) >= training.epochs and training.unfreeze:
-        found = f"training.unfreeze is {list(training.unfreeze)}, {sum(training.unfreeze)} epochs, but training.epochs is {training.epochs}"
-        refuse(
+        fault = (
+            f"training.unfreeze is {list(training.unfreeze)}, {sum(training.unfreeze)} epochs, "
+            f"but training.epochs is {training.epochs}"
+        )
+        report(
             "training.unfreeze",
-            f"{found}; at least one epoch must train all layers: raise training.epochs or shorten training.unfreeze",
+            f"{fault}; at least one epoch must train all layers: raise training.epochs or shorten training.unfreeze",
         )
     if len(training.unfreeze) > model.num_layers + 1:
-        found = f"training.unfreeze has {len(training.unfreeze)} phases, but there are {model.num_layers} recurrent layers and the embedding"
-        refuse("training.unfreeze", f"{found} to keep frozen; use {model.num_layers + 1} phases or fewer")
+        fault = (
+            f"training.unfreeze has {len(training.unfreeze)} phases, "
+            f"but there are {model.num_layers} recurrent layers and the embedding"
+        )
+        report("training.unfreeze", f"{fault} to keep frozen; use {model.num_layers + 1} phases or fewer")
     if model.ngrams and config.kind != "classifier":
-        refuse(
-            "model.ngrams", f"model.ngrams is {model.ngrams}, but is for classifiers (the task is {config.task}); use 0"
+        report(
+            "model.ngrams",
+            f"model.ngrams is {model.ngrams}, but applies only to classifiers (the task is {config.task}); use 0",
         )
     if model.ngrams and config.tokenizer.vocab_size > 2**20:
-        found = f"tokenizer.vocab_size is {config.tokenizer.vocab_size}, but model.ngrams has room for {2**20:,} ids"
-        refuse("tokenizer.vocab_size", f"{found}; lower it or use model.ngrams=0")
+        fault = f"tokenizer.vocab_size is {config.tokenizer.vocab_size}, but model.ngrams allows at most {2**20:,} ids"
+        report("tokenizer.vocab_size", f"{fault}; lower it or use model.ngrams=0")
     for key, off in (("unfreeze", ()), ("layer_decay", 1.0)):
         if getattr(training, key) == off:
             continue
         shown = getattr(training, key) if key == "layer_decay" else list(training.unfreeze)
         if config.kind != "classifier":
-            refuse(
+            report(
                 f"training.{key}",
-                f"training.{key} is {shown}, but is for classifiers (the task is {config.task}); leave it out",
+                f"training.{key} is {shown}, but applies only to classifiers (the task is {config.task}); leave it out",
             )
         if training.weight_decay:
-            found = f"training.{key} is {shown}, but training.weight_decay is {training.weight_decay}, which would change frozen layers too"
-            refuse(f"training.{key}", f"{found}; use 0 and the optimizer adam")
+            fault = (
+                f"training.{key} is {shown}, but training.weight_decay is {training.weight_decay}, "
+                "which would change frozen layers too"
+            )
+            report(f"training.{key}", f"{fault}; use 0 and the optimizer adam")
     if model.is_reversed and TASKS[config.task].answers in ("translations", "characters"):
-        found = f"model.is_reversed is true, but the task is {config.task}"
-        refuse(
+        fault = f"model.is_reversed is true, but the task is {config.task}"
+        report(
             "model.is_reversed",
-            f"{found}; only classifiers and the language models that they start from (next_word) read backwards",
+            f"{fault}; only classifiers and next_word models, from which classifiers start, can read backwards",
         )
     if model.is_reversed and model.is_bidirectional and config.kind == "classifier":
-        refuse(
+        report(
             "model.is_reversed",
-            "model.is_reversed is true, but model.is_bidirectional reads both ways; use one of the two",
+            "model.is_reversed is true, but model.is_bidirectional reads in both directions; use one of the two",
         )
 
 
-def _check_vectors(config: Config, refuse: Callable[[str, str], None]) -> None:
+def _check_vectors(config: Config, report: Callable[[str, str], None]) -> None:
     model = config.model
     if not model.vectors and not model.vectors_trainable:
-        refuse(
+        report(
             "model.vectors_trainable",
-            "model.vectors_trainable is false, but model.vectors is empty: the embedding would stay random; set model.vectors=FILE "
+            "model.vectors_trainable is false, but model.vectors is empty, so the embedding would stay random; "
+            "set model.vectors=FILE "
             "or model.vectors_trainable=true",
         )
     if not model.vectors:
         return
-    found = f"model.vectors is {model.vectors}"
+    fault = f"model.vectors is {model.vectors}"
     for key, value in (("model.init_from", model.init_from), ("training.start_from", config.training.start_from)):
         if value:
-            text = f"{found}, but {key} is {value}, which brings an embedding too; leave one of the two empty"
-            refuse("model.vectors", text)
+            text = f"{fault}, but {key} is {value}, which also provides an embedding; leave one of the two empty"
+            report("model.vectors", text)
     if config.tokenizer.level == "char":
-        text = f"{found}, but tokenizer.level is char and the file holds vectors of words; use word or subword, or leave it empty"
-        refuse("model.vectors", text)
+        text = (
+            f"{fault}, but tokenizer.level is char and the file holds vectors of words; "
+            "use word or subword, or leave model.vectors empty"
+        )
+        report("model.vectors", text)
     is_tied = model.tie_embeddings and config.kind != "classifier"
     if is_tied and not model.vectors_trainable:
-        refuse(
+        report(
             "model.vectors_trainable",
-            "model.vectors_trainable is false, but model.tie_embeddings makes the embedding the output's table too, which must be "
+            "model.vectors_trainable is false, but model.tie_embeddings uses the embedding as the output's table, "
+            "which must be "
             "trained; set model.tie_embeddings=false or model.vectors_trainable=true",
         )
 
 
-def _check_labels(config: Config, refuse: Callable[[str, str], None]) -> None:
+def _check_labels(config: Config, report: Callable[[str, str], None]) -> None:
     data, training = config.data, config.training
     default = Config()
     for section, key, off in (
@@ -207,154 +235,160 @@ def _check_labels(config: Config, refuse: Callable[[str, str], None]) -> None:
     ):
         value = getattr(getattr(config, section), key)
         if value != getattr(getattr(default, section), key) and config.kind != "classifier":
-            found = f"{section}.{key} is {str(value).lower() if value is True else value}"
-            refuse(
+            fault = f"{section}.{key} is {str(value).lower() if value is True else value}"
+            report(
                 f"{section}.{key}",
-                f"{found}, but is for classifiers (the task is {config.task}); use {off} or leave it out",
+                f"{fault}, but is for classifiers (the task is {config.task}); use {off} or leave it out",
             )
     if config.kind != "classifier":
         return
     tables = ("csv", "tsv", "jsonl", "parquet")
     if data.weight_column and data.source not in tables:
-        found = f"data.weight_column is {data.weight_column}, but data.source is {data.source}, which has no columns"
-        refuse("data.weight_column", f"{found}; leave it empty, or use one of {', '.join(tables)}")
+        fault = f"data.weight_column is {data.weight_column}, but data.source is {data.source}, which has no columns"
+        report("data.weight_column", f"{fault}; leave it empty, or use one of {', '.join(tables)}")
     if data.multi_label:
-        _check_label_sets(config, refuse)
+        _check_label_sets(config, report)
     else:
         for key in ("label_separator", "label_columns"):
             if value := getattr(data, key):
                 shown = list(value) if isinstance(value, tuple) else repr(value)
-                found = f"data.{key} is {shown}, but data.multi_label is false, so that a text has one label"
-                refuse(f"data.{key}", f"{found}; set data.multi_label=true or leave it out")
+                fault = f"data.{key} is {shown}, but data.multi_label is false, so that a text has one label"
+                report(f"data.{key}", f"{fault}; set data.multi_label=true or leave it out")
     if data.labels_are == "ordinal":
         if data.multi_label:
-            found = "data.labels_are is ordinal, but data.multi_label is true"
-            refuse("data.labels_are", f"{found}; a text has one score or several labels: leave one of the two out")
+            fault = "data.labels_are is ordinal, but data.multi_label is true"
+            report("data.labels_are", f"{fault}; a text has one score or several labels: leave one of the two out")
         if training.focal_gamma:
-            found = f"training.focal_gamma is {training.focal_gamma}, but data.labels_are is ordinal"
-            refuse("training.focal_gamma", f"{found}; the focal loss is for classes: use 0")
+            fault = f"training.focal_gamma is {training.focal_gamma}, but data.labels_are is ordinal"
+            report("training.focal_gamma", f"{fault}; the focal loss is for classes: use 0")
         if config.model.ngrams:
-            found = f"model.ngrams is {config.model.ngrams}, but data.labels_are is ordinal"
-            refuse("model.ngrams", f"{found}; the linear part is for classes: use 0")
+            fault = f"model.ngrams is {config.model.ngrams}, but data.labels_are is ordinal"
+            report("model.ngrams", f"{fault}; the linear part is for classes: use 0")
 
 
-def _check_label_sets(config: Config, refuse: Callable[[str, str], None]) -> None:
+def _check_label_sets(config: Config, report: Callable[[str, str], None]) -> None:
     data, tables = config.data, ("csv", "tsv", "jsonl", "parquet")
     if data.source not in (*tables, "text", "records"):
-        found = f"data.multi_label is true, but data.source is {data.source}, which has one label per text"
-        refuse("data.multi_label", f"{found}; use one of {', '.join((*tables, 'text', 'records'))}, or false")
+        fault = f"data.multi_label is true, but data.source is {data.source}, which has one label per text"
+        report("data.multi_label", f"{fault}; use one of {', '.join((*tables, 'text', 'records'))}, or false")
     for key in ("label_separator", "label_columns"):
         if (value := getattr(data, key)) and data.source not in tables:
-            found = f"data.{key} is {list(value) if isinstance(value, tuple) else repr(value)}, but data.source is {data.source}"
-            refuse(f"data.{key}", f"{found}; it is for {', '.join(tables)}: leave it out")
+            fault = f"data.{key} is {list(value) if isinstance(value, tuple) else repr(value)}, but data.source is {data.source}"
+            report(f"data.{key}", f"{fault}; it is for {', '.join(tables)}: leave it out")
     if data.label_separator and data.label_columns:
-        found = (
+        fault = (
             f"data.label_separator is {data.label_separator!r}, but data.label_columns names a column for each label"
         )
-        refuse("data.label_separator", f"{found}; leave one of the two out")
+        report("data.label_separator", f"{fault}; leave one of the two out")
     if data.source in ("csv", "tsv") and not data.label_separator and not data.label_columns:
-        found = "data.multi_label is true, but nothing tells a row's labels apart"
-        refuse("data.multi_label", f'{found}; set data.label_separator, such as "|", or data.label_columns')
+        fault = "data.multi_label is true, but nothing tells a row's labels apart"
+        report("data.multi_label", f'{fault}; set data.label_separator, such as "|", or data.label_columns')
     if len(set(data.label_columns)) != len(data.label_columns) or "" in data.label_columns:
-        found = f"data.label_columns is {list(data.label_columns)}"
-        refuse("data.label_columns", f"{found}, but must name columns, each once")
+        fault = f"data.label_columns is {list(data.label_columns)}"
+        report("data.label_columns", f"{fault}, but must name columns, each once")
 
 
-def _check_language_model(config: Config, refuse: Callable[[str, str], None]) -> None:
+def _check_language_model(config: Config, report: Callable[[str, str], None]) -> None:
     model, training = config.model, config.training
     if model.is_bidirectional:
-        refuse(
+        report(
             "model.is_bidirectional",
-            "model.is_bidirectional is true, but a language model may not see what it predicts; use false",
+            "model.is_bidirectional is true, but a language model must not read the words that it predicts; use false",
         )
     if model.softmax == "adaptive" and (not model.cutoffs or list(model.cutoffs) != sorted(set(model.cutoffs))):
-        refuse(
+        report(
             "model.cutoffs",
-            f"model.cutoffs is {list(model.cutoffs)}, but model.softmax adaptive needs rising numbers of words there",
+            f"model.cutoffs is {list(model.cutoffs)}, but model.softmax adaptive needs increasing word ids, "
+            "such as [2000, 10000]",
         )
     if model.softmax == "adaptive" and model.tie_embeddings:
-        found = "model.tie_embeddings is true, but the clusters of model.softmax adaptive have fewer features than the embedding"
-        refuse("model.tie_embeddings", f"{found}; use false")
+        fault = (
+            "model.tie_embeddings is true, but the clusters of model.softmax adaptive have fewer features than the "
+            "embedding"
+        )
+        report("model.tie_embeddings", f"{fault}; use false")
     if TASKS[config.task].answers == "words" and config.tokenizer.level == "char":
-        refuse("tokenizer.level", "tokenizer.level is char, but next_word suggests words; use word or subword")
+        report("tokenizer.level", "tokenizer.level is char, but next_word suggests words; use word or subword")
     if TASKS[config.task].answers == "characters" and model.softmax == "adaptive":
-        refuse(
+        report(
             "model.softmax",
             "model.softmax is adaptive, which is for vocabularies of 10,000 and more; for characters use full",
         )
     if TASKS[config.task].answers == "characters" and config.tokenizer.level != "char":
-        refuse(
+        report(
             "tokenizer.level",
             f"tokenizer.level is {config.tokenizer.level}, but char_generation generates characters; use char",
         )
     if config.tokenizer.case == "markers":
-        refuse(
+        report(
             "tokenizer.case",
-            "tokenizer.case is markers, which a language model would suggest as words of their own; use lower or keep",
+            "tokenizer.case is markers, which a language model would suggest as words; use lower or keep",
         )
     if training.monitor == "val_accuracy":
-        refuse(
-            "training.monitor", "training.monitor is val_accuracy, but language models are chosen by val_cross_entropy"
-        )
+        report("training.monitor", "training.monitor is val_accuracy, but language models need val_cross_entropy")
 
 
-def _check_translation(config: Config, refuse: Callable[[str, str], None]) -> None:
+def _check_translation(config: Config, report: Callable[[str, str], None]) -> None:
     data, model = config.data, config.model
     if data.source not in (*PAIR_SOURCES, "csv", "tsv", "jsonl", "parquet", "records"):
         allowed = ", ".join((*PAIR_SOURCES, "csv", "tsv", "jsonl", "parquet", "records"))
-        refuse(
+        report(
             "data.source",
             f"data.source is {data.source}, which has no pairs for the task translation; use one of {allowed}",
         )
     if data.split == "contiguous":
-        refuse("data.split", "data.split is contiguous, which would cut sentences; use hash or blocks")
+        report("data.split", "data.split is contiguous, which would cut sentences; use hash or blocks")
     for key in ("source_language", "target_language"):
         if not _LANGUAGE.fullmatch(getattr(data, key)):
-            refuse(
+            report(
                 f"data.{key}",
-                f"data.{key} is {getattr(data, key)[:80]!r}, but must be a BCP 47 language tag, such as en, pt-BR or zh-Hant",
+                f"data.{key} is {getattr(data, key)[:80]!r}, but must be a BCP 47 language tag, such as en, "
+                "pt-BR or zh-Hant",
             )
     if data.source_language == data.target_language:
-        refuse(
+        report(
             "data.target_language",
-            f"data.target_language is {data.target_language}, as is data.source_language; give two languages",
+            f"data.target_language is {data.target_language}, the same as data.source_language; give two languages",
         )
     if data.keep != "start":
-        refuse("data.keep", f"data.keep is {data.keep}, but of a long sentence its start is translated; use start")
+        report("data.keep", f"data.keep is {data.keep}, but translators read the start of a long sentence; use start")
     if not data.label_column:
-        refuse("data.label_column", "data.label_column is empty, but names the column of the translations; set it")
+        report("data.label_column", "data.label_column is empty, but must name the column of the translations; set it")
     if data.source == "tatoeba" and data.split != "hash":
-        refuse(
-            "data.split", f"data.split is {data.split}, but one sentence has several translations in tatoeba; use hash"
+        report(
+            "data.split",
+            f"data.split is {data.split}, but tatoeba has several translations per sentence; use hash",
         )
     parts = model.num_heads * (2 if model.is_bidirectional else 1)
     if model.units % parts:
-        refuse(
+        report(
             "model.units",
-            f"model.units is {model.units}, but must be a multiple of {parts}: model.num_heads, of each direction",
+            f"model.units is {model.units}, but must be a multiple of {parts} (model.num_heads times the number of "
+            "directions)",
         )
     if config.tokenizer.oov_buckets or config.tokenizer.case == "markers":
-        found = (
-            "tokenizer.oov_buckets and tokenizer.case=markers have ids for words that cannot be turned back into text"
-        )
-        refuse(
+        fault = "tokenizer.oov_buckets and tokenizer.case=markers produce ids that cannot be decoded into text"
+        report(
             "tokenizer.oov_buckets" if config.tokenizer.oov_buckets else "tokenizer.case",
-            f"{found}; use 0 and keep or lower",
+            f"{fault}; use 0 and keep or lower",
         )
     if config.training.monitor == "val_accuracy":
-        refuse("training.monitor", "training.monitor is val_accuracy, but translators are chosen by val_cross_entropy")
+        report("training.monitor", "training.monitor is val_accuracy, but translators need val_cross_entropy")
     if model.softmax == "adaptive":
-        refuse("model.softmax", "model.softmax is adaptive, which is for language models; use full or sampled")
+        report("model.softmax", "model.softmax is adaptive, which is for language models; use full or sampled")
     if model.softmax == "sampled" and config.training.label_smoothing:
-        found = f"training.label_smoothing is {config.training.label_smoothing}, which needs all words, but model.softmax is sampled"
-        refuse("training.label_smoothing", f"{found}; use 0, or model.softmax=full")
+        fault = (
+            f"training.label_smoothing is {config.training.label_smoothing}, which needs all words, "
+            "but model.softmax is sampled"
+        )
+        report("training.label_smoothing", f"{fault}; use 0, or model.softmax=full")
     for key in ("weight_dropout", "recurrent_dropout"):
         if getattr(model, key) and model.input_feeding:
-            refuse(f"model.{key}", f"model.{key} is {getattr(model, key)}, but model.input_feeding is true; use 0")
+            report(f"model.{key}", f"model.{key} is {getattr(model, key)}, but model.input_feeding is true; use 0")
     if not CELLS[model.cell].reads_state and model.input_feeding:
-        refuse(
+        report(
             "model.input_feeding",
-            f"model.input_feeding is true, but model.cell {model.cell} is for steps computed at once; use false",
+            f"model.input_feeding is true, but model.cell {model.cell} computes all time steps at once; use false",
         )
 
 
@@ -362,7 +396,7 @@ _LANGUAGE = re.compile(r"[A-Za-z]{1,8}(?:[-_][A-Za-z0-9]{1,8})*")
 _BUILT_IN_SYMBOLS = re.compile(r"</?s>|<(?:pad|unk|title|upper)>|<0x[0-9A-F]{2}>")
 
 
-def _check_tokenizer(tokenizer: TokenizerConfig, refuse: Callable[[str, str], None]) -> None:
+def _check_tokenizer(tokenizer: TokenizerConfig, report: Callable[[str, str], None]) -> None:
     level = tokenizer.level
     for key, levels, off in (
         ("splitter", "word", "unicode"),
@@ -372,22 +406,22 @@ def _check_tokenizer(tokenizer: TokenizerConfig, refuse: Callable[[str, str], No
     ):
         value = getattr(tokenizer, key)
         if level != levels and value != off:
-            refuse(
+            report(
                 f"tokenizer.{key}",
-                f"tokenizer.{key} is {value}, but is for tokenizer.level={levels} (it is {level}); use {off}",
+                f"tokenizer.{key} is {value}, but applies only to tokenizer.level={levels} (it is {level}); use {off}",
             )
     if level != "word" and tokenizer.case == "markers":
-        refuse(
+        report(
             "tokenizer.case",
-            f"tokenizer.case is markers, but is for tokenizer.level=word (it is {level}); use lower or keep",
+            f"tokenizer.case is markers, but applies only to tokenizer.level=word (it is {level}); use lower or keep",
         )
     if level == "subword" and tokenizer.vocab_size <= 260 and not tokenizer.vocabulary:
-        found = f"tokenizer.vocab_size is {tokenizer.vocab_size}"
-        refuse("tokenizer.vocab_size", f"{found}, but special pieces and bytes alone are 260; use 1000 or more")
+        fault = f"tokenizer.vocab_size is {tokenizer.vocab_size}"
+        report("tokenizer.vocab_size", f"{fault}, but special pieces and bytes alone are 260; use 1000 or more")
     if not tokenizer.vocabulary and tokenizer.oov_buckets + len(tokenizer.reserved) + 8 > tokenizer.vocab_size:
-        refuse(
+        report(
             "tokenizer.vocab_size",
-            f"tokenizer.vocab_size is {tokenizer.vocab_size}, all of it special pieces and hash buckets; raise it",
+            f"tokenizer.vocab_size is {tokenizer.vocab_size}, which special pieces and hash buckets use up; raise it",
         )
     for symbol in tokenizer.reserved:
         if (
@@ -395,9 +429,9 @@ def _check_tokenizer(tokenizer: TokenizerConfig, refuse: Callable[[str, str], No
             or not re.fullmatch(r"[^\s\u2581\ufffd\ud800-\udfff\U0010f7f0-\U0010ffff]+", symbol)
             or _BUILT_IN_SYMBOLS.fullmatch(symbol)
         ):
-            found = f"tokenizer.reserved holds {symbol!r}"
-            refuse(
+            fault = f"tokenizer.reserved holds {symbol!r}"
+            report(
                 "tokenizer.reserved",
-                f"{found}; give symbols without white space, each once, other than the built-in ones",
+                f"{fault}; give symbols without white space, each once, other than the built-in ones",
             )
             break

@@ -1,6 +1,6 @@
-"""The closed tables of tasks and cells: one record per thing that can be added. Nothing here imports Keras.
+"""The tables of tasks and cells. A new task or cell is one record here. Nothing here imports Keras.
 
-`tests/config/test_tables.py` holds each record complete, and adds a cell and a task from outside.
+`tests/config/test_tables.py` checks that each record is complete, and adds a cell and a task from outside the package.
 """
 
 import importlib
@@ -13,12 +13,12 @@ Kind = Literal["classifier", "language_model", "translator"]
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained, and what the exported model answers.
+    """A task and the output of its models.
 
     Attributes:
-      answers: "labels": a classifier of texts. "words", "characters": a language model that suggests words or continues a text.
-        "translations": a translator.
-      defaults: section -> setting -> value, where these differ from the dataclasses' defaults.
+      answers: the model's output. "labels": a text classifier. "words": a language model that suggests words.
+        "characters": a language model that continues a text. "translations": a translator.
+      defaults: section -> setting -> value, for the defaults that differ from those of the dataclasses.
     """
 
     answers: Answers
@@ -67,14 +67,15 @@ TASKS: dict[str, Task] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A recurrent layer that a config can name. Classes and functions are given as "module:name", so that this table imports none.
+    """A recurrent layer for `model.cell`. "module:name" texts name its classes and functions, so nothing is imported.
 
     Attributes:
-      layer: a Keras recurrent layer with a `cell`: units, return_sequences, return_state, go_backwards; initial_state and mask.
-      fast_layer: a subclass that is faster on CPUs and equal; "": there is none.
-      fast_from_units: units from which fast_layer is faster: in one direction, and in both.
-      reads_state: whether the gates look at the state, so that recurrent dropout and weight drop are possible.
-      step: one step of generation, gate by gate; see `decoding.stepper`. "": the layer's own cell makes it.
+      layer: a Keras recurrent layer with a `cell` and the arguments units, return_sequences, return_state and
+        go_backwards; its call takes initial_state and mask.
+      fast_layer: a subclass with equal results that is faster on CPUs; "": none.
+      fast_from_units: smallest number of units for which fast_layer is faster: (one direction, both directions).
+      reads_state: whether the gates read the state, so that recurrent dropout and weight dropout are possible.
+      step: function of one generation step, see `decoding.stepper`; "": generation calls the layer's own cell.
     """
 
     layer: str
@@ -85,7 +86,7 @@ class Cell:
 
 
 _LAYERS, _FAST, _STEPPER = "nlp_rnn.layers.cells", "nlp_rnn.layers.fast.recurrent", "nlp_rnn.decoding.stepper"
-# From which units on the fast layers are faster was measured: in both directions Keras's two loops use both cores too (docs/results.md).
+# fast_from_units was measured (docs/results.md): with both directions, Keras's two loops also use both cores.
 CELLS: dict[str, Cell] = {
     "simple_rnn": Cell("keras.layers:SimpleRNN", step=f"{_STEPPER}:simple_rnn_step"),
     "lstm": Cell("keras.layers:LSTM", f"{_FAST}:FastLSTM", (1, 64), step=f"{_STEPPER}:lstm_step"),
@@ -96,6 +97,6 @@ CELLS: dict[str, Cell] = {
 
 
 def resolve(reference: str) -> Any:
-    """The class or function that "module:name" names; imports its module."""
+    """Imports the class or function of a "module:name" text."""
     module, _, name = reference.partition(":")
     return getattr(importlib.import_module(module), name)

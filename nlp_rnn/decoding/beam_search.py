@@ -159,7 +159,8 @@ def _advance(beam: _Beam, step: StepFunction, source_mask: tf.Tensor, search: Se
     written = tf.where(tf.range(longest) == beam.time, ids[:, :, None], of_parents(beam.ids, parents))
     runs = of_parents(beam.runs, parents)
     return _Beam(
-        time=beam.time + 1, ids=written, log_probabilities=tf.where(is_own & ~is_done[:, None], alive.values, IMPOSSIBLE * 2),
+        time=beam.time + 1, ids=written,
+        log_probabilities=tf.where(is_own & ~is_done[:, None], alive.values, IMPOSSIBLE * 2),
         states=tf.nest.map_structure(lambda x: tf.gather(x, rows), states), coverage=of_parents(coverage, parents),
         runs=_longer_runs(runs, written, ids, beam.time), finished=finished,
     )  # fmt: skip

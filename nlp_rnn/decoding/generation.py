@@ -85,7 +85,10 @@ class _Progress(NamedTuple):
 
 
 def _unless_paused(after: _Progress, before: _Progress, count: tf.Tensor) -> _Progress:
-    """The progress after a step; rows that have generated their `count` (int32 [rows], or [] for all) of ids stay as before."""
+    """The progress after a step.
+
+    Rows that have generated `count` ids (int32 [rows], or [] for all rows) keep their progress.
+    """
     if count.shape.rank == 0:
         return after
     is_on = before.time < count
@@ -127,7 +130,10 @@ class Generator(tf.Module):
         )  # fmt: skip
 
     def extend(self, session: Session, count: tf.Tensor, limits: Limits, sampling: Sampling) -> Written:
-        """Generates up to `count` (int32 [rows], or [] for all) more ids per row. A session must keep its limits and sampling."""
+        """Generates up to `count` (int32 [rows], or [] for all rows) more ids per row.
+
+        All calls of a session must have the same limits and sampling settings.
+        """
         rows = tf.shape(session.length)[0]
         session = session._replace(is_done=session.is_done | (session.length >= limits.max_length))
         is_plain = sampling_of.is_plain(sampling) & (tf.size(limits.stops) == 0)

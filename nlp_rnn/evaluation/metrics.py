@@ -1,4 +1,4 @@
-"""What a model is worth, from its probabilities. Fractions are 0-1."""
+"""Metrics of a classifier from its probabilities. Fractions are 0-1."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,10 +18,10 @@ def classification_metrics(
     is_ordinal: bool = False,
     min_probability: float = 0.0,
 ) -> dict[str, Any]:
-    """Scores a classifier of one label per text.
+    """Computes the metrics of a classifier of one label per text.
 
     Args:
-      probabilities: float [examples, classes]; rows add up to 1.
+      probabilities: float [examples, classes]; each row sums to 1.
       labels: int [examples].
       names: of the classes; empty: their numbers.
       is_ordinal: whether the classes are a scale, whose names are numbers: a text's class is then the median, and
@@ -29,11 +29,12 @@ def classification_metrics(
       min_probability: also says how many answers have it at least, and how many of these are right.
 
     Returns:
-      num_examples; accuracy; f1 (of class 1 if there are two, else the unweighted mean over classes) and f1_of, which says of what;
-      macro_f1 and weighted_f1 (by examples); auc (area under the ROC curve; one against the rest, unweighted mean, for more than two
-      classes; None where a class is absent); cross_entropy in nats; expected_calibration_error; confusion_matrix (rows: true class,
-      columns: predicted); per_class: rows of label, num_examples, precision, recall, f1, average_precision (None where the class is
-      absent); coverage: rows of min_probability, coverage (the share of texts answered with it) and accuracy of these.
+      num_examples; accuracy; f1 (two classes: of class 1; more: unweighted mean over classes) and f1_of, the class it is
+      of; macro_f1 and weighted_f1 (by examples); auc (area under the ROC curve; more than two classes: one against the
+      rest, unweighted mean; None if a class has no example); cross_entropy in nats; expected_calibration_error;
+      confusion_matrix (rows: true class, columns: predicted class); per_class: rows of label, num_examples, precision,
+      recall, f1 and average_precision (None if the class has no example); coverage: rows of min_probability, coverage
+      (share of the texts answered with at least that probability) and accuracy of these.
     """
     from sklearn import metrics
 
@@ -136,8 +137,12 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *,
     """`calibration_error` of the likeliest classes.
 
     Args:
-      probabilities: float [examples, classes].
+      probabilities: float [examples, classes]; each row sums to 1.
       labels: int [examples].
+      num_bins: number of bins.
+
+    Returns:
+      the mean over examples, 0-1.
     """
     return calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, num_bins=num_bins)
 
@@ -170,6 +175,6 @@ def most_confident_errors(
 
 
 def _normalized(probabilities: np.ndarray) -> np.ndarray:
-    """Rows that add up to 1 in float64 too, as scikit-learn checks."""
+    """Rows that also sum to 1 in float64, which scikit-learn checks."""
     wide = probabilities.astype(np.float64)
     return wide / wide.sum(axis=1, keepdims=True)

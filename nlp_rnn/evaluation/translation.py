@@ -1,4 +1,4 @@
-"""Scores of translators on a split: BLEU, chrF, perplexity and accuracy of the given targets, exact match."""
+"""Evaluates translators on a split: BLEU, chrF, exact match, and perplexity and accuracy on the references."""
 
 import logging
 import math
@@ -19,17 +19,25 @@ from nlp_rnn.training.run_directory import Run
 
 logger = logging.getLogger(__name__)
 
-_ROWS = 32  # sentences at a time
+_ROWS = 32  # sentences per batch
 
 
 def evaluate_runs(runs: list[Run], split: str, **settings: float) -> dict[str, Any]:
-    """Scores a run's best weights, or an ensemble of runs; writes translations_<split>.txt, and of a single run metrics.json.
+    """Evaluates the best weights of a run, or an ensemble of runs.
+
+    Writes translations_<split>.txt into the first run's directory; for a single run also metrics.json.
 
     Args:
+      runs: one run, or the members of an ensemble; the config of the first one names the data.
+      split: "validation" or "test".
       settings: beam_size and length_penalty of the search, see `SearchSettings`.
 
     Returns:
-      split, metrics (its digest is of the split's texts, to tell one split from another), by_length, best and worst.
+      split; metrics, whose `digest` identifies the texts of the split; by_length; best; worst.
+
+    Raises:
+      ConfigError: if sacrebleu is not installed, a setting is wrong, the split cannot be read, or runs with different
+        seeds would be evaluated on each other's training data.
     """
     require_sacrebleu()  # before minutes of work
     search = SearchSettings.checked(**settings)
@@ -38,8 +46,9 @@ def evaluate_runs(runs: list[Run], split: str, **settings: float) -> dict[str, A
     seeds = {run.config.seed for run in runs}
     if len(seeds) > 1 and corpus.is_drawn(split):
         raise ConfigError(
-            f"--run: the runs have the seeds {', '.join(map(str, sorted(seeds)))}, which draw different splits: one has trained on what "
-            "another is judged by; give the splits as files, or train them with one seed"
+            f"--run: the runs have the seeds {', '.join(map(str, sorted(seeds)))}, which draw different splits, "
+            "so one run "
+            "is evaluated on training data of another; give the splits as files, or train all runs with one seed"
         )
     module = load_module(runs)
     pairs = list(corpus.examples(split))
@@ -64,43 +73,53 @@ def evaluate_runs(runs: list[Run], split: str, **settings: float) -> dict[str, A
 
 
 def translate_all(module: Any, sources: list[str], search: SearchSettings) -> list[str]:
-    """The best translation of each sentence; batches are of like length."""
+    """Translates sentences in batches of similar length.
+
+    Args:
+      module: as exported, with `translate`.
+      sources: the sentences.
+      search: settings of the beam search.
+
+    Returns:
+      the best translation of each sentence, in the order of `sources`.
+    """
     order = sorted(range(len(sources)), key=lambda row: len(sources[row]))
-    found = [""] * len(sources)
+    translations = [""] * len(sources)
     batches = [order[start : start + _ROWS] for start in range(0, len(order), _ROWS)]
     for rows in track(batches, "translating", len(batches)):
-        answer = module.translate(tf.constant([sources[row] for row in rows]), **search_tensors(search, len(rows)))
-        for row, text in zip(rows, answer["translations"][:, 0].numpy(), strict=True):
-            found[row] = text.decode("utf-8")
-    return found
+        outputs = module.translate(tf.constant([sources[row] for row in rows]), **search_tensors(search, len(rows)))
+        for row, text in zip(rows, outputs["translations"][:, 0].numpy(), strict=True):
+            translations[row] = text.decode("utf-8")
+    return translations
 
 
 def _teacher_forced(module: TranslationModule, sources: list[str], references: list[str]) -> dict[str, float]:
-    """perplexity and accuracy of the references' pieces, the end of a sentence included, each given those before it."""
+    """perplexity and accuracy of each reference piece, ends of sentences included, given the pieces before it."""
     order = sorted(range(len(sources)), key=lambda row: len(references[row]))
     nats, correct, count = 0.0, 0, 0
     for start in range(0, len(order), _ROWS):
         rows = order[start : start + _ROWS]
-        found = module.score(*(tf.constant([side[row] for row in rows]) for side in (sources, references)))
+        sums = module.score(*(tf.constant([side[row] for row in rows]) for side in (sources, references)))
         nats, correct, count = (
-            nats + float(found["nats"]),
-            correct + int(found["num_correct"]),
-            count + int(found["num_tokens"]),
+            nats + float(sums["nats"]),
+            correct + int(sums["num_correct"]),
+            count + int(sums["num_tokens"]),
         )
     return {"perplexity": math.exp(nats / count), "accuracy": correct / count, "num_tokens": count}
 
 
 def describe(facts: dict[str, Any]) -> str:
-    """The evaluation for people."""
+    """Formats the result of `evaluate_runs` as text."""
     metrics = facts["metrics"]
     lines = [
-        f"{facts['split']}: {metrics['num_sentences']:,} sentences (digest {metrics['digest']}); beam {metrics['beam_size']}, "
-        f"length penalty {metrics['length_penalty']:g}",
+        f"{facts['split']}: {metrics['num_sentences']:,} sentences (digest {metrics['digest']}); "
+        f"beam {metrics['beam_size']}, length penalty {metrics['length_penalty']:g}",
         f"BLEU {metrics['bleu']:.2f}   ({metrics['bleu_signature']})",
         f"BLEU, lower case {metrics['lowercased_bleu']:.2f}   ({metrics['lowercased_bleu_signature']})",
         f"chrF {metrics['chrf']:.2f}   ({metrics['chrf_signature']})",
         f"exact match {100 * metrics['exact_match']:.2f} %",
-        f"given the reference: perplexity {metrics['perplexity']:.3f} a piece, accuracy {100 * metrics['accuracy']:.2f} %",
+        f"given the reference: perplexity {metrics['perplexity']:.3f} per piece, "
+        f"accuracy {100 * metrics['accuracy']:.2f} %",
         "",
         "words of the source    sentences     BLEU",
     ]

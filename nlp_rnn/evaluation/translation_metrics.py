@@ -1,4 +1,4 @@
-"""Scores of translations by the sacrebleu library: BLEU, chrF, by length, the best and the worst."""
+"""Scores translations with the sacrebleu library: BLEU, chrF, by length, the best and the worst sentences."""
 
 import importlib.util
 import logging
@@ -8,12 +8,12 @@ from nlp_rnn.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-_EDGES = (5, 10, 15, 20, 30)  # words of the source, for scores by length
+_EDGES = (5, 10, 15, 20, 30)  # bounds of the length groups, in words of the source
 _NUM_SHOWN = 3
 
 
-# Languages for which mteval's words are none, since white space does not separate them: sacrebleu's tokenizer, the package it needs,
-# and what to take without that package.
+# Languages that do not separate words by white space, for which the default tokenizer 13a does not work: sacrebleu's
+# tokenizer, the package it needs, and the tokenizer to use without that package.
 _TOKENIZERS = {
     "zh": ("zh", "", ""), "ja": ("ja-mecab", "MeCab", "char"), "ko": ("ko-mecab", "mecab_ko", "13a"),
     **dict.fromkeys(("th", "lo", "km", "my", "bo", "dz"), ("char", "", "")),
@@ -21,33 +21,39 @@ _TOKENIZERS = {
 
 
 def bleu_tokenizer(language: str) -> str:
-    """The name of sacrebleu's tokenizer for a target language, a BCP 47 tag; logs where a better one is not installed."""
+    """The name of sacrebleu's tokenizer for a target language. Logs a warning if a better one is not installed.
+
+    Args:
+      language: a BCP 47 tag.
+    """
     base = language.replace("_", "-").split("-")[0].lower()
     name, package, instead = _TOKENIZERS.get(base, ("13a", "", ""))
     if package and importlib.util.find_spec(package) is None:
         logger.warning(
-            "BLEU of %s is computed with sacrebleu's tokenizer %s, since %s is not installed: pip install 'sacrebleu[%s]'",
-            language, instead, name, base,
+            "BLEU of %s is computed with sacrebleu's tokenizer %s, since %s is not installed; to use it: "
+            "pip install 'sacrebleu[%s]'", language, instead, name, base,
         )  # fmt: skip
         return instead
     return name
 
 
 def corpus_scores(hypotheses: list[str], references: list[str], language: str = "en") -> dict[str, Any]:
-    """BLEU and chrF of a whole corpus, 0-100, with the signatures that make them repeatable.
+    """BLEU and chrF of a corpus, 0-100, with the signatures that make them repeatable.
 
     Args:
-      language: of the references, a BCP 47 tag: it decides how BLEU splits sentences, see `bleu_tokenizer`.
+      hypotheses: the translations.
+      references: the reference of each translation.
+      language: BCP 47 tag of the references; it determines how BLEU splits sentences, see `bleu_tokenizer`.
 
     Returns:
-      bleu (cased), lowercased_bleu (the same of lower-cased text), chrf, exact_match (0-1, white space aside), and the
-      signatures bleu_signature, lowercased_bleu_signature, chrf_signature.
+      bleu (cased), lowercased_bleu (on lower-cased text), chrf, exact_match (0-1, ignoring differences in white space),
+      and the signatures bleu_signature, lowercased_bleu_signature, chrf_signature.
 
     Raises:
-      ConfigError: if the package sacrebleu is missing.
+      ConfigError: if the package sacrebleu is not installed.
     """
     sacrebleu = require_sacrebleu()
-    found: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
     tokenize = bleu_tokenizer(language)
     metrics = {
         "bleu": sacrebleu.BLEU(tokenize=tokenize),
@@ -55,20 +61,27 @@ def corpus_scores(hypotheses: list[str], references: list[str], language: str = 
         "chrf": sacrebleu.CHRF(),
     }
     for name, metric in metrics.items():
-        found[name] = metric.corpus_score(hypotheses, [references]).score
-        found[f"{name}_signature"] = str(metric.get_signature())
-    same = sum(
+        scores[name] = metric.corpus_score(hypotheses, [references]).score
+        scores[f"{name}_signature"] = str(metric.get_signature())
+    num_equal = sum(
         hypothesis.split() == reference.split() for hypothesis, reference in zip(hypotheses, references, strict=True)
     )
-    return found | {"exact_match": same / len(references)}
+    return scores | {"exact_match": num_equal / len(references)}
 
 
 def scores_by_length(
     sources: list[str], hypotheses: list[str], references: list[str], language: str = "en"
 ) -> list[dict[str, Any]]:
-    """BLEU of the sentences of like length: objects with words (such as "6-10"), num_sentences and bleu."""
+    """BLEU by the number of words of the source.
+
+    Returns:
+      for each non-empty group: words (such as "6-10"), num_sentences and bleu (0-100).
+
+    Raises:
+      ConfigError: if the package sacrebleu is not installed.
+    """
     bleu = require_sacrebleu().BLEU(tokenize=bleu_tokenizer(language))
-    found = []
+    groups = []
     for low, high in zip((0, *_EDGES), (*_EDGES, None), strict=True):
         rows = [
             row
@@ -78,12 +91,16 @@ def scores_by_length(
         if rows:
             score = bleu.corpus_score([hypotheses[row] for row in rows], [[references[row] for row in rows]]).score
             words = f"{low + 1}-{high}" if high else f"{low + 1} and more"
-            found.append({"words": words, "num_sentences": len(rows), "bleu": score})
-    return found
+            groups.append({"words": words, "num_sentences": len(rows), "bleu": score})
+    return groups
 
 
 def best_and_worst(sources: list[str], hypotheses: list[str], references: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """The sentences with the highest and the lowest chrF that are not equal to their reference, three each."""
+    """The three sentences with the highest and the three with the lowest chrF, without exact matches.
+
+    Raises:
+      ConfigError: if the package sacrebleu is not installed.
+    """
     chrf = require_sacrebleu().CHRF()
     rows = [
         {
@@ -100,10 +117,10 @@ def best_and_worst(sources: list[str], hypotheses: list[str], references: list[s
 
 
 def require_sacrebleu() -> Any:
-    """The package.
+    """Imports the package sacrebleu.
 
     Raises:
-      ConfigError: if it is missing.
+      ConfigError: if it is not installed.
     """
     try:
         import sacrebleu

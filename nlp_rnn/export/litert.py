@@ -112,7 +112,7 @@ def check(folder: Path, model: LanguageModel) -> dict[str, Any]:
 
 
 def _written_by(model: LanguageModel, count: int) -> np.ndarray:
-    """int32 [count]: ids drawn one after the other from the model's own distribution, so that they are like its texts."""
+    """int32 [count]: ids drawn in sequence from the model's own distribution, so that they resemble its texts."""
     generator, states, ids = np.random.default_rng(0), model.zero_states(1), [EOS_ID]
     while len(ids) < count:
         hidden, states = model.run(np.array([ids[-1:]], np.int32), states)

@@ -107,7 +107,7 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Exporte
     """
     folder = find_model(path, task)
     if not manifest.check(folder, _EXPORT_AGAIN):
-        manifest.tell_of_missing(folder)
+        manifest.log_missing(folder)
     config = load_saved_config(folder / "assets.extra" / "config.yaml", task)
     path_of_labels = folder / "assets.extra" / "labels.json"  # classifiers only
     labels = files.read_json(path_of_labels, list, _EXPORT_AGAIN) if path_of_labels.is_file() else []
@@ -197,7 +197,8 @@ def tokenized(tokenizer: Tokenizer, pieces: tf.RaggedTensor, ids: tf.RaggedTenso
 def _check_path(folder: Path, found: str) -> None:
     if mark := re.search(r"[*?\[\]\\]", str(folder)):
         raise ConfigError(
-            f"{found}, but TensorFlow takes the character {mark[0]!r} in a path for a pattern, so the model would not load; "
+            f"{found}, but TensorFlow takes the character {mark[0]!r} in a path for a pattern, "
+            "so the model would not load; "
             "use a folder without it"
         )
 

@@ -81,7 +81,7 @@ def _read_vocabulary(path: Path, tokenizer: Tokenizer) -> list[str]:
             mistake = f"is {piece!r}, of a range that the tokenizer uses itself"
         if mistake:
             raise ConfigError(
-                f"tokenizer.vocabulary is {path}, whose line {number} {mistake}; mend or remove that line"
+                f"tokenizer.vocabulary is {path}, whose line {number} {mistake}; correct or remove that line"
             )
         lines[piece] = number
     if len(lines) == num_fixed:

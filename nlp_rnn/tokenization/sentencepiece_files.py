@@ -196,7 +196,8 @@ def _why_not(model: Any) -> str:
         "does not mark spaces (escape_whitespaces is off)": not normalizer.escape_whitespaces,
         "marks the ends of words (treat_whitespace_as_suffix)": trainer.treat_whitespace_as_suffix,
         f"has a piece across words, {within!r}": within is not None,
-        f"has symbols defined by its user, such as {symbols[:1]}: name them in tokenizer.reserved of a vocabulary trained here": symbols,
+        f"has symbols defined by its user, such as {symbols[:1]}: name them in tokenizer.reserved of a vocabulary "
+        "trained here": symbols,
         "has an incomplete set of byte pieces": bool(bytes_) and bytes_ != list(BYTE_PIECES),
         f"has {repeated} pieces twice": repeated,
         f"has a piece of more than {MAX_PIECE_LENGTH} characters": any(len(text) > MAX_PIECE_LENGTH for text in texts),

@@ -118,7 +118,8 @@ def _opened(path: Path) -> Iterator[Any]:
             owner = manifest.identity(path.parent.parent)
             if _OWNER in arrays.files and owner is not None and arrays[_OWNER].tobytes().decode() != owner:
                 raise ConfigError(
-                    f"{path}: belongs to a run with another vocabulary, labels or settings; restore the run's own file from a "
+                    f"{path}: belongs to a run with another vocabulary, labels or settings; "
+                    "restore the run's own file from a "
                     "copy, or train again under another name=..."
                 )
             yield arrays
@@ -135,6 +136,7 @@ def _opened(path: Path) -> Iterator[Any]:
         NotImplementedError,
     ) as error:
         raise ConfigError(
-            f"{path}: is damaged ({str(error)[:100] or type(error).__name__}); restore it from a copy, or train again under "
+            f"{path}: is damaged ({str(error)[:100] or type(error).__name__}); "
+            "restore it from a copy, or train again under "
             "another name=..."
         ) from None

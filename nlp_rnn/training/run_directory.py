@@ -134,7 +134,7 @@ def load_run(path: Path, task: str | None = None) -> Run:
             f"{path} is not a run directory (no config.yaml and tokenizer in it); give one that train wrote"
         )
     if not manifest.check(path, _RESTORE):
-        manifest.tell_of_missing(path)
+        manifest.log_missing(path)
     return Run(path, load_saved_config(path / "config.yaml", task))
 
 
@@ -178,7 +178,8 @@ def check_data(run: Run, facts: dict[str, Any]) -> None:
     ]
     if changes:
         raise ConfigError(
-            f"{run.path} was trained on other data: {'; '.join(changes)}; train on these data under another name=..., from the "
+            f"{run.path} was trained on other data: {'; '.join(changes)}; "
+            "train on these data under another name=..., from the "
             f"weights of this run with training.start_from={run.path} if you like, or bring the earlier data back"
         )
 

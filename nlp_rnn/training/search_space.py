@@ -1,4 +1,4 @@
-"""The settings that `tune` searches, as data: for each task which settings, and which values."""
+"""The settings and values that `tune` searches, per task, as data."""
 
 import dataclasses
 from collections.abc import Collection
@@ -12,12 +12,12 @@ from nlp_rnn.config.tables import TASKS, Answers
 
 @dataclass(frozen=True)
 class Range:
-    """Any number between two.
+    """Any number between two bounds.
 
     Attributes:
       key: section.name of the setting.
-      low, high: the ends, which belong to it.
-      is_logarithmic: whether factors count instead of differences.
+      low, high: the bounds, inclusive.
+      is_logarithmic: whether numbers are drawn uniformly on a logarithmic scale.
     """
 
     key: str
@@ -28,7 +28,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Steps:
-    """One of a few values in rising order: neighbours are expected to be alike."""
+    """One of a few values in increasing order; neighbouring values are expected to give similar results."""
 
     key: str
     values: tuple[Any, ...]
@@ -46,9 +46,10 @@ Dimension = Range | Steps | Choice
 
 _CELL = Choice("model.cell", ("lstm", "gru"))
 
-# Not searched: what changes the unit of the validation figure. The cross-entropy of a token depends on the vocabulary, and that of
-# pairs on data.max_length. training.label_smoothing makes cross-entropy worse and BLEU better. training.epochs: all trials are compared
-# at the same epoch. model.ngrams: the linear part is fitted apart and does not change the recurrent one.
+# Not searched: settings that change the unit of the validation metric. The cross-entropy of a token depends on the
+# vocabulary, and that of pairs on data.max_length. training.label_smoothing makes cross-entropy worse and BLEU better.
+# training.epochs: trials are compared at the same epoch. model.ngrams: the linear part is fitted separately and does
+# not change the recurrent part.
 SEARCH_SPACES: dict[Answers, tuple[Dimension, ...]] = {
     "labels": (
         Range("training.learning_rate", 3e-4, 1e-2, is_logarithmic=True),
@@ -105,16 +106,19 @@ SEARCH_SPACES: dict[Answers, tuple[Dimension, ...]] = {
     ),
 }
 
-# They give weights their shapes, or words their ids: where these come from elsewhere, they are not searched.
-_OF_SHAPES = {"model.units", "model.embedding_dim", "model.num_layers", "model.cell", "model.attention", "tokenizer.vocab_size"}  # fmt: skip
+# Settings that determine shapes of weights or ids of words. They are not searched if another run provides these.
+_OF_SHAPES = {
+    "model.units", "model.embedding_dim", "model.num_layers", "model.cell", "model.attention", "tokenizer.vocab_size",
+}  # fmt: skip
 
 
 def search_space(config: Config, fixed: Collection[str] = ()) -> list[Dimension]:
-    """What is searched around a config; each dimension holds the config's own value.
+    """The settings that are searched for a config. Each dimension contains the config's own value.
 
-    A setting is left out where the config's other settings allow one value only.
+    A setting is left out if the config's other settings allow only one value.
 
     Args:
+      config: the config of the first trial.
       fixed: keys of settings that keep the config's value.
     """
     kept = set(fixed)
@@ -129,7 +133,7 @@ def search_space(config: Config, fixed: Collection[str] = ()) -> list[Dimension]
 
 
 def _around(dimension: Dimension, config: Config) -> Dimension | None:
-    """The dimension with the config's value in it and without what breaks a rule; None if nothing is left to search."""
+    """The dimension with the config's value and without values that break a rule; None if no other value is left."""
     own = value_of(config, dimension.key)
 
     def is_allowed(value: Any) -> bool:
@@ -148,13 +152,13 @@ def _around(dimension: Dimension, config: Config) -> Dimension | None:
 
 
 def value_of(config: Config, key: str) -> Any:
-    """The value of a setting."""
+    """The value of a setting, given as section.name."""
     section, name = key.split(".")
     return getattr(getattr(config, section), name)
 
 
 def with_values(config: Config, values: dict[str, Any]) -> Config:
-    """The config with other values of some settings, by section.name."""
+    """A copy of the config with other values; `values`: section.name -> value."""
     for key, value in values.items():
         section, name = key.split(".")
         changed = dataclasses.replace(getattr(config, section), **{name: value})
@@ -163,13 +167,13 @@ def with_values(config: Config, values: dict[str, Any]) -> Config:
 
 
 def suggest(trial: Any, space: list[Dimension]) -> dict[str, Any]:
-    """The values that an Optuna trial draws, by section.name; numbers have three digits."""
+    """Draws the values of an Optuna trial; section.name -> value. Numbers of a Range have three significant digits."""
     values: dict[str, Any] = {}
     for each in space:
         if isinstance(each, Range):
             drawn = trial.suggest_float(each.key, each.low, each.high, log=each.is_logarithmic)
             values[each.key] = min(max(float(f"{drawn:.3g}"), each.low), each.high)
-        elif isinstance(each, Steps):  # by their place, so that Optuna knows their order
+        elif isinstance(each, Steps):  # by index, so that Optuna uses their order
             values[each.key] = each.values[trial.suggest_int(each.key, 0, len(each.values) - 1)]
         else:
             values[each.key] = trial.suggest_categorical(each.key, each.values)
@@ -177,6 +181,6 @@ def suggest(trial: Any, space: list[Dimension]) -> dict[str, Any]:
 
 
 def own_parameters(config: Config, space: list[Dimension]) -> dict[str, Any]:
-    """The config's own values as Optuna's parameters, for the first trial."""
+    """The config's own values as Optuna parameters, for the first trial."""
     own = {each.key: value_of(config, each.key) for each in space}
     return own | {each.key: each.values.index(own[each.key]) for each in space if isinstance(each, Steps)}

@@ -1,4 +1,4 @@
-"""The study of a `tune`: its trials in an SQLite file, with the config and the settings that they are drawn around."""
+"""The study of a search: its trials in an SQLite file, with the config and the searched settings."""
 
 import contextlib
 import json
@@ -22,9 +22,9 @@ from nlp_rnn.training.search_space import Dimension, own_parameters, suggest
 
 logger = logging.getLogger(__name__)
 
-_NUM_RANDOM = 8  # trials before the sampler learns from them
-_NUM_UNPRUNED = 3  # finished trials before others are measured against them
-_MAX_STARTS = 2  # of a trial under which the process ended, before it counts as failed
+_NUM_RANDOM = 8  # trials with random settings before the sampler uses the results
+_NUM_UNPRUNED = 3  # complete trials before the first one can be pruned
+_MAX_STARTS = 2  # starts of a trial during which the process was killed, before it counts as failed
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,12 @@ class Record:
 
     Attributes:
       number: from 0.
-      state: "complete", "pruned" (worse than the others at the same epoch), "too large", "failed", or "stopped": to be gone on with.
-      settings: section.name -> value, of what is searched.
+      state: "complete", "pruned" (worse than the others at the same epoch), "too large", "failed", or "stopped" (the
+        next command continues it).
+      settings: section.name -> value of each searched setting.
       value: the best value of the monitored metric so far, or None.
-      reason: of a failed one.
-      megabytes: of the model's weights, in millions of bytes; None before they were counted.
+      reason: why the trial failed; otherwise "".
+      megabytes: size of the model's weights in millions of bytes; None before they were counted.
     """
 
     number: int
@@ -50,12 +51,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Limits:
-    """When a search ends, and what a trial may be.
+    """When a search ends, and the largest model.
 
     Attributes:
-      deadline: by `time.monotonic`.
-      max_megabytes: of a model's weights, in millions of bytes; None: any size.
-      max_trials: of the study, over all commands; None: any number.
+      deadline: end of the search, as a value of `time.monotonic` in seconds.
+      max_megabytes: largest size of a model's weights in millions of bytes; None: no limit.
+      max_trials: largest number of trials in the study, over all commands; None: no limit.
     """
 
     deadline: float
@@ -64,13 +65,15 @@ class Limits:
 
 
 class TuningStudy:
-    """A study in a folder, made or found there.
+    """The study in a folder. It is created if the folder has none.
 
     Args:
-      space: what is searched; its first trial is the config itself.
+      folder: an existing folder.
+      config: the config of the first trial.
+      space: the searched settings.
 
     Raises:
-      ConfigError: if the folder holds the study of another config or other searched settings, or it is damaged.
+      ConfigError: if the folder holds the study of another config or of other searched settings, or is damaged.
     """
 
     def __init__(self, folder: Path, config: Config, space: list[Dimension]) -> None:
@@ -84,7 +87,7 @@ class TuningStudy:
                 direction="maximize" if self.is_higher_better else "minimize",
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=_NUM_UNPRUNED),
             )  # fmt: skip
-            # Else a resumed study would draw its first random trials again.
+            # With the same seed, a resumed study would draw its first random trials again.
             seed = config.seed + len(self._study.trials)
             self._study.sampler = optuna.samplers.TPESampler(n_startup_trials=_NUM_RANDOM, seed=seed)
             if is_new:
@@ -109,12 +112,19 @@ class TuningStudy:
             changed = [what]
         if changed:
             raise ConfigError(
-                f"name is {self.config.name}, but {folder} holds the study of other settings: {changed[0]}; give the settings of its "
-                f"first command, choose another name=..., or remove {folder}"
+                f"name is {self.config.name}, but {folder} holds the study of other settings: {changed[0]}; use the "
+                f"settings of its first command, choose another name=..., or remove {folder}"
             )
 
     def check_data(self, digests: dict[str, str]) -> None:
-        """Holds the texts of train and validation equal to those that the study was begun with."""
+        """Checks that the texts are those with which the study began.
+
+        Args:
+          digests: split -> digest of its texts.
+
+        Raises:
+          ConfigError: if a digest differs.
+        """
         with study_errors(self._path):
             was = self._study.user_attrs.get("digests")
             if was is None:
@@ -122,19 +132,20 @@ class TuningStudy:
         changed = [split for split in digests if was and was.get(split) != digests[split]]
         if changed:
             raise ConfigError(
-                f"the texts of data.{changed[0]} are not those that the study in {self._path.parent} was begun with, so that its figures "
-                f"cannot be compared; restore them, choose another name=..., or remove {self._path.parent}"
+                f"the texts of data.{changed[0]} are not those with which the study in {self._path.parent} began, "
+                "so its "
+                f"values cannot be compared; restore them, choose another name=..., or remove {self._path.parent}"
             )
 
     def next_trial(self) -> tuple[Trial, dict[str, Any]]:
-        """A trial that was stopped, or else a new one, with its settings by section.name."""
+        """A stopped trial if there is one, otherwise a new one, and its settings: section.name -> value."""
         with study_errors(self._path):
             for frozen in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
                 trial, facts = Trial(self._study, frozen._trial_id), frozen.user_attrs
                 if "settings" in facts and facts["starts"] < _MAX_STARTS:
                     trial.set_user_attr("starts", facts["starts"] + 1)
                     return trial, facts["settings"]
-                self.fail(trial, "the process ended under it")
+                self.fail(trial, "the process was killed during it")
             trial = self._study.ask()
             settings = suggest(trial, self.space)
             trial.set_user_attr("starts", 1)
@@ -142,27 +153,26 @@ class TuningStudy:
             return trial, settings
 
     def note_size(self, trial: Trial, megabytes: float, *, is_too_large: bool) -> None:
-        """Keeps the size of a trial's model."""
+        """Saves the size of a trial's model, in millions of bytes."""
         with study_errors(self._path):
             trial.set_user_attr("megabytes", megabytes)
             trial.set_user_attr("is_too_large", is_too_large)
 
     def report(self, trial: Trial, value: float, epoch: int) -> bool:
-        """Keeps the value of an epoch; whether the trial is worse than half of the others were at that epoch."""
+        """Saves the value of an epoch. Returns whether it is worse than the median of the other trials at that epoch."""
         with study_errors(self._path), warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message=".*already reported"
-            )  # by a process that was killed before it saved the epoch
+            # A process that was killed before it saved the epoch has already reported it.
+            warnings.filterwarnings("ignore", message=".*already reported")
             trial.report(value, epoch)
             return trial.should_prune()
 
     def stop(self, trial: Trial) -> None:
-        """Leaves a trial to be gone on with."""
+        """Marks a trial as stopped, so that the next command continues it."""
         with study_errors(self._path):
             trial.set_user_attr("starts", 0)
 
     def finish(self, trial: Trial, value: float | None, *, is_pruned: bool = False) -> None:
-        """Ends a trial; a pruned one has the value of its last epoch by itself."""
+        """Ends a trial that succeeded or was pruned. Optuna gives a pruned trial the value of its last epoch."""
         with study_errors(self._path):
             if is_pruned:
                 self._study.tell(trial, state=TrialState.PRUNED)
@@ -170,7 +180,7 @@ class TuningStudy:
                 self._study.tell(trial, value)
 
     def fail(self, trial: Trial, reason: str) -> None:
-        """Ends a trial that did not succeed."""
+        """Ends a trial that failed."""
         with study_errors(self._path):
             trial.set_user_attr("reason", reason)
             self._study.tell(trial, state=TrialState.FAIL)
@@ -192,19 +202,19 @@ class TuningStudy:
         return Record(trial.number, state, facts["settings"], value, facts.get("reason", ""), facts.get("megabytes"))
 
     def best(self, max_megabytes: float | None) -> Record | None:
-        """The trial with the best value among those of which the size is allowed; None if none has a value yet."""
+        """The trial with the best value among those of an allowed size; None if none has a value yet."""
         sign = -1 if self.is_higher_better else 1
-        found = [
+        candidates = [
             each
             for each in self.records()
             if each.value is not None
             and each.state in ("complete", "pruned", "stopped")
             and (max_megabytes is None or (each.megabytes or 0) <= max_megabytes)
         ]
-        return min(found, key=lambda each: sign * (each.value or 0.0), default=None)
+        return min(candidates, key=lambda each: sign * (each.value or 0.0), default=None)
 
     def importances(self) -> dict[str, float]:
-        """How much each searched setting accounts for the differences between complete trials, 0-1; empty if these are few."""
+        """The share of the variance of complete trials that each setting explains (0-1); empty for fewer than four."""
         num_complete = Counter(each.state for each in self.records())["complete"]
         if num_complete < 4 or not self.space:
             return {}
@@ -215,14 +225,16 @@ class TuningStudy:
 
 @contextlib.contextmanager
 def study_errors(path: Path) -> Iterator[None]:
-    """Turns a damaged study, or a full disk, into one line."""
+    """Turns errors of a damaged study or a full disk into a one-line ConfigError."""
     try:
         yield
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         cause = error.__cause__ or error
         reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
         raise ConfigError(
-            f"{path}: the study cannot be read or written ({reason}); check the disk, or remove the folder {path.parent} to begin anew"
+            f"{path}: the study cannot be read or written ({reason}); "
+            f"check the disk, or remove the folder {path.parent} "
+            "to start again"
         ) from None
 
 

@@ -1,4 +1,7 @@
-"""Searches the settings of a config by validation data: trials in a time budget, kept in a study that can be gone on with."""
+"""Searches for better settings of a config with trials on validation data, within a time budget.
+
+A study keeps the trials, so that a search can be continued.
+"""
 
 import contextlib
 import dataclasses
@@ -33,17 +36,20 @@ from nlp_rnn.training.study import Limits, Record, TuningStudy
 logger = logging.getLogger(__name__)
 
 _MAX_FAILURES = 5  # in a row, before the search ends
-_KEPT_FILES = ("config.yaml", "history.csv", "log.txt")  # of a trial that has ended
+_KEPT_FILES = ("config.yaml", "history.csv", "log.txt")  # what is left of a trial that has ended
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-      folder: of the study.
-      config: the best one; it is also in `config_file`.
-      best, first: the best trial, and the config's own settings.
+      folder: the folder of the study.
+      config: the best config.
+      config_file: YAML file of the best config.
+      picture: PNG of the trials.
+      best: the best trial.
+      first: the trial with the config's own settings.
       records: all trials.
     """
 
@@ -57,30 +63,32 @@ class Tuned:
 
 
 def tune(config: Config, limits: Limits, fixed: Collection[str] = ()) -> Tuned:
-    """Searches in the folder runs_dir/NAME-tune; writes best.yaml and tuning.png there.
+    """Searches in the folder runs_dir/NAME-tune and writes best.yaml and tuning.png there.
 
     Args:
+      config: the config of the first trial.
+      limits: when the search ends, and the largest model.
       fixed: keys of settings that are not searched.
 
     Raises:
-      ConfigError: for mistakes in settings or data; if no trial reached a validation; if many trials in a row fail.
+      ConfigError: if a setting or the data are wrong, no trial reached a validation, or five trials in a row failed.
       Stopped: on Ctrl-C or SIGTERM; the study, best.yaml and tuning.png are written.
     """
     if keras_backend() != "tensorflow":
-        raise ConfigError("KERAS_BACKEND is jax, but tune reads texts, which takes TensorFlow; unset it")
+        raise ConfigError("KERAS_BACKEND is jax, but tune reads texts, which needs TensorFlow; unset it")
     space = search_space(config, fixed)
     if not space:
-        raise ConfigError("tune has no setting left to search: all are given on the command line; leave some out")
+        raise ConfigError("tune has no setting to search, since all are given on the command line; leave some out")
     folder = Path(config.runs_dir) / f"{config.name}-tune"
     is_new, is_first = not folder.exists(), not folder.parent.exists()
     new = dataclasses.replace(_trial_config(config, folder, 0, {}), name="new")
-    run_directory.find_run(new)  # checks what can be checked without the corpus
+    run_directory.find_run(new)  # checks the settings and files that need no corpus
     try:
         with _locked(folder), _terminated_gently():
             return _tune(config, limits, folder, TuningStudy(folder, config, space))
     except ConfigError:
         if is_new and not [*folder.glob("trials/*/history.csv"), *folder.glob("trials/*/checkpoints/*.npz")]:
-            shutil.rmtree(folder, ignore_errors=True)  # nothing was trained that could be gone on with
+            shutil.rmtree(folder, ignore_errors=True)  # nothing was trained that a later command could continue
             if is_first:
                 with contextlib.suppress(OSError):
                     folder.parent.rmdir()
@@ -98,24 +106,25 @@ def _tune(config: Config, limits: Limits, folder: Path, study: TuningStudy) -> T
     except (KeyboardInterrupt, ConfigError) as error:
         end = error
         traceback.clear_frames(error.__traceback__)  # frees the data set's iterator
-    found = _write(config, limits, folder, study)
+    tuned = _write(config, limits, folder, study)
     if isinstance(end, ConfigError):
         raise end
     if end is not None:
-        told = f"; best so far: {found.config_file}" if found else ""
-        raise Stopped(f"stopped{told}; everything is saved: rerun the same command to go on") from None
-    if found is None:
+        best = f"; best so far: {tuned.config_file}" if tuned else ""
+        raise Stopped(f"stopped{best}; everything is saved: rerun the same command to resume") from None
+    if tuned is None:
         sizes = [each.megabytes for each in study.records() if each.megabytes]
         if limits.max_megabytes is not None and sizes and min(sizes) > limits.max_megabytes:
             raise ConfigError(
-                f"--max-megabytes is {limits.max_megabytes:g}, but the smallest of {len(sizes)} models has {min(sizes):.2f} MB; allow more, "
-                "or give smaller model.units, model.embedding_dim and tokenizer.vocab_size to begin with"
+                f"--max-megabytes is {limits.max_megabytes:g}, but the smallest of {len(sizes)} models has "
+                f"{min(sizes):.2f} MB; raise it, or start from smaller model.units, model.embedding_dim and "
+                "tokenizer.vocab_size"
             )
         raise ConfigError(
-            f"no trial reached its first validation in the time given; rerun the same command with more --minutes to go on ({folder}), "
-            "or shorten the epochs with training.max_steps_per_epoch"
+            "no trial reached its first validation in the given time; rerun the same command with more --minutes to "
+            f"continue ({folder}), or shorten the epochs with training.max_steps_per_epoch"
         )
-    return found
+    return tuned
 
 
 class _Search:
@@ -147,7 +156,7 @@ class _Search:
                 self._study.stop(trial)
                 if not callback.is_out_of_time:
                     raise
-                logger.info("trial %d: stopped at the end of the time; it goes on with the next command", trial.number)
+                logger.info("trial %d: stopped since the time is over; the next command continues it", trial.number)
                 return
             finally:
                 keras.backend.clear_session()
@@ -155,10 +164,10 @@ class _Search:
             self._start_up = max(self._start_up, (callback.first_step or start) - start)
             record = next(each for each in self._study.records() if each.number == trial.number)
             self._tidy(self._folder / "trials" / _name(trial.number))
-            self._tell(record, time.monotonic() - start)
+            self._log(record, time.monotonic() - start)
 
     def _try(self, trial: Any, settings: dict[str, Any], callback: Any) -> None:
-        """Trains one trial and tells the study how it ended."""
+        """Trains one trial and records in the study how it ended."""
         import tensorflow as tf
 
         config = _trial_config(self._config, self._folder, trial.number, settings)
@@ -172,7 +181,7 @@ class _Search:
             is_first = not any(each.state != "stopped" for each in self._study.records())
             if is_first and isinstance(error, ConfigError) and not isinstance(error, DivergenceError):
                 self._study.stop(trial)
-                raise  # a mistake in the config or its data, which all trials would meet
+                raise  # a mistake in the config or its data, which would fail all trials
             traceback.clear_frames(error.__traceback__)
             self._study.fail(trial, str(error).splitlines()[0] if str(error) else type(error).__name__)
         else:
@@ -188,21 +197,25 @@ class _Search:
             raise DivergenceError(f"{config.training.monitor} became {progress.best}")
         return progress.best
 
-    def _tell(self, record: Record, seconds: float) -> None:
+    def _log(self, record: Record, seconds: float) -> None:
         best = self._study.best(self._limits.max_megabytes)
         value = "" if record.value is None else f", {self._config.training.monitor} {record.value:.4f}"
         size = "" if record.megabytes is None else f", {record.megabytes:.2f} MB"
         reason = f": {record.reason}" if record.reason else ""
-        told = "" if best is None else f"; best so far {best.value:.4f} (trial {best.number})"
-        logger.info("trial %d: %s%s%s%s, %.0f s%s", record.number, record.state, reason, value, size, seconds, told)
+        best_so_far = "" if best is None else f"; best so far {best.value:.4f} (trial {best.number})"
+        logger.info(
+            "trial %d: %s%s%s%s, %.0f s%s", record.number, record.state, reason, value, size, seconds, best_so_far
+        )
         self._failures = self._failures + 1 if record.state == "failed" else 0
         if self._failures == _MAX_FAILURES:
             raise ConfigError(
-                f"{_MAX_FAILURES} trials in a row failed, the last one with: {record.reason}; change the settings that the search begins with"
+                f"{_MAX_FAILURES} trials in a row failed, the last one with: {record.reason}; "
+                "change the settings of the "
+                "config"
             )
 
     def _has_time(self) -> bool:
-        """Whether a trial would come to its first step."""
+        """Whether a new trial would reach its first step."""
         return time.monotonic() + self._start_up < self._limits.deadline
 
     def _has_all(self) -> bool:
@@ -210,7 +223,7 @@ class _Search:
         return self._limits.max_trials is not None and len(finished) >= self._limits.max_trials
 
     def _linear_bytes(self) -> int:
-        """The size of the linear part of a classifier, which trials leave out: one byte for each weight."""
+        """The size in bytes of a classifier's linear part, which trials leave out: one byte per weight."""
         if not self._config.model.ngrams or self._config.kind != "classifier":
             return 0
         from nlp_rnn.layers.ngrams import NUM_BUCKETS
@@ -219,7 +232,10 @@ class _Search:
         return NUM_BUCKETS * (1 if num_labels == 2 else num_labels)
 
     def _tidy(self, folder: Path) -> None:
-        """Removes the checkpoints of a trial that has ended: trials are no models to use, since they do not know the test split."""
+        """Removes the checkpoints of a trial that has ended.
+
+        Trials must not be used as models, since repeated texts of the test split were not removed from train.
+        """
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.is_dir():
                 shutil.rmtree(path)
@@ -228,7 +244,7 @@ class _Search:
 
 
 def _trial_config(config: Config, folder: Path, number: int, settings: dict[str, Any]) -> Config:
-    """The config of a trial, whose run directory lies in the study's folder."""
+    """The config of a trial. Its run directory is in the study's folder."""
     changed = with_values(config, settings | {"model.ngrams": 0, "training.tensorboard": False})
     return dataclasses.replace(changed, runs_dir=str(folder / "trials"), name=_name(number))
 
@@ -242,14 +258,14 @@ def _write(config: Config, limits: Limits, folder: Path, study: TuningStudy) -> 
     best, records = study.best(limits.max_megabytes), study.records()
     if best is None:
         return None
-    found = dataclasses.replace(with_values(config, best.settings), name=f"{config.name}-tuned")
+    best_config = dataclasses.replace(with_values(config, best.settings), name=f"{config.name}-tuned")
     from nlp_rnn.visualization import plots
 
     config_file, picture = folder / "best.yaml", folder / "tuning.png"
     monitor = config.training.monitor
     with files.atomic_file(config_file) as temporary:
-        heading = f"# Trial {best.number} of {len(records)} of a search by validation data: {monitor} {best.value:.4f}."
-        temporary.write_text(f"{heading}\n{to_yaml(found)}", encoding="utf-8")
+        heading = f"# Trial {best.number} of {len(records)} of a search on validation data: {monitor} {best.value:.4f}."
+        temporary.write_text(f"{heading}\n{to_yaml(best_config)}", encoding="utf-8")
     plots.plot_tuning(
         [(each.number, each.value, each.state) for each in records],
         _slices(study, records),
@@ -257,11 +273,11 @@ def _write(config: Config, limits: Limits, folder: Path, study: TuningStudy) -> 
         title=f"{config.name}: {len(records)} trials, best {monitor} {best.value:.4f} (trial {best.number})",
         monitor=monitor,
     )
-    return Tuned(folder, found, config_file, picture, best, records[0], records)
+    return Tuned(folder, best_config, config_file, picture, best, records[0], records)
 
 
 def _slices(study: TuningStudy, records: list[Record]) -> list[Any]:
-    """The three most important settings, or as long as that is not known the first three, with the value of each trial."""
+    """The three most important settings with the value of each trial; before importances exist, the first three."""
     from nlp_rnn.visualization import plots
 
     importances = study.importances()
@@ -281,7 +297,7 @@ def _slices(study: TuningStudy, records: list[Record]) -> list[Any]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes from searching in the same folder; a killed process leaves no lock."""
+    """Prevents other processes from searching in the same folder. A killed process leaves no lock."""
     with files.disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / ".lock")
@@ -299,7 +315,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminated_gently() -> Iterator[None]:
-    """Turns SIGTERM into KeyboardInterrupt, also between the trainings, which have a handler of their own."""
+    """Turns SIGTERM into KeyboardInterrupt. It covers the time between trainings, which have their own handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

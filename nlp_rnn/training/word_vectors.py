@@ -1,4 +1,4 @@
-"""Pretrained word vectors as the first values of an embedding (model.vectors)."""
+"""Initializes an embedding with pretrained word vectors (model.vectors)."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from nlp_rnn.tokenization.vocabulary_file import read_pieces
 
 logger = logging.getLogger(__name__)
 
-VECTORS_FILE = "vectors.npz"  # in a run directory: what the embedding begins with
+VECTORS_FILE = "vectors.npz"  # in a run directory: the initial vectors of the embedding
 _LONGEST_LINE = 2**20  # bytes; a file without line ends is not read into memory
 _NUMBER = re.compile(rb"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)", re.IGNORECASE)
 _NOT_READ = (
@@ -30,13 +30,13 @@ _NOT_READ = (
 
 @dataclass(frozen=True)
 class Match:
-    """What a file of vectors holds of a vocabulary.
+    """The entries of a vocabulary that a file of vectors contains.
 
     Attributes:
       rows: int64 [matched], ids of the vocabulary, each once.
       vectors: float32 [matched, embedding_dim].
-      num_by_case: how many of them were matched by a word that differs in its letter case.
-      left_out: numbers of lines that were not used, by the reason.
+      num_by_case: number of entries matched by a word in another letter case.
+      left_out: reason -> number of lines that were not used.
     """
 
     rows: np.ndarray
@@ -54,23 +54,23 @@ class Match:
 
     @classmethod
     def load(cls, path: Path) -> "Match":
-        """Reads what `save` wrote."""
+        """Reads a file that `save` wrote."""
         with np.load(path) as arrays:
             return cls(arrays["rows"], arrays["vectors"], **json.loads(arrays["facts"].tobytes()))
 
 
 class _Header(NamedTuple):
-    """How a file of vectors begins: its dimension, and how many words its header promises (None: it has no header)."""
+    """The beginning of a file of vectors: its dimension, and the number of words in its header (None: no header)."""
 
     dimension: int
     num_words: int | None
 
 
 def check_file(model: ModelConfig) -> None:
-    """Checks the beginning of the file model.vectors before anything else is read.
+    """Checks the first line of the file model.vectors, so that mistakes are reported before the data are read.
 
     Raises:
-      ConfigError: if there is no such file, it is not of vectors, or its dimension is not model.embedding_dim.
+      ConfigError: if the file does not exist, does not hold vectors, or its dimension is not model.embedding_dim.
     """
     path = Path(model.vectors)
     if not path.is_file():
@@ -80,26 +80,32 @@ def check_file(model: ModelConfig) -> None:
 
 
 def match_vocabulary(model: ModelConfig, pieces: list[str]) -> Match:
-    """What the file model.vectors holds of a vocabulary.
+    """Reads the vectors of a vocabulary from the file model.vectors.
+
+    Args:
+      model: with vectors (the path) and embedding_dim.
+      pieces: all pieces of the vocabulary by id, special pieces first.
 
     Raises:
-      ConfigError: see `read_vectors`; also if the file holds no entry of the vocabulary.
+      ConfigError: see `read_vectors`; also if the file contains no entry of the vocabulary.
     """
-    found = read_vectors(Path(model.vectors), pieces, model.embedding_dim)
-    if not (found.rows >= len(SPECIAL_PIECES)).any():
+    match = read_vectors(Path(model.vectors), pieces, model.embedding_dim)
+    if not (match.rows >= len(SPECIAL_PIECES)).any():
         raise ConfigError(
-            f"model.vectors is {model.vectors}, which holds none of the {len(pieces) - len(SPECIAL_PIECES):,} entries of the vocabulary; "
-            "give vectors of its language, or leave model.vectors empty"
+            f"model.vectors is {model.vectors}, which contains none of the {len(pieces) - len(SPECIAL_PIECES):,} "
+            "entries "
+            "of the vocabulary; give vectors of its language, or leave model.vectors empty"
         )
-    return found
+    return match
 
 
 def initialize(embeddings: list[Any], run: Path, train: TokenCache | PairCache) -> None:
-    """Assigns the vectors that a run directory keeps to embeddings; logs how much of vocabulary and training text they cover.
+    """Assigns a run directory's vectors to embeddings, and logs their share of the vocabulary and the training text.
 
     Args:
-      embeddings: built Keras layers with the vocabulary's rows; words that the file lacks keep their random vectors.
-      run: holds what `match_vocabulary` found.
+      embeddings: built Keras Embedding layers, one row per vocabulary entry; entries without a vector keep their random
+        values.
+      run: the run directory, with the saved result of `match_vocabulary`.
       train: the ids of the training split.
     """
     match, num_words = Match.load(run / VECTORS_FILE), len(read_pieces(run / "tokenizer")) - len(SPECIAL_PIECES)
@@ -111,16 +117,19 @@ def initialize(embeddings: list[Any], run: Path, train: TokenCache | PairCache) 
 
 
 def read_vectors(path: Path, pieces: list[str], dimension: int) -> Match:
-    """Streams a file of vectors and keeps those of a vocabulary; the first one of a word counts.
+    """Streams a file of vectors and keeps those of a vocabulary.
 
-    A piece that the file does not hold as it stands takes the first vector of a word that differs in its letter case only.
+    If a word is repeated, its first vector is used. A piece that the file does not contain takes the first vector of a
+    word that differs only in letter case.
 
     Args:
-      pieces: all pieces by id, special ones first.
-      dimension: that the vectors must have.
+      path: a text file, plain or .gz.
+      pieces: all pieces by id, special pieces first.
+      dimension: the dimension that the vectors must have.
 
     Raises:
-      ConfigError: naming the line that is not a word and so many finite numbers; or if the file ends before its header says.
+      ConfigError: if a line is not a word and `dimension` finite numbers (the message names the line), or the number of
+        words is not that of the header.
     """
     by_piece = {piece: number for number, piece in enumerate(pieces) if number != PAD_ID}
     by_lower: dict[str, list[int]] = {}
@@ -139,13 +148,13 @@ def read_vectors(path: Path, pieces: list[str], dimension: int) -> Match:
                 by_case.setdefault(other, vector)
             if row is not None:
                 exact[row] = vector
-    found = by_case | exact
-    vectors = np.array(list(found.values()), np.float32).reshape(len(found), dimension)
-    return Match(np.array(list(found), np.int64), vectors, len(found) - len(exact), dict(left_out))
+    by_id = by_case | exact
+    vectors = np.array(list(by_id.values()), np.float32).reshape(len(by_id), dimension)
+    return Match(np.array(list(by_id), np.int64), vectors, len(by_id) - len(exact), dict(left_out))
 
 
 def _lines(path: Path, dimension: int, left_out: Counter[str]) -> Iterator[tuple[str, str, bytes]]:
-    """(place in the file, word, its numbers) of each line with a word that a vocabulary can hold."""
+    """Yields (place for messages, word, its numbers) of each line whose word a vocabulary can contain."""
     with text_files.opened_bytes(path) as file:
         header = _read_header(path, file, dimension)
         num_words, first = 0, 1 + (header.num_words is not None)
@@ -155,7 +164,7 @@ def _lines(path: Path, dimension: int, left_out: Counter[str]) -> Iterator[tuple
                 continue
             place = f"model.vectors is {path}, whose line {number}"
             num_words += 1
-            # Words may hold spaces, as in GloVe's 840B file.
+            # Words may contain spaces, as in GloVe's 840B file.
             word, numbers = _cut(text, dimension, place)
             if b" " in word or not word:
                 left_out["with a space in the word"] += 1
@@ -166,13 +175,14 @@ def _lines(path: Path, dimension: int, left_out: Counter[str]) -> Iterator[tuple
                 left_out["not UTF-8"] += 1
     if header.num_words is not None and num_words != header.num_words:
         raise ConfigError(
-            f"model.vectors is {path}, whose first line promises {header.num_words:,} words, but it has {num_words:,}; "
+            f"model.vectors is {path}, whose first line says {header.num_words:,} words, "
+            f"but the file has {num_words:,}; "
             "download or write it again"
         )
 
 
 def _cut(text: bytes, dimension: int, place: str) -> tuple[bytes, bytes]:
-    """Parts a line into its word and its numbers."""
+    """Splits a line into its word and its numbers."""
     num_spaces = text.count(b" ")
     if num_spaces == dimension:
         word, _, numbers = text.partition(b" ")
@@ -180,7 +190,7 @@ def _cut(text: bytes, dimension: int, place: str) -> tuple[bytes, bytes]:
     parts = text.rsplit(b" ", dimension)
     word = parts[0]
     if num_spaces < dimension or _NUMBER.fullmatch(word.rpartition(b" ")[2]):
-        raise ConfigError(f"{place} has {num_spaces} numbers instead of {dimension}; mend or remove that line")
+        raise ConfigError(f"{place} has {num_spaces} numbers instead of {dimension}; correct or remove that line")
     return word, b" ".join(parts[1:])
 
 
@@ -193,31 +203,31 @@ def _parse(numbers: bytes, place: str) -> np.ndarray:
         wrong = parts[int(np.flatnonzero(~np.isfinite(vector))[0])]
     if wrong is not None:
         shown = wrong[:40].decode("utf-8", "replace")
-        raise ConfigError(f"{place} holds {shown!r}, which is not a finite number; mend or remove that line")
+        raise ConfigError(f"{place} contains {shown!r}, which is not a finite number; correct or remove that line")
     return vector
 
 
 def _read_header(path: Path, file: BinaryIO, dimension: int) -> _Header:
-    """Reads the beginning of a file of vectors; leaves the file where its first word stands."""
+    """Reads the first line of a file of vectors. Leaves the file at its first word."""
     parts = _read_line(path, file).rstrip().replace(b"\t", b" ").split(b" ")
     if len(parts) == 2 and all(part.isdigit() for part in parts):
-        found = _Header(int(parts[1]), int(parts[0]))
+        header = _Header(int(parts[1]), int(parts[0]))
     else:
-        # A first line of the right number of columns is checked with the others.
-        found = _Header(dimension if len(parts) == dimension + 1 else _num_numbers(parts), None)
+        # If the first line has the right number of columns, its numbers are checked later, like those of other lines.
+        header = _Header(dimension if len(parts) == dimension + 1 else _num_numbers(parts), None)
         file.seek(0)
-    if not found.dimension:
+    if not header.dimension:
         raise ConfigError(f"model.vectors is {path}, whose first line is not a word and its numbers; {_NOT_READ}")
-    if found.dimension != dimension:
+    if header.dimension != dimension:
         raise ConfigError(
-            f"model.embedding_dim is {dimension}, but the vectors of model.vectors, {path}, have {found.dimension} numbers; "
-            f"set model.embedding_dim={found.dimension}"
+            f"model.embedding_dim is {dimension}, but the vectors of model.vectors, {path}, have {header.dimension} "
+            f"numbers; set model.embedding_dim={header.dimension}"
         )
-    return found
+    return header
 
 
 def _num_numbers(parts: list[bytes]) -> int:
-    """How many numbers end a line; its first part is the word."""
+    """The number of numbers at the end of a line; its first part is the word."""
     count = 0
     for part in reversed(parts[1:]):
         if not _NUMBER.fullmatch(part):
@@ -234,14 +244,14 @@ def _read_line(path: Path, file: BinaryIO) -> bytes:
 
 
 def _token_share(rows: np.ndarray, train: TokenCache | PairCache) -> float:
-    """The share of the training tokens, beginnings and ends of texts apart, whose ids are among `rows`."""
+    """The share (0-1) of training tokens with ids in `rows`, not counting padding and the ends of texts."""
     counts = np.zeros(0, np.int64)
     for cache in [train.source, train.target] if isinstance(train, PairCache) else [train]:
         with open(cache.path / "ids.bin", "rb") as file:
             while len(ids := np.frombuffer(file.read(2**22), np.int32)):
-                found = np.bincount(ids, minlength=len(counts))
-                found[: len(counts)] += counts
-                counts = found
+                block_counts = np.bincount(ids, minlength=len(counts))
+                block_counts[: len(counts)] += counts
+                counts = block_counts
     counts[[id_ for id_ in (PAD_ID, BOS_ID, EOS_ID) if id_ < len(counts)]] = 0
     return float(counts[rows[rows < len(counts)]].sum() / max(counts.sum(), 1))
 
@@ -251,6 +261,6 @@ def _describe(match: Match, num_words: int, token_share: float) -> str:
     text = f"{num_found:,} of {num_words:,} vocabulary entries ({100 * num_found / num_words:.1f} %), "
     text += f"{100 * token_share:.1f} % of training tokens"
     if match.num_by_case:
-        text += f"; {match.num_by_case:,} of them by a word in other letter case"
+        text += f"; {match.num_by_case:,} of them by a word in another letter case"
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in match.left_out.items())
     return text + (f"; lines left out: {reasons}" if reasons else "")

@@ -217,7 +217,8 @@ def plot_tuning(
         missing = [number for number, value, found in trials if found == state]
         if missing:  # at the edge: they have no value to show
             axes.scatter(
-                missing, [0.03] * len(missing), marker=mark, color="#777777", label=state, transform=axes.get_xaxis_transform()
+                missing, [0.03] * len(missing), marker=mark, color="#777777", label=state,
+                transform=axes.get_xaxis_transform(),
             )  # fmt: skip
     axes.set(xlabel="trial", ylabel=monitor)
     axes.margins(y=0.2)

@@ -73,7 +73,7 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
             "command line: model.pooling is [], but must name some of last, max, mean, attention, each once",
         ),
         ("data.source=csv", "command line: data.train is empty, but data.source csv reads files; set data.train=PATH"),
-        ("name=../x", "command line: name is '../x', but names a folder: use letters, digits, '.', '-' and '_'"),
+        ("name=../x", "command line: name is '../x', but names a folder; use letters, digits, '.', '-' and '_'"),
         (
             "training.weight_decay=0.1",
             "command line: training.weight_decay is 0.1, but training.optimizer is adam; only the optimizer adamw "
@@ -81,19 +81,21 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
         ),
         (
             "tokenizer={level: char, splitter: treebank}",
-            "command line: tokenizer.splitter is treebank, but is for tokenizer.level=word (it is char); use unicode",
+            "command line: tokenizer.splitter is treebank, but applies only to tokenizer.level=word (it is char); "
+            "use unicode",
         ),
         (
             "tokenizer={level: subword, oov_buckets: 3}",
-            "command line: tokenizer.oov_buckets is 3, but is for tokenizer.level=word (it is subword); use 0",
+            "command line: tokenizer.oov_buckets is 3, but applies only to tokenizer.level=word (it is subword); use 0",
         ),
         (
             "tokenizer.sampling=5.0",
-            "command line: tokenizer.sampling is 5.0, but is for tokenizer.level=subword (it is word); use 0",
+            "command line: tokenizer.sampling is 5.0, but applies only to tokenizer.level=subword (it is word); use 0",
         ),
         (
             "tokenizer={level: char, case: markers}",
-            "command line: tokenizer.case is markers, but is for tokenizer.level=word (it is char); use lower or keep",
+            "command line: tokenizer.case is markers, but applies only to tokenizer.level=word (it is char); "
+            "use lower or keep",
         ),
         (
             "tokenizer={level: subword, vocab_size: 260}",
@@ -101,7 +103,7 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
         ),
         (
             "tokenizer.oov_buckets=20000",
-            "command line: tokenizer.vocab_size is 20000, all of it special pieces and hash buckets; raise it",
+            "command line: tokenizer.vocab_size is 20000, which special pieces and hash buckets use up; raise it",
         ),
         *(
             (
@@ -333,7 +335,7 @@ def test_only_a_language_model_of_imdb_reads_unlabeled_texts():
     assert load_config(None, ["data.source=imdb", "data.use_unlabeled=true"], task="next_word").data.use_unlabeled
     for task, source in (("sentiment", "imdb"), ("next_word", "wikitext2")):
         with pytest.raises(
-            ConfigError, match="only language models of the source imdb have unlabeled texts to read: use false"
+            ConfigError, match="only language models of the source imdb have unlabeled texts to read; use false"
         ):
             load_config(None, [f"data.source={source}", "data.use_unlabeled=true"], task=task)
 

@@ -26,7 +26,7 @@ def serve(*arguments):
     command = [sys.executable, "-m", "pipelines", "serve-inputs", "--host", "localhost", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     told = re.fullmatch(
-        r"inputs are served; train with hardware\.input_service=(localhost:\d+)\n", process.stdout.readline()
+        r"serving inputs; train with hardware\.input_service=(localhost:\d+)\n", process.stdout.readline()
     )
     return process, told[1]
 

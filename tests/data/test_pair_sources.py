@@ -215,11 +215,14 @@ def test_all_translations_of_a_sentence_fall_into_one_split(tmp_path):
             ["data.source=imdb"],
             "data.source is imdb, which has no pairs for the task translation; use one of multi30k, tatoeba",
         ),
-        (["data.target_language=en"], "data.target_language is en, as is data.source_language; give two languages"),
+        (
+            ["data.target_language=en"],
+            "data.target_language is en, the same as data.source_language; give two languages",
+        ),
         (["data.split=contiguous"], "data.split is contiguous, which would cut sentences; use hash or blocks"),
         (
             ["model.units=30", "model.num_heads=4"],
-            "model.units is 30, but must be a multiple of 8: model.num_heads, of each direction",
+            "model.units is 30, but must be a multiple of 8 (model.num_heads times the number of directions)",
         ),
         (
             ["model.softmax=sampled"],
@@ -227,17 +230,17 @@ def test_all_translations_of_a_sentence_fall_into_one_split(tmp_path):
         ),
         (
             ["model.cell=min_gru", "model.input_feeding=true"],
-            "model.input_feeding is true, but model.cell min_gru is for steps computed",
+            "model.input_feeding is true, but model.cell min_gru computes all time steps",
         ),
-        (["data.keep=both"], "data.keep is both, but of a long sentence its start is translated; use start"),
-        (["data.label_column="], "data.label_column is empty, but names the column of the translations; set it"),
+        (["data.keep=both"], "data.keep is both, but translators read the start of a long sentence; use start"),
+        (["data.label_column="], "data.label_column is empty, but must name the column of the translations; set it"),
         (
             ["data.source=tatoeba", "data.split=blocks"],
-            "but one sentence has several translations in tatoeba; use hash",
+            "but tatoeba has several translations per sentence; use hash",
         ),
         (
             ["training.monitor=val_accuracy"],
-            "training.monitor is val_accuracy, but translators are chosen by val_cross_entropy",
+            "training.monitor is val_accuracy, but translators need val_cross_entropy",
         ),
         (
             ["model.input_feeding=true", "model.recurrent_dropout=0.1"],
@@ -245,7 +248,7 @@ def test_all_translations_of_a_sentence_fall_into_one_split(tmp_path):
         ),
         (
             ["tokenizer.level=word", "tokenizer.oov_buckets=5"],
-            "have ids for words that cannot be turned back into text; use 0 and keep or lower",
+            "produce ids that cannot be decoded into text; use 0 and keep or lower",
         ),
         (["data.length_ratio=0.5"], "data.length_ratio is 0.5, but must be greater than or equal to 1"),
     ],

@@ -233,7 +233,7 @@ def test_two_commands_do_not_write_into_one_folder(texts: Path, tmp_path: Path) 
         (["--to", "x", "data.source=text"], "data.train is empty"),
         (
             ["--to", "x", "data.source=cldr", "data.test_fraction=0.1"],
-            "'data.test_fraction=0.1' does not change what is written",
+            "'data.test_fraction=0.1' does not change the records",
         ),
         (["--to", "x", "data.source=records"], "written already"),
         (
@@ -242,7 +242,7 @@ def test_two_commands_do_not_write_into_one_folder(texts: Path, tmp_path: Path) 
         ),
         (
             ["--to", "x", "--runner", "SparkRunner", "--workers", "2", "data.source=cldr"],
-            "--workers is 2, but is of this machine",
+            "--workers is 2, but applies to this machine only",
         ),
         (["--to", "gs://x", "data.source=cldr"], "--to is gs://x"),
         (

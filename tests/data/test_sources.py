@@ -336,7 +336,9 @@ def test_documents_are_whole_files_and_folders_of_them(tmp_path):
     with pytest.raises(ConfigError, match=r"data.patterns is \['\*.tex'\], but no file below .* has such a name"):
         list(SOURCES["documents"](data)["train"]())
     (tmp_path / "program.py").write_bytes(b"\x7fELF\0\0")
-    with pytest.raises(ConfigError, match=r"program.py: line 1 holds NUL bytes, so it is not text; .* data.patterns"):
+    with pytest.raises(
+        ConfigError, match=r"program.py: line 1 contains NUL bytes, so it is not text; .* data.patterns"
+    ):
         Corpus(DataConfig(source="documents", train=str(tmp_path)), 0).survey()
 
 

@@ -89,8 +89,8 @@ def test_quoted_tab_separated_files_are_read_and_told(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ("data.encoding=rot13", "data.encoding is 'rot13', but must be an encoding that Python knows"),
-        ("data.encoding=nope", "data.encoding is 'nope', but must be an encoding that Python knows"),
+        ("data.encoding=rot13", "data.encoding is 'rot13', but must be an encoding of Python"),
+        ("data.encoding=nope", "data.encoding is 'nope', but must be an encoding of Python"),
         ("data.delimiter=ab", "data.delimiter is 'ab', but must be one character"),
         ("data.quoting=single", "data.quoting is 'single', but must be one of"),
     ],
@@ -100,7 +100,7 @@ def test_wrong_formats_are_refused(tmp_path, setting, told):
 
 
 def test_formats_are_for_their_sources():
-    with pytest.raises(ConfigError, match=r"data.has_header is False, but is for the sources csv and tsv"):
+    with pytest.raises(ConfigError, match=r"data.has_header is False, but applies only to the sources csv and tsv"):
         load_config(None, ["data.source=text", "data.train=x", "data.has_header=false"])
 
 

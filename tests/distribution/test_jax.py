@@ -130,11 +130,11 @@ def test_a_stopped_training_on_jax_goes_on(reviews: Path, tmp_path: Path) -> Non
             "KERAS_BACKEND is jax, which trains from token ids, but runs/new has none; run the command prepare first",
         ),
         (["train", "name=new"], "torch", "KERAS_BACKEND is 'torch', but must be tensorflow or jax"),
-        (["prepare", "name=new"], "jax", "KERAS_BACKEND is jax, on which models are trained from prepared ids"),
+        (["prepare", "name=new"], "jax", "KERAS_BACKEND is jax, which only trains models from prepared token ids"),
         (
             ["evaluate", "--run", "runs/first"],
             "jax",
-            "KERAS_BACKEND is jax, on which models are trained from prepared ids",
+            "KERAS_BACKEND is jax, which only trains models from prepared token ids",
         ),
     ],
 )

@@ -133,7 +133,7 @@ def test_a_damaged_export_is_named(trained, tmp_path, name):
     path.write_bytes(content)
     told = refused("predict", "--model", "saved_models/sentiment", "a text", cwd=tmp_path)
     assert told == (
-        f"saved_models/sentiment/1/{name}: was changed or damaged since it was written (its checksum is another one); export it "
+        f"saved_models/sentiment/1/{name}: was changed or damaged since it was written (its checksum differs); export it "
         "again"
     )
 

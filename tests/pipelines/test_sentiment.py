@@ -316,7 +316,7 @@ for arguments in {[arguments[verb] for verb in verbs]}:
     assert [line for line in done.stderr.splitlines() if line.startswith("exit ")] == ["exit 2"] * len(verbs), (
         done.stderr
     )
-    message = "cannot be written (No space left on device); nothing half-written was left: free some space"
+    message = "cannot be written (No space left on device); no partial file was left; free some space"
     assert done.stderr.count(message) == len(verbs), done.stderr
     left = done.stdout.split()
     assert not [name for name in left if "models" in name or "/." in name[2:].replace("/.lock", "")]

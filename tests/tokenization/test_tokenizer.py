@@ -353,16 +353,16 @@ def test_a_users_vocabulary_is_read_and_its_mistakes_are_one_line_each(tmp_path)
     path.write_text("good\nfilm\n", encoding="utf-8")
     tokenizer = build_tokenizer(load_config(None, [f"tokenizer.vocabulary={path}"]).tokenizer, [])
     assert tokenizer.tokenize(["Film good bad"]).to_list() == [[5, 4, UNK_ID]]
-    assert vocabulary_error(path, b"a\nb\na\n") == "whose line 3 repeats 'a' of line 1; mend or remove that line"
+    assert vocabulary_error(path, b"a\nb\na\n") == "whose line 3 repeats 'a' of line 1; correct or remove that line"
     assert (
         vocabulary_error(path, b"a\n<unk>\n")
-        == "whose line 2 holds '<unk>', which every vocabulary has; mend or remove that line"
+        == "whose line 2 holds '<unk>', which every vocabulary has; correct or remove that line"
     )
-    assert vocabulary_error(path, b"a\n\n") == "whose line 2 is empty; mend or remove that line"
+    assert vocabulary_error(path, b"a\n\n") == "whose line 2 is empty; correct or remove that line"
     assert vocabulary_error(path, b"") == "which is empty; give a piece a line"
     assert (
         vocabulary_error(path, b"ab\n", "tokenizer.level=char")
-        == "whose line 1 is 'ab', but tokenizer.level is char; mend or remove that line"
+        == "whose line 1 is 'ab', but tokenizer.level is char; correct or remove that line"
     )
     assert vocabulary_error(path, b"good\nFilm\n").startswith(
         "which holds capitals, such as 'Film', but tokenizer.case is lower"

@@ -165,7 +165,7 @@ def test_a_stopped_search_goes_on_with_its_trial(folder):
         done = run_pipeline(*TUNE, "--max-trials", 2, *UNITS, cwd=folder)
     assert done.returncode == 130
     assert done.stderr.endswith(
-        "\nstopped; best so far: runs/small-tune/best.yaml; everything is saved: rerun the same command to go on\n"
+        "\nstopped; best so far: runs/small-tune/best.yaml; everything is saved: rerun the same command to resume\n"
     )
     first = histories(folder / "runs" / "small-tune")
     assert [len(values) for values in first.values()] == [2, 1]
@@ -189,7 +189,7 @@ def test_the_time_ends_a_trial_which_goes_on_later(folder, monkeypatch):
     monkeypatch.setattr(trial_callback, "time", types.SimpleNamespace(monotonic=monotonic))
     done = run_pipeline(*TUNE, "--max-trials", 1, *UNITS, cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "trial 0: stopped at the end of the time; it goes on with the next command\n" in done.stderr
+    assert "trial 0: stopped since the time is over; the next command continues it\n" in done.stderr
     assert "trials: 1 stopped\n" in done.stdout
     monkeypatch.undo()
     done = run_pipeline(*TUNE, "--max-trials", 1, *UNITS, cwd=folder)
@@ -200,7 +200,7 @@ def test_the_time_ends_a_trial_which_goes_on_later(folder, monkeypatch):
 def test_no_trial_begins_after_the_time(folder):
     done = run_pipeline("tune", "--config", "small.yaml", "--minutes", "1e-9", *UNITS, cwd=folder)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[-1].startswith("no trial reached its first validation in the time given; rerun the")
+    assert done.stderr.splitlines()[-1].startswith("no trial reached its first validation in the given time; rerun the")
     assert "training on" not in done.stderr
 
 
@@ -267,7 +267,7 @@ def test_a_process_that_was_killed_does_not_repeat_its_trial_for_ever(folder, mo
     monkeypatch.undo()
     facts = json.loads(ask(*TUNE, "--max-trials", 2, "--json", *UNITS, cwd=folder))
     assert facts["trials"] == {"failed": 1, "complete": 1}
-    assert facts["first"]["reason"] == "the process ended under it"
+    assert facts["first"]["reason"] == "the process was killed during it"
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_other_data_a_second_process_and_a_damaged_study_are_one_line(folder):
     whole = (folder / "reviews.csv").read_bytes()
     (folder / "reviews.csv").write_bytes(whole + b"a good new film,pos\n")
     told = refused(*TUNE, *UNITS, cwd=folder)
-    assert "are not those that the study in runs/small-tune was begun with" in told.splitlines()[-1]
+    assert "are not those with which the study in runs/small-tune began" in told.splitlines()[-1]
     (folder / "reviews.csv").write_bytes(whole)
     (study / "study.sqlite").write_bytes(b"no database " * 1000)
     told = refused(*TUNE, *UNITS, cwd=folder)

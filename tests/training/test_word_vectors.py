@@ -68,18 +68,18 @@ def test_what_is_left_out_is_counted(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("the 1 2 3\nfilm 1 2\n", "whose line 2 has 2 numbers instead of 3; mend or remove that line"),
-        ("the 1 2 3\nfilm 1 2 3 4\n", "whose line 2 has 4 numbers instead of 3; mend or remove that line"),
+        ("the 1 2 3\nfilm 1 2\n", "whose line 2 has 2 numbers instead of 3; correct or remove that line"),
+        ("the 1 2 3\nfilm 1 2 3 4\n", "whose line 2 has 4 numbers instead of 3; correct or remove that line"),
         ("2 3\nthe 1 2 3\nfilm 1 2 3 4\n", "whose line 3 has 4 numbers instead of 3"),
         ("film\nthe 1 2 3\n", "whose first line is not a word and its numbers"),
         ("", "whose first line is not a word and its numbers"),
-        ("the 1 x 3\n", "whose line 1 holds 'x', which is not a finite number; mend or remove that line"),
-        ("other 1 2 3\nthe 1 nan 3\n", "whose line 2 holds 'nan', which is not a finite number"),
-        ("the 1 -Infinity 3\n", "whose line 1 holds '-Infinity', which is not a finite number"),
-        ("the 1 1e999 3\n", "whose line 1 holds '1e999', which is not a finite number"),
-        ("the 1 1_0 3\n", "whose line 1 holds '1_0', which is not a finite number"),
-        ("the 1  3\n", "whose line 1 holds '', which is not a finite number"),
-        ("9 3\nthe 1 2 3\n", "whose first line promises 9 words, but it has 1; download or write it again"),
+        ("the 1 x 3\n", "whose line 1 contains 'x', which is not a finite number; correct or remove that line"),
+        ("other 1 2 3\nthe 1 nan 3\n", "whose line 2 contains 'nan', which is not a finite number"),
+        ("the 1 -Infinity 3\n", "whose line 1 contains '-Infinity', which is not a finite number"),
+        ("the 1 1e999 3\n", "whose line 1 contains '1e999', which is not a finite number"),
+        ("the 1 1_0 3\n", "whose line 1 contains '1_0', which is not a finite number"),
+        ("the 1  3\n", "whose line 1 contains '', which is not a finite number"),
+        ("9 3\nthe 1 2 3\n", "whose first line says 9 words, but the file has 1; download or write it again"),
         (b"2 3\nthe \x00\x00\x80?\n", "which is not text; give a text file of GloVe, word2vec or fastText (.vec)"),
         (b"PK\x03\x04\x00\x00", "not a readable zip archive"),
         (b"the " + b"1" * 2**21, "which is not text"),
@@ -219,11 +219,11 @@ def test_subwords_are_looked_up_as_they_stand_in_the_vocabulary(folder):
     [
         (["model.vectors=none.vec"], "model.vectors is none.vec, but there is no such file"),
         (["model.vectors=vectors.vec", "model.embedding_dim=5"], "is 5, but the vectors of model.vectors, vectors.vec, have 4"),
-        (["model.vectors=vectors.vec", "model.init_from=runs/lm"], "but model.init_from is runs/lm, which brings an embedding too"),
-        (["model.vectors=vectors.vec", "training.start_from=runs/x"], "but training.start_from is runs/x, which brings an embedding too"),
+        (["model.vectors=vectors.vec", "model.init_from=runs/lm"], "but model.init_from is runs/lm, which also provides an embedding"),
+        (["model.vectors=vectors.vec", "training.start_from=runs/x"], "but training.start_from is runs/x, which also provides an embedding"),
         (["model.vectors=vectors.vec", "tokenizer.level=char"], "but tokenizer.level is char and the file holds vectors of words"),
         (["model.vectors_trainable=false"], "model.vectors_trainable is false, but model.vectors is empty"),
-        (["model.vectors=strange.vec"], "model.vectors is strange.vec, which holds none of the "),
+        (["model.vectors=strange.vec"], "model.vectors is strange.vec, which contains none of the "),
         (["model.vectors=broken.vec"], "model.vectors is broken.vec, whose line 2 has 3 numbers instead of 4"),
     ],
 )  # fmt: skip
@@ -238,4 +238,4 @@ def test_a_frozen_table_is_no_output(folder):
     told = refused(
         "train", "name=new", *SMALL, "model.vectors=vectors.vec", "model.vectors_trainable=false", cwd=folder, task="next_word"
     )  # fmt: skip
-    assert "model.tie_embeddings makes the embedding the output's table too, which must be trained" in told
+    assert "model.tie_embeddings uses the embedding as the output's table, which must be trained" in told
