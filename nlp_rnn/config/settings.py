@@ -1,79 +1,29 @@
 """The settings: frozen dataclasses with types, ranges and defaults. `loading` reads their values."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, with_config
-from pydantic_core import PydanticCustomError
+from pydantic import ConfigDict, Field, with_config
 
-from nlp_rnn.config.tables import CELLS, TASKS, Kind
-
-PositiveInt = Annotated[int, Field(strict=True, gt=0)]
-NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
-PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
-OptionalFraction = Annotated[float | None, Field(strict=True, ge=0, lt=1)]
-Switch = Annotated[bool, Field(strict=True)]
-
-
-def _one_of(table: Mapping[str, Any]) -> AfterValidator:
-    """Accepts the names that a table has at the time of the check, so that tables can grow after import."""
-
-    def check(value: str) -> str:
-        if value not in table:
-            *others, last = map(repr, table)
-            expected = f"{', '.join(others)} or {last}"
-            raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
-        return value
-
-    return AfterValidator(check)
-
-
-def _as_class_weights(value: Any) -> Any:
-    """Checks training.class_weights.
-
-    Returns:
-      "none", "balanced", or (label, weight) pairs in the order of a mapping {label: weight} or of a list of mappings or
-      pairs.
-    """
-    if isinstance(value, str) and value in ("none", "balanced"):
-        return value
-    rows: list[Any] = list(value.items()) if isinstance(value, Mapping) else []
-    if isinstance(value, list | tuple):
-        for entry in value:
-            rows += list(entry.items()) if isinstance(entry, Mapping) else [entry]
-    is_right = bool(rows) and all(
-        isinstance(row, list | tuple)
-        and len(row) == 2
-        and isinstance(row[0], str | int | float)
-        and isinstance(row[1], int | float)
-        and not isinstance(row[1], bool)
-        and 0 <= row[1] < float("inf")
-        for row in rows
-    )
-    pairs = tuple((str(label), float(weight)) for label, weight in rows) if is_right else ()
-    if len({label for label, _ in pairs}) != len(rows) or not any(weight for _, weight in pairs):
-        expected = (
-            "none, balanced or weights of 0 and more by label, each once and one above 0, such as {pos: 5, neg: 1}"
-        )
-        raise PydanticCustomError("class_weights", "Input should be {expected}", {"expected": expected})
-    return pairs
-
-
-TaskName = Annotated[str, _one_of(TASKS)]
-SourceName = Literal[
-    "imdb", "movie_reviews", "wikitext2", "tiny_shakespeare", "csv", "tsv", "jsonl", "parquet", "folders", "text",
-    "documents", "records", "multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx",
-]  # fmt: skip
-CellName = Annotated[str, _one_of(CELLS)]
-PoolingName = Literal["last", "max", "mean", "attention"]
-SoftmaxName = Literal["full", "sampled", "adaptive"]
-AttentionName = Literal["dot", "general", "additive"]
-MatmulPrecision = Literal["float32", "bfloat16"]
-ClassWeights = Annotated[str | tuple[tuple[str, float], ...], BeforeValidator(_as_class_weights)]
-Outputs = Literal["classes", "label_sets", "ordinal"]
+from nlp_rnn.config.tables import TASKS, Kind
+from nlp_rnn.config.types import (
+    AttentionName,
+    CellName,
+    ClassWeights,
+    Fraction,
+    MatmulPrecision,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OptionalFraction,
+    Outputs,
+    PoolingName,
+    PositiveFloat,
+    PositiveInt,
+    SoftmaxName,
+    SourceName,
+    Switch,
+    TaskName,
+)  # fmt: skip
 
 _section = with_config(ConfigDict(extra="forbid"))
 
@@ -104,18 +54,15 @@ class DataConfig:
     # csv and tsv. "double": fields may be enclosed in quotation marks, which are doubled inside. "none": quotation
     # marks are part of the text. Empty: double for csv; for tsv, recognised from the file.
     quoting: Literal["", "double", "none"] = ""
-    # Classifiers: whether a text can have any number of labels instead of exactly one. They are read from several
-    # __label__ words of a line (source text), from lists (jsonl, parquet), from a label column whose labels are
-    # separated by data.label_separator, or from data.label_columns.
+    # Classifiers: whether a text has any number of labels instead of one. The labels are several __label__ of a line
+    # (source text), lists (jsonl, parquet), parts of a label column, or columns of their own.
     multi_label: Switch = False
-    label_separator: str = ""  # csv, tsv, jsonl, parquet: such as "|"; spaces around labels are ignored
-    # The same sources: one column per label, with 1 or true if the text has the label, and 0, false or nothing
-    # otherwise.
+    label_separator: str = ""  # csv, tsv, jsonl, parquet: separates the labels in the label column, such as "|"
+    # csv, tsv, jsonl, parquet: one column per label, with 1 or true if the text has it, else 0, false or nothing.
     label_columns: tuple[str, ...] = ()
-    # Kind of a single label: one of several classes, or "ordinal": a score on a scale of at least three numbers, such
-    # as stars.
+    # Classifiers of one label per text: "classes", or "ordinal" for a scale of three numbers or more, such as stars.
     labels_are: Literal["classes", "ordinal"] = "classes"
-    # The same sources: a column of numbers of 0 and more, the weight of each example in training; empty: equal weights.
+    # csv, tsv, jsonl, parquet: a column with the weight of each example in training, 0 or more; empty: all equal.
     weight_column: str = ""
     # imdb, language models: also train on its 50,000 unlabelled reviews. Texts that are also in validation or test are
     # left out.
@@ -136,8 +83,7 @@ class DataConfig:
     block_size: PositiveInt = 250  # in rows
     validation_fraction: Fraction = 0.1
     test_fraction: Fraction = 0.0
-    # Trains on only this many examples, drawn by the seed so that each label keeps its share; 0: all. For learning
-    # curves.
+    # Trains on this many examples only, drawn by the seed with each label's share; 0: all. For learning curves.
     max_examples: NonNegativeInt = 0
     # Removes texts of train that are also in validation or test. Use false for published splits.
     remove_repeated: Switch = True
@@ -149,7 +95,7 @@ class DataConfig:
 
     @property
     def outputs(self) -> Outputs:
-        """The output of a classifier: one of several classes, any number of labels, or a score on a scale."""
+        """What a classifier answers: one of several classes, any number of labels, or a score on a scale."""
         return "label_sets" if self.multi_label else "ordinal" if self.labels_are == "ordinal" else "classes"
 
 
@@ -297,12 +243,11 @@ class TrainingConfig:
     temporal_regularization: NonNegativeFloat = 0.0
     label_smoothing: Fraction = 0.0  # translation: share of the target probability spread over all pieces
     scheduled_sampling: Fraction = 0.0  # translation: share of the decoder's inputs that are its own predictions
-    # Classifiers: weights of the labels in the loss. "balanced": in inverse proportion to their number of examples, so
-    # that all labels have the same total weight. Or weights by label, such as {pos: 5}; other labels have weight 1.
-    # With data.multi_label, a label's weight applies to the texts that have it; balanced: texts with and without it
-    # have the same total weight.
+    # Classifiers: weight of each label in the loss. "balanced": in inverse proportion to its number of examples. Or
+    # weights by label, such as {pos: 5}; the others have 1. With data.multi_label, the weight applies to the texts that
+    # have the label; balanced: texts with and without it have equal weight in total.
     class_weights: ClassWeights = "none"
-    # Classifiers: exponent of the focal loss, which reduces the weight of well classified examples; 2 is usual; 0: the
+    # Classifiers: exponent of the focal loss, which gives well classified examples less weight (2 is usual); 0: the
     # cross-entropy.
     focal_gamma: NonNegativeFloat = 0.0
     monitor: Literal["val_accuracy", "val_cross_entropy"] = "val_cross_entropy"

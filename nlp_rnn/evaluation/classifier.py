@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from nlp_rnn.config.settings import Config, Outputs
+from nlp_rnn.config.settings import Config
+from nlp_rnn.config.types import Outputs
 from nlp_rnn.data import datasets
 from nlp_rnn.data.corpus import Corpus, check_labels, corpus_with, label_names, load_corpus
 from nlp_rnn.errors import ConfigError

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from nlp_rnn.config.settings import Outputs
+from nlp_rnn.config.types import Outputs
 from nlp_rnn.evaluation.label_set_metrics import label_calibration_error, label_set_metrics
 from nlp_rnn.evaluation.metrics import calibration_error, classification_metrics
 from nlp_rnn.models.calibration import Calibration, predicted_classes, uncalibrated

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from nlp_rnn.config.settings import AttentionName
+from nlp_rnn.config.types import AttentionName
 from nlp_rnn.layers.masking import IMPOSSIBLE
 
 

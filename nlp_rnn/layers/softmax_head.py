@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from nlp_rnn.config.settings import SoftmaxName
+from nlp_rnn.config.types import SoftmaxName
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.layers.masking import IMPOSSIBLE
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nlp_rnn.config.settings import Outputs
+from nlp_rnn.config.types import Outputs
 from nlp_rnn.errors import ConfigError
 
 

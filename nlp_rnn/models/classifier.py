@@ -4,7 +4,8 @@ from typing import Any
 
 import keras
 
-from nlp_rnn.config.settings import ModelConfig, Outputs
+from nlp_rnn.config.settings import ModelConfig
+from nlp_rnn.config.types import Outputs
 from nlp_rnn.distribution import replicas
 from nlp_rnn.layers.cumulative_link import CumulativeLink
 from nlp_rnn.layers.ngrams import NgramLinear, Stack

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from nlp_rnn.config.settings import Outputs
+from nlp_rnn.config.types import Outputs
 from nlp_rnn.models.calibration import median_class
 
 

@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from nlp_rnn.config.settings import Outputs
+from nlp_rnn.config.types import Outputs
 from nlp_rnn.models.calibration import Calibration, probabilities_of
 
 logger = logging.getLogger(__name__)

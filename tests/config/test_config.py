@@ -166,7 +166,7 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
         (
             "data={multi_label: true, source: text, train: x, labels_are: ordinal}",
             "command line: data.labels_are is ordinal, but data.multi_label is true; "
-            "a text has one score or several labels: leave one "
+            "a text has one score or several labels; leave one "
             "of the two out",
         ),
         (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from nlp_rnn.config.settings import MatmulPrecision
+from nlp_rnn.config.types import MatmulPrecision
 
 logger = logging.getLogger(__name__)
 
