@@ -1,7 +1,7 @@
-"""A split as one long text, cut into rows that are read on from batch to batch: what language models train on.
+"""The batches of language models: a split as one long text, cut into rows that continue from batch to batch.
 
-The ids of all texts stand one after the other, each text ended by EOS_ID. Row b of a batch continues row b of the batch
-before. Source: Zaremba et al. 2014; random window lengths: Merity et al. 2018, section 4.1.
+The ids of all texts are concatenated; each text ends with EOS_ID. Row b of a batch continues row b of the batch before.
+ Source: Zaremba et al. 2014; random window lengths: Merity et al. 2018, section 4.1.
 """
 
 from collections.abc import Iterator
@@ -14,20 +14,21 @@ from nlp_rnn.data.token_cache import TokenCache
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.special_ids import EOS_ID, PAD_ID
 
-_STEP = 5  # drawn window lengths are multiples of it, as are the chunks that the fast layers compute
-_SHORT_SHARE = 0.05  # of the windows have half the length
+_STEP = 5  # drawn window lengths are multiples of this, like the chunks that the fast layers compute
+_SHORT_SHARE = 0.05  # share of windows that have about half the length
 
 
 class TokenStream:
     """The ids of a split, cut into `batch_size` rows of equal length.
 
-    The first id is predicted too, from EOS_ID: every id is a target once.
+    The first id is predicted from EOS_ID, so every id is a target once.
 
     Args:
       cache: from `datasets.prepare_stream`.
-      drop_remainder: whether the last ids, fewer than `batch_size`, are left out (training); else the last row is
-        filled up at weight 0.
-      rows: which of the rows to read; None: all.
+      batch_size: number of rows.
+      drop_remainder: True (training): leaves out the last ids, fewer than `batch_size`. False: pads the last row, with
+        weight 0.
+      rows: the rows to read; None: all rows.
     """
 
     def __init__(self, cache: TokenCache, batch_size: int, *, drop_remainder: bool, rows: slice | None = None) -> None:
@@ -36,19 +37,23 @@ class TokenStream:
         self.row_length = self.num_tokens // batch_size if drop_remainder else -(-self.num_tokens // batch_size)
 
     def read(self, start: int, length: int) -> Batch:
-        """Positions start to start + length of the rows.
+        """Reads the positions from `start` to `start + length` of the rows.
 
         Returns:
-          (token_ids int32 [rows, length], the ids that follow them int32 [rows, length], weights float32 [rows, length]: 0
-          behind the row's last id).
+          (token_ids int32 [rows, length], next ids int32 [rows, length], weights float32 [rows, length]). The weight is
+          0 after a row's last id.
         """
         token_ids = np.full((len(self._rows), length + 1), PAD_ID, np.int32)
         with open(self._path, "rb") as file:
             for place, row in enumerate(self._rows.tolist()):
-                first = row * self.row_length + start  # the place of the first target; its input stands before it
-                found = max(0, min(length, self.row_length - start, self.num_tokens - first))
+                first = row * self.row_length + start  # place of the first target, whose input is the id before
+                num_ids = max(0, min(length, self.row_length - start, self.num_tokens - first))
                 file.seek(4 * max(first - 1, 0))
-                read = np.frombuffer(file.read(4 * (found + (first > 0))), np.int32) if found else np.zeros(0, np.int32)
+                read = (
+                    np.frombuffer(file.read(4 * (num_ids + (first > 0))), np.int32)
+                    if num_ids
+                    else np.zeros(0, np.int32)
+                )
                 ids = read if first else np.concatenate([[EOS_ID], read]).astype(np.int32)
                 token_ids[place, : len(ids)] = ids
         steps = start + np.arange(length)
@@ -56,7 +61,10 @@ class TokenStream:
         return token_ids[:, :-1], token_ids[:, 1:], is_own.astype(np.float32)
 
     def windows(self, length: int, *, is_fixed: bool = False) -> list[tuple[int, int]]:
-        """(start, length) of windows of equal length; the last one is shorter, unless `is_fixed`, and then goes beyond the rows' end."""
+        """(start, length) of windows of equal length.
+
+        The last window is shorter; if `is_fixed`, it has the same length and extends beyond the end of the rows.
+        """
         return [
             (start, length if is_fixed else min(length, self.row_length - start))
             for start in range(0, self.row_length, length)
@@ -64,24 +72,29 @@ class TokenStream:
 
 
 def check_length(cache: TokenCache, config: TrainingConfig) -> None:
-    """Refuses a text to train on that does not fill a window in each row of a batch.
+    """Checks that the training text fills at least one window in each row of a batch.
 
     Raises:
-      ConfigError: with the numbers.
+      ConfigError: if it does not.
     """
     text = TokenStream(cache, config.batch_size, drop_remainder=True)
     if text.row_length < config.window:
         raise ConfigError(
-            f"data.train has {text.num_tokens:,} tokens, too few for training.batch_size {config.batch_size} rows of one window of "
-            f"training.window {config.window}; give more text, or lower both"
+            f"data.train has {text.num_tokens:,} tokens, too few for training.batch_size {config.batch_size} rows of "
+            "one "
+            f"window of training.window {config.window}; give more text, or lower both"
         )
 
 
 class WindowStream:
-    """The training batches of a `TokenStream`, whose cuts depend on seed and epoch only; can start in mid-epoch.
+    """The training batches of a `TokenStream`. The cuts depend only on seed and epoch, so it can start within an epoch.
 
     Args:
-      max_steps: of an epoch, which then reads on where the one before stopped; 0: an epoch is the whole text.
+      stream: the rows.
+      window: length of a window, in tokens.
+      is_random: whether lengths are drawn around `window`.
+      seed: seed of the drawn lengths.
+      max_steps: steps per epoch; the next epoch continues where the last one stopped. 0: an epoch is the whole text.
       is_fixed: see `TokenStream.windows`.
     """
 
@@ -103,9 +116,8 @@ class WindowStream:
             max_steps,
         )
         self._is_fixed = is_fixed
-        self._planned: dict[
-            int, list[tuple[int, int]]
-        ] = {}  # of the last epoch asked for: callbacks ask after every step
+        # The plan of the latest epoch, kept since callbacks read it after every step.
+        self._planned: dict[int, list[tuple[int, int]]] = {}
         self._epoch = self._first_step = 0
 
     def start_at(self, epoch: int, step: int) -> None:
@@ -114,11 +126,11 @@ class WindowStream:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Of the current epoch."""
+        """Number of steps of the current epoch."""
         return len(self.plan(self._epoch))
 
     def num_steps(self, epochs: int) -> int:
-        """Of all epochs together."""
+        """Number of steps of all epochs together."""
         return sum(len(self.plan(epoch)) for epoch in range(epochs))
 
     def plan(self, epoch: int) -> list[tuple[int, int]]:

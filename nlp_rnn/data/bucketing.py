@@ -1,7 +1,7 @@
-"""Cached token ids -> padded batches of like length, as NumPy arrays; no TensorFlow.
+"""Turns cached token ids into padded batches of similar length, as NumPy arrays. It does not import TensorFlow.
 
-On IMDB, sorting by length takes padding from 74 % to 2 %. Every worker plans all batches and reads its own rows of each,
-so that no example is lost or read twice, whatever their number.
+On IMDB, sorting by length reduces padding from 74 % to 2 %. Every worker plans all batches and reads its own rows of
+each batch, so that no example is lost or read twice with any number of workers.
 """
 
 import math
@@ -24,32 +24,32 @@ PairBatch = tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]
 
 
 class Resampler(Protocol):
-    """Draws other segmentations of the same texts: `datasets.Resampling`, which says more."""
+    """Draws other segmentations of the same texts; see `datasets.Resampling`."""
 
     def __call__(self, token_ids: np.ndarray, epoch: int, step: int) -> np.ndarray: ...
 
     def place(self, epoch: int, step: int) -> np.ndarray:
-        """What a draw depends on."""
+        """int32 [2], the numbers that determine a draw."""
 
     def draw(self, token_ids: Any, place: Any) -> Any:
-        """The same in TensorFlow's operations."""
+        """The same with TensorFlow operations."""
 
 
-_POOL_BATCHES = 100  # so many batches are sorted by length at a time
+_POOL_BATCHES = 100  # number of batches that are sorted by length together
 
 
 def plan_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
-    """Shuffles examples into batches of like length; each example is in exactly one.
+    """Shuffles examples into batches of similar length. Each example is in exactly one batch.
 
-    All examples are shuffled, pools of 100 batches sorted by length and cut, and the batches shuffled again.
+    All examples are shuffled. Pools of 100 batches are sorted by length and cut into batches, which are shuffled again.
 
     Args:
       lengths: int64 [examples], in tokens.
-      batch_size: examples a batch; the last one may hold fewer.
-      seed, epoch: the order depends on these two only.
+      batch_size: examples per batch; one batch may have fewer.
+      seed, epoch: determine the order.
 
     Returns:
-      int64 arrays of example numbers.
+      int64 arrays of example numbers, one per batch.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
@@ -64,30 +64,30 @@ def plan_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int)
 
 
 def plan_ordered_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Batches for evaluation: all examples, from the shortest to the longest."""
+    """Plans batches for evaluation: all examples, from the shortest to the longest."""
     order = np.argsort(lengths, kind="stable")
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
 def pair_keys(cache: PairCache) -> np.ndarray:
-    """int64 [pairs], by which pairs are of like length: of like target length first, where most of the work is."""
+    """int64 [pairs], sort keys for similar length: the target length first, which causes most of the work."""
     return cache.lengths @ np.array([1, 1000])
 
 
 def padding_waste(lengths: np.ndarray, batches: list[np.ndarray]) -> float:
-    """The share of padded positions in the batches, 0-1."""
+    """The share of padding among all positions of the batches, 0-1."""
     padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
     return 1 - sum(int(lengths[batch].sum()) for batch in batches) / padded
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where the ids of a batch stand in an ids.bin.
+    """The places of a batch's ids in an ids.bin file.
 
     Attributes:
-      starts, lengths: int64 [rows], in ids; a missing row has the length 0.
-      time: to how many ids the rows are padded.
-      fill: the id that a missing row holds, so that no row is of padding only; PAD_ID: none.
+      starts, lengths: int64 [rows], in ids; a missing row has length 0.
+      time: number of ids to which rows are padded.
+      fill: the first id of a missing row, so that no row has only padding; PAD_ID: only padding.
     """
 
     starts: np.ndarray
@@ -96,36 +96,40 @@ class Places:
     fill: int
 
     def read(self, path: Path) -> np.ndarray:
-        """int32 [rows, time], right-padded with PAD_ID; read, not mapped, since mapped pages would count as memory.
+        """Reads int32 [rows, time], right-padded with PAD_ID. The file is not memory-mapped, to limit resident memory.
+
+        Args:
+          path: folder of the file ids.bin.
 
         Raises:
-          ConfigError: if the file has lost its end.
+          ConfigError: if the file is truncated.
         """
         token_ids = np.full((len(self.starts), self.time), PAD_ID, np.int32)
         with open(path / "ids.bin", "rb") as file:
             for row, (start, length) in enumerate(zip(self.starts.tolist(), self.lengths.tolist(), strict=True)):
-                found = ids_at(file, start, length)
-                if len(found) < length:
+                ids = ids_at(file, start, length)
+                if len(ids) < length:
                     raise ConfigError(
-                        f"{path} is damaged: ids.bin ends before its last text; in data.cache_dir remove that folder, and the same command "
-                        "computes the ids anew; in a run directory prepare it anew"
+                        f"{path} is damaged: ids.bin ends before its last text; "
+                        "in data.cache_dir, remove the folder and rerun "
+                        "the command; in a run directory, run prepare again"
                     )
-                token_ids[row, :length] = found
+                token_ids[row, :length] = ids
         token_ids[self.lengths == 0, 0] = self.fill
         return token_ids
 
 
 @dataclass(frozen=True)
 class IdReader:
-    """Reads the token ids of batches: of texts, or of sources and targets.
+    """Reads the token ids of batches of texts or pairs.
 
     Attributes:
-      caches: one, or one a side.
-      numbers: int64 [examples]: where the examples stand in the caches.
-      fills: of each cache; see `Places`.
-      rows: which rows of each batch are read. All batches have as many.
-      multiple: of which the number of time steps is one.
-      resample: draws other segmentations of the same texts; or None.
+      caches: the cache of the texts, or those of the sources and the targets.
+      numbers: int64 [examples], the numbers of the examples in the caches.
+      fills: the `fill` of each cache; see `Places`.
+      rows: the rows of each batch to read; their number is the same for all batches.
+      multiple: batches are padded to a multiple of this number of time steps.
+      resample: draws other segmentations of the same texts; None: the cached ones are used.
     """
 
     caches: tuple[TokenCache, ...]
@@ -136,14 +140,14 @@ class IdReader:
     resample: Resampler | None = None
 
     def __call__(self, plan: list[np.ndarray], epoch: int = 0, first_step: int = 0) -> Iterator[list[np.ndarray]]:
-        """Reads batches one after the other.
+        """Reads batches in order.
 
         Args:
-          plan: of each batch, the numbers of its examples.
-          epoch, first_step: of the first batch; what `resample` draws depends on them.
+          plan: the example numbers of each batch.
+          epoch, first_step: epoch and step of the first batch; they determine what `resample` draws.
 
         Yields:
-          of each cache int32 [rows, time], right-padded with PAD_ID to the batch's longest text or above.
+          for each batch, one int32 [rows, time] per cache, right-padded with PAD_ID at least to the longest text.
         """
         for step, indices in enumerate(plan, start=first_step):
             sides = [place.read(cache.path) for place, cache in zip(self.places(indices), self.caches, strict=True)]
@@ -152,7 +156,7 @@ class IdReader:
             yield sides
 
     def places(self, indices: np.ndarray) -> list[Places]:
-        """Where a batch's examples stand in each cache."""
+        """The places of a batch's examples, one per cache."""
         return [
             self._places(cache, self.numbers[indices], fill)
             for cache, fill in zip(self.caches, self.fills, strict=True)
@@ -162,19 +166,18 @@ class IdReader:
         own = numbers[self.rows]
         starts, lengths = np.zeros((2, self.rows.stop - self.rows.start), np.int64)
         starts[: len(own)], lengths[: len(own)] = cache.offsets[own], cache.offsets[own + 1] - cache.offsets[own]
-        longest = int(
-            (cache.offsets[numbers + 1] - cache.offsets[numbers]).max()
-        )  # of all rows: every worker pads to it
+        # The longest of all rows, so that all workers pad to the same length.
+        longest = int((cache.offsets[numbers + 1] - cache.offsets[numbers]).max())
         return Places(starts, lengths, math.ceil(longest / self.multiple) * self.multiple, fill)
 
 
 def text_reader(cache: TokenCache, rows: slice, multiple: int = 1, resample: Resampler | None = None) -> IdReader:
-    """Reads a classifier's texts; cuDNN takes no row of padding only."""
+    """A reader of a classifier's texts. Missing rows are filled with UNK_ID, since cuDNN rejects empty rows."""
     return IdReader((cache,), np.arange(len(cache)), (UNK_ID,), rows, multiple, resample)
 
 
 def pair_reader(cache: PairCache, rows: slice, multiple: int = 1, resample: Resampler | None = None) -> IdReader:
-    """Reads a translator's sources and targets. Missing sources are read, but have no target and weigh nothing."""
+    """A reader of a translator's pairs. Missing rows have a source, but no target and weight 0."""
     return IdReader((cache.source, cache.target), cache.rows, (EOS_ID, PAD_ID), rows, multiple, resample)
 
 
@@ -196,7 +199,7 @@ def labelled_batch(cache: TokenCache, indices: np.ndarray, rows: slice, token_id
 
 
 def pair_batch(source: np.ndarray, target: np.ndarray) -> PairBatch:
-    """What the translator is trained on, of padded ids that end with EOS_ID.
+    """A translator's training batch from padded ids that end with EOS_ID.
 
     Args:
       source, target: int32 [batch, time], right-padded with PAD_ID.
@@ -212,26 +215,28 @@ def pair_batch(source: np.ndarray, target: np.ndarray) -> PairBatch:
 
 @dataclass(frozen=True)
 class Batches:
-    """A data set: `read()` yields its `count` batches, anew each time; all have the same number of rows."""
+    """A data set. Each `read()` yields all its `count` batches, which have the same number of rows."""
 
     read: Callable[[], Iterator[Any]]
     count: int
 
 
-# (plan, epoch, first step) -> of each batch its ids; see `IdReader.__call__`
+# (plan, epoch, first step) -> the ids of each batch; see `IdReader.__call__`
 Reader = Callable[[list[np.ndarray], int, int], Iterator[list[np.ndarray]]]
 
 
 class BatchStream:
-    """The training batches, in an order that depends on seed and epoch only; can start in mid-epoch.
+    """The training batches. Their order depends only on seed and epoch, so it can start within an epoch.
 
     Args:
-      keys: int64 [examples], by which examples are of like length.
-      read: gives the ids of batches.
-      finish: (examples of a batch, its ids) -> the batch.
+      keys: int64 [examples], sort keys for batches of similar length.
+      read: reads the ids of batches.
+      finish: (example numbers of a batch, its ids) -> the batch.
+      config: batch_size and max_steps_per_epoch.
+      seed: seed of the order.
 
     Attributes:
-      mistake: the ConfigError that ended the reading, which TensorFlow hides from who reads; or None.
+      mistake: the ConfigError that ended the reading, since TensorFlow replaces it by an error of its own; or None.
     """
 
     def __init__(
@@ -270,10 +275,14 @@ class BatchStream:
 def classification_stream(
     cache: TokenCache, reader: IdReader, config: TrainingConfig, seed: int, *, served: Reader | None = None
 ) -> BatchStream:
-    """The batches of a classifier, or the rows of each that `reader`, a `text_reader`, reads.
+    """The training batches of a classifier.
 
     Args:
-      served: reads the same batches in place of `reader`; see `input_service.served`.
+      cache: the texts and labels.
+      reader: a `text_reader`; its rows of each batch are read.
+      config: batch_size and max_steps_per_epoch.
+      seed: seed of the order.
+      served: a reader of the same batches to use instead of `reader`; see `input_service.served`.
     """
 
     def finish(indices: np.ndarray, ids: list[np.ndarray]) -> Batch:
@@ -283,5 +292,5 @@ def classification_stream(
 
 
 def pair_stream(cache: PairCache, read: Reader, config: TrainingConfig, seed: int) -> BatchStream:
-    """The batches of a translator; `read` is a `pair_reader`."""
+    """The training batches of a translator; `read` is a `pair_reader` or reads the same batches."""
     return BatchStream(pair_keys(cache), read, lambda _, ids: pair_batch(*ids), config, seed)

@@ -1,4 +1,4 @@
-"""Pairs that the Unicode CLDR and num2words write: dates, times, quantities, money, numbers in words."""
+"""Generates pairs with the Unicode CLDR and num2words: dates, times, quantities, money, numbers in words."""
 
 import datetime
 import random
@@ -11,9 +11,12 @@ from nlp_rnn.errors import ConfigError
 
 
 def load_cldr(data: DataConfig) -> Splits:
-    """Dates, times, numbers in words, quantities and money, written in two languages as the Unicode CLDR and num2words say.
+    """Generates data.num_pairs pairs in two languages of the Unicode CLDR, without a download.
 
-    data.num_pairs of them, drawn with a fixed seed: real text in any two of CLDR's languages, without a download.
+    The pairs are dates, times, quantities, money and, in languages of num2words, numbers in words. The seed is fixed.
+
+    Raises:
+      ConfigError: if the CLDR does not have a language, or a package is not installed.
     """
     for package in ("babel", "num2words"):
         require_package(package, "translation", "data.source is cldr")
@@ -24,7 +27,7 @@ def load_cldr(data: DataConfig) -> Splits:
             babel.Locale.parse(getattr(data, key), sep="-")
         except (ValueError, babel.UnknownLocaleError):
             raise ConfigError(
-                f"data.{key} is {getattr(data, key)!r}, which CLDR does not know; give a BCP 47 tag such as en, fr or pt-BR"
+                f"data.{key} is {getattr(data, key)!r}, which is not in CLDR; give a BCP 47 tag such as en, fr or pt-BR"
             ) from None
     return {"train": lambda: _cldr_pairs(data)}
 
@@ -37,7 +40,7 @@ def _cldr_pairs(data: DataConfig) -> Iterator[Example]:
     generator, seen = random.Random(0), set[str]()  # noqa: S311 - data, no secrets
     for _ in range(20 * data.num_pairs):
         write = generator.choice(kinds)(generator)
-        source, target = (" ".join(write(locale).split()) for locale in locales)  # no-break spaces become plain ones
+        source, target = (" ".join(write(locale).split()) for locale in locales)  # no-break spaces become spaces
         if source not in seen:
             seen.add(source)
             yield Example(source, target)
@@ -67,8 +70,9 @@ def _quantity(generator: random.Random) -> Writer:
     from babel import units
 
     unit = generator.choice(
-        ("length-kilometer", "length-meter", "mass-kilogram", "volume-liter", "duration-hour", "duration-minute", "duration-day",
-         "speed-kilometer-per-hour", "temperature-celsius", "digital-megabyte", "area-square-meter", "duration-week")
+        ("length-kilometer", "length-meter", "mass-kilogram", "volume-liter", "duration-hour", "duration-minute",
+         "duration-day", "speed-kilometer-per-hour", "temperature-celsius", "digital-megabyte",
+         "area-square-meter", "duration-week")
     )  # fmt: skip
     value = generator.choice(
         (generator.randrange(1, 100), generator.randrange(1000) / 10, generator.randrange(1000, 100000))

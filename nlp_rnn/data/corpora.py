@@ -1,4 +1,4 @@
-"""Known corpora of texts, each a function of the data settings that returns its splits."""
+"""Published corpora of texts. Each function takes the data settings and returns the splits."""
 
 import functools
 import importlib.metadata
@@ -19,7 +19,7 @@ from nlp_rnn.tensorflow_import import import_tensorflow
 
 
 def load_imdb(data: DataConfig) -> Splits:
-    """IMDB Large Movie Review Dataset (Maas et al. 2011) through TFDS; labels neg, pos, and "" in `unsupervised`."""
+    """IMDB Large Movie Review Dataset (Maas et al. 2011) through TFDS; labels neg and pos, "" for unlabelled ones."""
     rows = tfds_rows(data, "imdb_reviews/plain_text", "data.source=movie_reviews")
     names = {0: "neg", 1: "pos", -1: ""}
 
@@ -34,8 +34,8 @@ def load_imdb(data: DataConfig) -> Splits:
 def load_tiny_shakespeare(data: DataConfig) -> Splits:
     """40,000 lines of Shakespeare (Karpathy 2015, char-rnn) through TFDS, as one text.
 
-    data.split=contiguous cuts it as TFDS does where data.validation_fraction and data.test_fraction are 0.05, and as nanoGPT
-    does where they are 0.1 and 0.
+    With data.split=contiguous, it has the splits of TFDS if data.validation_fraction and data.test_fraction are 0.05,
+    and those of nanoGPT if they are 0.1 and 0.
     """
     rows = tfds_rows(data, "tiny_shakespeare", "data.source=documents with data.train=FILE")
 
@@ -48,12 +48,12 @@ def load_tiny_shakespeare(data: DataConfig) -> Splits:
 def load_movie_reviews(data: DataConfig) -> Splits:
     """The 25,000 labelled IMDB training reviews in the package movie-reviews; labels neg, pos.
 
-    Their order is made fit for data.split=blocks: reviews of one film stand near each other. In the file each of three
-    runs follows the order of the films: negative reviews of films that have positive ones too, negative reviews of
-    other films, positive reviews. They are merged in step here.
+    They are reordered for data.split=blocks, so that reviews of one film are near each other. The file has three runs,
+    each in the order of the films: negative reviews of films that also have positive reviews, negative reviews of other
+    films, and positive reviews. The three runs are merged in step.
     """
     require_package("movie_reviews", "demo", "data.source is movie_reviews")
-    # Importing the package would load it through pandas.
+    # Importing the package would read the file with pandas.
     path = Path(
         str(
             importlib.metadata.distribution("movie-reviews").locate_file(
@@ -73,13 +73,17 @@ def load_movie_reviews(data: DataConfig) -> Splits:
     return {"train": read}
 
 
-_MOVIE_REVIEWS_WITH_POSITIVE_ONES = 3875  # where the first run ends: seen from the names that reviews have in common
+_MOVIE_REVIEWS_WITH_POSITIVE_ONES = 3875  # end of the first run, found from the names in the reviews
 
 
 def load_wikitext2(data: DataConfig) -> Splits:
-    """WikiText-2, word level (Merity et al. 2016), with its official splits; a line an example, empty ones too.
+    """WikiText-2, word level (Merity et al. 2016), with its official splits. Each line is an example, even if empty.
 
-    Its words stand between spaces and `<unk>` for rare ones: tokenizer.splitter=whitespace, tokenizer.case=keep.
+    Words are separated by spaces; `<unk>` replaces rare words. Use tokenizer.splitter=whitespace and
+    tokenizer.case=keep.
+
+    Raises:
+      ConfigError: if a file is missing.
     """
     setting = data.dir or os.environ.get("NLP_RNN_DATA", "")
     folder = Path(setting) / "wikitext-2"
@@ -98,10 +102,18 @@ def load_wikitext2(data: DataConfig) -> Splits:
 
 
 def tfds_rows(data: DataConfig, name: str, instead: str) -> Callable[[str], Iterable[dict[str, Any]]]:
-    """A function split -> the records of a TFDS data set that is prepared below data.dir, or downloaded.
+    """Opens a TFDS data set that is prepared below data.dir; downloads it otherwise.
 
     Args:
-      instead: settings that do without.
+      data: with source and dir.
+      name: TFDS name of the data set.
+      instead: settings that need no TFDS data, for the message.
+
+    Returns:
+      a function from a split's name to its records.
+
+    Raises:
+      ConfigError: if the data set is not prepared and cannot be downloaded.
     """
     import_tensorflow()
     import tensorflow_datasets as tfds
@@ -117,9 +129,11 @@ def tfds_rows(data: DataConfig, name: str, instead: str) -> Callable[[str], Iter
             builder.download_and_prepare()
         except Exception as error:  # network, disk and checksum errors have no common class in TFDS
             raise ConfigError(
-                f"data.source is {data.source}, which is not prepared under {root or '~/tensorflow_datasets'} (data.dir, or NLP_RNN_DATA) "
-                f"and could not be downloaded ({type(error).__name__}); set data.dir to a folder that holds tfds/{folder}, "
-                f"or use {instead}"
+                f"data.source is {data.source}, which is not prepared under {root or '~/tensorflow_datasets'} "
+                "(data.dir, or "
+                f"NLP_RNN_DATA) and could not be downloaded ({type(error).__name__}); "
+                "set data.dir to a folder that holds "
+                f"tfds/{folder}, or use {instead}"
             ) from error
     return lambda split: tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False))
 

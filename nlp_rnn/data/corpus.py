@@ -1,7 +1,7 @@
-"""A source's examples, split into train, validation and test.
+"""Splits a source's examples into train, validation and test.
 
-Validation and test parts that the source does not give are drawn from train by a seed, and no text is in two splits. Examples
-are streamed: only a key of each evaluation text is held in memory.
+Validation and test parts that the source does not give are drawn from train by a seed, and no text is in two splits.
+Examples are streamed: only a key of each evaluation text is held in memory.
 """
 
 import dataclasses
@@ -33,14 +33,16 @@ _ABOVE = {"train": ("validation", "test"), "validation": ("test",), "test": ()} 
 
 @dataclass
 class SplitFacts:
-    """What one pass over a split found.
+    """The counts of one pass over a split.
 
     Attributes:
-      num_read: examples that the source gives; num_examples: those that are kept.
-      dropped: the others, by the reason.
-      num_empty: texts of white space alone.
-      labels: examples of each; not counted in pairs. first_places: the number, from 1, of the first example of each.
-      digest: of texts, labels and weights, in order.
+      num_read: number of examples of the source.
+      num_examples: number of examples that are kept.
+      dropped: reason -> number of examples that are not kept.
+      num_empty: number of texts that are only white space.
+      labels: label -> number of examples; empty for pairs.
+      first_places: label -> number, from 1, of its first example.
+      digest: digest of texts, labels and weights, in order.
       first: the first example.
     """
 
@@ -54,7 +56,7 @@ class SplitFacts:
     first: Example | None = None
 
     def describe(self) -> str:
-        """Rows, what was dropped and why, labels, the first example: for one line."""
+        """The counts, the reasons of dropped examples, the labels and the first example, as one line."""
         of_all = f" of {self.num_read:,} read" if self.num_read != self.num_examples else ""
         parts = [f"{self.num_examples:,} examples{of_all}"]
         if self.dropped:
@@ -72,11 +74,12 @@ class SplitFacts:
 class Corpus:
     """The examples of a source, split into train, validation and test.
 
-    A text that is in two splits stays in the one that is evaluated: test before validation before train (data.remove_repeated).
+    A text that is in two splits stays in the one that is evaluated: test before validation before train
+      (data.remove_repeated).
 
     Args:
-      is_parallel: whether the examples are pairs of a sentence and its translation; those with an empty side are left out,
-        and from train those whose lengths do not fit.
+      is_parallel: whether the examples are pairs of a sentence and its translation; those with an empty side are left
+        out, and from train those whose lengths do not fit.
       reads_test: False: the test split is left alone; train and validation keep the texts that they share with it.
 
     Attributes:
@@ -139,7 +142,7 @@ class Corpus:
             self._survey_split("train")
 
     def data_facts(self) -> dict[str, dict[str, Any]]:
-        """What tells the splits to train on from other data, after `survey`: examples, digest and, of labelled texts, labels."""
+        """Examples, digest and labels (if any) of train and validation, to identify the data. After `survey`."""
         facts: dict[str, dict[str, Any]] = {}
         for split in ("train", "validation"):
             found = self.facts[split]
@@ -149,7 +152,7 @@ class Corpus:
         return facts
 
     def examples(self, split: str) -> Iterator[Example]:
-        """Streams a split from its start, in a fixed order; `survey` comes first."""
+        """Yields a split's examples from the start, in a fixed order. Call `survey` first."""
         return (example for example, _ in self._unique(split, SplitFacts()))
 
     def has(self, split: str) -> bool:
@@ -157,11 +160,11 @@ class Corpus:
         return bool(self.facts.get(split) and self.facts[split].num_examples)
 
     def is_drawn(self, split: str) -> bool:
-        """Whether the split is taken from train by the seed, instead of given."""
+        """Whether the split is drawn from train using the seed, since the source does not have it."""
         return split not in self._given
 
     def _unique(self, split: str, facts: SplitFacts) -> Iterator[tuple[Example, bytes]]:
-        """The examples that a split keeps, with their texts' keys; counts in `facts` what it reads and drops."""
+        """Yields the examples that a split keeps, with the keys of their texts. Counts all examples in `facts`."""
         kept = set(self._kept) if self._kept is not None and split == "train" else None
         for example in self._assigned(split):
             facts.num_read += 1
@@ -197,7 +200,7 @@ class Corpus:
                 yield example
 
     def _fractions(self) -> dict[str, float]:
-        """The shares of the splits that are drawn. Test first: its examples stay the same whatever validation takes."""
+        """The shares of the drawn splits. test is first, so that validation_fraction does not change its examples."""
         shares = {"test": self._data.test_fraction, "validation": self._data.validation_fraction}
         return {split: share for split, share in shares.items() if split not in self._given and share}
 
@@ -213,7 +216,7 @@ class Corpus:
         return "train"
 
     def _unit(self, row: int, example: Example) -> bytes | int:
-        """What stays together: equal texts, or a block of rows, by its number."""
+        """The unit that stays in one split: the key of equal texts, or the number of a block of rows."""
         return _text_key(example.text) if self._data.split == "hash" else row // self._block_size
 
     @functools.cached_property
@@ -221,14 +224,14 @@ class Corpus:
         return self._data.block_size
 
     def _place(self, unit: bytes | int) -> float:
-        """A number in [0, 1) that decides the split."""
+        """A number in [0, 1) that determines the split."""
         if isinstance(unit, bytes):
             return _unit_hash(f"{self._seed}:".encode() + unit)
-        # Multiples of the golden ratio spread evenly over [0, 1): any run of blocks gets its share of each split.
+        # Multiples of the golden ratio spread evenly over [0, 1): any sequence of blocks gets its share of each split.
         return (_unit_hash(f"{self._seed}".encode()) + unit * 0.6180339887498949) % 1.0
 
     def _part(self, split: str) -> Iterator[Example]:
-        """The split's characters of all texts in order; a text on its edge is cut."""
+        """Yields the split's part of all texts in order; a text at its boundary is cut."""
         total = self._num_characters
         shares = self._fractions()
         validation, test = shares.get("validation", 0.0), shares.get("test", 0.0)
@@ -276,7 +279,7 @@ class Corpus:
         return bool(shares and lacking)
 
     def _draw_of_few(self) -> dict[bytes | int, str]:
-        """The split of each text or block where by chance one would get none: those with the lowest places, one at least."""
+        """Assigns at least one text or block to each split of a small corpus, in the order of their places."""
         num_rows = sum(1 for _ in self._given["train"]())
         self._block_size = min(self._data.block_size, max(1, num_rows // 20))
         rows = enumerate(self._given["train"]())
@@ -293,7 +296,7 @@ class Corpus:
         return drawn
 
     def _why_empty(self, split: str) -> str:
-        """Why train or validation has no examples, and what to do."""
+        """The message why train or validation has no examples, with what to do."""
         data, facts = self._data, self.facts[split]
         given = getattr(data, split) or data.train
         name = f"data.{split} has no examples"
@@ -304,7 +307,10 @@ class Corpus:
                     f"{name}: all of its {facts.num_read:,} texts are repeated ({reasons}); give other texts, or set "
                     "data.remove_repeated=false"
                 )
-            return f"data.{split} has no pairs that are fit ({reasons}); check data.text_column, data.label_column and the languages"
+            return (
+                f"data.{split} has no pairs that are fit ({reasons}); "
+                "check data.text_column, data.label_column and the languages"
+            )
         if split in self._given and split != "train":
             return f"{name}: {given} {_what_is_in(given, data)}; give a file with texts"
         total = sum(1 for _ in self._given["train"]())
@@ -314,7 +320,8 @@ class Corpus:
         found = f"data.train has {total:,} {'text' if total == 1 else 'texts'}"
         found += f", but {distinct:,} different ones" if distinct < total else ""
         return (
-            f"{name}: {found}, to be drawn into {1 + len(self._fractions())} splits; give more texts, or data.validation (and "
+            f"{name}: {found}, to be drawn into {1 + len(self._fractions())} splits; "
+            "give more texts, or data.validation (and "
             "data.test), or cut one long text with data.split=contiguous"
         )
 
@@ -351,7 +358,7 @@ def load_corpus(
 
 
 def corpus_with(config: Config, split: str, *, also: tuple[str, ...] = ()) -> Corpus:
-    """The surveyed corpus to evaluate on a split. Files of splits that it does not need are not read, and may be missing.
+    """The surveyed corpus for evaluating on a split. Files of other splits are not read and may be missing.
 
     Args:
       also: other splits that are needed.
@@ -379,14 +386,15 @@ def label_names(corpus: Corpus) -> list[str]:
     """The labels of a surveyed corpus: of train, sorted (as numbers where all are); the last of two is "positive".
 
     Raises:
-      ConfigError: if there are no labels, a single one, or others in validation or test; or if they are not what data.multi_label
-        and data.labels_are say.
+      ConfigError: if there are no labels, a single one, or others in validation or test; or if they are not what
+        data.multi_label and data.labels_are say.
     """
     found, data = corpus.facts["train"].labels, corpus._data
     if data.multi_label:
         if not found:
             raise ConfigError(
-                "data.multi_label is true, but no text of data.train has a label; check data.label_column, data.label_columns or "
+                "data.multi_label is true, but no text of data.train has a label; "
+                "check data.label_column, data.label_columns or "
                 "the __label__ of the lines"
             )
     elif any(labels.JOINT in label for label in found):
@@ -394,12 +402,14 @@ def label_names(corpus: Corpus) -> list[str]:
     elif "" in found:
         raise ConfigError(
             f"data.train has {found['']} examples without a label, the first is example "
-            f"{corpus.facts['train'].first_places['']}; a classifier needs one on each: set data.label_column, or use a "
+            f"{corpus.facts['train'].first_places['']}; a classifier needs one on each: set data.label_column, "
+            "or use a "
             "labelled source"
         )
     elif len(found) < 2:
         raise ConfigError(
-            f"data.train has one label only, {next(iter(found))!r}; a classifier needs two or more: check data.label_column"
+            f"data.train has one label only, {next(iter(found))!r}; "
+            "a classifier needs two or more: check data.label_column"
         )
     for name in ("validation", "test"):
         if name in corpus.facts:
@@ -421,7 +431,8 @@ def check_labels(corpus: Corpus, split: str, labels: list[str]) -> None:
     facts = corpus.facts[split]
     if unknown := label_checks.unknown(facts.labels, facts.first_places, labels):
         raise ConfigError(
-            f"data.{split} has labels that training did not have: {unknown}; its labels are {label_checks.shown(labels)}: "
+            f"data.{split} has labels that training did not have: {unknown}; "
+            f"its labels are {label_checks.shown(labels)}: "
             "correct them, leave those examples out, or add such examples to data.train and train again"
         )
 
@@ -434,13 +445,15 @@ def _check_scale(found: Iterable[str]) -> None:
         values.add(value)
         if not math.isfinite(value):
             raise ConfigError(
-                f"data.labels_are is ordinal, but data.train has the label {label!r}, which is no number; write the labels as numbers in "
+                f"data.labels_are is ordinal, but data.train has the label {label!r}, which is no number; "
+                "write the labels as numbers in "
                 "their order, or use data.labels_are=classes"
             )
     if len(values) < 3 or len(values) < len(set(found)):
         shown = ", ".join(map(repr, sorted(found)[:10]))
         raise ConfigError(
-            f"data.labels_are is ordinal, but data.train has the labels {shown}; a scale has three different numbers or more: use "
+            f"data.labels_are is ordinal, but data.train has the labels {shown}; "
+            "a scale has three different numbers or more: use "
             "data.labels_are=classes"
         )
 

@@ -72,10 +72,10 @@ def write_cache(
 
 
 def prepare_inputs(corpus: Corpus, config: Config, tokenizer_of_run: Path | None = None) -> tuple[Inputs, Tokenizer]:
-    """What the config's model is trained on; computed once, then found on disk.
+    """The token ids that the config's model is trained on. They are computed once and then read from the cache.
 
     Args:
-      tokenizer_of_run: the folder of the tokenizer that the run has already.
+      tokenizer_of_run: folder of the run's tokenizer if it already has one.
 
     Raises:
       ConfigError: if too many tokens are unknown; see `corpus.label_names`, `prepare_pairs`, `bptt.check_length`.
@@ -110,7 +110,7 @@ def prepare_inputs(corpus: Corpus, config: Config, tokenizer_of_run: Path | None
 
 
 def _check_unknown(share: float, config: Config) -> None:
-    """Stops where so many tokens of train are unknown that there is little to learn."""
+    """Raises ConfigError if the share of unknown tokens in train is above tokenizer.max_unknown."""
     tokenizer = config.tokenizer
     if share <= tokenizer.max_unknown:
         return
@@ -118,12 +118,14 @@ def _check_unknown(share: float, config: Config) -> None:
         mend = f"the vocabulary is that of {origin}: it fits texts of the same language and kind alone"
     elif tokenizer.vocabulary:
         mend = (
-            f"tokenizer.vocabulary is {tokenizer.vocabulary}: give one of the same language, case and tokenizer.level, or "
+            f"tokenizer.vocabulary is {tokenizer.vocabulary}: give one of the same language, case and tokenizer.level, "
+            "or "
             "leave it empty to make one from the text"
         )
     else:
         mend = (
-            f"tokenizer.min_count is {tokenizer.min_count} and tokenizer.vocab_size {tokenizer.vocab_size}: lower the one, raise "
+            f"tokenizer.min_count is {tokenizer.min_count} and tokenizer.vocab_size {tokenizer.vocab_size}: lower the "
+            "one, raise "
             "the other, or give more text"
         )
     raise ConfigError(
@@ -179,7 +181,7 @@ def prepare_split(
 
 
 def label_targets(label: str, data: DataConfig, label_ids: dict[str, int]) -> Any:
-    """What an example's label is to the model: its number, or with data.multi_label uint8 [labels], 1 where the text has it."""
+    """The training target of a label: its number, or with data.multi_label uint8 [labels], 1 for the text's labels."""
     if not data.multi_label:
         return label_ids[label]
     targets = np.zeros(len(label_ids), np.uint8)
@@ -255,14 +257,14 @@ def _file_digest(path: Path) -> str:
 
 
 def cache_folder(data: DataConfig) -> Path:
-    """Where token ids are kept."""
+    """The folder of the token caches."""
     return Path(data.cache_dir or os.environ.get("NLP_RNN_CACHE") or Path.home() / ".cache" / "nlp-rnn")
 
 
 def _cached(folder: Path, make: Callable[[Path], None], load: Callable[[Path], Cached]) -> Cached:
-    """What a folder of the cache holds; makes it if it is not there, or damaged.
+    """Loads a folder of the cache; creates it first if it is missing or damaged.
 
-    Runs that start at once compute the same and do not disturb each other.
+    Runs that start at the same time compute the same and do not disturb each other.
     """
     if folder.exists():
         try:
@@ -285,9 +287,10 @@ def _key(**facts: object) -> str:
 
 
 class Resampling:
-    """Subword regularisation: draws other segmentations of the texts that ids stand for, so that nothing but ids need be kept.
+    """Subword regularisation: draws other segmentations of texts from their ids, so that only ids need to be stored.
 
-    Of a truncated text, its parts are put together. Other segmentations than the best have more pieces: `time` may grow.
+    Of a truncated text, its parts are put together. Other segmentations than the best have more pieces: `time` may
+    grow.
 
     Args:
       temperature, seed: see `Tokenizer.sample`; a draw depends on seed, epoch and step only.
@@ -307,7 +310,7 @@ class Resampling:
         return np.array([(self._seed * 1009 + epoch) % 2**31, step], np.int32)
 
     def draw(self, token_ids: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-        """int32 [batch, time] -> int32 [batch, any], both right-padded with PAD_ID; rows that end with EOS_ID still do, and rows of
+        """int32 [batch, time] -> int32 [batch, any], both right-padded with PAD_ID; rows keep their EOS_ID, and rows of
         padding stay so."""
         is_padding, has_end = tf.reduce_all(token_ids == PAD_ID, axis=1), tf.reduce_any(token_ids == EOS_ID, axis=1)
         is_unknown = (token_ids[:, 0] == UNK_ID) & tf.reduce_all(
@@ -322,10 +325,10 @@ class Resampling:
 def make_dataset(batches: Batches, *, is_fixed: bool = False) -> tf.data.Dataset:
     """A prefetching tf.data set of some batches.
 
-    The graph is told the number of rows, which is that of the first batch: the fast recurrent layers halve them.
+    The graph has the static number of rows of the first batch, since the fast recurrent layers halve them.
 
     Args:
-      is_fixed: whether the time steps are those of the first batch too, which the graph is told then.
+      is_fixed: whether the number of time steps is also static and equal to that of the first batch.
     """
 
     def spec(array: np.ndarray) -> tf.TensorSpec:

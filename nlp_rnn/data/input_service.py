@@ -1,10 +1,10 @@
-"""Batches that other machines read, redraw and pad: TensorFlow's tf.data service.
+"""Batches that other machines read, resample and pad with TensorFlow's tf.data service.
 
-The workers need TensorFlow and the files of token ids, at the same paths as the trainer; not this package. A batch has a number:
-batches come in any order and are put in order here, so that a training is the same with and without the service. To the trainer a
-killed worker looks like a slow one (TensorFlow still waited after a minute): once nothing has come for hardware.connect_seconds,
-what is missing of the batches asked for is read here, and the workers are asked for the next ones.
-Source: tf.data.experimental.service.
+The workers need TensorFlow and the files of token ids at the same paths as on the trainer; they do not need this
+package. Batches are numbered. They arrive in any order and are put in order here, so that a training is the same with
+and without the service. The trainer cannot distinguish a killed worker from a slow one (TensorFlow still waited after a
+minute). If no batch arrives for hardware.connect_seconds, the trainer reads the missing batches of the current request
+itself and then sends the next request to the workers. Source: tf.data.experimental.service.
 """
 
 import contextlib
@@ -25,15 +25,15 @@ from nlp_rnn.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-_NUM_ORDERED = 500  # batches that the service is asked for at a time; no more wait here for the one whose turn it is
-_BUFFER_BYTES = 4096  # a text has some hundred bytes; TensorFlow would read 256 KB for each
+_NUM_ORDERED = 500  # batches per request, which is also the largest number that wait here for an earlier one
+_BUFFER_BYTES = 4096  # a text has some hundred bytes; TensorFlow's default is 256 KB per text
 
 
 def served(reader: IdReader, hardware: HardwareConfig) -> Reader:
-    """A reader of the same batches, whose work is done by the workers of hardware.input_service.
+    """Makes a reader of the same batches that uses the workers of hardware.input_service.
 
     Raises:
-      ConfigError: if nothing listens there; when batches are read, if a worker cannot read the ids or none comes in
+      ConfigError: if nothing listens there. While reading: if a worker cannot read the ids, or no batch arrives within
         hardware.connect_seconds.
     """
     check_answers(hardware.input_service, "hardware.input_service", hardware.connect_seconds)
@@ -62,13 +62,14 @@ def _read_some(
             yield waiting.pop(number)
     if num_lost:
         logger.warning(
-            "hardware.input_service: %d batches did not come, as of a worker that was lost; they were read here",
+            "hardware.input_service: %d batches did not arrive, probably since a worker was lost; "
+            "the trainer read them",
             num_lost,
         )
 
 
 def _dataset(reader: IdReader, plan: list[np.ndarray], epoch: int, first_step: int, address: str) -> tf.data.Dataset:
-    """Elements (number of a batch in the plan, its ids), in any order."""
+    """A data set of (number of a batch in the plan, its ids), in any order."""
     num_sides = len(reader.caches)
     places = [reader.places(indices) for indices in plan]
     seeds = np.zeros((len(plan), num_sides, 2), np.int32)
@@ -101,7 +102,7 @@ def _dataset(reader: IdReader, plan: list[np.ndarray], epoch: int, first_step: i
 
 
 def _read_rows(path: Path, starts: tf.Tensor, lengths: tf.Tensor, time: tf.Tensor, fill: int) -> tf.Tensor:
-    """What `Places.read` returns, in core operations. Of a missing row the file's first id is read and cut off again."""
+    """The result of `Places.read` in core operations. For a missing row, it reads the file's first id and drops it."""
     size = path.stat().st_size
 
     @tf.autograph.experimental.do_not_convert
@@ -120,15 +121,18 @@ def _read_rows(path: Path, starts: tf.Tensor, lengths: tf.Tensor, time: tf.Tenso
 def _arrivals(
     dataset: tf.data.Dataset, hardware: HardwareConfig
 ) -> Generator[tuple[int, list[np.ndarray]], None, None]:
-    """What a data set yields until nothing comes for hardware.connect_seconds; read in a thread, since TensorFlow waits without end."""
-    found: queue.Queue[Any] = queue.Queue(maxsize=16)
+    """Yields the elements of a data set until none arrives for hardware.connect_seconds.
+
+    A thread reads the data set, since TensorFlow waits without a time limit.
+    """
+    elements: queue.Queue[Any] = queue.Queue(maxsize=16)
     is_over = threading.Event()
-    has_come = False
+    has_arrived = False
 
     def put(item: Any) -> None:
         while not is_over.is_set():
             with contextlib.suppress(queue.Full):
-                found.put(item, timeout=0.5)
+                elements.put(item, timeout=0.5)
                 return
 
     def read() -> None:
@@ -145,22 +149,25 @@ def _arrivals(
     try:
         while True:
             try:
-                item = found.get(timeout=hardware.connect_seconds)
+                item = elements.get(timeout=hardware.connect_seconds)
             except queue.Empty:
-                if has_come:
+                if has_arrived:
                     return
                 raise ConfigError(
-                    f"hardware.input_service is {hardware.input_service}, from which no batch came in {hardware.connect_seconds} seconds "
-                    "(hardware.connect_seconds); restart the service, then rerun the same command to resume"
+                    f"hardware.input_service is {hardware.input_service}, from which no batch came in "
+                    f"{hardware.connect_seconds} seconds (hardware.connect_seconds); "
+                    "restart the service, then rerun the same command to resume"
                 ) from None
             if item is None:
                 return
             if isinstance(item, Exception):
                 raise ConfigError(
-                    f"hardware.input_service is {hardware.input_service}, whose worker failed: {first_line(item)}; token ids must be on a "
-                    "disk that the workers share (data.cache_dir), at the same path, and TensorFlow's versions equal"
+                    f"hardware.input_service is {hardware.input_service}, whose worker failed: {first_line(item)}; "
+                    "token "
+                    "ids must be on a disk that the workers share (data.cache_dir), at the same path, and TensorFlow's "
+                    "versions must be equal"
                 )
-            has_come = True
+            has_arrived = True
             yield item
     finally:
         is_over.set()

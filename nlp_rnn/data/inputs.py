@@ -1,4 +1,7 @@
-"""What a model is trained on: the token ids of two splits. Computed once, they are all that training needs; no TensorFlow."""
+"""The inputs of a training: the token ids of two splits, computed once. Training needs nothing else of the data.
+
+This module does not import TensorFlow.
+"""
 
 import json
 import shutil
@@ -17,14 +20,14 @@ _PREPARE = "remove the folder ids of the run, and prepare it again"
 
 @dataclass(frozen=True)
 class Inputs:
-    """Token ids and what belongs to them.
+    """Token ids of the train and validation splits, with their vocabulary size and labels.
 
     Attributes:
-      train, validation: a PairCache each for the task translation, else a TokenCache.
+      train, validation: PairCaches for the task translation, otherwise TokenCaches.
       vocab_size: number of ids.
-      labels: class names of a classifier, by class number; else empty.
-      digests: of what the ids were made from, by its name.
-      resample: draws other segmentations (tokenizer.sampling), which takes TensorFlow; or None.
+      labels: class names of a classifier by class number; otherwise empty.
+      digests: name of an input of the ids, such as the vocabulary -> its digest.
+      resample: draws other segmentations (tokenizer.sampling), which needs TensorFlow; None: off.
     """
 
     train: Any
@@ -50,10 +53,10 @@ def save_inputs(inputs: Inputs, folder: Path) -> None:
 
 
 def load_inputs(folder: Path) -> Inputs:
-    """What `save_inputs` wrote.
+    """Loads what `save_inputs` wrote.
 
     Raises:
-      manifest.DamagedFileError: if a file is not the one that was written.
+      manifest.DamagedFileError: if a file is missing or was changed.
     """
     manifest.check(folder, _PREPARE, is_thorough=False)
     train, validation = (_load_cache(folder, name) for name in ("train", "validation"))

@@ -1,45 +1,54 @@
-"""What looks wrong about the labels of a corpus, in words."""
+"""Describes the labels of a corpus and warns of suspicious ones."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 _MAX_SHOWN = 8
-_NUMBERS = 20  # so many labels that are all numbers look like scores or ids
+_NUMBERS = 20  # more labels than this that are all numbers look like scores or ids
 _MISSING = ("nan", "null", "none", "n/a", "na", "?", "-")
 
 
 def counts(labels: Counter[str]) -> str:
-    """The labels with their counts, the most frequent first."""
+    """Formats the labels with their counts, the most frequent first."""
     parts = [f"{label!r} {count:,}" for label, count in sorted(labels.items(), key=lambda item: (-item[1], item[0]))]
     more = f", ... ({len(parts)} labels)" if len(parts) > _MAX_SHOWN else ""
     return ", ".join(parts[:_MAX_SHOWN]) + more
 
 
 def shown(labels: Iterable[str]) -> str:
-    """Some of the labels."""
+    """Formats at most 8 of the labels."""
     names = list(labels)
     return ", ".join(map(repr, names[:_MAX_SHOWN])) + (f", ... ({len(names)})" if len(names) > _MAX_SHOWN else "")
 
 
 def unknown(labels: Counter[str], first_places: Mapping[str, int], known: list[str]) -> str:
-    """The labels that are not among the known ones, each with its count, first place and what it resembles; "" if there are none."""
+    """Formats the labels that are not known, each with its count, first place and a similar known label.
+
+    Args:
+      labels: number of examples of each label.
+      first_places: number (from 1) of the first example of each label.
+      known: the labels of training.
+
+    Returns:
+      the text; "" if all labels are known.
+    """
     others = {_plain(label): label for label in known}
     parts = []
     for label, count in labels.items():
         if label in known:
             continue
         near = others.get(_plain(label))
-        hint = f", {near!r} but for case or spaces" if near is not None else ""
+        hint = f", {near!r} except for case or spaces" if near is not None else ""
         what = repr(label) if label else "the empty label"
         parts.append(f"{what} ({count:,} examples, the first is example {first_places[label]}{hint})")
     return ", ".join(parts[:_MAX_SHOWN]) + (f", ... ({len(parts)})" if len(parts) > _MAX_SHOWN else "")
 
 
 def warnings(labels: Mapping[str, Counter[str]]) -> Iterator[str]:
-    """One line for each thing that looks wrong.
+    """Yields one line per suspicious property of the labels.
 
     Args:
-      labels: of each split that was read; "" for examples without a label.
+      labels: split -> number of examples of each label; "" for examples without a label.
     """
     train = labels.get("train", Counter())
     names = [label for label in train if label]
@@ -50,12 +59,16 @@ def warnings(labels: Mapping[str, Counter[str]]) -> Iterator[str]:
     if once := [label for label in names if train[label] == 1]:
         yield f"data.train has labels with one example only: {shown(once)}; nothing can be learned about them"
     if missing := [label for label in names if label.lower() in _MISSING]:
-        yield f"data.train has labels that look like missing values: {counts(Counter({each: train[each] for each in missing}))}"
+        missing_counts = counts(Counter({each: train[each] for each in missing}))
+        yield f"data.train has labels that look like missing values: {missing_counts}"
     for group in (group for group in _groups(names) if len(group) > 1):
-        yield f"data.train has labels that differ only by case, spaces or the writing of a number: {shown(group)}; are they one?"
+        yield (
+            f"data.train has labels that differ only by case, spaces or the writing of a number: {shown(group)}; "
+            "are they one?"
+        )
     for split in ("validation", "test"):
         if split in labels and (lacking := [label for label in names if not labels[split][label]]) and labels[split]:
-            yield f"data.{split} has no examples of the labels {shown(lacking)}; its figures do not tell about them"
+            yield f"data.{split} has no examples of the labels {shown(lacking)}; its metrics do not cover them"
 
 
 def _groups(names: list[str]) -> list[list[str]]:
@@ -66,7 +79,7 @@ def _groups(names: list[str]) -> list[list[str]]:
 
 
 def _plain(label: str) -> str:
-    """What labels that are probably meant to be one share."""
+    """A form that labels share if they are probably meant to be the same."""
     plain = "".join(label.casefold().split())
     return {"true": "1", "false": "0"}.get(plain, f"{float(plain):g}" if _is_number(plain) else plain)
 

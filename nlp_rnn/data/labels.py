@@ -1,4 +1,4 @@
-"""The labels and the weight of an example, as files hold them. Several labels of one text are one string, joined by `JOINT`."""
+"""Reads the labels and the weight of an example. Several labels of one text are one string, joined by `JOINT`."""
 
 import math
 import re
@@ -13,7 +13,7 @@ _YES, _NO = ("1", "1.0", "true"), ("0", "0.0", "false", "")
 
 
 def clean_label(value: Any) -> str:
-    """A label as all sources give it: without white space around it; numbers and booleans as JSON writes them, 1.0 as 1."""
+    """A label as text, without white space around it. Numbers and booleans are written as in JSON, and 1.0 as 1."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
@@ -22,22 +22,22 @@ def clean_label(value: Any) -> str:
 
 
 def without_surrogates(text: str) -> str:
-    """JSON can spell half of a surrogate pair, which is no text."""
+    """Replaces unpaired surrogates, which JSON can contain and UTF-8 cannot."""
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def join(labels: Iterable[str]) -> str:
-    """Distinct labels, without spaces around them, in order; empty ones do not count."""
+    """Joins the distinct, non-empty labels in alphabetical order, without spaces around them."""
     return JOINT.join(sorted({label.replace(JOINT, " ").strip() for label in labels} - {""}))
 
 
 def split(joined: str) -> list[str]:
-    """The labels that `join` joined."""
+    """Splits the result of `join` into labels."""
     return joined.split(JOINT) if joined else []
 
 
 def columns_of(data: DataConfig) -> tuple[str, ...]:
-    """The columns of a table that are read: the text first."""
+    """The columns of a table that are read; the text is first."""
     labels = data.label_columns or ((data.label_column,) if data.label_column else ())
     return tuple(dict.fromkeys([data.text_column, *labels, *([data.weight_column] if data.weight_column else [])]))
 
@@ -73,7 +73,8 @@ def weight_of(row: Mapping[str, Any], data: DataConfig, place: str) -> float:
     if not 0 <= weight < math.inf:
         shown = repr(cell)[:60]
         raise ConfigError(
-            f"{place}: data.weight_column {data.weight_column!r} holds {shown}, but a weight is a number of 0 or more; correct it"
+            f"{place}: data.weight_column {data.weight_column!r} holds {shown}, but a weight is a number of 0 or more; "
+            "correct it"
         )
     return weight
 
@@ -87,7 +88,8 @@ def check_class_weights(config: Config, names: list[str]) -> None:
     if unknown:
         shown = ", ".join(map(repr, names[:10])) + (", ..." if len(names) > 10 else "")
         raise ConfigError(
-            f"training.class_weights has a weight for {unknown[0]!r}, but the labels of data.train are {shown}; correct it"
+            f"training.class_weights has a weight for {unknown[0]!r}, but the labels of data.train are {shown}; "
+            "correct it"
         )
     if len(chosen) == len(names) and not config.data.multi_label and sum(weight > 0 for _, weight in chosen) < 2:
         raise ConfigError("training.class_weights leaves less than two labels a weight above 0; raise another one")
@@ -97,8 +99,8 @@ def _has(cell: Any, name: str, place: str) -> bool:
     text = "" if cell is None else str(cell).strip().lower()
     if text not in (*_YES, *_NO):
         raise ConfigError(
-            f"{place}: column {name!r} of data.label_columns holds {str(cell)[:60]!r}, but must hold 1 or 0, true or false, or nothing; "
-            "where a column names labels, use data.label_column and data.label_separator"
+            f"{place}: column {name!r} of data.label_columns holds {str(cell)[:60]!r}, but must hold 1 or 0, true or "
+            "false, or nothing; where a column names labels, use data.label_column and data.label_separator"
         )
     return text in _YES
 

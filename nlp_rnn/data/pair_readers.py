@@ -1,4 +1,4 @@
-"""The user's own files of pairs: an example's text is the source sentence, its label the target sentence."""
+"""Readers of the user's files of pairs. An example's text is the source sentence; its label is the target sentence."""
 
 import functools
 import gzip
@@ -18,7 +18,7 @@ _XML_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
 def load_aligned(data: DataConfig) -> Splits:
-    """Two files whose lines belong together: data.train=corpus/train reads corpus/train.en and corpus/train.de."""
+    """Two files with parallel lines: data.train=corpus/train reads corpus/train.en and corpus/train.de."""
     splits: Splits = {}
     for name in SPLIT_NAMES:
         setting = getattr(data, name)
@@ -27,19 +27,31 @@ def load_aligned(data: DataConfig) -> Splits:
             for path in paths:
                 if not path.is_file():
                     raise ConfigError(
-                        f"data.{name} is {setting}, but there is no file {path}; give what stands before "
-                        f".{data.source_language} and .{data.target_language}, or change data.source_language and data.target_language"
+                        f"data.{name} is {setting}, but there is no file {path}; give the path without the endings "
+                        f".{data.source_language} and .{data.target_language}, or change data.source_language and "
+                        "data.target_language"
                     )
             splits[name] = functools.partial(aligned_lines, *paths, f"data.{name} is {setting}", data.encoding)
     return splits
 
 
 def sides(prefix: Path, data: DataConfig) -> tuple[Path, Path]:
-    return tuple(prefix.with_name(f"{prefix.name}.{tag}") for tag in (data.source_language, data.target_language))  # type: ignore[return-value]
+    """The paths of the source and the target file, which end with the languages' tags."""
+    source, target = (prefix.with_name(f"{prefix.name}.{tag}") for tag in (data.source_language, data.target_language))
+    return source, target
 
 
 def aligned_lines(source: Path, target: Path, what: str, encoding: str | None = None) -> Iterator[Example]:
-    """Pairs of lines; the line numbers of both files must agree to the end."""
+    """Yields the pairs of lines with the same number.
+
+    Args:
+      source, target: the two files.
+      what: the setting and its value, for the message.
+      encoding: the setting data.encoding; None: UTF-8.
+
+    Raises:
+      ConfigError: if the files have different numbers of lines.
+    """
     left, right = read_lines(source, encoding), read_lines(target, encoding)
     end = object()
     count = 0
@@ -59,7 +71,7 @@ def aligned_lines(source: Path, target: Path, what: str, encoding: str | None = 
 
 
 def load_tmx(data: DataConfig) -> Splits:
-    """Translation memories (TMX 1.4): of each unit the segments of the two languages; en also finds en-GB, en_US and so on."""
+    """Translation memories (TMX 1.4): the segments of both languages of each unit. en also reads en-GB, en_US etc."""
     splits: Splits = {}
     for name in SPLIT_NAMES:
         setting = getattr(data, name)
@@ -103,34 +115,35 @@ def _tag(language: str) -> str:
 
 
 def _segment_of(segments: dict[str, str], tag: str) -> str | None:
-    """The segment in the language itself, else in the first of its variants."""
+    """The segment in the language itself, otherwise in its first variant."""
     variants = (text for other, text in segments.items() if other.startswith(f"{tag}-"))
     return segments[tag] if tag in segments else next(variants, None)
 
 
 def _elements(path: Path, name: str) -> Iterator[ElementTree.Element]:
-    """The elements of a name, in any namespace; memory stays constant.
+    """Yields the elements with a name, in any namespace, in constant memory.
 
     Raises:
       ConfigError: if the file is not well-formed, or cannot be read.
     """
     try:
         with open_binary(path) as file:
-            # Expat refuses entities that grow, and loads nothing.
+            # Expat rejects entities that expand without limit, and loads no files.
             parents: list[ElementTree.Element] = []
             for event, element in ElementTree.iterparse(file, events=("start", "end")):  # noqa: S314
                 if event == "start":
                     parents.append(element)
                     if len(parents) > _MAX_DEPTH:
                         raise ConfigError(
-                            f"{path}: elements are nested more than {_MAX_DEPTH} deep; this is no TMX file"
+                            f"{path}: elements are nested more than {_MAX_DEPTH} deep, so this is not a TMX file; "
+                            "give another file"
                         )
                     continue
                 parents.pop()
                 if element.tag.rpartition("}")[2] == name:
                     yield element
                 if parents and not any(each.tag.rpartition("}")[2] == name for each in parents):
-                    parents[-1].remove(element)  # or it would be kept to the file's end
+                    parents[-1].remove(element)  # otherwise it stays in memory to the end of the file
     except ElementTree.ParseError as error:
         raise ConfigError(f"{path}: not readable as TMX ({error}); repair the file or export it again") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -146,12 +159,12 @@ def _elements(path: Path, name: str) -> Iterator[ElementTree.Element]:
 
 
 _MAX_DEPTH = 100
-_CODES = ("bpt", "ept", "it", "ph", "ut", "x", "bx", "ex", "note", "prop", "sub")  # what they hold is not text
-_ALONE = ("ph", "x", "it", "ut")  # they stand where text is cut in two; a pair of bpt and ept stands around text
+_CODES = ("bpt", "ept", "it", "ph", "ut", "x", "bx", "ex", "note", "prop", "sub")  # their content is not text
+_ALONE = ("ph", "x", "it", "ut")  # these separate two texts; a pair of bpt and ept encloses a text
 
 
 def _visible_text(element: ElementTree.Element) -> str:
-    """The text of an element without the codes of formatting in it. Source: TMX 1.4b, section "Content markup"."""
+    """The text of an element without its formatting codes. Source: TMX 1.4b, section "Content markup"."""
     text = element.text or ""
     is_cut = False  # by a code, since the last character
     for child in element:
@@ -166,7 +179,7 @@ def _visible_text(element: ElementTree.Element) -> str:
 
 
 def _are_words(left: str, right: str) -> bool:
-    """Whether two characters belong to words of a script that separates words by spaces."""
+    """Whether both characters belong to words of scripts that separate words with spaces."""
     return all(each.isalnum() and not unicodedata.name(each, "").startswith(_WITHOUT_SPACES) for each in (left, right))
 
 
@@ -174,7 +187,13 @@ _WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANM
 
 
 def why_unfit(pair: Example, length_ratio: float, *, is_trained_on: bool = True) -> str:
-    """Why a pair is left out; "" where it is not. Only pairs to train on are left out for their lengths."""
+    """The reason why a pair is left out; "" if it is kept.
+
+    Args:
+      pair: source and target sentence.
+      length_ratio: the setting data.length_ratio.
+      is_trained_on: whether the pair is in train; only then its lengths are compared.
+    """
     lengths = sorted((len(pair.text.strip()), len(pair.label.strip())))
     if not lengths[0]:
         return "with an empty side"

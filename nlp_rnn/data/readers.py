@@ -1,4 +1,4 @@
-"""The user's own files: each reader is a function of the data settings that returns a split's examples as a stream."""
+"""Readers of the user's own files. Each function takes the data settings and returns the splits as streams."""
 
 import fnmatch
 import functools
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @functools.cache
 def tell_once(message: str) -> None:
-    """Logs what a reader did with a file; files are read several times."""
+    """Logs a message once, although files are read several times."""
     logger.info("%s", message)
 
 
@@ -72,7 +72,7 @@ def load_jsonl(data: DataConfig) -> Splits:
 
 
 def load_text(data: DataConfig) -> Splits:
-    """One text per line; words that begin with `__label__` are its label, or its labels with data.multi_label (fastText's format)."""
+    """One text per line. Words that begin with `__label__` are its label or labels (fastText's format)."""
     return load_files(data, lambda path: PART_READERS["text"](path, data))
 
 
@@ -175,7 +175,8 @@ def _json_examples(path: Path | Part, data: DataConfig) -> Iterator[Example]:
         label = row.get(data.label_column, "") if data.label_column else ""
         if not data.multi_label and (isinstance(label, (dict, list)) or label is None):
             raise ConfigError(
-                f"{path}: {place}: {data.label_column!r} is {json.dumps(label)[:80]}, but a label is a string, number or boolean"
+                f"{path}: {place}: {data.label_column!r} is {json.dumps(label)[:80]}, but a label is a string, "
+                "number or boolean"
             )
         yield _example(without_surrogates(row[data.text_column]), row, data, f"{path}: {place}")
 
@@ -208,7 +209,8 @@ def _json_list(path: Path | Part, data: DataConfig) -> list[Any]:
         lists = _lists_of_objects(value)
         if len(lists) != 1:
             raise ConfigError(
-                f"{path}: is an object with {len(lists)} lists of objects; give one object per line, or one list of objects"
+                f"{path}: is an object with {len(lists)} lists of objects; "
+                "give one object per line, or one list of objects"
             )
         return lists[0]
     return list(value)
@@ -253,7 +255,8 @@ def _text_examples(path: Path | Part, data: DataConfig) -> Iterator[Example]:
         if len(found) > 1 and data.label_column:
             shown = ", ".join(map(repr, found[:5]))
             raise ConfigError(
-                f"{path}: line {number} has {len(found)} labels ({shown}), but a text has one; set data.multi_label=true, keep one "
+                f"{path}: line {number} has {len(found)} labels ({shown}), but a text has one; "
+                "set data.multi_label=true, keep one "
                 "label, or set data.label_column= (empty) to train without labels"
             )
         yield Example(text, found[0] if found else "")
@@ -282,7 +285,8 @@ def _folder_examples(path: Path, data: DataConfig) -> Iterator[Example]:
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and _is_users(entry))
     if not folders:
         raise ConfigError(
-            f"{path}: holds no folders, but data.source folders reads one folder per label; for one file of labelled texts "
+            f"{path}: holds no folders, but data.source folders reads one folder per label; "
+            "for one file of labelled texts "
             "use data.source=csv, jsonl or text"
         )
     if {"pos", "neg", "unsup"} <= {folder.name for folder in folders}:
@@ -325,7 +329,8 @@ def _document_examples(path: Path, data: DataConfig) -> Iterator[Example]:
     )
     if not files:
         raise ConfigError(
-            f"data.patterns is {list(data.patterns)}, but no file below {path} has such a name (hidden ones are left out); "
+            f"data.patterns is {list(data.patterns)}, but no file below {path} has such a name (hidden ones are left "
+            "out); "
             'give patterns such as ["*.txt"], or another folder'
         )
     for file in files:

@@ -1,4 +1,4 @@
-"""The source `records`: what `nlp-rnn records` wrote."""
+"""The source `records`: reads what `nlp-rnn records` wrote."""
 
 import contextlib
 import functools
@@ -14,7 +14,11 @@ from nlp_rnn.tensorflow_import import import_tensorflow
 
 
 def load_records(data: DataConfig) -> Splits:
-    """What `nlp-rnn records` wrote into the folder data.dir: the examples of other sources, in their order."""
+    """Reads the records in the folder data.dir: the examples of another source, in their order.
+
+    Raises:
+      ConfigError: if there are no records, or they are damaged.
+    """
     folder = records_folder(Path(data.dir))
     if not data.dir or not folder.is_dir():
         raise ConfigError(
@@ -42,19 +46,20 @@ def load_records(data: DataConfig) -> Splits:
 
 @contextlib.contextmanager
 def _telling_of_damage(folder: Path) -> Iterator[None]:
-    """Raises ConfigError for what TFDS and TensorFlow say about files that are damaged or gone."""
+    """Turns errors of TFDS and TensorFlow about damaged or missing files into ConfigErrors."""
     try:
         yield
-    except Exception as error:  # they have no common class
-        told = next((line for line in str(error).splitlines() if line.strip()), "")
+    except Exception as error:  # these errors have no common class
+        reason = next((line for line in str(error).splitlines() if line.strip()), "")
         raise ConfigError(
-            f"data.source is records, but those in {folder} are damaged ({type(error).__name__}: {told[:200]}); "
+            f"data.source is records, but the records in {folder} are damaged ({type(error).__name__}: "
+            f"{reason[:200]}); "
             "remove the folder and write it again with nlp-rnn records"
         ) from error
 
 
 def records_folder(root: Path) -> Path:
-    """Where below a folder `nlp-rnn records` writes."""
+    """The folder of the records below the folder that is given to `nlp-rnn records`."""
     return root / "records" / RECORDS_VERSION
 
 

@@ -1,6 +1,6 @@
-"""Corpora too large to read again and again: written once as sharded record files, by Apache Beam, and read as the source `records`.
+"""Writes large corpora once as sharded record files with Apache Beam, for the source `records`.
 
-It is a TFDS builder whose shards are given, so that the examples keep their order; Beam's runner is the user's choice.
+It is a TFDS builder with given shards, so that the examples keep their order. The user chooses Beam's runner.
 """
 
 import contextlib
@@ -27,14 +27,13 @@ from nlp_rnn.files import disk_errors
 from nlp_rnn.tensorflow_import import START_UP_NOISE, import_tensorflow, without_noise
 from nlp_rnn.text_files import Part, parts_of
 
-LOCAL_RUNNER = (
-    "apache_beam.runners.portability.fn_api_runner.FnApiRunner"  # Beam's DirectRunner may look for a server of its own
-)
+# Not Beam's DirectRunner, which may search for a server.
+LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _BEAM_NOISE = re.compile(rb"^(INFO|WARNING)\b|" + START_UP_NOISE.pattern)
 
 
 class Shard(NamedTuple):
-    """A record file to write, and what to write into it."""
+    """A record file to write, with its examples."""
 
     split: str
     path: str
@@ -44,31 +43,33 @@ class Shard(NamedTuple):
 def write_records(
     data: DataConfig, folder: Path, *, num_shards: int, runner: str = LOCAL_RUNNER, flags: list[str] | None = None
 ) -> dict[str, int]:
-    """Writes all splits of a source below `folder`, whole or not at all; what a killed run has left there is removed.
+    """Writes all splits of a source below `folder`, completely or not at all. Removes the remains of killed runs there.
 
     Args:
-      data: which source, and where it lies.
-      num_shards: record files a split, or fewer where there are fewer lines.
-      runner: a class of Apache Beam, by its name. flags: its options, such as "--direct_num_workers=2".
+      data: the source and its files.
+      folder: the records are written below it; it is created if needed.
+      num_shards: record files per split; fewer if there are fewer lines.
+      runner: name of a runner class of Apache Beam.
+      flags: options of the runner, such as "--direct_num_workers=2".
 
     Returns:
-      the number of examples of each split.
+      split -> number of examples.
 
     Raises:
-      ConfigError: if the folder holds records already or another process writes there, the source cannot be read, or the runner
-        or its options are not known.
+      ConfigError: if the folder already holds records, another process is writing there, the source cannot be read, or
+        the runner or one of its options is unknown.
     """
     for module in ("apache_beam", "tensorflow_datasets"):
         require_package(module, "records", "nlp-rnn records")
     if data.source == "records":
-        raise ConfigError(
-            "data.source is records, which is written already; give the source that they are to be made from"
-        )
+        raise ConfigError("data.source is records, which are written already; give the source to write records from")
     if data.weight_column:
         raise ConfigError(
-            f"data.weight_column is {data.weight_column}, but records hold texts and labels only; train from the files, or leave it out"
+            f"data.weight_column is {data.weight_column}, but records hold only texts and labels; "
+            "train from the files, "
+            "or leave it out"
         )
-    # Workers may stand in other folders.
+    # Workers may have other current folders.
     data = replace(
         data, **{key: os.path.abspath(path) for key in ("dir", *SPLIT_NAMES) if (path := getattr(data, key))}
     )
@@ -85,7 +86,7 @@ def write_records(
         with held:
             if target.exists():
                 raise ConfigError(
-                    f"--to is {folder}, which holds records already ({target}); give another folder, or remove that one"
+                    f"--to is {folder}, which already holds records ({target}); give another folder, or remove that one"
                 )
             for leftover in target.parent.glob("*incomplete*"):
                 shutil.rmtree(leftover)
@@ -99,7 +100,7 @@ def _all_sources() -> dict[str, Callable[[DataConfig], Splits]]:
 
 
 def _parts(data: DataConfig, splits: Splits, num_shards: int) -> dict[str, list[Callable[[], Iterator[Example]]]]:
-    """Of each split, a function for each of its record files."""
+    """split -> one function per record file, which yields its examples."""
     if data.source not in PART_READERS:
         return {split: [functools.partial(_examples, data, split)] for split in splits}
     paths = {split: Path(getattr(data, split)) for split in splits}
@@ -107,12 +108,13 @@ def _parts(data: DataConfig, splits: Splits, num_shards: int) -> dict[str, list[
         split: parts_of(path, num_shards) if can_be_cut(path, data) else [Part(path)] for split, path in paths.items()
     }
     return {
-        split: [functools.partial(_examples, data, split, part) for part in found] for split, found in parts.items()
+        split: [functools.partial(_examples, data, split, part) for part in split_parts]
+        for split, split_parts in parts.items()
     }
 
 
 def _examples(data: DataConfig, split: str, part: Part | None = None) -> Iterator[Example]:
-    """Streams a part's examples, or a whole split's; workers find it by its name."""
+    """Yields the examples of a part or of a whole split. Workers import this function by name."""
     return PART_READERS[data.source](part, data) if part else _all_sources()[data.source](data)[split]()
 
 
@@ -125,16 +127,16 @@ def _write(
     _check_runner(runner)
     tfds.disable_progress_bar()
     try:
-        # Nothing is downloaded, though TFDS says so and wants a folder for it.
+        # Nothing is downloaded, although TFDS prints so and requires a folder for it.
         with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as unused:
             builder = _builder_class()(data_dir=folder, parts=parts)
             how = tfds.download.DownloadConfig(beam_runner=runner, beam_options=options)
             builder.download_and_prepare(download_dir=unused, download_config=how)
-    except Exception as error:  # a runner raises what its workers raised in classes of its own
-        told = f"{type(error).__name__}: {error}"
-        if found := re.search(r"ConfigError: (.+?)(?: \[while running|\\n|\n|$)", told):
-            raise ConfigError(found[1]) from error
-        if "KeyboardInterrupt" in told:
+    except Exception as error:  # a runner raises its workers' errors as its own classes
+        message = f"{type(error).__name__}: {error}"
+        if match := re.search(r"ConfigError: (.+?)(?: \[while running|\\n|\n|$)", message):
+            raise ConfigError(match[1]) from error
+        if "KeyboardInterrupt" in message:
             raise KeyboardInterrupt from error
         raise
     return {split: builder.info.splits[split].num_examples for split in parts}
@@ -144,15 +146,15 @@ def _beam_options(flags: list[str]) -> Any:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     try:
-        with contextlib.redirect_stderr(io.StringIO()) as said:
+        with contextlib.redirect_stderr(io.StringIO()) as written:
             options = PipelineOptions(flags)
             known = options.get_all_options()
     except SystemExit:
-        raise ConfigError(f"nlp-rnn records: {said.getvalue().strip().splitlines()[-1]}") from None
+        raise ConfigError(f"nlp-rnn records: {written.getvalue().strip().splitlines()[-1]}") from None
     for flag in flags:
         if flag.startswith("--") and flag[2:].partition("=")[0] not in known:
             raise ConfigError(
-                f"nlp-rnn records: {flag} is no option of Apache Beam; leave it out, or see its documentation"
+                f"nlp-rnn records: {flag} is not an option of Apache Beam; leave it out, or see Beam's documentation"
             )
     return options
 
@@ -171,15 +173,16 @@ def _check_runner(runner: str) -> None:
 
 @functools.cache
 def _builder_class() -> Any:
-    """The builder; a function, since TFDS is not imported where it is not needed."""
+    """The builder class. It is defined in a function, so that TFDS is imported only when needed."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import dataset_builder, splits
 
     class Records(dataset_builder.FileReaderBuilder):
-        """A corpus of nlp-rnn, each example a text and its label, or its translation."""
+        """A corpus of nlp-rnn. Each example is a text with its label or its translation."""
 
-        # Not TFDS's ShardBasedBuilder: by its source (4.9) it runs Beam anew for each split with all splits before it, holds each
-        # shard in memory until it is counted, and sorts the numbers of the shards' lengths as texts, so that ten comes before two.
+        # Not TFDS's ShardBasedBuilder. Its source (4.9) runs Beam again for each split with all splits before it, holds
+        # each shard in memory until it is counted, and sorts the numbers of the shards as texts, so that 10 is before
+        # 2.
 
         VERSION = tfds.core.Version(RECORDS_VERSION)
 
@@ -213,24 +216,27 @@ def _builder_class() -> Any:
 
 
 def _run_beam(shards: list[Shard], info: Any, how: Any, place: Path) -> list[int]:
-    """Writes the shards, each by one of the runner's workers; how many examples each has.
+    """Writes the shards, each with one of the runner's workers.
 
     Args:
-      place: a file for the workers to leave the counts in.
+      place: temporary file for the counts.
+
+    Returns:
+      the number of examples of each shard.
     """
     import apache_beam as beam
 
     with beam.Pipeline(runner=how.beam_runner, options=how.beam_options) as pipeline:
         numbers = pipeline | beam.Create(range(len(shards))) | beam.Reshuffle()
         counts = numbers | beam.Map(_write_shard, shards, info.features, info.file_format) | beam.combiners.ToList()
-        counts | beam.Map(lambda found: place.write_text(json.dumps(sorted(found)), encoding="utf-8"))
-    found = json.loads(place.read_text(encoding="utf-8"))
+        counts | beam.Map(lambda pairs: place.write_text(json.dumps(sorted(pairs)), encoding="utf-8"))
+    pairs = json.loads(place.read_text(encoding="utf-8"))
     place.unlink()
-    return [count for _, count in found]
+    return [count for _, count in pairs]
 
 
 def _write_shard(number: int, shards: list[Shard], features: Any, file_format: Any) -> tuple[int, int]:
-    """(number, examples written), with one example in memory."""
+    """Writes a shard with one example in memory; returns (number of the shard, number of examples)."""
     from tensorflow_datasets.core import example_serializer, writer
 
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())

@@ -1,7 +1,8 @@
-"""The closed tables of sources: what a config can name, and the function that loads it.
+"""The tables of sources: name of a source in a config -> the function that loads it.
 
-A source is a function of the data settings that returns its splits, each a function that streams examples from the start: nothing is
-held in memory, so that a corpus may be larger than RAM. What a source does not give, `corpus` adds.
+A source is a function that takes the data settings and returns its splits. Each split is a function that yields the
+examples from the start. Nothing is kept in memory, so a corpus may be larger than RAM. `corpus` draws the splits that a
+source lacks.
 """
 
 from collections.abc import Callable

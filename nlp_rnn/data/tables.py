@@ -1,4 +1,4 @@
-"""Tables of the user's: comma- or tab-separated files and their like, and Parquet."""
+"""Reads tables: delimited text files and Parquet."""
 
 import csv
 import itertools
@@ -13,20 +13,20 @@ from nlp_rnn.text_files import Part, decoded_lines
 
 csv.field_size_limit(2**31 - 1)
 
-_NUM_PROBED = 1000  # lines from which quoting is recognised
-_DELIMITERS = {";": "';'", "\t": "tab", "|": "'|'", ",": ","}  # as the setting names them
+_NUM_PROBED = 1000  # lines at the start of a file, for recognising quoting
+_DELIMITERS = {";": "';'", "\t": "tab", "|": "'|'", ",": ","}  # delimiter -> value of data.delimiter
 
 
 @dataclass(frozen=True)
 class TableFormat:
-    """How the rows of a file are written.
+    """The format of a delimited text file.
 
     Attributes:
       delimiter: one character.
-      has_header: whether the first row names the columns; else they are numbered from 1.
-      quoting: "double": fields with quotation marks around them, which are doubled inside; "none": quotation marks are text; "":
-        recognised from the first rows.
-      encoding: of the file; None: UTF-8.
+      has_header: whether the first row names the columns; otherwise they are numbered from 1.
+      quoting: "double": fields may be enclosed in quotation marks, which are doubled inside; "none": quotation marks
+        are part of the text; "": recognised from the first rows.
+      encoding: encoding of the file; None: UTF-8.
     """
 
     delimiter: str = ","
@@ -47,16 +47,22 @@ class TableFormat:
 def read_table(
     path: Path | Part, columns: tuple[str, ...], table: TableFormat = TableFormat()
 ) -> Iterator[tuple[int, list[str]]]:
-    """Streams (line number, the values of the named columns).
+    """Yields (line number from 1, values of the given columns).
+
+    Args:
+      path: the file, or a part of it.
+      columns: names of columns, or their numbers from 1 if there is no header.
+      table: the format of the file.
 
     Raises:
-      ConfigError: if a column is missing, or a row does not fit.
+      ConfigError: if a column is missing or a row has another number of fields than the first one.
     """
     lines: Iterator[str] = (line for _, line in decoded_lines(path, table.encoding))
     lines_before = 0
     is_later_part = isinstance(path, Part) and path.start > 0
-    if is_later_part and table.has_header:  # which stands in another part
-        lines = itertools.chain((line for _, line in itertools.islice(decoded_lines(path.path), 1)), lines)  # type: ignore[union-attr]
+    if is_later_part and table.has_header:  # the header is in another part
+        header = (line for _, line in itertools.islice(decoded_lines(path.path), 1))  # type: ignore[union-attr]
+        lines = itertools.chain(header, lines)
     if is_later_part:
         lines_before = path.first_line - 1 - table.has_header  # type: ignore[union-attr]
     is_quoted = table.quoting == "double" or (table.quoting == "" and is_quoted_by_doubling(path, table))
@@ -76,18 +82,18 @@ def read_table(
                 )
             yield lines_before + reader.line_num, [row[place] for place in places]
     except csv.Error as error:
-        reason = "a carriage return stands within a field" if "new-line character" in str(error) else str(error)
+        reason = "a field contains a carriage return" if "new-line character" in str(error) else str(error)
         raise ConfigError(
-            f"{path}: line {lines_before + reader.line_num}: not readable as data.source says ({reason}); check the quotation "
-            "marks, or set data.quoting=none if they are part of the texts"
+            f"{path}: line {lines_before + reader.line_num}: not readable as data.source says ({reason}); check the "
+            "quotation marks, or set data.quoting=none if they are part of the texts"
         ) from None
 
 
 def is_quoted_by_doubling(path: Path | Part, table: TableFormat) -> bool:
-    """Whether fields have quotation marks around them that pandas, R or Excel wrote, and not the author of the text.
+    """Whether the fields were quoted by a program such as pandas, R or Excel.
 
-    So it is where a field begins with a mark and contains doubled ones up to the one at its end, or the header is quoted, and all of the
-    first lines are readable so.
+    This is assumed if a field begins with a quotation mark and contains doubled ones up to the one at its end, or if
+    the header is quoted, and if all of the first lines can be read like this.
     """
     whole = path.path if isinstance(path, Part) else path
     probed = [line for _, line in itertools.islice(decoded_lines(whole, table.encoding), _NUM_PROBED)]
@@ -98,7 +104,7 @@ def is_quoted_by_doubling(path: Path | Part, table: TableFormat) -> bool:
     except csv.Error:
         return False
     if len(probed) == _NUM_PROBED:
-        rows.pop()  # which may go on
+        rows.pop()  # the last row may be incomplete
     widths = {len(row) for row in rows if row}
     is_header_quoted = table.has_header and probed[0].startswith('"') and probed[0].count('"') == 2 * len(rows[0])
     has_doubled = any('"' in field for row in rows for field in row) and any('""' in line for line in probed)
@@ -107,7 +113,7 @@ def is_quoted_by_doubling(path: Path | Part, table: TableFormat) -> bool:
 
 
 def _places(path: Path | Part, header: list[str], columns: tuple[str, ...], table: TableFormat) -> list[int]:
-    """Where the named columns are."""
+    """The indices of the named columns."""
     if not table.has_header:
         return [_numbered(path, name, len(header)) for name in columns]
     for name in columns:
@@ -134,8 +140,8 @@ def _names_of(header: list[str], table: TableFormat) -> str:
     other = next((mark for mark in _DELIMITERS if mark != table.delimiter and mark in "".join(header)), None)
     if len(header) == 1 and other is not None:
         return (
-            f"its first line is one field, {header[0][:80]!r}, so its columns seem to be separated by {_DELIMITERS[other]}: "
-            f"set data.delimiter={_DELIMITERS[other]}"
+            f"its first line is one field, {header[0][:80]!r}, so its columns seem to be separated by "
+            f"{_DELIMITERS[other]}: set data.delimiter={_DELIMITERS[other]}"
         )
     shown = ", ".join(repr(name[:40]) for name in header[:20]) + (", ..." if len(header) > 20 else "")
     return (
@@ -147,21 +153,21 @@ def _names_of(header: list[str], table: TableFormat) -> str:
 def _wrong_width(
     path: Path | Part, number: int, row: list[str], first: list[str], table: TableFormat, *, is_quoted: bool
 ) -> str:
-    what = "the header" if table.has_header else "the first line"
-    found = f"{path}: line {number} has {len(row)} fields, but {what} has {len(first)}"
+    first_name = "the header" if table.has_header else "the first line"
+    fault = f"{path}: line {number} has {len(row)} fields, but {first_name} has {len(first)}"
     if not is_quoted:
         return (
-            f"{found}; a field may not hold a line end or the delimiter, unless it is quoted: correct the line, or set "
+            f"{fault}; only a quoted field may contain a line end or the delimiter; correct the line, or set "
             "data.quoting=double if the file quotes its fields"
         )
-    return f"{found}; put quotation marks around a field that holds the delimiter, or correct the line"
+    return f"{fault}; put quotation marks around a field that contains the delimiter, or correct the line"
 
 
 def read_parquet(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[Any]]]:
-    """Streams (row number from 1, the values of the named columns) of a Parquet file, one row group's batch in memory.
+    """Yields (row number from 1, values of the given columns) of a Parquet file, with 1,024 rows in memory.
 
     Raises:
-      ConfigError: if the file is damaged, or a column is missing.
+      ConfigError: if the file is damaged or a column is missing.
     """
     import pyarrow
     import pyarrow.parquet
@@ -174,13 +180,13 @@ def read_parquet(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, li
                 if names.count(name) != 1:
                     shown = ", ".join(map(repr, names))
                     raise ConfigError(
-                        f"{path}: has {names.count(name)} columns named {name!r}; its columns are {shown}: set data.text_column "
-                        "and data.label_column"
+                        f"{path}: has {names.count(name)} columns named {name!r}; its columns are {shown}; set "
+                        "data.text_column and data.label_column"
                     )
             for batch in file.iter_batches(batch_size=1024, columns=list(columns)):
                 for values in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
                     number += 1
                     yield number, list(values)
     except (pyarrow.ArrowException, OSError) as error:
-        told = next(iter(str(error).splitlines()), "")
-        raise ConfigError(f"{path}: not readable as Parquet ({told[:200]}); write the file again") from None
+        reason = next(iter(str(error).splitlines()), "")
+        raise ConfigError(f"{path}: not readable as Parquet ({reason[:200]}); write the file again") from None

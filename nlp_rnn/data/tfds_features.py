@@ -1,4 +1,4 @@
-"""features.json of prepared TFDS data: checked before TFDS reads it, since TFDS imports the module that the file names."""
+"""Checks features.json of prepared TFDS data before TFDS reads it, since TFDS imports the modules named in it."""
 
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,27 @@ _KNOWN = {
 
 
 def check_features(folder: Path, mend: str = "prepare the data set again") -> None:
-    """Checks all features.json below a folder: they may name TFDS's own features of texts and labels alone.
+    """Checks that all features.json below a folder name only TFDS's own features for texts and labels.
 
     Args:
-      mend: what to do about a damaged file.
+      folder: the folder of a prepared data set.
+      mend: what to do about a damaged file, for the message.
 
     Raises:
-      ConfigError: naming the file and the class.
+      ConfigError: if a file names another class; the message has the file and the class.
     """
     for path in sorted(folder.rglob("features.json")):
         tree = files.read_json(path, dict, mend)
         if foreign := _foreign_class(tree):
             raise ConfigError(
-                f"{path}: names the Python class {foreign[:200]!r}, which reading it would import and run; use data that TFDS or "
-                "nlp-rnn records wrote, and do not read this folder"
+                f"{path}: names the Python class {foreign[:200]!r}, which reading it would import and run; "
+                "use data that TFDS "
+                "or nlp-rnn records wrote, and do not read this folder"
             )
 
 
 def _foreign_class(root: Any) -> str:
-    """The first class that is not known; "" if there is none."""
+    """The first class that is not allowed; "" if there is none."""
     waiting = [root]
     while waiting:
         node = waiting.pop()

@@ -1,4 +1,4 @@
-"""Token ids on disk: of one split's texts, or of its pairs; no TensorFlow."""
+"""The token ids of one split's texts or pairs on disk. It does not import TensorFlow."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ class TokenCache:
     """Token ids and labels of one split, on disk.
 
     Attributes:
-      path: folder with ids.bin (int32, one text after the other), offsets.npy, labels.npy and, if the examples have weights, weights.npy.
+      path: folder with ids.bin (int32, one text after the other), offsets.npy, labels.npy and, if the examples have
+        weights, weights.npy.
       offsets: int64 [examples + 1]; text n is ids[offsets[n]:offsets[n + 1]].
       labels: int32 [examples]; with data.multi_label uint8 [examples, labels], 1 where a text has the label.
       weights: float32 [examples], with a mean of 1; None: all alike.
@@ -40,14 +41,14 @@ class TokenCache:
         """Reads what `datasets.write_cache` wrote.
 
         Raises:
-          manifest.DamagedFileError: if a file is not the one that was written.
+          manifest.DamagedFileError: if a file is missing or was changed.
         """
         manifest.check(path, "remove that folder", is_thorough=False)
         weights = load_array(path / "weights.npy") if (path / "weights.npy").is_file() else None
         return cls(path, load_array(path / "offsets.npy"), load_array(path / "labels.npy"), weights)
 
     def unknown_share(self) -> float:
-        """The share of ids that are UNK_ID, 0-1; read in constant memory."""
+        """The share of ids that are UNK_ID, 0-1, computed in constant memory."""
         unknown = 0
         with open(self.path / "ids.bin", "rb") as file:
             while len(ids := np.fromfile(file, np.int32, 2**20)):
@@ -55,7 +56,7 @@ class TokenCache:
         return unknown / max(int(self.offsets[-1]), 1)
 
     def facts(self) -> dict[str, dict[str, float]]:
-        """Of "tokens": the median and largest length, and the share that is unknown, 0-1."""
+        """Returns {"tokens": {"median": length, "largest": length, "unknown": share, 0-1}}; lengths are in tokens."""
         lengths = self.lengths
         median = int(np.median(lengths)) if len(lengths) else 0
         return {
@@ -67,7 +68,7 @@ class TokenCache:
         return _describe(self.facts())
 
     def rows(self, indices: Iterable[int]) -> list[np.ndarray]:
-        """The ids of some texts, each int32 [time]; read, not mapped, since mapped pages would count as memory."""
+        """Reads the ids of some texts, each int32 [time]. The file is not memory-mapped, to limit resident memory."""
         with open(self.path / "ids.bin", "rb") as file:
             return [
                 ids_at(file, int(self.offsets[index]), int(self.offsets[index + 1] - self.offsets[index]))
@@ -77,10 +78,11 @@ class TokenCache:
 
 @dataclass(frozen=True)
 class PairCache:
-    """The token ids of one split's pairs, each sentence ended by EOS_ID, on disk.
+    """The token ids of one split's pairs on disk. Each sentence ends with EOS_ID.
 
     Attributes:
-      rows: int64 [pairs]: those that are not too long, by their number in both caches.
+      source, target: caches of all sentences.
+      rows: int64 [pairs], numbers in both caches of the pairs that are not too long.
     """
 
     source: TokenCache
@@ -92,15 +94,15 @@ class PairCache:
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 [pairs, 2]: of source and target, in ids, EOS_ID included."""
+        """int64 [pairs, 2], lengths of source and target in ids, including EOS_ID."""
         return np.stack([self.source.lengths, self.target.lengths], axis=1)[self.rows]
 
     def unknown_share(self) -> float:
-        """Of the side that has the larger one; see `TokenCache.unknown_share`."""
+        """The larger share of the two sides; see `TokenCache.unknown_share`."""
         return max(self.source.unknown_share(), self.target.unknown_share())
 
     def facts(self) -> dict[str, dict[str, float]]:
-        """As `TokenCache.facts`, of "source tokens" and "target tokens"."""
+        """Like `TokenCache.facts`, with the keys "source tokens" and "target tokens"."""
         sides = {"source tokens": self.source, "target tokens": self.target}
         return {name: side.facts()["tokens"] for name, side in sides.items()}
 
@@ -110,19 +112,19 @@ class PairCache:
 
     @property
     def num_tokens(self) -> int:
-        """Ids to predict: those of the targets."""
+        """The number of target ids, which are predicted."""
         return int(self.lengths[:, 1].sum())
 
 
 def _describe(facts: dict[str, dict[str, float]]) -> str:
     return "; ".join(
-        f"{found['median']:,} {name} at the median, {found['largest']:,} at most, {100 * found['unknown']:.1f} % unknown"
-        for name, found in facts.items()
+        f"{side['median']:,} {name} at the median, {side['largest']:,} at most, {100 * side['unknown']:.1f} % unknown"
+        for name, side in facts.items()
     )
 
 
 def load_array(path: Path) -> np.ndarray:
-    """An .npy file.
+    """Loads an .npy file.
 
     Raises:
       manifest.DamagedFileError: if it is missing or damaged.

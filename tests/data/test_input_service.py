@@ -107,7 +107,7 @@ def test_pairs_are_drawn_as_here(service, tokenizer, tmp_path):
 
 def test_nothing_answers(tokenizer, tmp_path):
     reader = text_reader(make_cache(tmp_path / "texts", tokenizer, 1), slice(0, 8))
-    with pytest.raises(ConfigError, match=r"hardware\.input_service is localhost:\d+, but nothing answers there"):
+    with pytest.raises(ConfigError, match=r"hardware\.input_service is localhost:\d+, but no server responds there"):
         served(reader, hardware(f"localhost:{free_port()}"))
 
 
@@ -143,7 +143,7 @@ def test_a_training_without_its_service_is_told_in_one_line(settings, tmp_path):
     address = f"localhost:{free_port()}"
     done = run_pipeline("train", *settings, f"hardware.input_service={address}", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"hardware.input_service is {address}, but nothing answers there")
+    assert done.stderr.splitlines()[-1].startswith(f"hardware.input_service is {address}, but no server responds there")
 
 
 def test_batches_of_a_worker_that_is_lost_are_read_here(dispatcher, tokenizer, tmp_path, caplog):
@@ -156,4 +156,4 @@ def test_batches_of_a_worker_that_is_lost_are_read_here(dispatcher, tokenizer, t
     arrived = [next(arriving)]
     other.kill()
     assert_equal([*arrived, *arriving], reader(plan))
-    assert "they were read here" in caplog.text
+    assert "the trainer read them" in caplog.text

@@ -17,8 +17,7 @@ def test_labels_that_look_wrong_are_told():
         "data.train has labels that differ only by case, spaces or the writing of a number: '1', '1.0', 'true'; "
         "are they one?",
         "data.validation has no examples of the labels 'Good ', 'nan', 'odd', '1', '1.0', 'true'; "
-        "its figures do not tell "
-        "about them",
+        "its metrics do not cover them",
     ]
 
 
@@ -40,7 +39,7 @@ def test_unknown_labels_are_named_with_what_they_resemble():
         Counter({"Bug": 2, "": 1, "bug": 9, "new": 1}), {"Bug": 4, "": 7, "new": 9}, ["bug", "praise"]
     )
     assert unknown == (
-        "'Bug' (2 examples, the first is example 4, 'bug' but for case or spaces), the empty label (1 examples, "
+        "'Bug' (2 examples, the first is example 4, 'bug' except for case or spaces), the empty label (1 examples, "
         "the first is "
         "example 7), 'new' (1 examples, the first is example 9)"
     )

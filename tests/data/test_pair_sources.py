@@ -48,7 +48,7 @@ def test_aligned_files(tmp_path):
     assert pairs("validation", *settings) == [("c", "C")]
     assert pairs("train", *settings, "data.source_language=de", "data.target_language=en") == [("A", "a"), ("B", "b")]
     with pytest.raises(
-        ConfigError, match=r"there is no file .*train.fr; give what stands before .en and .fr, or change"
+        ConfigError, match=r"there is no file .*train.fr; give the path without the endings .en and .fr, or change"
     ):
         pairs("train", *settings, "data.target_language=fr")
 
@@ -93,7 +93,7 @@ def test_cldr_writes_both_languages_the_same_each_time():
         for _, target in pairs("train", "data.target_language=ja", "data.source_language=pt-BR", "data.num_pairs=50")
     )
     with pytest.raises(
-        ConfigError, match=r"data.target_language is 'klingon', which CLDR does not know; give a BCP 47 tag"
+        ConfigError, match=r"data.target_language is 'klingon', which is not in CLDR; give a BCP 47 tag"
     ):
         pairs("train", "data.target_language=klingon")
 
@@ -178,7 +178,7 @@ def test_pairs_in_the_wrong_order_are_refused(rows, tmp_path):
         "data.source=tsv", f"data.train={path}", f"data.source_language={other}", "data.target_language=en"
     )
     message = (
-        f"data.source_language is {other} and data.target_language en, "
+        f"data.source_language is {other} and data.target_language is en, "
         f"but the source sentences read like en and the targets like {other}"
     )
     with pytest.raises(ConfigError, match=message):
@@ -293,6 +293,6 @@ def test_tatoeba(source):
     assert (len(found), found[0]) == (118_964, ("Go.", "Ve."))
     assert pairs("train", *settings, "data.source_language=es", "data.target_language=en")[0] == ("Ve.", "Go.")
     with pytest.raises(
-        ConfigError, match=r"data.source_language is es and data.target_language de; give en and one of es, fr, de"
+        ConfigError, match=r"data.source_language is es and data.target_language is de; give en and one of es, fr, de"
     ):
         pairs("train", *settings, "data.source_language=es")

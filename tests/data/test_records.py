@@ -184,7 +184,7 @@ def test_a_killed_run_leaves_nothing_and_the_next_a_whole_set(tmp_path: Path) ->
 
 
 def test_records_are_not_written_over(texts: Path, written: Path) -> None:
-    with pytest.raises(ConfigError, match="holds records already"):
+    with pytest.raises(ConfigError, match="already holds records"):
         records.write_records(DataConfig(source="text", train=str(texts)), written, num_shards=2)
 
 
@@ -235,7 +235,7 @@ def test_two_commands_do_not_write_into_one_folder(texts: Path, tmp_path: Path) 
             ["--to", "x", "data.source=cldr", "data.test_fraction=0.1"],
             "'data.test_fraction=0.1' does not change the records",
         ),
-        (["--to", "x", "data.source=records"], "written already"),
+        (["--to", "x", "data.source=records"], "which are written already"),
         (
             ["--to", "x", "--runner", "FlinkRuner", "data.source=cldr", "data.num_pairs=5"],
             "--runner is FlinkRuner: .*FlinkRunner",
@@ -247,7 +247,7 @@ def test_two_commands_do_not_write_into_one_folder(texts: Path, tmp_path: Path) 
         (["--to", "gs://x", "data.source=cldr"], "--to is gs://x"),
         (
             ["--to", "x", "data.source=cldr", "data.num_pairs=5", "--", "--direct_num_wokers=2"],
-            "direct_num_wokers=2 is no option",
+            "direct_num_wokers=2 is not an option",
         ),
         (
             ["--to", "x", "data.source=cldr", "data.num_pairs=5", "--", "--direct_num_workers=x"],
@@ -275,5 +275,5 @@ def test_damaged_records_are_told_in_one_line(name: str, texts: Path, written: P
     (path,) = records_folder(tmp_path / "set").glob(name)
     path.write_bytes(path.read_bytes()[:-20])
     told = refused("train", "name=bad", *SMALL, "data.source=records", f"data.dir={tmp_path / 'set'}", cwd=tmp_path)
-    damaged = {"features.json": f"{path}: is damaged"}.get(name, f"those in {path.parent} are damaged")
+    damaged = {"features.json": f"{path}: is damaged"}.get(name, f"the records in {path.parent} are damaged")
     assert damaged in told

@@ -111,7 +111,7 @@ def test_broken_files_are_one_line_each(tmp_path):
     path.write_text("text,label\nx,y\na,b,c\n")
     assert error_of(all_of, "csv", path) == (
         f"{path}: line 3 has 3 fields, but the header has 2; "
-        "put quotation marks around a field that holds the delimiter, or "
+        "put quotation marks around a field that contains the delimiter, or "
         "correct the line"
     )
     path.write_text('text,label\n"x,y\n')

@@ -85,7 +85,7 @@ def test_quoted_tab_separated_files_are_read_and_told(tmp_path, caplog):
     assert rows_of(path, "tsv", "data.quoting=none")[0] == ('"she wrote ""no"""', "bad")
     assert not can_be_cut(path, load_config(None, ["data.source=tsv", f"data.train={path}"]).data)
     path.write_text("text\tlabel\nplain\n")
-    assert "unless it is quoted: correct the line, or set data.quoting=double" in error_of(path, "tsv")
+    assert "a line end or the delimiter; correct the line, or set data.quoting=double" in error_of(path, "tsv")
 
 
 @pytest.mark.parametrize(
