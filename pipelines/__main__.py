@@ -25,11 +25,11 @@ def main() -> int:
     if sys.argv[1] == "serve-inputs":
         return cli.guarded(lambda: serve_inputs.main(sys.argv[2:]))
     if sys.argv[1] not in TASKS:
-        return cli.guarded(_refuse_task)
+        return cli.guarded(_reject_task)
     return cli.main(importlib.import_module(f"pipelines.{sys.argv[1]}"), sys.argv[2:])
 
 
-def _refuse_task() -> None:
+def _reject_task() -> None:
     raise ConfigError(f"nlp-rnn: {sys.argv[1]!r} is not a task; choose one of {', '.join(TASKS)}")
 
 
