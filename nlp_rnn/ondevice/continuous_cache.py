@@ -86,13 +86,12 @@ class ContinuousCache:
         try:
             with np.load(path) as arrays:
                 keys, ids, count = arrays["keys"], arrays["ids"], int(arrays["count"])
-                is_sound = np.isfinite(keys).all() and ids.min(initial=0) >= 0 and count >= 0
-                if not is_sound or keys.dtype != np.float32 or ids.dtype != np.int64:
-                    raise ValueError("it holds impossible values")
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ConfigError(
                 f"{path}: not readable as a memory of the console ({error}); remove it, or give another file"
             ) from None
         if keys.shape != self._keys.shape or ids.shape != self._ids.shape or ids.max(initial=0) >= self._vocab_size:
             raise ConfigError(f"{path}: is the memory of another model; remove it, or give another file")
-        self._keys, self._ids, self._count = keys, ids, count
+        if not np.isfinite(keys).all() or ids.min(initial=0) < 0 or count < 0:
+            raise ConfigError(f"{path}: is damaged (it holds impossible values); remove it, or give another file")
+        self._keys, self._ids, self._count = keys.astype(np.float32), ids.astype(np.int64), count
