@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from nlp_rnn.cli import check, launch, records, serve_inputs
+from nlp_rnn.cli import check, launch, records, serve, serve_inputs
 from nlp_rnn.cli import main as cli
 from nlp_rnn.errors import ConfigError
 
@@ -14,7 +14,10 @@ def main() -> int:
     """Runs the pipeline of the task in the first argument."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print(f"usage: nlp-rnn TASK COMMAND ...\n\n  tasks: {', '.join(TASKS)}\n")
-        print("Other commands: check (what is in your data), launch, records, serve-inputs. Each has --help.")
+        print(
+            "Other commands: check (what is in your data), launch, records, serve (models over HTTP), serve-inputs. "
+            "Each has --help."
+        )
         return 0
     if sys.argv[1] == "check":
         return cli.run_command(lambda: check.main(sys.argv[2:], TASKS), is_json="--json" in sys.argv)
@@ -22,6 +25,8 @@ def main() -> int:
         return cli.guarded(lambda: launch.main(sys.argv[2:], TASKS))
     if sys.argv[1] == "records":
         return cli.guarded(lambda: records.main(sys.argv[2:]))
+    if sys.argv[1] == "serve":
+        return cli.guarded(lambda: serve.main(sys.argv[2:]))
     if sys.argv[1] == "serve-inputs":
         return cli.guarded(lambda: serve_inputs.main(sys.argv[2:]))
     if sys.argv[1] not in TASKS:

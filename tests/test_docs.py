@@ -164,6 +164,7 @@ def test_every_command_has_help_without_tensorflow():
         ["translation", "--help"],
         ["translation", "predict", "--help"],
         ["records", "--help"],
+        ["serve", "--help"],
     ):
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False

@@ -122,7 +122,7 @@ def run_command(command: Callable[[], Result | None], *, is_json: bool) -> int:
     """Runs a command that belongs to no pipeline and prints its result; returns the exit status."""
 
     def run() -> None:
-        _set_up_logging()
+        set_up_logging()
         result = command()
         if result is not None:
             print(_shown(result, is_json=is_json))
@@ -143,7 +143,7 @@ def _run(pipeline: ModuleType, arguments: list[str]) -> None:
     if hasattr(pipeline, "add_options"):
         pipeline.add_options(parser, command)
     options = parser.parse_intermixed_args(arguments[1:])
-    _set_up_logging()
+    set_up_logging()
     config = None
     if command in ("prepare", "train"):
         allowed = ["tokenizer.max_unknown=1.0"] if options.allow else []
@@ -325,9 +325,10 @@ def between(kind: type[int] | type[float], low: float, high: float, what: str) -
     return read
 
 
-def _set_up_logging() -> None:
+def set_up_logging(pattern: str = "%(message)s") -> None:
+    """Writes the package's messages to standard error, in a pattern of `logging`."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_PrintableFormatter("%(message)s"))
+    handler.setFormatter(_PrintableFormatter(pattern))
     package = logging.getLogger("nlp_rnn")
     package.handlers[:] = [handler]
     package.setLevel(logging.INFO)

@@ -106,17 +106,35 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Exporte
       ConfigError: if there is none, or it is of another task.
     """
     folder = find_model(path, task)
-    if not manifest.check(folder, _EXPORT_AGAIN):
-        manifest.log_missing(folder)
+    check_files(folder)
     config = load_saved_config(folder / "assets.extra" / "config.yaml", task)
     path_of_labels = folder / "assets.extra" / "labels.json"  # classifiers only
     labels = files.read_json(path_of_labels, list, _EXPORT_AGAIN) if path_of_labels.is_file() else []
-    _check_path(folder, f"--model is {folder}")
     calibration, path_of_calibration = Calibration(), folder / "assets.extra" / "calibration.json"
     if path_of_calibration.is_file():  # not of earlier versions
         calibration = load_calibration(path_of_calibration, len(labels), config.data.outputs)
+    return ExportedModel(load_graph(folder), config, labels, folder, calibration)
+
+
+def check_files(folder: Path) -> None:
+    """Compares the files of an export with its manifest, if it has one.
+
+    Raises:
+      ConfigError: if files are missing or damaged.
+    """
+    if not manifest.check(folder, _EXPORT_AGAIN):
+        manifest.log_missing(folder)
+
+
+def load_graph(folder: Path) -> Any:
+    """Loads a SavedModel, also one that this package has not written.
+
+    Raises:
+      ConfigError: if it does not load.
+    """
+    _check_path(folder, f"--model is {folder}")
     try:
-        return ExportedModel(tf.saved_model.load(str(folder)), config, labels, folder, calibration)
+        return tf.saved_model.load(str(folder))
     except (
         OSError,
         ValueError,

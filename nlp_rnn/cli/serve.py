@@ -1,0 +1,153 @@
+"""The command `nlp-rnn serve`: answers requests to exported models over HTTP."""
+
+import ipaddress
+import logging
+import os
+import re
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+from nlp_rnn.cli.main import Parser, add_settings, between, set_up_logging, settings_of
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.serving.limits import Limits
+from nlp_rnn.tensorflow_import import import_tensorflow
+
+logger = logging.getLogger(__name__)
+
+_DESCRIPTION = """Serves the exported models of a folder over HTTP, with the REST API of TensorFlow Serving:
+POST /v1/models/NAME:predict, GET /v1/models/NAME, GET /v1/models/NAME/metadata. New versions are loaded without a
+restart."""
+_BACKLOG = 2048  # connections that wait to be accepted
+
+
+def main(arguments: list[str]) -> None:
+    """Runs `nlp-rnn serve ...` until SIGTERM or Ctrl-C.
+
+    Raises:
+      ConfigError: if there are no models, the port is taken, or the extra `serve` is not installed.
+    """
+    options = _parser().parse_args(arguments)
+    limits = Limits(**settings_of(Limits, options))
+    folder, labels, token = Path(options.models), _labels(options.label), _token(options.token_file)
+    if not folder.is_dir():
+        raise ConfigError(f"--models is {folder}, but there is no such folder; export a model, or give another folder")
+    try:
+        import starlette  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise ConfigError(f"nlp-rnn serve needs {error.name}; run: pip install 'nlp-rnn[serve]'") from None
+    listener = _listener(options.host, options.port)
+    with listener:
+        set_up_logging("%(asctime)s %(levelname)s %(message)s")
+        import_tensorflow()
+        from nlp_rnn.serving.app import ServerSettings, make_app
+        from nlp_rnn.serving.model_store import ModelStore, find_versions
+        from nlp_rnn.serving.served_model import load_served
+
+        if not find_versions(folder):
+            raise ConfigError(
+                f"--models is {folder}, but holds no exported model (NAME/VERSION/saved_model.pb); export one first"
+            )
+        settings = ServerSettings(
+            limits, options.strict, token, tuple(options.allow_origin), options.log_text, options.poll_seconds
+        )
+        app = make_app(ModelStore(folder, load_served, labels), settings)
+        host, port = listener.getsockname()[:2]
+        print(f"listening at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+        if not ipaddress.ip_address(host).is_loopback and not token:
+            logger.warning("everyone who reaches %s can use this server; --token-file restricts it", options.host)
+        _run(uvicorn, app, listener, limits.shutdown_seconds)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="nlp-rnn serve", description=_DESCRIPTION, allow_abbrev=False)
+    parser.add_argument(
+        "--models", metavar="DIR", default="saved_models", help="folder of the models (default: %(default)s)"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: all (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=between(int, 0, 65535, "a number from 0 to 65535"), default=8501,
+        help="to listen at; 0: any free one (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--strict", action="store_true", help="require all inputs of a signature, as TensorFlow Serving does"
+    )
+    parser.add_argument(
+        "--token-file", metavar="FILE", default="",
+        help="file with a token that requests must carry (Authorization: Bearer TOKEN); also NLP_RNN_TOKEN",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-origin", metavar="URL", action="append", default=[],
+        help="of web pages that may call the server (CORS); can be repeated (default: none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--label", metavar="MODEL/LABEL=VERSION", action="append", default=[],
+        help="keep a version served, also under this label; can be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--poll-seconds", metavar="N", type=between(float, 0.01, 86400, "a number from 0.01 to 86400"), default=1.0,
+        help="between two looks for new versions (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--log-text", action="store_true", help="write the texts of requests into the log")
+    add_settings(parser, Limits)
+    return parser
+
+
+def _labels(options: list[str]) -> dict[str, dict[str, int]]:
+    labels: dict[str, dict[str, int]] = {}
+    for option in options:
+        found = re.fullmatch(r"([^/:=]+)/([^/:=]+)=([0-9]{1,18})", option)
+        if not found:
+            raise ConfigError(f"--label is {option!r}, but must be MODEL/LABEL=VERSION, such as sentiment/stable=3")
+        labels.setdefault(found[1], {})[found[2]] = int(found[3])
+    return labels
+
+
+def _token(file: str) -> str:
+    """The token in a file, else that in NLP_RNN_TOKEN; "" for none."""
+    if not file:
+        return os.environ.get("NLP_RNN_TOKEN", "").strip()
+    try:
+        token = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--token-file is {file}, but it cannot be read ({error}); give a text file") from None
+    if not token:
+        raise ConfigError(f"--token-file is {file}, but the file is empty; write a token into it")
+    return token
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # With the protocol named, asyncio turns Nagle's algorithm off, which delayed each answer by 40 ms.
+        listener = socket.socket(family, kind, socket.IPPROTO_TCP)
+    except OSError as error:
+        raise _unusable(host, port, error) from None
+    try:
+        if os.name != "nt":  # where it would let two servers share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _unusable(host, port, error) from None
+    return listener
+
+
+def _unusable(host: str, port: int, error: OSError) -> ConfigError:
+    reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+    return ConfigError(f"nlp-rnn serve: --host {host} --port {port}: {reason}; choose another address or port")
+
+
+def _run(uvicorn: Any, app: Any, listener: socket.socket, shutdown_seconds: int) -> None:
+    # uvicorn finishes the running requests, and then raises the signal again: for these handlers.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, lifespan="on",
+        timeout_graceful_shutdown=shutdown_seconds,
+    )  # fmt: skip
+    uvicorn.Server(config).run(sockets=[listener])
+    logger.info("stopped")

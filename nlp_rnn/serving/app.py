@@ -1,0 +1,260 @@
+"""The server as an ASGI app: TensorFlow Serving's REST API, streamed generation, health and figures.
+
+Source of the API: tensorflow/serving, http_rest_api_handler.cc and http_rest_api_util.cc.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import re
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from nlp_rnn.printable import one_line
+from nlp_rnn.serving import examples, json_tensors, streaming
+from nlp_rnn.serving.batching import Batcher
+from nlp_rnn.serving.guard import Guard, json_response
+from nlp_rnn.serving.json_tensors import Arrays
+from nlp_rnn.serving.limits import Limits, check_inputs, too_large
+from nlp_rnn.serving.metrics import Metrics
+from nlp_rnn.serving.model_store import ModelStore
+from nlp_rnn.serving.request_errors import RequestError, invalid
+from nlp_rnn.serving.served_model import ServedModel
+
+logger = logging.getLogger(__name__)
+
+_TARGET = r"/v1/models/([^/:]+)(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?"
+_CALL = re.compile(rf"(?i){_TARGET}:(classify|regress|predict|stream)", re.ASCII)
+_LOOK = re.compile(
+    r"(?i)/v1/models(?:/([^/:]+))?(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?(?:/(metadata))?", re.ASCII
+)
+_MAX_VERSION = 2**63 - 1
+_STALLED_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How a server answers.
+
+    Attributes:
+      is_strict: whether requests must give all inputs, as TensorFlow Serving requires.
+      token: that clients must send; "" for none.
+      allowed_origins: of web pages that browsers let call this server; "*" for all.
+      logs_text: whether the inputs of requests are logged.
+      poll_seconds: between two looks for new versions.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    is_strict: bool = False
+    token: str = ""
+    allowed_origins: tuple[str, ...] = ()
+    logs_text: bool = False
+    poll_seconds: float = 1.0
+
+
+def make_app(store: ModelStore, settings: ServerSettings) -> Starlette:
+    """The server of a folder of models. It looks for models when the app starts, in a thread."""
+    server = _Server(store, settings, Metrics())
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        watcher = threading.Thread(target=store.watch, args=(settings.poll_seconds,), name="models", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            store.stop()
+            server.executor.shutdown(wait=False, cancel_futures=True)
+
+    guard = Middleware(Guard, limits=settings.limits, token=settings.token, metrics=server.metrics)
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=settings.allowed_origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+        expose_headers=["X-Request-Id"],
+    )
+    routes = [
+        Route("/healthz", server.health, methods=["GET"]),
+        Route("/readyz", server.readiness, methods=["GET"]),
+        Route("/metrics", server.figures, methods=["GET"]),
+        Route("/monitoring/prometheus/metrics", server.figures, methods=["GET"]),
+        Route("/models", server.list_models, methods=["GET"]),
+        Route("/{path:path}", server.rest, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]),
+    ]
+    return Starlette(
+        routes=routes, middleware=[*([cors] if settings.allowed_origins else []), guard], lifespan=lifespan
+    )
+
+
+class _Server:
+    """The endpoints."""
+
+    def __init__(self, store: ModelStore, settings: ServerSettings, metrics: Metrics) -> None:
+        self._store, self._settings, self.metrics = store, settings, metrics
+        # One thread per signature at work; TensorFlow's own threads share the cores.
+        self.executor = ThreadPoolExecutor(max_workers=4 + 2 * (os.cpu_count() or 1), thread_name_prefix="batches")
+
+    async def health(self, _: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readiness(self, _: Request) -> Response:
+        is_ready = self._store.is_ready
+        return PlainTextResponse("ready\n" if is_ready else "loading\n", status_code=200 if is_ready else 503)
+
+    async def figures(self, request: Request) -> Response:
+        served = self._store.all_served()
+        queued: dict[str, int] = {model.name: 0 for model in served}
+        for model in served:
+            queued[model.name] += sum(map(len, model.batchers.values()))
+        versions = [(model.name, model.version) for model in served]
+        text = self.metrics.text(queued, request.scope["state"]["running"], versions)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+    async def list_models(self, _: Request) -> Response:
+        models = [
+            {
+                "name": model.name, "version": model.version, "task": model.task, "labels": model.labels,
+                "has_label_sets": model.has_label_sets,
+                "signatures": sorted(model.signatures),
+            }
+            for model in self._store.newest()
+        ]  # fmt: skip
+        return json_response(json.dumps({"models": models}, ensure_ascii=False))
+
+    async def rest(self, request: Request) -> Response:
+        path = request.scope.get("raw_path", request.url.path.encode()).decode("latin-1").partition("?")[0]
+        if not path.lower().startswith("/v1/"):
+            raise RequestError("NOT_FOUND", "Not found")
+        if request.method == "POST" and (call := _CALL.fullmatch(path)):
+            method = call[4].lower()
+            request.scope["state"]["method"] = method
+            name, version, label = _target(call)
+            body = await _body(request, self._settings.limits.max_body_bytes)
+            if method == "stream":
+                return await self._stream(request, body, name, version, label)
+            return json_response(await self._answer(request, body, method, (name, version, label)))
+        if request.method == "GET" and (look := _LOOK.fullmatch(path)):
+            return self._look(request, look)
+        raise invalid(f"Malformed request: {request.method} {path[:200]}")
+
+    def _look(self, request: Request, look: re.Match[str]) -> Response:
+        if not look[1]:
+            raise invalid("Missing model name in request.")
+        name, version, label = _target(look)
+        request.scope["state"]["method"] = "metadata" if look[4] else "status"
+        if look[4]:
+            model = self._found(request, name, version, label)
+            spec = json.dumps({"name": name, "signature_name": "", "version": str(model.version)}, ensure_ascii=False)
+            signatures = f'{{"signature_def": {{"signature_def": {model.signature_json}}}}}'
+            return json_response(f'{{"model_spec": {spec}, "metadata": {signatures}}}')
+        states = [
+            {
+                "version": str(number), "state": each.state,
+                "status": {"error_code": each.code, "error_message": each.message},
+            }
+            for number, each in self._store.states(name, version, label).items()
+        ]  # fmt: skip
+        request.scope["state"]["model"] = name
+        return json_response(json.dumps({"model_version_status": states}))
+
+    async def _answer(
+        self, request: Request, body: bytes, method: str, target: tuple[str, int | None, str | None]
+    ) -> str:
+        content = json_tensors.parse_body(body)
+        name = json_tensors.signature_name(content) or "serving_default"
+        if method != "predict":
+            inputs = examples.parse_examples(content)
+            model = self._found(request, *target)
+            outputs = await self._compute(request, model, examples.check_signature(model, name, method), inputs)
+            if method == "classify":
+                return examples.classify_answer(outputs)
+            return examples.regress_answer(outputs, len(inputs["inputs"]))
+        model = self._found(request, *target)
+        if name not in model.signatures:
+            raise invalid(f'Serving signature name: "{name}" not found in signature def')
+        inputs, is_row_format = json_tensors.parse_predict(
+            content, model.signatures[name], is_strict=self._settings.is_strict
+        )
+        outputs = await self._compute(request, model, name, inputs)
+        return json_tensors.predict_answer(outputs, is_row_format=is_row_format)
+
+    async def _compute(self, request: Request, model: ServedModel, signature: str, inputs: Arrays) -> Arrays:
+        limits = self._settings.limits
+        check_inputs(inputs, limits)
+        if self._settings.logs_text:
+            shown = {name: array.ravel()[:8].tolist() for name, array in inputs.items() if array.dtype == object}
+            logger.info("%s inputs %s", request.scope["state"]["id"], one_line(repr(shown)[:1000]))
+        if signature not in model.batchers:
+            model.batchers[signature] = Batcher(
+                model.signatures[signature],
+                lambda batch: model.call(signature, batch),
+                self.executor,
+                max_rows=limits.max_batch_rows,
+                max_queued=limits.max_queued,
+                on_batch=lambda rows: self.metrics.add_batch(model.name, signature, rows),
+            )
+        with _in_use(model):
+            return await model.batchers[signature].answer(inputs)
+
+    async def _stream(
+        self, request: Request, body: bytes, name: str, version: int | None, label: str | None
+    ) -> Response:
+        limits = self._settings.limits
+        content = json_tensors.parse_body(body)
+        model = self._found(request, name, version, label)
+        prompt, settings = streaming.parse_request(model, content, limits)
+        if self._settings.logs_text:
+            logger.info("%s prompt %s", request.scope["state"]["id"], one_line(repr(prompt)[:1000]))
+        # The stream ends by itself at its deadline; the later one is for clients that stop reading.
+        request.scope["state"]["timeout"].reschedule(
+            asyncio.get_running_loop().time() + limits.timeout_seconds + _STALLED_SECONDS
+        )
+        return streaming.response(model, prompt, settings, limits.timeout_seconds, _in_use(model))
+
+    def _found(self, request: Request, name: str, version: int | None, label: str | None) -> ServedModel:
+        model = self._store.find(name, version, label)
+        request.scope["state"]["model"] = name  # only names of models: others would fill the figures
+        return model
+
+
+@contextlib.contextmanager
+def _in_use(model: ServedModel) -> Iterator[None]:
+    """While it lasts, the version is not unloaded."""
+    model.users += 1
+    try:
+        yield
+    finally:
+        model.users -= 1
+
+
+def _target(found: re.Match[str]) -> tuple[str, int | None, str | None]:
+    """Name, version and label in a path. They are keys of tables, and never part of a file's path."""
+    version = int(found[2][:20]) if found[2] else None
+    if version is not None and version > _MAX_VERSION:
+        raise invalid(f"Failed to convert version: {found[2][:200]} to numeric.")
+    return unquote(found[1]), version, unquote(found[3]) if found[3] else None
+
+
+async def _body(request: Request, max_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise too_large(f"the request has {declared} bytes", f"{max_bytes} bytes per request")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large("the request is too long", f"{max_bytes} bytes per request")
+    return bytes(body)

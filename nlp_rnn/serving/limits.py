@@ -1,0 +1,65 @@
+"""What one request may cost."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from nlp_rnn.config.loading import checked
+from nlp_rnn.serving.request_errors import RequestError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a server. The descriptions of the fields are also the help of the command line."""
+
+    max_body_bytes: Annotated[int, Field(ge=1, description="largest request body, in bytes")] = 2_000_000
+    max_text_bytes: Annotated[int, Field(ge=1, description="longest text, in bytes of UTF-8")] = 100_000
+    max_rows: Annotated[int, Field(ge=1, description="most rows per request")] = 256
+    max_beam: Annotated[int, Field(ge=1, le=100, description="largest beam_size")] = 32
+    max_generated: Annotated[
+        int, Field(ge=1, le=1_000_000, description="largest max_length and count: characters or pieces per text")
+    ] = 10_000
+    max_batch_rows: Annotated[int, Field(ge=1, description="most rows that are computed together")] = 64
+    max_requests: Annotated[int, Field(ge=1, description="most requests at the same time; others get 429")] = 512
+    max_queued: Annotated[int, Field(ge=1, description="most requests that wait for one signature of a model")] = 256
+    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False, description="longest time per request")] = 60.0
+    shutdown_seconds: Annotated[
+        int, Field(ge=0, description="after SIGTERM, running requests get so much time to finish")
+    ] = 30
+
+    @classmethod
+    def checked(cls, **settings: Any) -> "Limits":
+        """Checks and returns the limits.
+
+        Raises:
+          ConfigError: if limits are unknown or out of range; one line per limit.
+        """
+        return checked(cls, settings)
+
+
+def check_inputs(inputs: dict[str, np.ndarray], limits: Limits) -> None:
+    """Checks the inputs of a request.
+
+    Args:
+      inputs: name -> array; texts are bytes in arrays of dtype object.
+
+    Raises:
+      RequestError: naming the input, its value and the limit.
+    """
+    largest = {"beam_size": limits.max_beam, "max_length": limits.max_generated, "count": limits.max_generated}
+    for name, values in inputs.items():
+        if values.ndim and len(values) > limits.max_rows:
+            raise too_large(f"the request has {len(values)} rows", f"{limits.max_rows} rows per request")
+        if values.dtype == object:
+            longest = max(map(len, values.ravel()), default=0)
+            if longest > limits.max_text_bytes:
+                raise too_large(f"{name} has a text of {longest} bytes", f"{limits.max_text_bytes} bytes per text")
+        elif name in largest and values.size and values.max() > largest[name]:
+            raise too_large(f"{name} is {values.max()}", str(largest[name]))
+
+
+def too_large(found: str, allowed: str) -> RequestError:
+    """The error of a request over a limit."""
+    return RequestError("TOO_LARGE", f"{found}, but this server allows at most {allowed}")
