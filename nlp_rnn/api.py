@@ -137,16 +137,29 @@ class Model:
     Attributes:
       config: the settings it was trained with.
       path: the folder it was loaded from.
-      signatures: its TensorFlow functions, such as `signatures.tokenize(text)`.
       labels: class names of a classifier; otherwise empty.
+
+    Of a model on a server, `path` is its URL, and `config` is None.
     """
 
-    def __init__(self, signatures: Any, config: Config, path: Path, labels: list[str]) -> None:
-        self.signatures, self.config, self.path, self.labels = signatures, config, path, labels
+    def __init__(self, signatures: Any, config: Any, path: Path | str, labels: list[str], calls: Any = None) -> None:
+        self._signatures, self.config, self.path, self.labels = signatures, config, path, labels
+        self._calls = calls or _Local(signatures, config)
+
+    @property
+    def signatures(self) -> Any:
+        """The model's TensorFlow functions, such as `signatures.tokenize(text)`.
+
+        Raises:
+          ConfigError: if the model is on a server.
+        """
+        if self._signatures is None:
+            raise ConfigError(f"the model is {self.path}, on a server; this needs a model in a folder")
+        return self._signatures
 
     def tokenize(self, text: Text) -> Tokens:
         """Splits a text into pieces and ids."""
-        answer = {name: value.numpy()[0] for name, value in self.signatures.tokenize(_strings([text])).items()}
+        answer = {name: values[0] for name, values in self._calls.answer("tokenize", [_bytes(text)]).items()}
         return Tokens(
             [piece.decode("utf-8") for piece in answer["tokens"]],
             answer["token_ids"].tolist(),
@@ -181,23 +194,24 @@ class _Labeller(Model, Generic[Answer]):
 
         The answer is the predicted label, the most likely label of a label set, or a score.
         """
-        from nlp_rnn.visualization.attributions import attribute
+        from nlp_rnn.visualization.attributions import attribution_of
 
-        result = attribute(self.signatures, _bytes(text))
+        answer, facts = (
+            {name: values[0] for name, values in self._calls.answer(function, [_bytes(text)]).items()}
+            for function in ("classify", "explain")
+        )
+        result = attribution_of(answer, facts)
         return Attributions(result.label, result.probability, result.words, result.scores)
 
     def _classify(self, texts: list[bytes]) -> list[Answer]:
         raise NotImplementedError
-
-    def _answer(self, texts: list[bytes]) -> dict[str, Any]:
-        return {name: value.numpy() for name, value in self.signatures.classify(_strings(texts)).items()}
 
 
 class TextClassifier(_Labeller[Prediction]):
     """Gives texts one label each."""
 
     def _classify(self, texts: list[bytes]) -> list[Prediction]:
-        answer = self._answer(texts)
+        answer = self._calls.answer("classify", texts)
         found = []
         for number, (name, row) in enumerate(zip(answer["label"], answer["probabilities"], strict=True)):
             label, probabilities = name.decode("utf-8"), dict(zip(self.labels, map(float, row), strict=True))
@@ -210,7 +224,7 @@ class LabelSetClassifier(_Labeller[LabelSet]):
     """Gives texts any number of labels."""
 
     def _classify(self, texts: list[bytes]) -> list[LabelSet]:
-        answer = self._answer(texts)
+        answer = self._calls.answer("classify", texts)
         found = []
         for row, is_chosen in zip(answer["probabilities"], answer["chosen"], strict=True):
             order = [number for number in (-row).argsort(kind="stable") if is_chosen[number]]
@@ -230,13 +244,8 @@ class NextWordModel(Model):
         self, texts: Iterable[Text], count: int = 5, allow_profanity: bool = False
     ) -> Iterator[list[Suggestion]]:
         """Calls `suggest` for each text. The texts are read as needed."""
-        import tensorflow as tf
-
         for batch in _batches(texts, 64):
-            counts, allowed = tf.fill([len(batch)], count), tf.fill([len(batch)], allow_profanity)
-            answer = {
-                name: value.numpy() for name, value in self.signatures.suggest(_strings(batch), counts, allowed).items()
-            }
+            answer = self._calls.answer("suggest", batch, count=count, allow_profanity=allow_profanity)
             for words, probabilities in zip(answer["words"], answer["probabilities"], strict=True):
                 pairs = zip(words, probabilities, strict=True)
                 yield [Suggestion(word.decode("utf-8"), float(share)) for word, share in pairs if word]
@@ -259,20 +268,13 @@ class CharacterModel(Model):
 
     def generate_all(self, prompts: Iterable[Text], **settings: Any) -> Iterator[Generation]:
         """Calls `generate` for each prompt. Each result is the same as alone."""
-        from nlp_rnn.export import generation_client
-
         checked = asdict(GenerationSettings.checked(**settings))
         for batch in _batches(prompts, 16):
-            generation_client.warn_of_unknown_characters(self.signatures, batch)
-            yield from (Generation(**facts) for facts in generation_client.write(self.signatures, batch, checked))
+            yield from (Generation(**facts) for facts in self._calls.generate(batch, checked))
 
     def stream(self, prompt: Text, **settings: Any) -> Iterator[str]:
         """Yields the text of `generate` piece by piece, while it is generated."""
-        from nlp_rnn.export import generation_client
-
-        checked = asdict(GenerationSettings.checked(**settings))
-        generation_client.warn_of_unknown_characters(self.signatures, [_bytes(prompt)])
-        return generation_client.stream(self.signatures, _bytes(prompt), checked)
+        return self._calls.stream(_bytes(prompt), asdict(GenerationSettings.checked(**settings)))
 
 
 class TranslationModel(Model):
@@ -298,18 +300,49 @@ class TranslationModel(Model):
 
     def translate_all(self, texts: Iterable[Text], n_best: int = 1, **settings: Any) -> Iterator[list[Translation]]:
         """Yields the `n_best` translations of each sentence, the best first."""
-        from nlp_rnn.export.translation import search_tensors, warn_of_long_texts
-
         search = SearchSettings.checked(**settings)
         for batch in _batches(texts, 32):
-            warn_of_long_texts(self.signatures, self.config.data.max_length, batch)
-            answer = self.signatures.translate(
-                _strings(batch), **search_tensors(search, len(batch), n_best, self.signatures)
-            )
-            rows = zip(answer["translations"].numpy(), answer["scores"].numpy(), strict=True)
-            for row, scores in rows:
+            answer = self._calls.translate(batch, asdict(search), n_best)
+            for row, scores in zip(answer["translations"], answer["scores"], strict=True):
                 pairs = list(zip(row, scores, strict=True))[:n_best]
                 yield [Translation(text.decode("utf-8"), float(score)) for text, score in pairs if score > IMPOSSIBLE]
+
+
+class _Local:
+    """Calls the functions of a model in this process. `serving.client.Connection` does the same on a server."""
+
+    def __init__(self, signatures: Any, config: Config) -> None:
+        self._signatures, self._config = signatures, config
+
+    def answer(self, function: str, texts: list[bytes], **settings: Any) -> dict[str, Any]:
+        """The outputs of a function as arrays, with the same settings for all texts."""
+        import tensorflow as tf
+
+        columns = {name: tf.fill([len(texts)], value) for name, value in settings.items()}
+        answer = getattr(self._signatures, function)(_strings(texts), **columns)
+        return {name: value.numpy() for name, value in answer.items()}
+
+    def generate(self, prompts: list[bytes], settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Prompt, text and log_probability of each prompt."""
+        from nlp_rnn.export import generation_client
+
+        generation_client.warn_of_unknown_characters(self._signatures, prompts)
+        return generation_client.write(self._signatures, prompts, settings)
+
+    def stream(self, prompt: bytes, settings: dict[str, Any]) -> Iterator[str]:
+        """A text piece by piece."""
+        from nlp_rnn.export import generation_client
+
+        generation_client.warn_of_unknown_characters(self._signatures, [prompt])
+        return generation_client.stream(self._signatures, prompt, settings)
+
+    def translate(self, texts: list[bytes], settings: dict[str, Any], n_best: int) -> dict[str, Any]:
+        """The outputs of `translate` as arrays."""
+        from nlp_rnn.export.translation import search_tensors, warn_of_long_texts
+
+        warn_of_long_texts(self._signatures, self._config.data.max_length, texts)
+        tensors = search_tensors(SearchSettings(**settings), len(texts), n_best, self._signatures)
+        return {name: value.numpy() for name, value in self._signatures.translate(_strings(texts), **tensors).items()}
 
 
 _MODELS: dict[Answers, type[Model]] = {
@@ -320,8 +353,8 @@ _MODELS: dict[Answers, type[Model]] = {
 }
 
 
-def _model_class(config: Config) -> type[Model]:
-    return LabelSetClassifier if config.data.multi_label else _MODELS[TASKS[config.task].answers]
+def _class_of(task: str, has_label_sets: bool) -> type[Model]:
+    return LabelSetClassifier if has_label_sets else _MODELS[TASKS[task].answers]
 
 
 def load(model: str | os.PathLike[str], task: str | None = None) -> Any:
@@ -329,8 +362,8 @@ def load(model: str | os.PathLike[str], task: str | None = None) -> Any:
 
     Args:
       model: a SavedModel's folder, or the folder of its versions; a run directory; the name of a model under
-        NLP_RNN_MODELS, ./saved_models or the checkout's saved_models; or "hf://owner/name", optionally with @revision,
-        from a model hub.
+        NLP_RNN_MODELS, ./saved_models or the checkout's saved_models; "hf://owner/name", optionally with @revision,
+        from a model hub; or "http://host:8501/name", a model of `nlp-rnn serve`, for which TensorFlow is not needed.
       task: the task that the model must have; None allows any.
 
     Returns:
@@ -339,6 +372,12 @@ def load(model: str | os.PathLike[str], task: str | None = None) -> Any:
     Raises:
       ConfigError: if there is no such model, it does not load, or it is of another task.
     """
+    if re.match("https?://", os.fspath(model)):
+        from nlp_rnn.serving.client import Connection
+
+        connection = Connection(os.fspath(model), task)
+        kind = _class_of(connection.task, connection.has_label_sets)
+        return kind(None, None, connection.url, connection.labels, connection)
     from nlp_rnn.tensorflow_import import import_tensorflow
 
     path = find_model(model)
@@ -348,7 +387,9 @@ def load(model: str | os.PathLike[str], task: str | None = None) -> Any:
     from nlp_rnn.export import saved_model
 
     exported = saved_model.load_model(path, task)
-    return _model_class(exported.config)(exported.loaded, exported.config, exported.path, exported.labels)
+    return _class_of(exported.config.task, exported.config.data.multi_label)(
+        exported.loaded, exported.config, exported.path, exported.labels
+    )
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
@@ -416,7 +457,7 @@ class Run:
 
         module = run_model.load_module([self._directory])
         labels = self._directory.labels if self.config.kind == "classifier" else []
-        return _model_class(self.config)(module, self.config, self.path, labels)
+        return _class_of(self.config.task, self.config.data.multi_label)(module, self.config, self.path, labels)
 
     def evaluate(self, split: str = "validation", **options: Any) -> Evaluation:
         """Scores the best weights on a split; adds the figures to metrics.json.

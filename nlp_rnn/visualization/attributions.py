@@ -7,8 +7,6 @@ import html
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tensorflow as tf
-
 from nlp_rnn import files
 from nlp_rnn.printable import printable
 from nlp_rnn.special_ids import UNK_ID
@@ -22,6 +20,8 @@ _WORD_START = "\u2581"
 
 def tokens_of(loaded: Any, text: bytes, *, is_terminal: bool) -> tuple[dict[str, Any], str]:
     """The pieces and ids of a text as an exported model reads it, and the decoded ids: as facts, and formatted."""
+    import tensorflow as tf
+
     answer = {name: value.numpy()[0] for name, value in loaded.tokenize(tf.constant([text])).items()}
     pieces = [piece.decode("utf-8") for piece in answer["tokens"]]
     facts = {"pieces": pieces, "ids": answer["token_ids"].tolist(), "text": answer["text"].decode("utf-8")}
@@ -65,9 +65,16 @@ class Attribution(NamedTuple):
 
 def attribute(loaded: Any, text: str | bytes) -> Attribution:
     """Calls an exported classifier's `explain` signature for one text. The scores are for the predicted label."""
+    import tensorflow as tf
+
     strings = tf.constant([text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text])
     answer = {name: value.numpy()[0] for name, value in loaded.classify(strings).items()}
     facts = {name: value.numpy()[0] for name, value in loaded.explain(strings).items()}
+    return attribution_of(answer, facts)
+
+
+def attribution_of(answer: dict[str, Any], facts: dict[str, Any]) -> Attribution:
+    """The attribution of one text, from its outputs of `classify` and `explain`."""
     winner, probabilities = int(answer["probabilities"].argmax()), answer["probabilities"]
     words, scores = [word.decode("utf-8") for word in facts["tokens"]], [float(each) for each in facts["attributions"]]
     if "labels" in answer:  # a label set: the signature explains the most likely label

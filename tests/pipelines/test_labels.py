@@ -14,6 +14,7 @@ import nlp_rnn
 from nlp_rnn.models.calibration import probabilities_of
 from nlp_rnn.training.run_directory import load_run
 from tests.conftest import BAD, FILLER, GOOD, SMALL, ask, refused, run_pipeline, write_csv
+from tests.serving.conftest import listening
 
 TOPICS = {"billing": ["invoice", "card", "refund"], "login": ["password", "account"], "parcel": ["courier", "late"]}
 
@@ -288,3 +289,19 @@ def test_softmax_of_logits_over_the_temperature_is_what_the_run_answers(trained)
     found = nlp_rnn.load(trained / "saved_models" / "sentiment")(text)
     assert list(found.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-5)
     assert found.score is None
+
+
+def test_label_sets_and_scores_on_a_server(tickets, stars):
+    texts = ["the invoice and my password .", "", "good great lovely", "bad awful"]
+    for folder in (tickets, stars):
+        local = nlp_rnn.load(folder / "saved_models" / "sentiment")
+        with listening(folder / "saved_models") as port:
+            remote = nlp_rnn.load(f"http://127.0.0.1:{port}/sentiment")
+            assert type(remote) is type(local)
+            for one, other in zip(remote(texts), local(texts), strict=True):
+                for name, value in vars(other).items():
+                    exact = name in ("label", "labels") or value is None
+                    assert getattr(one, name) == (value if exact else pytest.approx(value, abs=1e-5))
+            one, other = remote.explain(texts[0]), local.explain(texts[0])
+            assert (one.label, one.tokens) == (other.label, other.tokens)
+            assert one.scores == pytest.approx(other.scores, abs=1e-5)
