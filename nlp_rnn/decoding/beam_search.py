@@ -88,7 +88,7 @@ def beam_search(step: StepFunction, states: Any, source_mask: tf.Tensor, search:
       states: initial states of the sentences, a nest of tensors [batch, ...].
       source_mask: bool [batch, source], False on padding.
     """
-    size = tf.reduce_max(search.beam_size)
+    size = tf.maximum(tf.reduce_max(search.beam_size), 1)  # of no sentences too
     batch, longest = tf.shape(source_mask)[0], tf.maximum(tf.reduce_max(search.max_length), 0) + 1
     nowhere = tf.fill([batch, size], IMPOSSIBLE * 2)
     empty = tf.zeros([batch, size, longest], tf.int32)

@@ -187,13 +187,9 @@ class TranslationModule(tf.Module):
     def _search(self, source_ids: tf.Tensor, search: Search) -> Hypotheses:
         encoded = [model.encode(source_ids) for model in self._models]
         states = [each.states for each in encoded]
+        size = tf.maximum(tf.reduce_max(search.beam_size), 1)
         repeated = [
-            each._replace(
-                **{
-                    name: tf.repeat(getattr(each, name), tf.reduce_max(search.beam_size), axis=0)
-                    for name in ("memory", "keys", "mask")
-                }
-            )
+            each._replace(**{name: tf.repeat(getattr(each, name), size, axis=0) for name in ("memory", "keys", "mask")})
             for each in encoded
         ]
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from nlp_rnn import manifest
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.data.bucketing import pair_batch, pair_reader, pair_stream
 from nlp_rnn.data.datasets import Resampling, write_cache
@@ -168,8 +169,8 @@ def test_predict_reads_files(translation_trained, tmp_path):
         ask("predict", *SAVED, "--beam-size", "1", "--file", tmp_path / "sentences", cwd=translation_trained) == given
     )
     for more, message in (
-        (("--file", "none"), "--file is none, which cannot be read (No such file or directory)"),
-        (("--file", str(tmp_path)), "which cannot be read (Is a directory)"),
+        (("--file", "none"), "--file is none: cannot be read (No such file or directory)"),
+        (("--file", str(tmp_path)), ": cannot be read (Is a directory)"),
         (("--file", "none", "the"), "--file is none, but texts are given too; give one of the two"),
     ):
         assert message in refused("predict", *SAVED, *more, cwd=translation_trained)
@@ -282,6 +283,7 @@ def test_models_of_other_tasks_and_runs_that_cannot_vote_are_refused(translation
         other = {"en": "de", "de": "en"}[setting[-2:]]
         text = text.replace(setting, f"{setting[:-2]}{other}")
     (back / "config.yaml").write_text(text)
+    manifest.write(back)
     found = refused("export", "--run", "runs/small", "--run", "runs/back", cwd=translation_trained)
     assert (
         found.splitlines()[-1] == "--run runs/back is from de to en; the runs of an ensemble must share their languages"
