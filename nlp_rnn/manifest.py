@@ -65,8 +65,11 @@ def check(folder: Path, mend: str, *, names: Iterable[str] | None = None, is_tho
     return True
 
 
-def identity(folder: Path) -> str | None:
+def identity(folder: Path, names: tuple[str, ...] = ()) -> str | None:
     """A digest that identifies a folder's contents.
+
+    Args:
+      names: files and folders that count; empty: all.
 
     Returns:
       the digest of the manifest without modification times, 32 hexadecimal digits; None if there is no manifest.
@@ -75,7 +78,11 @@ def identity(folder: Path) -> str | None:
     if not path.is_file():
         return None
     entries = files.read_json(path, dict, "restore it from a copy").get("files", {})
-    contents = {name: entry.get("blake2b") for name, entry in entries.items()}
+    contents = {
+        name: entry.get("blake2b")
+        for name, entry in entries.items()
+        if not names or name in names or name.startswith(tuple(f"{each}/" for each in names))
+    }
     return hashlib.blake2b(json.dumps(contents, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

@@ -287,7 +287,7 @@ def outcome(run: Path) -> tuple[dict[str, bytes], dict[str, Any], str]:
     metrics = json.loads((run / "metrics.json").read_text())
     del metrics["training"]["seconds"]
     with np.load(run / "checkpoints" / "best.npz") as arrays:
-        weights = {name: arrays[name].tobytes() for name in arrays.files if name != "run"}
+        weights = {name: arrays[name].tobytes() for name in arrays.files}
     return weights, metrics, (run / "history.csv").read_text()
 
 
@@ -326,5 +326,4 @@ def differences(one: Path, other: Path) -> tuple[float, float]:
     worst = max(float(np.abs(figures[0][name] - figures[1][name]).max()) for name in figures[0].dtype.names)
     with np.load(one / "checkpoints" / "best.npz") as left, np.load(other / "checkpoints" / "best.npz") as right:
         assert left.files == right.files
-        weights = [name for name in left.files if name != "run"]  # the digest of the run's own files
-        return worst, max(float(np.abs(left[name] - right[name]).max()) for name in weights)
+        return worst, max(float(np.abs(left[name] - right[name]).max()) for name in left.files)

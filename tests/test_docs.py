@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nlp_rnn.cli import check
+from nlp_rnn.config.tables import TASKS
 from tests.conftest import ROOT, SMALL, ask, run_pipeline, write_csv
 
 # The commands of results.md train for hours.
@@ -100,7 +102,7 @@ def done_before():
 
 
 @pytest.mark.parametrize("text", parameters("sh", runs=True))
-def test_commands_run(text, folder, done_before):
+def test_commands_run(text, folder, done_before, monkeypatch):
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if not words or words[:2] == ["source", ".venv/bin/activate"] or line in done_before:
@@ -110,6 +112,12 @@ def test_commands_run(text, folder, done_before):
             assert done.returncode == 0, done.stderr
             continue
         assert words[0] == "nlp-rnn", line
+        if words[1] == "check":
+            with monkeypatch.context() as patch:
+                patch.chdir(folder)
+                patch.setenv("NLP_RNN_CACHE", str(folder / "cache"))
+                assert check.main(words[2:], tuple(TASKS)) is not None, line
+            continue
         done = run_pipeline(*words[2:], cwd=folder, task=words[1], text="A line.\n")
         assert done.returncode == 0, (line, done.stderr)
         done_before.add(line)

@@ -14,6 +14,7 @@ import numpy as np
 from nlp_rnn import files, manifest
 from nlp_rnn.errors import ConfigError
 
+_OWNED = ("tokenizer", "labels.json")  # what the weights were trained with
 _PROGRESS, _OWNER = "progress", "run"  # arrays beside those of variables, whose names begin with a number
 
 
@@ -58,11 +59,11 @@ def checkpoint_arrays(variables: list[Any]) -> dict[str, np.ndarray]:
 def save_checkpoint(path: Path, arrays: dict[str, np.ndarray], progress: Progress | None = None) -> None:
     """Writes the result of `checkpoint_arrays` to an .npz file in a run's folder checkpoints, atomically.
 
-    The file also has a digest of the run's vocabulary, labels and settings, so that weights are not used with others.
+    The file also has a digest of the run's vocabulary and labels, so that weights are not used with others.
     """
     if progress is not None:
         arrays = arrays | {_PROGRESS: np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)}
-    owner = manifest.identity(path.parent.parent)
+    owner = manifest.identity(path.parent.parent, _OWNED)
     if owner is not None:
         arrays = arrays | {_OWNER: np.frombuffer(owner.encode(), np.uint8)}
     with files.atomic_file(path) as temporary, open(temporary, "wb") as file:
@@ -115,10 +116,10 @@ def _opened(path: Path) -> Iterator[Any]:
     """
     try:
         with np.load(path) as arrays:
-            owner = manifest.identity(path.parent.parent)
+            owner = manifest.identity(path.parent.parent, _OWNED)
             if _OWNER in arrays.files and owner is not None and arrays[_OWNER].tobytes().decode() != owner:
                 raise ConfigError(
-                    f"{path}: belongs to a run with another vocabulary, labels or settings; "
+                    f"{path}: belongs to a run with another vocabulary or other labels; "
                     "restore the run's own file from a "
                     "copy, or train again under another name=..."
                 )

@@ -234,8 +234,8 @@ def test_a_worker_that_does_not_answer_is_named(reviews: Path, tmp_path: Path) -
     [
         ([], "required: --workers"),
         (["--workers", "0", "sentiment", "train"], "--workers is 0"),
-        (["--workers", "2", "sentiment", "predict"], "found 'sentiment predict'"),
-        (["--workers", "2"], "found 'nothing'"),
+        (["--workers", "2", "sentiment", "predict"], "not by 'sentiment predict'"),
+        (["--workers", "2"], "not by 'nothing'"),
     ],
 )
 def test_a_launch_that_is_not_understood_is_refused(arguments: list[str], message: str) -> None:

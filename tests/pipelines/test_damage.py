@@ -83,7 +83,7 @@ def test_weights_of_another_run_are_refused(run, reviews, tmp_path):
     weights["run"] = np.frombuffer(b"0" * 32, np.uint8)
     np.savez(path, **weights)
     told = refused("evaluate", "--run", "runs/small", cwd=tmp_path).split("\n")[-1]
-    assert "belongs to a run with another vocabulary, labels or settings" in told
+    assert "belongs to a run with another vocabulary or other labels" in told
 
 
 def test_a_run_without_a_manifest_works_and_says_so(run, tmp_path):

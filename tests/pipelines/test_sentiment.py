@@ -156,6 +156,7 @@ def test_help_lists_the_verbs():
     assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")] == [
         "prepare",
         "train",
+        "tune",
         "evaluate",
         "export",
         "predict",

@@ -297,7 +297,7 @@ def test_mistakes_are_one_line_and_leave_no_folder(folder, monkeypatch):
     assert "--minutes: is '0', but must be a number above 0" in refused("tune", "--minutes", 0, cwd=folder)
     assert "--minutes" in refused("tune", cwd=folder)
     everything = ["training.learning_rate=0.01", "model.units=8"]
-    assert "no setting left to search" in refused(*TUNE, *SMALL, *everything, cwd=folder)
+    assert "tune has no setting to search" in refused(*TUNE, *SMALL, *everything, cwd=folder)
     usual = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "optuna" else usual(name, *rest)
