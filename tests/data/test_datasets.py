@@ -54,7 +54,7 @@ def test_ids_that_lost_their_end_are_named(cache):
     os.truncate(cache.path / "ids.bin", 20)
     reader = text_reader(cache, slice(0, 1))
     assert next(reader([np.array([0])]))[0].tolist() == [[4, 5, 6]]
-    with pytest.raises(ConfigError, match=r"is damaged: .* in data\.cache_dir remove that folder"):
+    with pytest.raises(ConfigError, match=r"is damaged: .* in data\.cache_dir, remove the folder"):
         next(reader([np.array([4])]))
 
 

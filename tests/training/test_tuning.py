@@ -180,6 +180,7 @@ def test_a_stopped_search_goes_on_with_its_trial(folder):
     assert last[1][0] == first[1][0]
 
 
+@pytest.mark.slow
 def test_the_time_ends_a_trial_which_goes_on_later(folder, monkeypatch):
     calls = []
 
@@ -227,6 +228,7 @@ def test_models_above_the_limit_are_not_trained(folder):
     )
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_said_and_the_search_goes_on(folder, monkeypatch):
     usual = RunCallback.on_train_batch_end
 
@@ -240,6 +242,7 @@ def test_a_trial_that_fails_is_said_and_the_search_goes_on(folder, monkeypatch):
     assert "trials: 2 complete, 1 failed\n" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_search_of_which_all_trials_fail_ends(folder, monkeypatch):
     usual = RunCallback.on_train_batch_end
     monkeypatch.setattr(
@@ -253,6 +256,7 @@ def test_a_search_of_which_all_trials_fail_ends(folder, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_does_not_repeat_its_trial_for_ever(folder, monkeypatch):
     from nlp_rnn.training import study
 
