@@ -368,7 +368,8 @@ def corpus_with(config: Config, split: str, *, also: tuple[str, ...] = ()) -> Co
     """
     data = config.data
     needed = {above for each in (split, *also) for above in (each, *_ABOVE[each])}
-    if all(getattr(data, name) for name in needed if name != "test" or name == split) and data.source in FILE_SOURCES:
+    are_given = all(getattr(data, name) or (name == "test" != split and not data.test_fraction) for name in needed)
+    if are_given and data.source in FILE_SOURCES:
         unread: dict[str, Any] = {name: "" for name in SPLIT_NAMES if name not in needed}
         data = dataclasses.replace(data, **unread)
     corpus = load_corpus(data, config.seed, is_parallel=config.kind == "translator", splits=(split, *also))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from nlp_rnn.config.settings import DataConfig
 from nlp_rnn.data import labels
 from nlp_rnn.data.labels import clean_label, without_surrogates
-from nlp_rnn.data.tables import TableFormat, is_quoted_by_doubling, read_parquet, read_table
+from nlp_rnn.data.tables import TableFormat, read_parquet, read_table, recognised
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.text_files import Part, decoded_lines, is_companion, read_lines
 
@@ -134,8 +134,9 @@ def _example(text: str, row: Mapping[str, Any], data: DataConfig, place: str) ->
 
 
 def _table_examples(path: Path | Part, data: DataConfig) -> Iterator[Example]:
-    table = TableFormat.of(data)
-    if not table.quoting and is_quoted_by_doubling(path, table):
+    given = TableFormat.of(data)
+    table = recognised(path, given)
+    if not given.quoting and table.quoting == "double":
         tell_once(f"{path}: its fields are quoted, and read without their quotes; data.quoting=none keeps them")
     columns = labels.columns_of(data)
     for number, cells in read_table(path, columns, table):
@@ -188,7 +189,8 @@ def is_json_document(path: Path | Part, data: DataConfig) -> bool:
     if not first.startswith(("[", "{")):
         return False
     try:
-        return not isinstance(json.loads(first), dict) or _is_wrapper(json.loads(first), data)
+        value = json.loads(first)
+        return not isinstance(value, dict) or _is_wrapper(value, data)
     except (ValueError, RecursionError):
         # The first line of an object that goes on, not a damaged line of its own.
         return first.startswith("[") or bool(re.fullmatch(r'\{\s*|\{\s*"[^"]*"\s*:\s*[\[{]?\s*', first))
@@ -272,10 +274,8 @@ PART_READERS: dict[str, Callable[[Path | Part, DataConfig], Iterator[Example]]] 
 
 def can_be_cut(path: Path, data: DataConfig) -> bool:
     """Whether a file of one of PART_READERS can be cut between any two lines."""
-    if data.source == "tsv":
-        table = TableFormat.of(data)
-        if table.quoting == "double" or (not table.quoting and is_quoted_by_doubling(path, table)):
-            return False
+    if data.source == "tsv" and recognised(path, TableFormat.of(data)).quoting == "double":
+        return False
     if data.source == "jsonl" and is_json_document(path, data):
         return False
     return data.encoding.lower().replace("_", "-") in ("utf-8", "utf8")

@@ -3,7 +3,7 @@
 import csv
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,13 @@ class TableFormat:
         )
 
 
+def recognised(path: Path | Part, table: TableFormat) -> TableFormat:
+    """The format with its quoting filled in from the file."""
+    if table.quoting:
+        return table
+    return replace(table, quoting="double" if is_quoted_by_doubling(path, table) else "none")
+
+
 def read_table(
     path: Path | Part, columns: tuple[str, ...], table: TableFormat = TableFormat()
 ) -> Iterator[tuple[int, list[str]]]:
@@ -52,7 +59,7 @@ def read_table(
     Args:
       path: the file, or a part of it.
       columns: names of columns, or their numbers from 1 if there is no header.
-      table: the format of the file.
+      table: the format of the file; see `recognised`.
 
     Raises:
       ConfigError: if a column is missing or a row has another number of fields than the first one.
@@ -65,7 +72,7 @@ def read_table(
         lines = itertools.chain(header, lines)
     if is_later_part:
         lines_before = path.first_line - 1 - table.has_header  # type: ignore[union-attr]
-    is_quoted = table.quoting == "double" or (table.quoting == "" and is_quoted_by_doubling(path, table))
+    is_quoted = table.quoting == "double"
     options: dict[str, Any] = {"strict": True} if is_quoted else {"quoting": csv.QUOTE_NONE}
     reader = csv.reader(lines, delimiter=table.delimiter, **options)
     try:
@@ -99,12 +106,13 @@ def is_quoted_by_doubling(path: Path | Part, table: TableFormat) -> bool:
     probed = [line for _, line in itertools.islice(decoded_lines(whole, table.encoding), _NUM_PROBED)]
     if not any(line.startswith('"') or f'{table.delimiter}"' in line for line in probed):
         return False
+    reader = csv.reader(probed, delimiter=table.delimiter, strict=True)
+    rows: list[list[str]] = []
     try:
-        rows = list(csv.reader(probed, delimiter=table.delimiter, strict=True))
+        rows.extend(reader)
     except csv.Error:
-        return False
-    if len(probed) == _NUM_PROBED:
-        rows.pop()  # the last row may be incomplete
+        if len(probed) < _NUM_PROBED or reader.line_num < len(probed):
+            return False  # else the last row goes on after the probed lines
     widths = {len(row) for row in rows if row}
     is_header_quoted = table.has_header and probed[0].startswith('"') and probed[0].count('"') == 2 * len(rows[0])
     has_doubled = any('"' in field for row in rows for field in row) and any('""' in line for line in probed)

@@ -74,6 +74,15 @@ def test_quoting_of_tab_separated_files_is_recognised(tmp_path, content, is_quot
     assert is_quoted_by_doubling(path, TableFormat("\t")) == is_quoted
 
 
+def test_a_field_that_goes_on_after_the_probed_lines_does_not_hide_the_quoting(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text("text\tlabel\n" + "plain\tgood\n" * 998 + '"she ""said""\nno"\tbad\n' + '"a ""b"""\tgood\n')
+    assert not is_quoted_by_doubling(path, TableFormat("\t"))  # nothing of it in the first lines is evidence
+    path.write_text('text\tlabel\n"a ""b"""\tgood\n' + "plain\tgood\n" * 997 + '"she\nsaid"\tbad\n')
+    assert is_quoted_by_doubling(path, TableFormat("\t"))
+    assert rows_of(path, "tsv")[-1] == ("she\nsaid", "bad")
+
+
 def test_quoted_tab_separated_files_are_read_and_told(tmp_path, caplog):
     path = tmp_path / "a.tsv"
     path.write_text(PANDAS)
