@@ -9,19 +9,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from nlp_rnn.api import (
-        Attributions,
         CharacterModel,
-        Evaluation,
-        Generation,
-        LabelSet,
         LabelSetClassifier,
         NextWordModel,
-        Prediction,
         Run,
-        Suggestion,
         TextClassifier,
-        Tokens,
-        Translation,
         TranslationModel,
         Trial,
         Tuning,
@@ -30,6 +22,16 @@ if TYPE_CHECKING:
         tune,
     )
     from nlp_rnn.errors import ConfigError, Stopped
+    from nlp_rnn.results import (
+        Attributions,
+        Evaluation,
+        Generation,
+        LabelSet,
+        Prediction,
+        Suggestion,
+        Tokens,
+        Translation,
+    )
 
 __all__ = [
     "Attributions", "CharacterModel", "ConfigError", "Evaluation", "Generation", "LabelSet", "LabelSetClassifier",

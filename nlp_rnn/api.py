@@ -27,105 +27,14 @@ from nlp_rnn.config.tables import TASKS, Answers
 from nlp_rnn.decoding.settings import GenerationSettings, SearchSettings
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.layers.masking import IMPOSSIBLE
+from nlp_rnn.results import Attributions, Evaluation, Generation, LabelSet, Prediction, Suggestion, Tokens, Translation
 
 if TYPE_CHECKING:
     from nlp_rnn.training.recipes import Trained
 
 Text = str | bytes
 TextList = list[str] | list[bytes] | tuple[Text, ...]
-Answer = TypeVar("Answer", "Prediction", "LabelSet")
-
-
-# --- results ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A classifier's answer.
-
-    Attributes:
-      label: the most likely label; with data.labels_are=ordinal, the median.
-      probability: of that label, 0-1.
-      probabilities: of every label, 0-1.
-      score: of a model of scores: the expected one; else None.
-    """
-
-    label: str
-    probability: float
-    probabilities: dict[str, float] = field(repr=False)
-    score: float | None = None
-
-
-@dataclass(frozen=True)
-class LabelSet:
-    """The answer of a classifier of any number of labels per text (data.multi_label).
-
-    Attributes:
-      labels: those whose probability reaches the label's threshold, the likeliest first.
-      probabilities: of every label by itself, 0-1.
-    """
-
-    labels: list[str]
-    probabilities: dict[str, float] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Attributions:
-    """The tokens that supported a prediction. `scores` is what each adds to the log-odds of `label`, in nats."""
-
-    label: str
-    probability: float
-    tokens: list[str]
-    scores: list[float]
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """A next word, or a completion of the current one, and its probability, 0-1."""
-
-    word: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A continuation of a prompt, and its log-probability in nats."""
-
-    prompt: str
-    text: str
-    log_probability: float
-
-
-@dataclass(frozen=True)
-class Translation:
-    """A translation and its score: the mean log-probability that the beam search ranks by."""
-
-    text: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """A text as a model reads it: its pieces, their ids, and the decoded ids."""
-
-    pieces: list[str]
-    ids: list[int]
-    text: str
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The scores of a run or an exported model on a split.
-
-    Attributes:
-      split: "validation" or "test".
-      metrics: by name; shares are 0-1, BLEU and chrF 0-100, cross-entropies in nats.
-      details: everything that the command `evaluate --json` prints.
-    """
-
-    split: str
-    metrics: dict[str, Any]
-    details: dict[str, Any] = field(repr=False)
+Answer = TypeVar("Answer", Prediction, LabelSet)
 
 
 # --- models -----------------------------------------------------------------------------------------------------------

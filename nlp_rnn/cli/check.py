@@ -6,7 +6,8 @@ from nlp_rnn.cli.main import Parser, Result
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import TFDS_SOURCES, Config
 from nlp_rnn.data import label_checks
-from nlp_rnn.data.corpus import Corpus, label_names, load_corpus
+from nlp_rnn.data.corpus import Corpus, load_corpus
+from nlp_rnn.data.label_names import label_names
 from nlp_rnn.data.readers import SPLIT_NAMES
 from nlp_rnn.tensorflow_import import import_tensorflow
 

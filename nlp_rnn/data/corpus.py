@@ -10,9 +10,8 @@ import hashlib
 import heapq
 import itertools
 import logging
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -381,90 +380,6 @@ def corpus_with(config: Config, split: str, *, also: tuple[str, ...] = ()) -> Co
         )
     logger.info("%s: %s", split, corpus.facts[split].describe())
     return corpus
-
-
-def label_names(corpus: Corpus) -> list[str]:
-    """The labels of a surveyed corpus: of train, sorted (as numbers where all are); the last of two is "positive".
-
-    Raises:
-      ConfigError: if there are no labels, a single one, or others in validation or test; or if they are not what
-        data.multi_label and data.labels_are say.
-    """
-    found, data = corpus.facts["train"].labels, corpus._data
-    if data.multi_label:
-        if not found:
-            raise ConfigError(
-                "data.multi_label is true, but no text of data.train has a label; "
-                "check data.label_column, data.label_columns or "
-                "the __label__ of the lines"
-            )
-    elif any(labels.JOINT in label for label in found):
-        raise ConfigError("data.train has texts with several labels; set data.multi_label=true")
-    elif "" in found:
-        raise ConfigError(
-            f"data.train has {found['']} examples without a label, the first is example "
-            f"{corpus.facts['train'].first_places['']}; a classifier needs one on each: set data.label_column, "
-            "or use a "
-            "labelled source"
-        )
-    elif len(found) < 2:
-        raise ConfigError(
-            f"data.train has one label only, {next(iter(found))!r}; "
-            "a classifier needs two or more: check data.label_column"
-        )
-    for name in ("validation", "test"):
-        if name in corpus.facts:
-            check_labels(corpus, name, list(found))
-    if data.labels_are == "ordinal":
-        _check_scale(found)
-    try:
-        return sorted(found, key=float)
-    except ValueError:
-        return sorted(found)
-
-
-def check_labels(corpus: Corpus, split: str, labels: list[str]) -> None:
-    """Checks that a split has no labels but those of training.
-
-    Raises:
-      ConfigError: naming the others, with counts, places and the labels that they resemble.
-    """
-    facts = corpus.facts[split]
-    if unknown := label_checks.unknown(facts.labels, facts.first_places, labels):
-        raise ConfigError(
-            f"data.{split} has labels that training did not have: {unknown}; "
-            f"its labels are {label_checks.shown(labels)}: "
-            "correct them, leave those examples out, or add such examples to data.train and train again"
-        )
-
-
-def _check_scale(found: Iterable[str]) -> None:
-    """Raises ConfigError unless the labels are distinct numbers, three or more."""
-    values = set()
-    for label in found:
-        value = number_of(label)
-        values.add(value)
-        if not math.isfinite(value):
-            raise ConfigError(
-                f"data.labels_are is ordinal, but data.train has the label {label!r}, which is no number; "
-                "write the labels as numbers in "
-                "their order, or use data.labels_are=classes"
-            )
-    if len(values) < 3 or len(values) < len(set(found)):
-        shown = ", ".join(map(repr, sorted(found)[:10]))
-        raise ConfigError(
-            f"data.labels_are is ordinal, but data.train has the labels {shown}; "
-            "a scale has three different numbers or more: use "
-            "data.labels_are=classes"
-        )
-
-
-def number_of(label: str) -> float:
-    """The number that a label is; nan for another one."""
-    try:
-        return float(label)
-    except ValueError:
-        return math.nan
 
 
 def _text_key(text: str) -> bytes:

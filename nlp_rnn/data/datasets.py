@@ -24,8 +24,9 @@ from nlp_rnn.config.settings import Config, DataConfig, TokenizerConfig
 from nlp_rnn.data import labels as label_sets
 from nlp_rnn.data.bptt import check_length
 from nlp_rnn.data.bucketing import Batches
-from nlp_rnn.data.corpus import Corpus, label_names
+from nlp_rnn.data.corpus import Corpus
 from nlp_rnn.data.inputs import Inputs
+from nlp_rnn.data.label_names import label_names
 from nlp_rnn.data.readers import Example, WeightedExample
 from nlp_rnn.data.token_cache import PairCache, TokenCache
 from nlp_rnn.errors import ConfigError
@@ -78,7 +79,7 @@ def prepare_inputs(corpus: Corpus, config: Config, tokenizer_of_run: Path | None
       tokenizer_of_run: folder of the run's tokenizer if it already has one.
 
     Raises:
-      ConfigError: if too many tokens are unknown; see `corpus.label_names`, `prepare_pairs`, `bptt.check_length`.
+      ConfigError: if too many tokens are unknown; see `label_names`, `prepare_pairs`, `bptt.check_length`.
     """
     data, seed, sampling = config.data, config.seed, config.tokenizer.sampling
     labels = label_names(corpus) if config.kind == "classifier" else []

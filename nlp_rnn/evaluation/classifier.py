@@ -14,7 +14,8 @@ import tensorflow as tf
 from nlp_rnn.config.settings import Config
 from nlp_rnn.config.types import Outputs
 from nlp_rnn.data import datasets
-from nlp_rnn.data.corpus import Corpus, check_labels, corpus_with, label_names, load_corpus
+from nlp_rnn.data.corpus import Corpus, corpus_with, load_corpus
+from nlp_rnn.data.label_names import check_labels, label_names
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.evaluation.classifier_report import describe_scores, score
 from nlp_rnn.evaluation.label_set_metrics import most_confident_label_errors

@@ -10,8 +10,9 @@ from typing import Any
 
 from nlp_rnn import files
 from nlp_rnn.config.settings import TFDS_SOURCES, Config
-from nlp_rnn.data.corpus import Corpus, label_names, load_corpus
+from nlp_rnn.data.corpus import Corpus, load_corpus
 from nlp_rnn.data.inputs import Inputs, load_inputs, save_inputs
+from nlp_rnn.data.label_names import label_names
 from nlp_rnn.data.labels import check_class_weights
 from nlp_rnn.distribution import jax_devices
 from nlp_rnn.distribution.placement import Placement, start_devices

@@ -3,7 +3,8 @@ import pytest
 
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.data import datasets, labels
-from nlp_rnn.data.corpus import Corpus, label_names
+from nlp_rnn.data.corpus import Corpus
+from nlp_rnn.data.label_names import label_names
 from nlp_rnn.data.token_cache import TokenCache
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.tokenization.tokenizer import Tokenizer

@@ -8,7 +8,8 @@ import pytest
 
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import DataConfig
-from nlp_rnn.data.corpus import Corpus, label_names
+from nlp_rnn.data.corpus import Corpus
+from nlp_rnn.data.label_names import label_names
 from nlp_rnn.data.readers import Example
 from nlp_rnn.data.sources import SOURCES
 from nlp_rnn.errors import ConfigError
