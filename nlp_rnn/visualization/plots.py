@@ -234,8 +234,9 @@ def plot_tuning(
         axes.scatter(settings, each.values, s=24, color=_BLUE, alpha=0.7)
         place = each.values.index(best.reduce(each.values))
         axes.scatter(settings[place], each.values[place], s=30, color=_ORANGE)
-        axes.set(xlabel=each.name, xscale="log" if each.is_logarithmic else axes.get_xscale())
+        axes.set_xlabel(each.name)
         if each.is_logarithmic:
+            axes.set_xscale("log")
             _label_plainly(axes, settings)
         if each.importance is not None:
             axes.set_title(f"importance {100 * each.importance:.0f} %", fontsize=9)
@@ -249,9 +250,9 @@ def _label_plainly(axes: Any, values: list[float]) -> None:
     low, high = np.log(min(values)), np.log(max(values))
     ticks: list[float] = []
     for value in sorted(set(values)):
-        if not ticks or np.log(value / ticks[-1]) > 0.2 * (high - low):
+        if not ticks or np.log(value / ticks[-1]) > 0.25 * (high - low):
             ticks.append(value)
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks(ticks, [f"{tick:.3g}" if tick >= 1 else f"{tick:.2g}" for tick in ticks])
     axes.minorticks_off()
 
 

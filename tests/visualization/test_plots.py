@@ -1,0 +1,22 @@
+"""What pictures show, read from their axes."""
+
+from pathlib import Path
+
+from nlp_rnn.visualization import plots
+
+
+def test_the_slices_of_a_search_have_names_and_short_numbers(monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    values = [0.5, 0.4, 0.6]
+    slices = [
+        plots.Slice("training.learning_rate", 0.7, [0.000326443, 0.00195634, 0.00387953], values, is_logarithmic=True),
+        plots.Slice("model.cell", 0.3, ["lstm", "gru", "lstm"], values, is_logarithmic=False),
+    ]
+    trials = [(number, value, "complete") for number, value in enumerate(values)]
+    plots.plot_tuning(trials, slices, Path("unused.png"), title="a search", monitor="val_cross_entropy")
+    (figure,) = figures
+    figure.canvas.draw()
+    labels = {axes.get_xlabel(): [tick.get_text() for tick in axes.get_xticklabels()] for axes in figure.axes}
+    assert labels["training.learning_rate"] == ["0.00033", "0.002", "0.0039"]
+    assert labels["model.cell"] == ["lstm", "gru"]
