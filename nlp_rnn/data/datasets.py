@@ -300,7 +300,7 @@ class Resampling:
     def __init__(self, tokenizer: Tokenizer, temperature: float, seed: int) -> None:
         self._tokenizer, self._temperature, self._seed = tokenizer, temperature, seed
         signature = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([2], tf.int32)]
-        self._compiled = tf.function(self.draw, input_signature=signature)
+        self._compiled = tf.function(self.draw, input_signature=signature, autograph=False)
 
     def __call__(self, token_ids: np.ndarray, epoch: int, step: int) -> np.ndarray:
         """See `draw`."""

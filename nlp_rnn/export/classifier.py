@@ -56,7 +56,7 @@ class ClassifierModule(tf.Module):
         """The signatures of the export by name."""
         return {"serving_default": self.classify, "explain": self.explain, "tokenize": self.tokenize}
 
-    @tf.function(input_signature=[saved_model.TEXT])
+    @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def classify(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Classifies texts with calibrated probabilities.
 
@@ -87,7 +87,7 @@ class ClassifierModule(tf.Module):
         probability = probabilities[:, 1] if len(self._labels) == 2 else tf.reduce_max(probabilities, axis=1)
         return {"probability": probability, "label": tf.gather(self._labels, winner), "probabilities": probabilities}
 
-    @tf.function(input_signature=[saved_model.TEXT])
+    @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def explain(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Computes the attribution of each word by integrated gradients.
 
@@ -120,7 +120,7 @@ class ClassifierModule(tf.Module):
             "attributions": attributions,
         }
 
-    @tf.function(input_signature=[saved_model.TEXT])
+    @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Tokenizes string [batch]; see `saved_model.tokenized`."""
         return saved_model.tokenized(self._tokenizer, self._pieces(text), self._token_ids(text))

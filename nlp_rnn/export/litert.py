@@ -174,9 +174,13 @@ class _Steps(tf.Module):
                 (weight, values if weight is model.embedding.embeddings else value) for weight, value in self._values
             ]
         states = tf.TensorSpec([1, sum(model.state_sizes)], name="states")
-        self.step = tf.function(self._step, input_signature=[tf.TensorSpec([1], tf.int32, name="token_ids"), states])
+        self.step = tf.function(
+            self._step, input_signature=[tf.TensorSpec([1], tf.int32, name="token_ids"), states], autograph=False
+        )
         self.prefill = tf.function(
-            self._prefill, input_signature=[tf.TensorSpec([1, None], tf.int32, name="token_ids"), states]
+            self._prefill,
+            input_signature=[tf.TensorSpec([1, None], tf.int32, name="token_ids"), states],
+            autograph=False,
         )
 
     def _step(self, token_ids: tf.Tensor, states: tf.Tensor) -> dict[str, tf.Tensor]:

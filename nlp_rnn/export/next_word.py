@@ -36,13 +36,14 @@ class NextWordModule(tf.Module):
                 tf.TensorSpec([None], tf.int32, name="token_ids"),
                 tf.TensorSpec([None, size], name="states"),
             ],
+            autograph=False,
         )
 
     def signature_functions(self) -> dict[str, Any]:
         """The signatures of the export by name."""
         return {"serving_default": self.complete, "suggest": self.suggest, "step": self.step, "tokenize": self.tokenize}
 
-    @tf.function(input_signature=[saved_model.TEXT])
+    @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def complete(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Suggests five words without profanity: string [batch] -> words, probabilities [batch, 5]; see `suggest`."""
         rows = tf.shape(text)[0]
@@ -53,7 +54,8 @@ class NextWordModule(tf.Module):
             saved_model.TEXT,
             tf.TensorSpec([None], tf.int32, name="count"),
             tf.TensorSpec([None], tf.bool, name="allow_profanity"),
-        ]
+        ],
+        autograph=False,
     )
     def suggest(self, text: tf.Tensor, count: tf.Tensor, allow_profanity: tf.Tensor) -> dict[str, tf.Tensor]:
         """Suggests next words after white space or a symbol, else completions of the last word.
@@ -76,7 +78,7 @@ class NextWordModule(tf.Module):
         is_there = (scores > IMPOSSIBLE / 2) & (tf.range(most) < count[:, None])
         return {"words": tf.where(is_there, words, ""), "probabilities": tf.where(is_there, tf.exp(scores), 0.0)}
 
-    @tf.function(input_signature=[saved_model.TEXT])
+    @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Tokenizes string [batch]; see `saved_model.tokenized`."""
         return saved_model.tokenized(self._tokenizer, self._tokenizer.pieces(text), self._tokenizer.tokenize(text))

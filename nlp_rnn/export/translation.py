@@ -60,7 +60,7 @@ class TranslationModule(tf.Module):
         names = ("translate", "explain", "tokenize")
         return {"serving_default": self.translate_best} | {name: getattr(self, name) for name in names}
 
-    @tf.function(input_signature=[saved_model.TEXT])
+    @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def translate_best(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Translates with a beam of 5: string [batch] -> translation string [batch], score float32 [batch]."""
         rows = tf.shape(text)[0]
@@ -69,7 +69,7 @@ class TranslationModule(tf.Module):
         answer = self.translate(text, beam_size, penalty, none, zeros, zeros, none, none, zeros, tf.fill([rows], ""))
         return {"translation": answer["translations"][:, 0], "score": answer["scores"][:, 0]}
 
-    @tf.function(input_signature=[saved_model.TEXT, *_SETTINGS])
+    @tf.function(input_signature=[saved_model.TEXT, *_SETTINGS], autograph=False)
     def translate(
         self, text: tf.Tensor, beam_size: tf.Tensor, length_penalty: tf.Tensor, coverage_penalty: tf.Tensor,
         min_length: tf.Tensor,
@@ -122,7 +122,9 @@ class TranslationModule(tf.Module):
             "log_probabilities": tf.where(is_there, best.log_probabilities, IMPOSSIBLE),
         }
 
-    @tf.function(input_signature=[saved_model.TEXT, tf.TensorSpec([None], tf.string, name="translation")])
+    @tf.function(
+        input_signature=[saved_model.TEXT, tf.TensorSpec([None], tf.string, name="translation")], autograph=False
+    )
     def explain(self, text: tf.Tensor, translation: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the decoder's attention for each translation.
 
@@ -148,7 +150,7 @@ class TranslationModule(tf.Module):
             "attention": weights, "log_probabilities": log_probabilities,
         }  # fmt: skip
 
-    @tf.function(input_signature=[saved_model.TEXT, saved_model.TEXT])
+    @tf.function(input_signature=[saved_model.TEXT, saved_model.TEXT], autograph=False)
     def score(self, text: tf.Tensor, translation: tf.Tensor) -> dict[str, tf.Tensor]:
         """Scores given translations.
 
@@ -167,7 +169,7 @@ class TranslationModule(tf.Module):
         counts = {"num_tokens": is_token, "num_correct": is_best}
         return {"nats": nats} | {name: tf.reduce_sum(tf.cast(each, tf.int32)) for name, each in counts.items()}
 
-    @tf.function(input_signature=[saved_model.TEXT])
+    @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Tokenizes string [batch]; see `saved_model.tokenized`."""
         return saved_model.tokenized(self._tokenizer, self._tokenizer.pieces(text), self._tokenizer.tokenize(text))
