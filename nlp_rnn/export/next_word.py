@@ -29,6 +29,7 @@ class NextWordModule(tf.Module):
         self._model, self._tokenizer, self._config = model, tokenizer, config
         is_subword = tokenizer.level == "subword"
         self._suggestions = SubwordSuggestions(model, tokenizer) if is_subword else WordSuggestions(tokenizer)
+        self.portable_layers = model.recurrent
         size = sum(model.state_sizes)
         self.step = tf.function(
             self._step,
@@ -106,17 +107,10 @@ class NextWordModule(tf.Module):
         Returns:
           (log-probabilities float32 [batch, vocabulary] of the next id, packed final states of each row).
         """
-        padded, lengths = token_ids.to_tensor(PAD_ID), token_ids.row_lengths()
-
-        def body(time: tf.Tensor, states: tf.Tensor, hidden: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            outputs, after = self._model.advance(padded[:, time], self._model.unpack_states(states))
-            is_on = (tf.cast(time, tf.int64) < lengths)[:, None]  # the states of shorter texts stay
-            states = tf.where(is_on, self._model.pack_states(after), states)
-            return time + 1, states, tf.where(is_on, outputs, hidden)
-
-        rows = token_ids.nrows(tf.int32)
-        start = (0, self._model.pack_states(self._model.zero_states(rows)), tf.zeros([rows, self._model.features]))
-        _, states, hidden = tf.while_loop(lambda time, *_: time < tf.shape(padded)[1], body, start)
+        padded, lengths = token_ids.to_tensor(PAD_ID), tf.cast(token_ids.row_lengths(), tf.int32)
+        mask = tf.sequence_mask(lengths, tf.shape(padded)[1])
+        hidden, states = self._model.run(padded, self._model.zero_states(tf.shape(padded)[0]), mask=mask)
+        hidden, states = tf.gather(hidden, lengths - 1, batch_dims=1), self._model.pack_states(states)
         return self._model.head(hidden), states
 
 

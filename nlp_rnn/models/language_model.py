@@ -78,27 +78,27 @@ class LanguageModel(keras.Model):
         self.head.build((None, self._sizes()[-1][0]))
         self.built = True
 
-    def run(self, token_ids: Any, states: States, training: bool = False) -> tuple[Any, States]:
+    def run(self, token_ids: Any, states: States, training: bool = False, mask: Any = None) -> tuple[Any, States]:
         """Runs the model over ids, from given states.
 
         Args:
-          token_ids: int32 [batch, time]. Padding at the end of a row does not change the hidden vectors before it, but
-            the final states are those after the padding.
+          token_ids: int32 [batch, time]. Padding at the end of a row does not change the hidden vectors before it.
           states: the initial states, as in `zero_states`.
+          mask: bool [batch, time], False on padding, which leaves the states as they are. None: nothing is padding.
 
         Returns:
           (hidden float [batch, time, features], final states).
         """
-        hidden, _, final = self._run(token_ids, states, training)
+        hidden, _, final = self._run(token_ids, states, training, mask)
         return hidden, final
 
-    def _run(self, token_ids: Any, states: States, training: bool) -> tuple[Any, Any, States]:
+    def _run(self, token_ids: Any, states: States, training: bool, mask: Any = None) -> tuple[Any, Any, States]:
         """Like `run`, but the second result is the hidden vectors before the last dropout."""
         sequences = self.word_dropout(token_ids, self.embedding(token_ids), training=training)
         final = []
         for number, layer in enumerate(self.recurrent):
             inputs = self.dropouts[number](sequences, training=training)
-            sequences, *after = layer(inputs, initial_state=states[number], training=training)
+            sequences, *after = layer(inputs, initial_state=states[number], mask=mask, training=training)
             final.append(after)
             sequences = self._add_and_norm(number, inputs, sequences)
         return self.dropouts[-1](sequences, training=training), sequences, final

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from nlp_rnn.layers.block_lstm import MAX_ROWS, reverse_texts, run_block_lstm
 from nlp_rnn.layers.cells import MinGRU, MinLSTM
 from nlp_rnn.layers.fast.linear_recurrence import run_linear_recurrence
 from nlp_rnn.layers.fast.lstm_gru import run_recurrence, why_not_compiled
@@ -36,7 +37,7 @@ class _Fast:
         if reason:
             _log_once(f"{layer.name}: Keras's own loop runs, since {reason}")
         if reason or self.is_portable:
-            return super().inner_loop(sequences, initial_state, mask, training)  # type: ignore[misc]
+            return self._portable_loop(sequences, initial_state, mask, training)
         sequences = tf.transpose(sequences, [1, 0, 2])
         mask = None if mask is None else tf.transpose(mask)
         if layer.go_backwards:
@@ -49,6 +50,10 @@ class _Fast:
             outputs = tf.where(has_begun[:, :, None], outputs, 0.0)
         last = outputs[-1]
         return last, tf.transpose(outputs, [1, 0, 2]) if layer.return_sequences else last[:, None], states
+
+    def _portable_loop(self, sequences: Any, initial_state: Any, mask: Any, training: bool) -> Any:
+        """The loop of core operations, Keras's own."""
+        return super().inner_loop(sequences, initial_state, mask, training)  # type: ignore[misc]
 
     def _why_not(self, sequences: tf.Tensor, mask: tf.Tensor | None) -> str:
         """The reason why Keras's loop has to run for these inputs; empty if the fast loop can run."""
@@ -84,16 +89,17 @@ class _FastGated(_Fast):
     def why_not_at_all(self) -> str:
         layer: Any = self
         cell = layer.cell
-        is_standard = (
-            cell.activation is keras.activations.tanh and cell.recurrent_activation is keras.activations.sigmoid
-        )
         reasons = {
-            "its activations are not tanh and sigmoid": not is_standard,
+            "its activations are not tanh and sigmoid": not self._has_standard_activations(),
             "it has dropout of its own": bool(layer.dropout or layer.recurrent_dropout),
             "it has no bias": not layer.use_bias,
             "reset_after is off": self.recurrence == "gru" and not getattr(cell, "reset_after", True),
         }
         return super().why_not_at_all() or next((reason for reason, holds in reasons.items() if holds), "")
+
+    def _has_standard_activations(self) -> bool:
+        cell = self.cell  # type: ignore[attr-defined]
+        return cell.activation is keras.activations.tanh and cell.recurrent_activation is keras.activations.sigmoid
 
     def _why_not(self, sequences: tf.Tensor, mask: tf.Tensor | None) -> str:
         layer: Any = self
@@ -123,9 +129,34 @@ def _log_once(message: str) -> None:
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class FastLSTM(_FastGated, keras.layers.LSTM):
-    """keras.layers.LSTM, faster on CPUs, with the same arguments, weights, masks and results."""
+    """keras.layers.LSTM, faster on CPUs, with the same arguments, weights, masks and results.
+
+    Where it is portable, padding must be on the right.
+    """
 
     recurrence = "lstm"
+
+    def _portable_loop(self, sequences: Any, initial_state: Any, mask: Any, training: bool) -> Any:
+        """One operation for the whole sequence where it is faster: for small batches."""
+        is_possible = self._has_standard_activations() and self.use_bias and not self.zero_output_for_mask
+        rows = sequences.shape[0]  # None where an export takes any number
+        if training or not is_possible or self.compute_dtype != "float32" or (rows and rows > MAX_ROWS):
+            return super()._portable_loop(sequences, initial_state, mask, training)
+        stock_loop = super()._portable_loop
+
+        def one_op() -> Any:
+            inputs = reverse_texts(sequences, mask) if self.go_backwards else sequences
+            weights = self._weights("kernel", "recurrent_kernel", "bias")
+            outputs, states = run_block_lstm(inputs, mask, list(initial_state), weights)
+            if self.go_backwards and mask is not None:  # the order of Keras: padding first
+                outputs = tf.reverse(reverse_texts(outputs, mask), [1])
+            return states[0], outputs if self.return_sequences else states[0][:, None], states
+
+        def loop() -> Any:
+            last, outputs, states = stock_loop(sequences, initial_state, mask, training)
+            return last, outputs, list(states)
+
+        return one_op() if rows else tf.cond(tf.shape(sequences)[0] <= MAX_ROWS, one_op, loop)
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
