@@ -1,6 +1,7 @@
 """Loads a run's best weights: as a model, or as the module that is exported; and exports them."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from nlp_rnn.export import saved_model
 from nlp_rnn.export.classifier import ClassifierModule, classifier_extras
 from nlp_rnn.export.generation import GenerationModule, generation_extras
 from nlp_rnn.export.next_word import NextWordModule, language_extras
+from nlp_rnn.export.signature_defaults import signature_defaults
 from nlp_rnn.export.translation import TranslationModule, translation_extras
 from nlp_rnn.models.build import build_language_model, build_translator
 from nlp_rnn.models.classifier import build_classifier
@@ -88,6 +90,7 @@ def load_module(runs: list[Run]) -> Any:
     Raises:
       ConfigError: see `_load_translators`.
     """
+    runs = [_with_portable_layers(run) for run in runs]
     run = runs[0]
     answers = TASKS[run.config.task].answers
     if answers == "translations":
@@ -102,6 +105,12 @@ def load_module(runs: list[Run]) -> Any:
         )
     module = GenerationModule if answers == "characters" else NextWordModule
     return module(*load_language_model(run), run.config)
+
+
+def _with_portable_layers(run: Run) -> Run:
+    """The run with our layers in place of Keras's, whatever its settings: they are the ones that export quick loops."""
+    model = dataclasses.replace(run.config.model, fast="on")
+    return dataclasses.replace(run, config=dataclasses.replace(run.config, model=model))
 
 
 def _load_translators(runs: list[Run]) -> TranslationModule:
@@ -172,5 +181,6 @@ def export_runs(runs: list[Run], to: Path, *, format: str = "savedmodel") -> Exp
     else:
         name = f"{config.task}_{config.data.source_language}_{config.data.target_language}"
         extras = translation_extras(module, config, run.metrics if len(runs) == 1 else {})
-    path = saved_model.export_module(module, files.child(to, name), signatures, extras)
+    defaults = {signature: signature_defaults(TASKS[config.task].answers, signature) for signature in signatures}
+    path = saved_model.export_module(module, files.child(to, name), signatures, extras, defaults)
     return Exported(path, tuple(signatures), {})

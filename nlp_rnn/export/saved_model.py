@@ -21,6 +21,7 @@ from nlp_rnn import __version__, files, manifest
 from nlp_rnn.config.loading import load_saved_config, to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.export.warm_up import write_warm_up
 from nlp_rnn.layers.recurrent import unwrapped
 from nlp_rnn.models.calibration import Calibration, load_calibration
 from nlp_rnn.special_ids import PAD_ID
@@ -47,7 +48,13 @@ def _portable(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
             setattr(recurrent, name, value)
 
 
-def export_module(module: tf.Module, folder: Path, signatures: dict[str, Any], extras: dict[str, str]) -> Path:
+def export_module(
+    module: tf.Module,
+    folder: Path,
+    signatures: dict[str, Any],
+    extras: dict[str, str],
+    defaults: dict[str, dict[str, Any]] | None = None,
+) -> Path:
     """Writes the SavedModel as the next version under `folder`, atomically.
 
     Args:
@@ -56,6 +63,7 @@ def export_module(module: tf.Module, folder: Path, signatures: dict[str, Any], e
         been called before, since they would keep the loops of this machine.
       signatures: name -> tf.function of the module.
       extras: file name -> text, for assets.extra/.
+      defaults: see `write_warm_up`.
 
     Returns:
       the version's folder.
@@ -71,6 +79,7 @@ def export_module(module: tf.Module, folder: Path, signatures: dict[str, Any], e
                 for name, text in extras.items():
                     (temporary / "assets.extra" / name).write_text(text, encoding="utf-8", newline="\n")
                 _refuse_foreign_ops(temporary)
+                write_warm_up(temporary, defaults or {})
                 manifest.write(temporary)
             return path
         except FileExistsError:

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from nlp_rnn.config.tables import TASKS
 from nlp_rnn.decoding.settings import GenerationSettings
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.export import generation_client, saved_model
 from nlp_rnn.export.signature_defaults import signature_defaults
+from nlp_rnn.export.warm_up import example, read_warm_up
 from nlp_rnn.serving.json_tensors import Arrays
 from nlp_rnn.serving.request_errors import STATUSES, RequestError
-from nlp_rnn.serving.signatures import DTYPES, Signature, Tensor, read_signatures
+from nlp_rnn.serving.signatures import DTYPES, Signature, read_signatures
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class ServedModel:
 
 
 def load_served(name: str, version: int, folder: Path) -> ServedModel:
-    """Loads a version and calls each signature once, so that the first request is as fast as the others.
+    """Loads a version and calls each signature, so that the first request is as fast as the others.
 
     Args:
       folder: of an export, or of any SavedModel.
@@ -88,8 +90,7 @@ def load_served(name: str, version: int, folder: Path) -> ServedModel:
     else:
         saved_model.check_files(folder)
         model = ServedModel(name, version, saved_model.load_graph(folder), signatures, shown)
-    for signature in model.signatures.values():
-        _warm_up(model, signature)
+    _warm_up(model, folder)
     if can_stream(model):
         list(generation_client.stream(model.loaded, b"a", dataclasses.asdict(GenerationSettings(max_length=1))))
     return model
@@ -118,22 +119,24 @@ def _array(value: Any) -> np.ndarray:
     return np.array(value, object) if isinstance(value, bytes) else np.asarray(value)
 
 
-def _warm_up(model: ServedModel, signature: Signature) -> None:
+def _warm_up(model: ServedModel, folder: Path) -> None:
+    """Calls the signatures with the requests that the SavedModel brings, and the others with one row of examples."""
     try:
-        inputs = {name: _example(tensor, signature.defaults.get(name)) for name, tensor in signature.inputs.items()}
-        model.call(signature.name, inputs)
-    except (RequestError, ValueError, TypeError, LookupError) as error:
-        if model.task:
-            raise ConfigError(f"signature {signature.name} fails ({error}); export it again") from None
-        logger.info("%s %d: no warm-up of %s (%s)", model.name, model.version, signature.name, type(error).__name__)
-
-
-def _example(tensor: Tensor, default: Any) -> np.ndarray:
-    """One row of a default, or of zeros or an empty text."""
-    dtype = DTYPES[tensor.dtype]
-    if default is not None and not isinstance(default, tuple | list):
-        return np.array([default.encode() if isinstance(default, str) else default], dtype)
-    shape = [1 if size is None else size for size in tensor.shape or ()]
-    if isinstance(default, tuple | list):
-        shape[1:] = [0] * (len(shape) - 1)
-    return np.full(shape, b"" if dtype is object else 0, dtype)
+        requests = list(read_warm_up(folder))
+    except (tf.errors.OpError, DecodeError, ValueError, TypeError) as error:
+        raise ConfigError(f"{folder}: its warm-up requests are damaged ({error}); export it again") from None
+    asked = {name for name, _ in requests}
+    for signature in model.signatures.values():
+        if signature.name not in asked:
+            inputs = {
+                name: example(DTYPES[tensor.dtype], tensor.shape or (), signature.defaults.get(name))
+                for name, tensor in signature.inputs.items()
+            }
+            requests.append((signature.name, inputs))
+    for name, inputs in requests:
+        try:
+            model.call(name, inputs)
+        except (RequestError, ValueError, TypeError, LookupError) as error:
+            if model.task:
+                raise ConfigError(f"signature {name} fails ({error}); export it again") from None
+            logger.info("%s %d: no warm-up of %s (%s)", model.name, model.version, name, type(error).__name__)
