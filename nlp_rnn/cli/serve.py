@@ -1,5 +1,6 @@
 """The command `nlp-rnn serve`: answers requests to exported models over HTTP."""
 
+import importlib.util
 import ipaddress
 import logging
 import os
@@ -12,6 +13,7 @@ from typing import Any
 from nlp_rnn.cli.main import Parser, add_settings, between, set_up_logging, settings_of
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.serving.limits import Limits
+from nlp_rnn.serving.tfserving_config import write_tfserving_config
 from nlp_rnn.tensorflow_import import import_tensorflow
 
 logger = logging.getLogger(__name__)
@@ -33,16 +35,21 @@ def main(arguments: list[str]) -> None:
     folder, labels, token = Path(options.models), _labels(options.label), _token(options.token_file)
     if not folder.is_dir():
         raise ConfigError(f"--models is {folder}, but there is no such folder; export a model, or give another folder")
+    if options.write_tfserving_config:
+        print(write_tfserving_config(folder, Path(options.write_tfserving_config), options.tfserving_base))
+        return
     try:
         import starlette  # noqa: F401
         import uvicorn
     except ImportError as error:
         raise ConfigError(f"nlp-rnn serve needs {error.name}; run: pip install 'nlp-rnn[serve]'") from None
+    grpc_address = "" if options.grpc_port is None else _grpc_address(options.host, options.grpc_port)
     listener = _listener(options.host, options.port)
     with listener:
         set_up_logging("%(asctime)s %(levelname)s %(message)s")
         import_tensorflow()
-        from nlp_rnn.serving.app import ServerSettings, make_app
+        from nlp_rnn.serving.app import make_app
+        from nlp_rnn.serving.engine import ServerSettings
         from nlp_rnn.serving.model_store import ModelStore, find_versions
         from nlp_rnn.serving.served_model import load_served
 
@@ -53,9 +60,11 @@ def main(arguments: list[str]) -> None:
         settings = ServerSettings(
             limits, options.strict, token, tuple(options.allow_origin), options.log_text, options.poll_seconds
         )
-        app = make_app(ModelStore(folder, load_served, labels), settings)
+        app = make_app(ModelStore(folder, load_served, labels), settings, grpc_address=grpc_address)
         host, port = listener.getsockname()[:2]
-        print(f"listening at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+        print(f"listening at http://{_in_url(host)}:{port}", flush=True)
+        if grpc_address:
+            print(f"listening at {grpc_address} (gRPC)", flush=True)
         if not ipaddress.ip_address(host).is_loopback and not token:
             logger.warning("everyone who reaches %s can use this server; --token-file restricts it", options.host)
         _run(uvicorn, app, listener, limits.shutdown_seconds)
@@ -70,6 +79,10 @@ def _parser() -> Parser:
     parser.add_argument(
         "--port", type=between(int, 0, 65535, "a number from 0 to 65535"), default=8501,
         help="to listen at; 0: any free one (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--grpc-port", type=between(int, 0, 65535, "a number from 0 to 65535"), default=None,
+        help="also speak TensorFlow Serving's gRPC at this port; 0: any free one; needs the extra grpc (default: none)",
     )  # fmt: skip
     parser.add_argument(
         "--strict", action="store_true", help="require all inputs of a signature, as TensorFlow Serving does"
@@ -89,6 +102,14 @@ def _parser() -> Parser:
     parser.add_argument(
         "--poll-seconds", metavar="N", type=between(float, 0.01, 86400, "a number from 0.01 to 86400"), default=1.0,
         help="between two looks for new versions (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--write-tfserving-config", metavar="FILE", default="",
+        help="write a model config file for TensorFlow Serving instead, and end",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tfserving-base", metavar="DIR", default="/models",
+        help="where TensorFlow Serving finds the folder of --models (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--log-text", action="store_true", help="write the texts of requests into the log")
     add_settings(parser, Limits)
@@ -118,13 +139,30 @@ def _token(file: str) -> str:
     return token
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _grpc_address(host: str, port: int) -> str:
+    """HOST:PORT for gRPC, at which nothing listens yet.
+
+    Raises:
+      ConfigError: if the extra is not installed, or the address cannot be used.
+    """
+    if importlib.util.find_spec("grpc") is None or importlib.util.find_spec("tensorflow_serving") is None:
+        raise ConfigError("--grpc-port needs tensorflow-serving-api; run: pip install 'nlp-rnn[grpc]'")
+    with _listener(host, port, "--grpc-port") as listener:
+        host, port = listener.getsockname()[:2]
+    return f"{_in_url(host)}:{port}"
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _listener(host: str, port: int, option: str = "--port") -> socket.socket:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # With the protocol named, asyncio turns Nagle's algorithm off, which delayed each answer by 40 ms.
         listener = socket.socket(family, kind, socket.IPPROTO_TCP)
     except OSError as error:
-        raise _unusable(host, port, error) from None
+        raise _unusable(host, port, option, error) from None
     try:
         if os.name != "nt":  # where it would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -132,13 +170,13 @@ def _listener(host: str, port: int) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise _unusable(host, port, error) from None
+        raise _unusable(host, port, option, error) from None
     return listener
 
 
-def _unusable(host: str, port: int, error: OSError) -> ConfigError:
+def _unusable(host: str, port: int, option: str, error: OSError) -> ConfigError:
     reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-    return ConfigError(f"nlp-rnn serve: --host {host} --port {port}: {reason}; choose another address or port")
+    return ConfigError(f"nlp-rnn serve: --host {host} {option} {port}: {reason}; choose another address or port")
 
 
 def _run(uvicorn: Any, app: Any, listener: socket.socket, shutdown_seconds: int) -> None:

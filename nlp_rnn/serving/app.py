@@ -6,13 +6,9 @@ Source of the API: tensorflow/serving, http_rest_api_handler.cc and http_rest_ap
 import asyncio
 import contextlib
 import json
-import logging
-import os
 import re
 import threading
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from urllib.parse import unquote
 
 from starlette.applications import Starlette
@@ -22,18 +18,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from nlp_rnn.printable import one_line
 from nlp_rnn.serving import examples, json_tensors, streaming
-from nlp_rnn.serving.batching import Batcher
+from nlp_rnn.serving.engine import Engine, ServerSettings, in_use
 from nlp_rnn.serving.guard import Guard, json_response
 from nlp_rnn.serving.json_tensors import Arrays
-from nlp_rnn.serving.limits import Limits, check_inputs, too_large
-from nlp_rnn.serving.metrics import Metrics
+from nlp_rnn.serving.limits import too_large
 from nlp_rnn.serving.model_store import ModelStore
+from nlp_rnn.serving.playground import playground
 from nlp_rnn.serving.request_errors import RequestError, invalid
 from nlp_rnn.serving.served_model import ServedModel
-
-logger = logging.getLogger(__name__)
 
 _TARGET = r"/v1/models/([^/:]+)(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?"
 _CALL = re.compile(rf"(?i){_TARGET}:(classify|regress|predict|stream)", re.ASCII)
@@ -44,41 +37,34 @@ _MAX_VERSION = 2**63 - 1
 _STALLED_SECONDS = 60
 
 
-@dataclass(frozen=True)
-class ServerSettings:
-    """How a server answers.
+def make_app(store: ModelStore, settings: ServerSettings, *, grpc_address: str = "") -> Starlette:
+    """The server of a folder of models. It looks for models when the app starts, in a thread.
 
-    Attributes:
-      is_strict: whether requests must give all inputs, as TensorFlow Serving requires.
-      token: that clients must send; "" for none.
-      allowed_origins: of web pages that browsers let call this server; "*" for all.
-      logs_text: whether the inputs of requests are logged.
-      poll_seconds: between two looks for new versions.
+    Args:
+      grpc_address: HOST:PORT where gRPC is served too; "" for nowhere.
     """
-
-    limits: Limits = field(default_factory=Limits)
-    is_strict: bool = False
-    token: str = ""
-    allowed_origins: tuple[str, ...] = ()
-    logs_text: bool = False
-    poll_seconds: float = 1.0
-
-
-def make_app(store: ModelStore, settings: ServerSettings) -> Starlette:
-    """The server of a folder of models. It looks for models when the app starts, in a thread."""
-    server = _Server(store, settings, Metrics())
+    engine = Engine(store, settings)
+    server = _RestApi(engine)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         watcher = threading.Thread(target=store.watch, args=(settings.poll_seconds,), name="models", daemon=True)
         watcher.start()
+        grpc_server = None
+        if grpc_address:
+            from nlp_rnn.serving.grpc_api import GrpcServer
+
+            grpc_server = GrpcServer(engine, grpc_address)
+            await grpc_server.start()
         try:
             yield
         finally:
+            if grpc_server:
+                await grpc_server.stop()
             store.stop()
-            server.executor.shutdown(wait=False, cancel_futures=True)
+            engine.stop()
 
-    guard = Middleware(Guard, limits=settings.limits, token=settings.token, metrics=server.metrics)
+    guard = Middleware(Guard, limits=settings.limits, token=settings.token, metrics=engine.metrics)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
@@ -87,6 +73,7 @@ def make_app(store: ModelStore, settings: ServerSettings) -> Starlette:
         expose_headers=["X-Request-Id"],
     )
     routes = [
+        Route("/", playground, methods=["GET"]),
         Route("/healthz", server.health, methods=["GET"]),
         Route("/readyz", server.readiness, methods=["GET"]),
         Route("/metrics", server.figures, methods=["GET"]),
@@ -99,13 +86,11 @@ def make_app(store: ModelStore, settings: ServerSettings) -> Starlette:
     )
 
 
-class _Server:
+class _RestApi:
     """The endpoints."""
 
-    def __init__(self, store: ModelStore, settings: ServerSettings, metrics: Metrics) -> None:
-        self._store, self._settings, self.metrics = store, settings, metrics
-        # One thread per signature at work; TensorFlow's own threads share the cores.
-        self.executor = ThreadPoolExecutor(max_workers=4 + 2 * (os.cpu_count() or 1), thread_name_prefix="batches")
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._store, self._settings = engine, engine.store, engine.settings
 
     async def health(self, _: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -120,7 +105,7 @@ class _Server:
         for model in served:
             queued[model.name] += sum(map(len, model.batchers.values()))
         versions = [(model.name, model.version) for model in served]
-        text = self.metrics.text(queued, request.scope["state"]["running"], versions)
+        text = self._engine.metrics.text(queued, request.scope["state"]["running"], versions)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     async def list_models(self, _: Request) -> Response:
@@ -192,22 +177,7 @@ class _Server:
         return json_tensors.predict_answer(outputs, is_row_format=is_row_format)
 
     async def _compute(self, request: Request, model: ServedModel, signature: str, inputs: Arrays) -> Arrays:
-        limits = self._settings.limits
-        check_inputs(inputs, limits)
-        if self._settings.logs_text:
-            shown = {name: array.ravel()[:8].tolist() for name, array in inputs.items() if array.dtype == object}
-            logger.info("%s inputs %s", request.scope["state"]["id"], one_line(repr(shown)[:1000]))
-        if signature not in model.batchers:
-            model.batchers[signature] = Batcher(
-                model.signatures[signature],
-                lambda batch: model.call(signature, batch),
-                self.executor,
-                max_rows=limits.max_batch_rows,
-                max_queued=limits.max_queued,
-                on_batch=lambda rows: self.metrics.add_batch(model.name, signature, rows),
-            )
-        with _in_use(model):
-            return await model.batchers[signature].answer(inputs)
+        return await self._engine.compute(model, signature, inputs, request_id=request.scope["state"]["id"])
 
     async def _stream(
         self, request: Request, body: bytes, name: str, version: int | None, label: str | None
@@ -216,28 +186,17 @@ class _Server:
         content = json_tensors.parse_body(body)
         model = self._found(request, name, version, label)
         prompt, settings = streaming.parse_request(model, content, limits)
-        if self._settings.logs_text:
-            logger.info("%s prompt %s", request.scope["state"]["id"], one_line(repr(prompt)[:1000]))
+        self._engine.log_text(request.scope["state"]["id"], {"prompt": prompt})
         # The stream ends by itself at its deadline; the later one is for clients that stop reading.
         request.scope["state"]["timeout"].reschedule(
             asyncio.get_running_loop().time() + limits.timeout_seconds + _STALLED_SECONDS
         )
-        return streaming.response(model, prompt, settings, limits.timeout_seconds, _in_use(model))
+        return streaming.response(model, prompt, settings, limits.timeout_seconds, in_use(model))
 
     def _found(self, request: Request, name: str, version: int | None, label: str | None) -> ServedModel:
         model = self._store.find(name, version, label)
         request.scope["state"]["model"] = name  # only names of models: others would fill the figures
         return model
-
-
-@contextlib.contextmanager
-def _in_use(model: ServedModel) -> Iterator[None]:
-    """While it lasts, the version is not unloaded."""
-    model.users += 1
-    try:
-        yield
-    finally:
-        model.users -= 1
 
 
 def _target(found: re.Match[str]) -> tuple[str, int | None, str | None]:

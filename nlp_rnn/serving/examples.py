@@ -65,7 +65,18 @@ def parse_examples(request: dict[str, Any]) -> Arrays:
 
 
 def classify_answer(outputs: Arrays) -> str:
-    """The JSON text of classifications: label and score of each class of each row.
+    """The JSON text of classifications: label and score of each class of each row; see `classes_and_scores`."""
+    labels, scores = classes_and_scores(outputs)
+    rows = []
+    for row_labels, row_scores in zip(labels, scores, strict=True):
+        texts = (json.dumps(label.decode("utf-8", "replace"), ensure_ascii=False) for label in row_labels)
+        pairs = (f"[{text}, {number}]" for text, number in zip(texts, floats(row_scores), strict=True))
+        rows.append(f"[{', '.join(pairs)}]")
+    return f'{{"results": [{", ".join(rows)}]}}'
+
+
+def classes_and_scores(outputs: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    """Labels bytes [rows, classes] and scores float32 [rows, classes] of a classification.
 
     Raises:
       RequestError: if the outputs are not those of a classification.
@@ -77,18 +88,17 @@ def classify_answer(outputs: Arrays) -> str:
     shape = next((array.shape for array in (classes, scores) if array is not None), None)
     if shape is None:
         raise invalid('Expected classification signature outputs to contain at least one of "classes" or "scores".')
-    labels = [b""] * (shape[0] * shape[1]) if classes is None else classes.ravel().tolist()
-    numbers = floats(np.zeros(shape, np.float32) if scores is None else scores)
-    pairs = [
-        f"[{json.dumps(label.decode('utf-8', 'replace'), ensure_ascii=False)}, {number}]"
-        for label, number in zip(labels, numbers, strict=True)
-    ]
-    rows = [f"[{', '.join(pairs[row * shape[1] : (row + 1) * shape[1]])}]" for row in range(shape[0])]
-    return f'{{"results": [{", ".join(rows)}]}}'
+    labels = np.full(shape, b"", object) if classes is None else classes
+    return labels, np.zeros(shape, np.float32) if scores is None else scores
 
 
 def regress_answer(outputs: Arrays, rows: int) -> str:
-    """The JSON text of regressions: one number per row.
+    """The JSON text of regressions, one number per row; see `regressed`."""
+    return f'{{"results": [{", ".join(floats(regressed(outputs, rows)))}]}}'
+
+
+def regressed(outputs: Arrays, rows: int) -> np.ndarray:
+    """The numbers of a regression, one per row.
 
     Raises:
       RequestError: if the outputs are not those of a regression.
@@ -98,7 +108,7 @@ def regress_answer(outputs: Arrays, rows: int) -> str:
         raise invalid("Expected one output Tensor.")
     if values.size != rows:
         raise invalid(f"Expected output batch size to be {rows}.  Got: {values.size}")
-    return f'{{"results": [{", ".join(floats(values))}]}}'
+    return values
 
 
 def _fill(example: Any, content: Any) -> None:

@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
-_OPEN = ("/healthz", "/readyz")  # without a token: probes have none, and they tell nothing else
+_PROBES = ("/healthz", "/readyz")
+_OPEN = (*_PROBES, "/")  # without a token: probes and browsers have none, and these tell nothing else
 
 
 class Guard:
@@ -101,7 +102,7 @@ class Guard:
 
     def _log(self, scope: Any, status: int, seconds: float) -> None:
         state = scope["state"]
-        if scope["path"] in _OPEN:  # probes come every second
+        if scope["path"] in _PROBES:  # they come every second
             return
         self._metrics.add_request(state.get("model", ""), state.get("method", ""), status, seconds)
         path = one_line(scope["path"][:200])

@@ -106,6 +106,27 @@ class ModelStore:
         """Whether all models were loaded or found broken, and at least one is served."""
         return self._is_complete and bool(self._served)
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the models."""
+        return self._folder
+
+    def set_labels(self, labels: dict[str, dict[str, int]]) -> None:
+        """Replaces the labels of the named models.
+
+        Raises:
+          RequestError: if a version is not served.
+        """
+        for name, versions in labels.items():
+            served = self._served.get(name)
+            for label, version in versions.items():
+                if served is None or version not in served.models:
+                    raise RequestError(
+                        "FAILED_PRECONDITION",
+                        f"label {label} names version {version} of model {name}, which is not served",
+                    )
+        self._labels = {**self._labels, **labels}
+
     def newest(self) -> list[Any]:
         """The newest served version of each model, by name."""
         return [served.models[served.newest] for _, served in sorted(self._served.items())]

@@ -14,7 +14,8 @@ import tensorflow as tf
 import uvicorn
 from starlette.testclient import TestClient
 
-from nlp_rnn.serving.app import ServerSettings, make_app
+from nlp_rnn.serving.app import make_app
+from nlp_rnn.serving.engine import ServerSettings
 from nlp_rnn.serving.model_store import ModelStore
 from nlp_rnn.serving.served_model import load_served
 
@@ -112,9 +113,12 @@ def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, labels: dict[str, dict[str, int]] | None = None, **settings: Any) -> Iterator[TestClient]:
+def serving(
+    folder: Path, labels: dict[str, dict[str, int]] | None = None, grpc_address: str = "", **settings: Any
+) -> Iterator[TestClient]:
     """A client of a server whose models are loaded."""
-    app = make_app(ModelStore(folder, load_served, labels), ServerSettings(**{"poll_seconds": 0.05, **settings}))
+    store = ModelStore(folder, load_served, labels)
+    app = make_app(store, ServerSettings(**{"poll_seconds": 0.05, **settings}), grpc_address=grpc_address)
     with TestClient(app) as client:
         wait_until(lambda: client.get("/readyz").status_code == 200)
         yield client

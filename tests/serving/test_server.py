@@ -119,7 +119,8 @@ def test_until_models_are_loaded_the_server_is_not_ready(tmp_path, caplog):
     (tmp_path / "m" / "1" / "saved_model.pb").write_bytes(b"broken")
     from starlette.testclient import TestClient
 
-    from nlp_rnn.serving.app import ServerSettings, make_app
+    from nlp_rnn.serving.app import make_app
+    from nlp_rnn.serving.engine import ServerSettings
     from nlp_rnn.serving.model_store import ModelStore
     from nlp_rnn.serving.served_model import load_served
 
