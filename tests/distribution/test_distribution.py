@@ -82,6 +82,7 @@ def check_equal(
     assert all(max(figures, weights) < bound for *_, figures, weights in rows)
 
 
+@pytest.mark.further
 def test_two_workers_train_a_language_model_as_one(corpora: Path, tmp_path: Path) -> None:
     settings = train_all.settings_of("next_word")
     (tmp_path / "reviews.csv").symlink_to(corpora / "reviews.csv")

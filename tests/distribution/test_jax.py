@@ -69,6 +69,7 @@ CLASSIFIER = [*SMALL, "model.dropout=0", "training.optimizer=sgd", "training.lea
 FROM_FIRST = ["training.start_from=runs/first", "training.ema_momentum=0.5"]
 
 
+@pytest.mark.further
 def test_a_classifier_trained_on_jax_is_tensorflows_and_exported_by_it(prepared: Path) -> None:
     program = ROOT / "pipelines" / "sentiment.py"
     said = run(

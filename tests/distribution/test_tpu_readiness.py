@@ -75,7 +75,12 @@ def test_xla_compiles_the_whole_training_step(task: str) -> None:
 
 # char_generation draws what next_word draws.
 @pytest.mark.parametrize(
-    "task", ["sentiment", "next_word", pytest.param("char_generation", marks=pytest.mark.slow), "translation"]
+    "task",
+    [
+        "next_word",
+        *(pytest.param(task, marks=pytest.mark.further) for task in ("sentiment", "translation")),
+        pytest.param("char_generation", marks=pytest.mark.slow),
+    ],
 )
 def test_xla_draws_other_random_numbers_in_each_step(task: str) -> None:
     still = "training.learning_rate=1e-9"  # so that only the random numbers change the loss

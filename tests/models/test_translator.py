@@ -67,7 +67,7 @@ def test_padding_does_not_change_a_sentence(settings):
 
 
 @pytest.mark.parametrize("settings", [["model.cell=lstm", "model.attention=dot"], ["model.cell=gru"]], ids=" ".join)
-@pytest.mark.parametrize("target_length", [1, 5, 7])
+@pytest.mark.parametrize("target_length", [5, *(pytest.param(each, marks=pytest.mark.further) for each in (1, 7))])
 def test_the_fast_decoder_is_keras_loop(settings, target_length):
     slow, fast = (make_model([*settings, "model.input_feeding=true", f"model.fast={fast}"]) for fast in ("off", "on"))
     assert (slow._has_fast_decoder(), fast._has_fast_decoder()) == (False, True)
@@ -91,7 +91,11 @@ def test_the_fast_decoder_is_keras_loop(settings, target_length):
     assert tape.gradient(loss, fast.readout.kernel) is not None
 
 
-@pytest.mark.parametrize("settings", VARIANTS, ids=" ".join)
+@pytest.mark.parametrize(
+    "settings",
+    [*VARIANTS[:2], *(pytest.param(each, marks=pytest.mark.further) for each in VARIANTS[2:])],
+    ids=" ".join,
+)
 def test_a_training_step_changes_every_weight(settings):
     regularized = ["model.word_dropout=0.1", "model.embedding_dropout=0.1", "model.dropout=0.1"]
     model = make_model([*settings, *regularized, "model.fast=off"], label_smoothing=0.1, scheduled_sampling=0.3)

@@ -170,6 +170,7 @@ def test_scores_are_evaluated_and_predicted(stars):
     assert "mean absolute error" in ask("evaluate", "--run", "runs/stars", cwd=stars)
 
 
+@pytest.mark.further
 def test_exports_of_label_sets_and_scores_answer_in_a_fresh_process_with_tensorflow_alone(tickets, stars):
     texts = ["the invoice and my password .", "", "good great lovely", "😀 <br />", "bad " * 500]
     models = [str(folder / "saved_models" / "sentiment" / "1") for folder in (tickets, stars)]
@@ -291,6 +292,7 @@ def test_softmax_of_logits_over_the_temperature_is_what_the_run_answers(trained)
     assert found.score is None
 
 
+@pytest.mark.further
 def test_label_sets_and_scores_on_a_server(tickets, stars):
     texts = ["the invoice and my password .", "", "good great lovely", "bad awful"]
     for folder in (tickets, stars):

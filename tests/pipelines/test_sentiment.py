@@ -91,6 +91,7 @@ def test_explain_and_tokenizer_show_their_work(trained, tmp_path):
     assert shown["text"].startswith("the film \ufffd")
 
 
+@pytest.mark.further
 def test_subwords_from_training_to_answers(reviews, tmp_path):
     """Through subword regularisation, an exported model in a fresh process, explanation and the terminal."""
     settings = [

@@ -323,6 +323,7 @@ def test_bleu_is_nltks():
     assert corpus_scores(references, references)["exact_match"] == 1
 
 
+@pytest.mark.further
 def test_a_training_that_draws_its_pieces_goes_on_where_it_was_stopped(corpora, tmp_path):
     settings = [
         *conftest.SMALL,

@@ -57,6 +57,7 @@ def test_a_classifier_begins_with_the_language_models_layers(folder):
     ).read_bytes()
 
 
+@pytest.mark.further
 def test_a_classifier_that_reads_backwards_begins_with_a_model_that_does(folder):
     settings = [
         *CLASSIFIER,
@@ -100,6 +101,7 @@ def test_a_language_model_begins_with_another(folder):
     assert "took embedding, lstm_0_weight_drop, lstm_1_weight_drop, softmax\n" in done.stderr
 
 
+@pytest.mark.further
 def test_a_translator_takes_what_fits_and_says_what_does_not(folder):
     rows = make_pairs(60, 1)
     (folder / "pairs.csv").write_text(

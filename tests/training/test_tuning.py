@@ -206,6 +206,7 @@ def test_no_trial_begins_after_the_time(folder):
     assert "training on" not in done.stderr
 
 
+@pytest.mark.further
 def test_models_above_the_limit_are_not_trained(folder):
     settings = [setting for setting in UNITS if not setting.startswith("model.embedding_dim")]
     small = {"model": {"units": 8, "embedding_dim": 8}}
@@ -325,6 +326,7 @@ def test_other_data_a_second_process_and_a_damaged_study_are_one_line(folder):
     assert "study.sqlite: the study cannot be read or written (file is not a database)" in told.splitlines()[-1]
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(
     ("task", "source", "settings"),
     [

@@ -177,6 +177,7 @@ def test_trained_vectors_move_and_resuming_does_not_read_the_file(folder, monkey
     assert 0 < np.abs(vector - [1, 2, 3, 4]).max() < 0.1
 
 
+@pytest.mark.further
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(folder):
     settings = ["model.vectors=vectors.vec", *SMALL]
     ask("train", "name=whole", *settings, cwd=folder)
@@ -201,6 +202,7 @@ def test_a_language_model_begins_with_vectors(folder, is_tied):
     assert (0 < moved < 0.2) if is_tied else moved == 0
 
 
+@pytest.mark.further
 def test_both_tables_of_a_translator_begin_with_vectors(folder):
     lines = [f"{one},{other}\n" for one, other in make_pairs(60, 1)]
     (folder / "pairs.csv").write_text("source,target\n" + "".join(lines), encoding="utf-8")

@@ -95,7 +95,11 @@ def test_outputs_states_and_gradients_equal_kerass_under_every_mask(cell, go_bac
     compare(cell, masks=("none", "right", "left", "holes", "all-masked rows"), go_backwards=go_backwards)
 
 
-SIZES = [(cell, *size) for cell in ("lstm", "min_gru") for size in [(1, 1), (3, 50), (2, 51), (128, 12), (5, 300)]]
+SIZES = [("lstm", 1, 1), ("lstm", 2, 51), ("lstm", 128, 12), ("min_gru", 2, 51), ("gru", 2, 51), ("min_lstm", 2, 51)]
+FURTHER_SIZES = [
+    *(("lstm", *size) for size in [(3, 50), (5, 300)]),
+    *(("min_gru", *size) for size in [(1, 1), (3, 50), (128, 12), (5, 300)]),
+]
 MORE_SIZES = [(cell, *size) for cell in ("gru", "min_lstm") for size in [(1, 1), (3, 50), (128, 12), (5, 300)]]
 
 
@@ -103,8 +107,7 @@ MORE_SIZES = [(cell, *size) for cell in ("gru", "min_lstm") for size in [(1, 1),
     ("cell", "batch", "time"),
     [
         *SIZES,
-        ("gru", 2, 51),
-        ("min_lstm", 2, 51),
+        *(pytest.param(*each, marks=pytest.mark.further) for each in FURTHER_SIZES),
         *(pytest.param(*each, marks=pytest.mark.slow) for each in MORE_SIZES),
     ],
 )
