@@ -24,6 +24,7 @@ from nlp_rnn.serving.guard import Guard, json_response
 from nlp_rnn.serving.json_tensors import Arrays
 from nlp_rnn.serving.limits import too_large
 from nlp_rnn.serving.model_store import ModelStore
+from nlp_rnn.serving.openapi import document
 from nlp_rnn.serving.playground import playground
 from nlp_rnn.serving.request_errors import RequestError, invalid
 from nlp_rnn.serving.served_model import ServedModel
@@ -78,6 +79,7 @@ def make_app(store: ModelStore, settings: ServerSettings, *, grpc_address: str =
         Route("/readyz", server.readiness, methods=["GET"]),
         Route("/metrics", server.figures, methods=["GET"]),
         Route("/monitoring/prometheus/metrics", server.figures, methods=["GET"]),
+        Route("/openapi.json", server.openapi, methods=["GET"]),
         Route("/models", server.list_models, methods=["GET"]),
         Route("/{path:path}", server.rest, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]),
     ]
@@ -107,6 +109,9 @@ class _RestApi:
         versions = [(model.name, model.version) for model in served]
         text = self._engine.metrics.text(queued, request.scope["state"]["running"], versions)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+    async def openapi(self, _: Request) -> Response:
+        return json_response(json.dumps(document(self._store.newest()), ensure_ascii=False))
 
     async def list_models(self, _: Request) -> Response:
         models = [

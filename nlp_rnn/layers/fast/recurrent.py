@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from nlp_rnn.layers.block_lstm import MAX_ROWS, reverse_texts, run_block_lstm
 from nlp_rnn.layers.cells import MinGRU, MinLSTM
+from nlp_rnn.layers.fast.block_lstm import MAX_ROWS, reverse_texts, run_block_lstm
 from nlp_rnn.layers.fast.linear_recurrence import run_linear_recurrence
 from nlp_rnn.layers.fast.lstm_gru import run_recurrence, why_not_compiled
 from nlp_rnn.layers.fast.precision import matmul_dtype

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-# Largest batch for which the operation is faster than the loop; measured by benchmarks/exported_lstm.py.
+# Largest batch for which the operation is faster than the loop; see benchmarks/exported_lstm.py.
 MAX_ROWS = 8
 
 

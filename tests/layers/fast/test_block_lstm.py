@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nlp_rnn.layers.block_lstm import MAX_ROWS
+from nlp_rnn.layers.fast.block_lstm import MAX_ROWS
 from nlp_rnn.layers.fast.recurrent import FastLSTM
 
 UNITS, FEATURES, TIME = 5, 3, 7
