@@ -1,6 +1,6 @@
 """Claim: in exports, one operation runs an LSTM over a small batch faster than Keras's loop, with equal results.
 
-It prints milliseconds and the ratio for batches of 1 to 64 texts; `nlp_rnn.layers.fast.block_lstm.MAX_ROWS` is chosen by it.
+It prints milliseconds and the ratio for batches of 1 to 64 texts; `block_lstm.MAX_ROWS` is chosen by it.
 
     python -m benchmarks.exported_lstm [--rounds 15] [--plot FILE]
 """
