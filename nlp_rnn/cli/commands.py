@@ -63,7 +63,8 @@ def export(options: Namespace, task: str, *, format: str = "savedmodel") -> cli.
     from nlp_rnn.training.run_directory import load_run
 
     paths = options.run if isinstance(options.run, list) else [options.run]
-    exported = run_model.export_runs([load_run(Path(path), task) for path in paths], Path(options.to), format=format)
+    runs = [load_run(Path(path), task) for path in paths]
+    exported = run_model.export_runs(runs, Path(options.to), format=format, weights=options.weights)
     if format == "litert":
         sizes = ", ".join(f"{precision} {size / 1e6:.1f} MB" for precision, size in exported.bytes.items())
         return cli.Result(

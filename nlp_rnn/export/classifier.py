@@ -43,6 +43,7 @@ class ClassifierModule(tf.Module):
         calibration: Calibration | None = None,
     ) -> None:
         super().__init__()
+        self.keras_models = [model]
         self._calibration, self._outputs = calibration or Calibration(), config.data.outputs
         self._model, self._tokenizer, self._data = model, tokenizer, config.data
         self._embedding, self._encoder = model.get_layer("embedding"), model.get_layer("encoder")

@@ -26,6 +26,7 @@ class NextWordModule(tf.Module):
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, config: Config) -> None:
         super().__init__()
+        self.keras_models = [model]
         self._model, self._tokenizer, self._config = model, tokenizer, config
         is_subword = tokenizer.level == "subword"
         self._suggestions = SubwordSuggestions(model, tokenizer) if is_subword else WordSuggestions(tokenizer)

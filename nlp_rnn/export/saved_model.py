@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from nlp_rnn import __version__, files, manifest
 from nlp_rnn.config.loading import load_saved_config, to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.export.compact_weights import CompactWeights
 from nlp_rnn.export.warm_up import write_warm_up
 from nlp_rnn.layers.recurrent import unwrapped
 from nlp_rnn.models.calibration import Calibration, load_calibration
@@ -54,6 +56,8 @@ def export_module(
     signatures: dict[str, Any],
     extras: dict[str, str],
     defaults: dict[str, dict[str, Any]] | None = None,
+    *,
+    is_int8: bool = False,
 ) -> Path:
     """Writes the SavedModel as the next version under `folder`, atomically.
 
@@ -64,6 +68,7 @@ def export_module(
       signatures: name -> tf.function of the module.
       extras: file name -> text, for assets.extra/.
       defaults: see `write_warm_up`.
+      is_int8: whether the weights of the module's `keras_models` are stored as int8; see `compact_weights`.
 
     Returns:
       the version's folder.
@@ -73,8 +78,10 @@ def export_module(
         path = next_version(folder)
         try:
             with files.atomic_folder(path) as temporary:
-                with _portable(getattr(module, "portable_layers", [])):
-                    tf.saved_model.save(module, str(temporary), signatures=signatures)
+                compact = CompactWeights(module.keras_models) if is_int8 else None
+                with _portable(getattr(module, "portable_layers", [])), compact.in_use() if compact else nullcontext():
+                    root = _without_weights(module, compact) if compact else module
+                    tf.saved_model.save(root, str(temporary), signatures=signatures)
                 (temporary / "assets.extra").mkdir()
                 for name, text in extras.items():
                     (temporary / "assets.extra" / name).write_text(text, encoding="utf-8", newline="\n")
@@ -84,6 +91,16 @@ def export_module(
             return path
         except FileExistsError:
             continue  # another export has taken the number
+
+
+def _without_weights(module: Any, compact: CompactWeights) -> tf.Module:
+    """What to save in place of a module: its functions and its tokenizer, which holds tables, but not its models."""
+    root = tf.Module()
+    for name in dir(module):
+        if isinstance(value := getattr(module, name), tf.types.experimental.PolymorphicFunction):
+            setattr(root, name, value)
+    root.tokenizer, root.compact_weights = module._tokenizer, compact
+    return root
 
 
 def next_version(folder: Path) -> Path:

@@ -47,6 +47,7 @@ class TranslationModule(tf.Module):
     def __init__(self, models: list[Translator], tokenizer: Tokenizer, config: Config) -> None:
         super().__init__()
         self._models, self._tokenizer, self._config = models, tokenizer, config
+        self.keras_models = models
         self.portable_layers = [
             layer
             for model in models

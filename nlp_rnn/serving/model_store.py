@@ -161,6 +161,7 @@ class ModelStore:
         self._lost = set(self._served) - set(found)
         for model in [model for model in self._retired if not model.users]:
             self._retired.remove(model)
+            model.release([*self.all_served(), *self._retired])
             self._states[model.name][model.version] = VersionState("END")
             logger.info("%s: version %d is unloaded", model.name, model.version)
         self._is_complete = True

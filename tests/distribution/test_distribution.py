@@ -134,7 +134,13 @@ def test_parts_and_averages_and_half_precision_do_not_depend_on_the_devices(corp
 
 # char_generation has next_word's loss and windows.
 @pytest.mark.parametrize(
-    "task", ["sentiment", "next_word", pytest.param("char_generation", marks=pytest.mark.slow), "translation"]
+    "task",
+    [
+        "sentiment",
+        "next_word",
+        pytest.param("translation", marks=pytest.mark.further),
+        pytest.param("char_generation", marks=pytest.mark.slow),
+    ],
 )
 def test_parts_of_a_batch_give_the_same_as_the_whole(corpora: Path, tmp_path: Path, task: str) -> None:
     for file in corpora.glob("*.csv"):

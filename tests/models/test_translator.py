@@ -66,7 +66,11 @@ def test_padding_does_not_change_a_sentence(settings):
     assert np.abs(more[:, :, 3:]).max() == 0
 
 
-@pytest.mark.parametrize("settings", [["model.cell=lstm", "model.attention=dot"], ["model.cell=gru"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "settings",
+    [["model.cell=lstm", "model.attention=dot"], pytest.param(["model.cell=gru"], marks=pytest.mark.further)],
+    ids=" ".join,
+)
 @pytest.mark.parametrize("target_length", [5, *(pytest.param(each, marks=pytest.mark.further) for each in (1, 7))])
 def test_the_fast_decoder_is_keras_loop(settings, target_length):
     slow, fast = (make_model([*settings, "model.input_feeding=true", f"model.fast={fast}"]) for fast in ("off", "on"))

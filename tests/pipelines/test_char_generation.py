@@ -66,6 +66,7 @@ def test_unknown_characters_of_a_prompt_are_told(characters_trained):
     assert "were not in the training text; they are skipped: '\u0301' '日' '本'" in done.stderr
 
 
+@pytest.mark.further
 def test_a_terminal_shows_the_text_as_it_is_written(characters_trained):
     arguments = ["-m", "pipelines.char_generation", "predict", *SAVED, "The cat ", "--length", "100", "--stop", " ."]
     child = pexpect.spawn(

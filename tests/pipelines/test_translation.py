@@ -62,7 +62,10 @@ def test_evaluate_scores_unseen_sentences(translation_trained):
     assert metrics["digest"] not in text  # that of another split
 
 
+@pytest.mark.further
 def test_several_runs_vote(translation_trained):
+    settings = ["seed=2", "model.num_layers=2", "model.fast=off", *conftest.TRANSLATION_SETTINGS]
+    ask("train", "name=other", *settings, cwd=translation_trained)
     runs = ("--run", "runs/small", "--run", "runs/other")
     options = ("--split", "test", "--beam-size", "1")
     found = json.loads(ask("evaluate", "--json", *runs, *options, cwd=translation_trained))["metrics"]
@@ -288,7 +291,10 @@ def test_models_of_other_tasks_and_runs_that_cannot_vote_are_refused(translation
     assert (
         found.splitlines()[-1] == "--run runs/back is from de to en; the runs of an ensemble must share their languages"
     )
-    drawn = ("--run", "runs/small", "--run", "runs/other", "data.validation=")
+    text = (translation_trained / "runs" / "small" / "config.yaml").read_text()
+    (back / "config.yaml").write_text(text.replace("seed: 1", "seed: 2"))
+    manifest.write(back)
+    drawn = ("--run", "runs/small", "--run", "runs/back", "data.validation=")
     assert "the runs have the seeds 1, 2, which draw different splits" in refused(
         "evaluate", *drawn, cwd=translation_trained
     )

@@ -27,7 +27,7 @@ def address(exports):
         yield f"http://127.0.0.1:{port}"
 
 
-@pytest.fixture(params=SIZES)
+@pytest.fixture(params=["phone", pytest.param("desk", marks=pytest.mark.further)])
 def page(browser, address, request):
     """A page of the playground. Fails if it asks another server, or writes an error to its console."""
     width, height = SIZES[request.param]

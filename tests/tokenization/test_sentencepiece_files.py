@@ -99,6 +99,7 @@ def compare(functions, library, texts):
     assert round_trip(texts).numpy().tolist() == normalized.numpy().tolist()
 
 
+@pytest.mark.further
 def test_reviews_have_the_librarys_ids(functions, library, reviews):
     compare(functions, library, tf.constant(reviews[2000:]))
 

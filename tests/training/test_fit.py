@@ -118,7 +118,7 @@ def place_of(checkpoint):
 @pytest.mark.parametrize(
     "numbers",
     [
-        pytest.param([signal.SIGINT, signal.SIGKILL], id="Ctrl-C, then kill -9"),
+        pytest.param([signal.SIGINT, signal.SIGKILL], id="Ctrl-C, then kill -9", marks=pytest.mark.further),
         # The handler of Ctrl-C; the tests of next_word send it.
         pytest.param([signal.SIGTERM], id="SIGTERM", marks=pytest.mark.slow),
     ],

@@ -157,6 +157,7 @@ TUNE = ["tune", "--config", "small.yaml", "--minutes", 9]
 UNITS = [*SMALL, "training.learning_rate=0.02", "training.epochs=2"]  # searches model.units
 
 
+@pytest.mark.further
 def test_a_stopped_search_goes_on_with_its_trial(folder):
     with told_to_stop(
         lambda callback: (

@@ -33,11 +33,11 @@ class _Fast:
     def inner_loop(self, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
         layer: Any = self
         mask = mask[0] if isinstance(mask, list | tuple) else mask
-        reason = "" if self.is_portable else self._why_not(sequences, mask)
-        if reason:
-            _log_once(f"{layer.name}: Keras's own loop runs, since {reason}")
-        if reason or self.is_portable:
+        if self.is_portable:
             return self._portable_loop(sequences, initial_state, mask, training)
+        if reason := self._why_not(sequences, mask):
+            _log_once(f"{layer.name}: Keras's own loop runs, since {reason}")
+            return super().inner_loop(sequences, initial_state, mask, training)  # type: ignore[misc]
         sequences = tf.transpose(sequences, [1, 0, 2])
         mask = None if mask is None else tf.transpose(mask)
         if layer.go_backwards:

@@ -1,0 +1,139 @@
+"""Weights of exports as int8, which take a quarter of the space on disk and are expanded to float32 once, at load.
+
+The SavedModel's checkpoint holds the int8 values. Its initializer, which every loader runs after it has restored the
+checkpoint, writes their float32 values into variables in memory, so that answers are as fast as without.
+"""
+
+import contextlib
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+_SMALLEST = 4096  # values of a matrix; smaller ones, and vectors, stay float32
+_LEAST_PER_SCALE = 32  # values that share a scale
+
+
+class CompactWeights(tf.Module):
+    """The weights of models as int8, one scale for each row or column.
+
+    Args:
+      models: what this object holds is what their weights contain now.
+    """
+
+    def __init__(self, models: Iterable[keras.Model]) -> None:
+        super().__init__()
+        self._places: dict[int, int] = {}
+        self._kept: list[Any] = []
+        self._id = uuid.uuid4().hex
+        for weight in (weight for model in models for weight in model.weights):
+            if id(weight) not in self._places and weight.dtype == "float32":
+                self._places[id(weight)] = len(self._kept)
+                self._kept.append(_kept(weight.numpy(), f"{self._id}_{len(self._kept)}"))
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Functions that are traced in the context read these weights instead of the model's."""
+        with _Scope(self):
+            yield
+
+    @tf.function(input_signature=[], autograph=False)
+    def identity(self) -> tf.Tensor:
+        """string [], the same for all loads that share their memory: those of one export and of its copies."""
+        return tf.constant(self._id)
+
+    @tf.function(input_signature=[], autograph=False)
+    def release(self) -> None:
+        """Frees the memory of all loads with this identity in the process; none of them can be used after it."""
+        for each in self._kept:
+            each.release()
+
+    def read(self, weight: keras.Variable) -> tf.Tensor | None:
+        """The value of a weight, float32; None if this object does not hold it."""
+        place = self._places.get(id(weight))
+        return None if place is None else self._kept[place].read()
+
+
+class _Scope(keras.StatelessScope):
+    """Answers Keras's question for a variable's value, anew in each graph that asks."""
+
+    def __init__(self, weights: CompactWeights) -> None:
+        super().__init__()
+        self._weights = weights
+
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        return self._weights.read(variable)
+
+
+def quantized(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """int8 values and float32 scales of a matrix.
+
+    Args:
+      values: float32 [rows, columns].
+
+    Returns:
+      (int8 [rows, columns], scales [rows, 1] or [1, columns], whichever loses less and takes little space).
+    """
+    found = []
+    for axis in [axis for axis in (1, 0) if values.shape[axis] >= _LEAST_PER_SCALE]:
+        scales = np.maximum(np.abs(values).max(axis=axis, keepdims=True), 1e-12) / 127
+        rounded = np.round(values / scales)
+        found.append((float(np.square(rounded * scales - values).sum()), rounded.astype(np.int8), scales))
+    _, best, scales = min(found, key=lambda each: each[0])
+    return best, scales.astype(np.float32)
+
+
+def _kept(values: np.ndarray, name: str) -> Any:
+    is_matrix = values.ndim == 2 and values.size >= _SMALLEST and max(values.shape) >= _LEAST_PER_SCALE
+    return _Expanded(*quantized(values), name) if is_matrix else _Plain(values)
+
+
+class _Plain(tf.Module):
+    """A weight as it is."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        super().__init__()
+        self._values = tf.Variable(values, trainable=False)
+
+    def read(self) -> tf.Tensor:
+        return self._values.read_value()
+
+    def release(self) -> None:
+        """There is nothing to free."""
+
+
+class _Expanded(tf.Module):
+    """A weight whose int8 values are in the checkpoint, and whose float32 values the initializer computes."""
+
+    def __init__(self, values: np.ndarray, scales: np.ndarray, name: str) -> None:
+        super().__init__()
+        self._values, self._scales = (tf.Variable(each, trainable=False) for each in (values, scales))
+        self._memory = _Memory(self._values, self._scales, name)
+        self._handle = self._memory.resource_handle  # made here, outside all graphs
+
+    def read(self) -> tf.Tensor:
+        value = tf.raw_ops.ReadVariableOp(resource=self._handle, dtype=tf.float32)
+        value.set_shape(self._values.shape)
+        return value
+
+    def release(self) -> None:
+        tf.raw_ops.DestroyResourceOp(resource=self._handle, ignore_lookup_error=True)
+
+
+class _Memory(tf.saved_model.experimental.TrackableResource):
+    """A float32 variable that is not in the checkpoint, shared by name."""
+
+    def __init__(self, values: tf.Variable, scales: tf.Variable, name: str) -> None:
+        super().__init__()
+        self._values_and_scales, self._name = (values, scales), f"expanded_{name}"
+
+    def _create_resource(self) -> tf.Tensor:
+        shape = self._values_and_scales[0].shape
+        return tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=shape, shared_name=self._name)
+
+    def _initialize(self) -> None:
+        values, scales = self._values_and_scales
+        tf.raw_ops.AssignVariableOp(resource=self.resource_handle, value=tf.cast(values, tf.float32) * scales)

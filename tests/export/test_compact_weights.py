@@ -1,0 +1,105 @@
+"""Exports whose weights are int8 on disk and float32 in memory."""
+
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import nlp_rnn
+from nlp_rnn.export import compact_weights
+from tests.conftest import ask, refused
+
+
+@pytest.fixture(autouse=True)
+def _of_any_size(monkeypatch):
+    monkeypatch.setattr(compact_weights, "_SMALLEST", 1)
+    monkeypatch.setattr(compact_weights, "_LEAST_PER_SCALE", 8)
+
+
+def size_of(version):
+    return sum(path.stat().st_size for path in (version / "variables").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("task", "fixture", "name"),
+    [
+        ("sentiment", "trained", "sentiment"),
+        ("next_word", "next_word_trained", "next_word"),
+        ("translation", "translation_trained", "translation_en_de"),
+    ],
+)
+def test_answers_stay_and_the_checkpoint_is_smaller(task, fixture, name, request, tmp_path):
+    folder = request.getfixturevalue(fixture)
+    ask("export", "--run", "runs/small", "--to", str(tmp_path), "--weights", "int8", cwd=folder, task=task)
+    whole, compact = folder / "saved_models" / name / "1", tmp_path / name / "1"
+    assert size_of(compact) < 0.6 * size_of(whole)
+    models = [nlp_rnn.load(path) for path in (whole, compact)]
+    if task == "sentiment":
+        probabilities = [model("a good , lovely film").probabilities["pos"] for model in models]
+        assert probabilities[1] == pytest.approx(probabilities[0], abs=0.02)
+        one, other = (model.explain("a good , lovely film").scores for model in models)
+        assert other == pytest.approx(one, abs=0.1)
+    elif task == "next_word":
+        one, other = (model.suggest("The cat likes the ", count=1)[0] for model in models)
+        assert (other.word, other.probability) == (one.word, pytest.approx(one.probability, abs=0.02))
+    else:
+        text = "the old king sees the green garden today"
+        assert models[1].translate(text).text == models[0].translate(text).text
+
+
+def test_tensorflow_alone_loads_it_twice_and_in_a_session(trained, tmp_path):
+    ask("export", "--run", "runs/small", "--to", str(tmp_path), "--weights", "int8", cwd=trained)
+    code = f"""
+import gc
+import tensorflow as tf
+path = {str(tmp_path / "sentiment" / "1")!r}
+one, other = tf.saved_model.load(path), tf.saved_model.load(path)
+expected = other.signatures["serving_default"](text=tf.constant(["good film"]))["probability"].numpy()
+del one
+gc.collect()
+assert other.classify(tf.constant(["good film"]))["probability"].numpy() == expected
+with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    graph = tf.compat.v1.saved_model.load(session, ["serve"], path)
+    signature = graph.signature_def["serving_default"]
+    feed = {{signature.inputs["text"].name: ["good film"]}}
+    found = session.run(signature.outputs["probability"].name, feed)
+assert abs(found - expected) < 1e-6, (found, expected)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_released_weights_take_no_memory(tmp_path):
+    module = compact_weights.CompactWeights([])
+    values, scales = compact_weights.quantized(np.ones((1000, 1000), np.float32))
+    module._kept.append(compact_weights._Expanded(values, scales, "test"))
+    tf.saved_model.save(module, str(tmp_path))
+    sizes = []
+    for _ in range(4):
+        loaded = tf.saved_model.load(str(tmp_path))
+        loaded.release()
+        del loaded
+        gc.collect()
+        sizes.append(int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]))
+    assert sizes[-1] - sizes[0] < 3 * 4000 / 2
+
+
+@pytest.mark.parametrize("shape", [(100, 40), (40, 100), (1000, 2)])
+def test_rounding_loses_little(shape):
+    matrix = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    values, scales = compact_weights.quantized(matrix)
+    assert values.dtype == np.int8
+    assert scales.size <= matrix.size // 8
+    assert np.abs(values * scales - matrix).max() <= scales.max() / 2 + 1e-6
+
+
+def test_what_has_no_int8_weights_says_so(next_word_trained, characters_trained):
+    command = ["export", "--run", "runs/small", "--weights", "int8"]
+    told = refused(*command, "--format", "litert", cwd=next_word_trained, task="next_word")
+    assert told.endswith("weights is 'int8', but litert has one form of weights only; leave it out")
+    told = refused(*command, cwd=characters_trained, task="char_generation")
+    assert told.endswith("weights is 'int8', but char_generation has one form of weights only; leave it out")
