@@ -88,6 +88,7 @@ def tokenizer(options: Namespace) -> Iterator[cli.Result]:
 def console(options: Namespace) -> Iterator[cli.Result]:
     """Suggests words while you type, or for each line of a pipe, from a LiteRT export. Does not import TensorFlow."""
     from nlp_rnn.ondevice import console, litert_model
+    from nlp_rnn.ondevice.memory_file import load_memory
     from nlp_rnn.ondevice.typing_session import TypingSession
 
     model = litert_model.OnDeviceModel(options.model, precision=options.precision)
@@ -95,7 +96,7 @@ def console(options: Namespace) -> Iterator[cli.Result]:
         model, count=options.count, adapts=options.learn or bool(options.memory), allows_profanity=options.profanity
     )
     if options.memory:
-        session.memory.load(Path(options.memory))
+        load_memory(Path(options.memory), session.words, session.memory)
     if sys.stdin.isatty() and not options.json:
         console.run_terminal(session, history_file=options.history)
         return

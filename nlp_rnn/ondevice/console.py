@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.ondevice.memory_file import save_memory
 from nlp_rnn.ondevice.typing_session import Suggestion, TypingSession
+from nlp_rnn.printable import printable
+
+_NUM_SHOWN = 100  # words of /words
 
 HELP = """\
 Tab          accepts the first suggestion (shown in grey); Alt-1 ... Alt-9 accept the one with that number
@@ -16,7 +20,9 @@ Ctrl-C       clears the line; Ctrl-D on an empty line quits
 /help        shows this text
 /top N       shows N suggestions
 /temperature T  flattens (above 1) or sharpens (below 1) the shown probabilities; 1 leaves them as they are
-/learn on|off   adapts to the words of this session (a continuous cache)
+/learn on|off   adapts to your words: typed ones become likelier, unknown ones are suggested after their second use
+/private on|off  learns nothing from what you type meanwhile
+/words       shows the words that it has learnt from you
 /reset       begins a new text; keeps what was learnt
 /forget      forgets what was learnt
 /stats       shows the keystrokes saved so far
@@ -46,15 +52,19 @@ def run_command(session: TypingSession, line: str) -> str:
         "/top": lambda count: _set_count(session, count),
         "/temperature": lambda value: _set_temperature(session, value),
         "/learn": lambda state: _set_learning(session, state),
+        "/private": lambda state: _set_private(session, state),
+        "/words": lambda: _words(session),
         "/reset": lambda: _reset(session),
         "/forget": lambda: _forget(session),
-        "/stats": lambda: f"{session.statistics}; {len(session.memory):,} words remembered",
+        "/stats": lambda: (
+            f"{session.statistics}; {len(session.memory):,} words remembered, {len(session.words):,} new ones learnt"
+        ),
         "/save": lambda path: _save(session, path),
         "/quit": _quit,
     }
     if name not in commands:
         return f"{name} is not a command; see /help"
-    wanted = {"/top": 1, "/temperature": 1, "/learn": 1, "/save": 1}.get(name, 0)
+    wanted = {"/top": 1, "/temperature": 1, "/learn": 1, "/private": 1, "/save": 1}.get(name, 0)
     if len(arguments) != wanted:
         return f"{name} takes {('no argument', 'one argument')[wanted]}; see /help"
     return commands[name](*arguments)
@@ -213,6 +223,21 @@ def _set_learning(session: TypingSession, text: str) -> str:
     return f"learning is {text}"
 
 
+def _set_private(session: TypingSession, text: str) -> str:
+    if text not in ("on", "off"):
+        return f"/private is {text}, but must be on or off"
+    session.is_private = text == "on"
+    return "nothing is learnt until /private off" if session.is_private else "learning goes on as before"
+
+
+def _words(session: TypingSession) -> str:
+    words = session.words.words()
+    if not words:
+        return "no words yet; with /learn on, a word that the model does not know is learnt when it is typed twice"
+    shown = ", ".join(f"{printable(word)} ({uses})" for word, uses in words[:_NUM_SHOWN])
+    return shown + (f" and {len(words) - _NUM_SHOWN:,} more" if len(words) > _NUM_SHOWN else "")
+
+
 def _reset(session: TypingSession) -> str:
     session.reset()
     return "a new text"
@@ -220,17 +245,18 @@ def _reset(session: TypingSession) -> str:
 
 def _forget(session: TypingSession) -> str:
     session.memory.clear()
+    session.words.clear()
     return "nothing is remembered"
 
 
 def _save(session: TypingSession, path: str) -> str:
-    if not len(session.memory):
+    if not len(session.memory) and not session.words.to_json():
         return "nothing was learnt yet; use /learn on and type some lines"
     try:
-        session.memory.save(Path(path))
+        save_memory(Path(path), session.words, session.memory)
     except (OSError, ConfigError) as error:
         return f"/save {path}: {error}; give another file"
-    return f"{len(session.memory):,} words saved to {path}"
+    return f"{len(session.memory):,} words and {len(session.words):,} new ones saved to {path}"
 
 
 def _quit() -> str:

@@ -3,14 +3,15 @@
 Source: Grave et al. 2017, "Improving neural language models with a continuous cache". NumPy only, for the console.
 """
 
+import base64
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from nlp_rnn import files
 from nlp_rnn.errors import ConfigError
 
 SIZE = 2000  # number of recent words in the cache
@@ -72,13 +73,28 @@ class ContinuousCache:
         """Empties the cache."""
         self._count = 0
 
-    def save(self, path: Path) -> None:
-        """Writes the cache to a file atomically."""
-        with files.atomic_file(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, keys=self._keys, ids=self._ids, count=self._count)
+    def to_json(self) -> dict[str, Any]:
+        """The cache as JSON; its arrays in base64."""
+        arrays = {"keys": self._keys.astype("<f4"), "ids": self._ids.astype("<i8")}
+        encoded = {name: base64.b64encode(array.tobytes()).decode() for name, array in arrays.items()}
+        return {"count": self._count, "features": self._keys.shape[1], **encoded}
 
-    def load(self, path: Path) -> None:
-        """Reads a file that `save` wrote.
+    def from_json(self, content: Any) -> None:
+        """Replaces the cache by that of `to_json`.
+
+        Raises:
+          ConfigError: if the content is not of that form, or of another model.
+        """
+        try:
+            count, features = int(content["count"]), int(content["features"])
+            keys = np.frombuffer(base64.b64decode(content["keys"], validate=True), "<f4").reshape(SIZE, features)
+            ids = np.frombuffer(base64.b64decode(content["ids"], validate=True), "<i8")
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise ConfigError("is damaged (its cache is not readable)") from None
+        self._take(keys, ids, count)
+
+    def load_arrays(self, path: Path) -> None:
+        """Reads a file of NumPy arrays, as earlier versions wrote it.
 
         Raises:
           ConfigError: if the file is not readable or belongs to another model.
@@ -87,11 +103,12 @@ class ContinuousCache:
             with np.load(path) as arrays:
                 keys, ids, count = arrays["keys"], arrays["ids"], int(arrays["count"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ConfigError(
-                f"{path}: not readable as a memory of the console ({error}); remove it, or give another file"
-            ) from None
+            raise ConfigError(f"is not readable as a memory of the console ({error})") from None
+        self._take(keys, ids, count)
+
+    def _take(self, keys: np.ndarray, ids: np.ndarray, count: int) -> None:
         if keys.shape != self._keys.shape or ids.shape != self._ids.shape or ids.max(initial=0) >= self._vocab_size:
-            raise ConfigError(f"{path}: is the memory of another model; remove it, or give another file")
+            raise ConfigError("is the memory of another model")
         if not np.isfinite(keys).all() or ids.min(initial=0) < 0 or count < 0:
-            raise ConfigError(f"{path}: is damaged (it holds impossible values); remove it, or give another file")
+            raise ConfigError("is damaged (it holds impossible values)")
         self._keys, self._ids, self._count = keys.astype(np.float32), ids.astype(np.int64), count

@@ -8,10 +8,13 @@ import numpy as np
 
 from nlp_rnn.ondevice.continuous_cache import CacheSettings, ContinuousCache
 from nlp_rnn.ondevice.litert_model import OnDeviceModel, StepOutput
-from nlp_rnn.special_ids import EOS_ID
+from nlp_rnn.ondevice.personal_words import PersonalWords
+from nlp_rnn.special_ids import EOS_ID, UNK_ID
 
 _NUM_CHECKPOINTS = 64  # positions of the line whose state is kept, so that a correction need not read the whole line
 _MAX_TOKENS = 512  # of a pasted text, only the last ones are read
+_BEFORE = 200  # characters in which the word before is looked for
+PERSONAL_SHARE = 0.02  # probability that the next word is one that the user has taught
 
 
 class Suggestion(NamedTuple):
@@ -58,7 +61,9 @@ class TypingSession:
     Attributes:
       count: number of suggestions.
       temperature: of the shown probabilities; 1 leaves them as they are.
-      adapts: whether a continuous cache raises the probability of words typed before.
+      adapts: whether it learns: a continuous cache raises the probability of words typed before, and unknown words are
+        suggested after their second use.
+      is_private: whether lines are not learnt although it adapts.
     """
 
     model: OnDeviceModel
@@ -66,12 +71,14 @@ class TypingSession:
     temperature: float = 1.0
     adapts: bool = False
     allows_profanity: bool = False
+    is_private: bool = False
     statistics: Statistics = field(default_factory=Statistics)
 
     def __post_init__(self) -> None:
         self.memory = ContinuousCache(
             CacheSettings(**self.model.cache), vocab_size=len(self.model.words), features=self.model.features
         )  # fmt: skip
+        self.words = PersonalWords(self._knows, self._normalize)
         order = sorted(np.flatnonzero(self.model.suggestible).tolist(), key=self.model.words.__getitem__)
         self._sorted = np.array(order, np.int64)
         self._sorted_words = [self.model.words[number] for number in order]
@@ -100,6 +107,8 @@ class TypingSession:
             for place in best
             if np.isfinite(scores[place])
         ]
+        share = float(np.exp(total)) if len(ids) else 0.0  # of the words that begin like this; all, if none is begun
+        pairs = self._with_personal_words(pairs, begun, text, step, share)
         return [Suggestion(word, probability, word[len(begun) :]) for word, probability in pairs]
 
     def accept(self, suggestion: Suggestion) -> str:
@@ -112,12 +121,14 @@ class TypingSession:
         """Ends the line: it becomes part of the text, and the cache learns it."""
         self.statistics.characters += len(text)
         step, ids = self._start, [*self.model.ids(self.model.split(text))[-_MAX_TOKENS:], EOS_ID]
-        if self.adapts:
+        if self.adapts and not self.is_private:
             for token in ids:
                 self.memory.add(step.hidden, token)
                 step = self.model.step(token, step.states)
         else:
             step = self.model.prefill(ids, step.states)
+        if self.adapts and not self.is_private:
+            self.words.learn(text)
         self._begin_line(step)
 
     @property
@@ -153,6 +164,38 @@ class TypingSession:
         if len(ids) == 1:
             return self.model.step(ids[0], step.states)
         return self.model.prefill(ids, step.states) if ids else step
+
+    def _with_personal_words(
+        self, pairs: list[tuple[str, float]], begun: str, text: str, step: StepOutput, share: float
+    ) -> list[tuple[str, float]]:
+        """Adds the user's words to the model's, which give up a share of their probability.
+
+        Args:
+          pairs: the model's words with their probabilities, the most likely first.
+          share: the probability of all words of the model that begin like `begun`.
+        """
+        if not (self.adapts and len(self.words)):
+            return pairs
+        head = text[: len(text) - len(begun)][-_BEFORE:]
+        before = next(iter(self.model.split(head)[-1:]), "")
+        found = self.words.find(begun, before, self.count)
+        if not found:
+            return pairs
+        # The model's own probability of unknown words is theirs too.
+        mass = PERSONAL_SHARE + float(np.exp(step.log_probabilities[UNK_ID]))
+        shared = [(word, probability * mass) for word, probability in found]
+        known = (1 - PERSONAL_SHARE) * (share if begun else 1.0)
+        whole = known + sum(probability for _, probability in shared) if begun else 1.0
+        merged = [(word, probability * known / whole) for word, probability in pairs]
+        merged += [(word, probability / whole) for word, probability in shared]
+        return sorted(merged, key=lambda each: -each[1])[: self.count]
+
+    def _knows(self, word: str) -> bool:
+        return self.model.ids([word]) != [UNK_ID]
+
+    def _normalize(self, word: str) -> str:
+        parts = self.model.split(word)
+        return parts[0] if len(parts) == 1 else ""
 
     def _scores(self, step: StepOutput) -> np.ndarray:
         return self.memory.mix(step.log_probabilities, step.hidden) if self.adapts else step.log_probabilities

@@ -144,7 +144,7 @@ def test_console_through_a_pipe(next_word_trained):
     assert done.returncode == 0
     assert done.stdout.splitlines()[0].startswith("the ")
     assert done.stdout.splitlines()[1].split()[0] in ("king", "kingdom", "kitchen")
-    assert done.stderr.strip().endswith("0 words remembered")
+    assert done.stderr.strip().endswith("0 words remembered, 0 new ones learnt")
     found = json.loads(ask("console", "--json", *LITERT, cwd=next_word_trained, text="A dog sees a shiny \n"))
     assert found["words"][0]["word"] == "kingdom"
 
@@ -226,13 +226,26 @@ def test_console_in_a_terminal(next_word_trained):
     console.see(r"> my neighbour *\n")  # what was entered stands without a suggestion
     console.type("my dog\x03")  # Ctrl-C: the line is gone, the console stays
     console.type("\U0001f600 \u05e9\u05dc\u05d5\u05dd \r")
-    console.type("/save memory.npz\r")
-    assert int(console.see(r"(\d+) words saved")[1]) >= 7
+    console.type("/save memory.json\r")
+    assert int(console.see(r"(\d+) words and 0 new ones saved")[1]) >= 7
     console.leave()
-    again = Console(next_word_trained, "--memory", "memory.npz")
+    again = Console(next_word_trained, "--memory", "memory.json")
     again.type("/stats\r")
     assert int(again.see(r"(\d+) words remembered")[1]) >= 7
     again.leave()
+
+
+def test_console_learns_words_and_not_in_private(next_word_trained):
+    console = Console(next_word_trained, "--learn")
+    console.type("/private on\r", "the cat likes Hrubieszow\r", "the cat likes Hrubieszow\r", "/private off\r")
+    console.type("the cat likes Zofia\r", "the cat likes Zofia\r")
+    console.type("the dog sees Zo")
+    console.see(r"> the dog sees Zofia[^$]* 1 Zofia ")
+    console.type("\t\r", "/words\r")
+    console.see(r"Zofia \(3\)")
+    console.type("/forget\r", "/words\r")
+    console.see("no words yet")
+    console.leave()
 
 
 def test_console_takes_a_pasted_page_and_a_plain_terminal(next_word_trained):
@@ -305,7 +318,7 @@ def test_a_memory_of_another_model_is_refused(next_word_trained):
         "console", *LITERT, "--memory", "other.npz", cwd=next_word_trained, text=""
     )
     (next_word_trained / "broken.npz").write_bytes(os.urandom(100))
-    assert "not readable as a memory" in refused(
+    assert "broken.npz: is damaged" in refused(
         "console", *LITERT, "--memory", "broken.npz", cwd=next_word_trained, text=""
     )
 
@@ -391,6 +404,25 @@ def test_learning_makes_what_was_typed_likelier(model):
     ]
     assert probability[1] > probability[0]
     assert len(plain.memory) == 0
+
+
+def test_unknown_words_are_suggested_after_their_second_use(model):
+    plain, learning = TypingSession(model), TypingSession(model, adapts=True)
+    for session in (plain, learning):
+        session.finish_line("nobody remembers a shiny Zofia .")
+        assert words(session, "the cat likes zo") == []
+        session.finish_line("every child sees Zofia 4711 .")
+    assert words(plain, "the cat likes zo") == []
+    (found,) = learning.suggest("the cat likes zo")
+    assert (found.word, found.rest, found.probability) == ("Zofia", "fia", 1)
+    learning.count = 9
+    after = learning.suggest("nobody remembers a shiny ")
+    assert "Zofia" in [each.word for each in after]
+    assert sum(each.probability for each in after) <= 1.001
+    learning.is_private = True
+    for _ in range(2):
+        learning.finish_line("the old king follows Wanda")
+    assert words(learning, "the cat likes wa") == []
 
 
 def test_profanity_is_suggested_on_request_only(model):

@@ -1,0 +1,180 @@
+"""Words that the user types and the model does not know, with probabilities of their own.
+
+A word is suggested after its second use. Its probability given the word before is that of a bigram model smoothed by
+the word's own frequency: (c(before, word) + k * p(word)) / (c(before) + k). Source: MacKay & Peto 1995, "A hierarchical
+Dirichlet language model", for known k. NumPy only, for the console.
+"""
+
+import bisect
+import heapq
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import regex
+
+from nlp_rnn.errors import ConfigError
+
+MAX_WORDS = 20_000  # the word that was used longest ago is forgotten first
+_USES = 2  # before a word is suggested
+_SMOOTHING = 1.0  # k
+_LONGEST = 40  # characters
+_MAX_FOLLOWERS = 50  # words kept after one word
+# Never learnt: addresses, and what holds digits, such as numbers of cards, codes and passwords.
+_SECRET = regex.compile(r"\S+@\S+|(?i:\b(?:https?://|www\.)\S+)|\S*\d\S*")
+_CONTRACTION = regex.compile(r"(?i)['’](?:s|re|ve|ll|d|m|t)\b")
+_WORD = regex.compile(r"\p{L}[\p{L}\p{M}\u200c\u200d]*")
+_NUM_FREQUENT = 50  # words that are tried where no letter is typed yet
+
+
+class PersonalWords:
+    """The words of one user.
+
+    Args:
+      knows: whether the model knows a word, in the form that it reads.
+      normalize: a word as typed to the form that the model reads, such as lower case; "" if it is several words there.
+    """
+
+    def __init__(self, knows: Callable[[str], bool], normalize: Callable[[str], str]) -> None:
+        self._knows, self._normalize = knows, normalize
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets all words."""
+        # By normalised word; dictionaries are in the order of the last use.
+        self._uses: dict[str, int] = {}
+        self._spellings: dict[str, Counter[str]] = {}
+        self._followers: dict[str, Counter[str]] = {}
+        self._sorted: list[str] = []  # the words to suggest
+        self._total = 0  # their uses
+        self._frequent: list[str] | None = None  # the most frequent of them, once they were asked for
+
+    def __len__(self) -> int:
+        """The number of words that are suggested."""
+        return len(self._sorted)
+
+    def words(self) -> list[tuple[str, int]]:
+        """The suggested words as typed, and how often they were used, the most frequent first."""
+        found = [(self._spelled(word), self._uses[word]) for word in self._sorted]
+        return sorted(found, key=lambda each: (-each[1], each[0]))
+
+    def learn(self, text: str) -> None:
+        """Learns the unknown words of a finished line."""
+        before, is_first, self._frequent = "", True, None
+        for spelling in _WORD.findall(_CONTRACTION.sub("", _SECRET.sub(" ", text))):
+            word = self._normalize(spelling)
+            if word and not self._knows(word) and len(word) <= _LONGEST:
+                self._use(word, spelling, is_first=is_first)
+                if before:
+                    self._follow(before, word)
+            before, is_first = word, False
+
+    def find(self, begun: str, before: str, count: int) -> list[tuple[str, float]]:
+        """The most likely words as typed, with their probabilities given that the next word is one of the user's.
+
+        Args:
+          begun: the beginning of the word, normalised; "" for any.
+          before: the word before, normalised; "" at the beginning.
+          count: of words, at most.
+        """
+        if not self._total:
+            return []
+        followers = self._followers.get(before, Counter())
+        if begun:
+            start = bisect.bisect_left(self._sorted, begun)
+            words = self._sorted[start : bisect.bisect_left(self._sorted, begun + "\U0010ffff")]
+        else:
+            words = list({*self._most_frequent(), *filter(self._is_suggested, followers)})
+        number = sum(uses for word, uses in followers.items() if self._is_suggested(word)) + _SMOOTHING
+        scores = {
+            word: (followers[word] + _SMOOTHING * self._uses[word] / self._total) / number for word in sorted(words)
+        }
+        return [(self._spelled(word), scores[word]) for word in heapq.nlargest(count, scores, key=scores.__getitem__)]
+
+    def _most_frequent(self) -> list[str]:
+        if self._frequent is None:
+            self._frequent = heapq.nlargest(_NUM_FREQUENT, self._sorted, key=self._uses.__getitem__)
+        return self._frequent
+
+    # --- files ---
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The words as JSON, the one that was used longest ago first."""
+        return [
+            {
+                "word": self._spelled(word),
+                "uses": uses,
+                "after": {before: each[word] for before, each in self._followers.items() if word in each},
+            }
+            for word, uses in self._uses.items()
+        ]
+
+    def from_json(self, content: Any) -> None:
+        """Replaces all words by those of `to_json`.
+
+        Raises:
+          ConfigError: if the content is not of that form.
+        """
+        self.clear()
+        if not isinstance(content, list) or len(content) > MAX_WORDS:
+            raise ConfigError(f"words must be a list of at most {MAX_WORDS:,} entries")
+        for number, entry in enumerate(content, start=1):
+            try:
+                spelling, uses, after = entry["word"], entry["uses"], entry["after"]
+                is_right = _WORD.fullmatch(spelling) and 0 < len(spelling) <= _LONGEST and _is_count(uses)
+                is_right = is_right and all(isinstance(key, str) and _is_count(count) for key, count in after.items())
+            except (KeyError, TypeError, AttributeError):
+                is_right = False
+            if not is_right:
+                raise ConfigError(f"entry {number} of words is not a word with its uses")
+            word = self._normalize(spelling)
+            if not word or self._knows(word) or word in self._uses:
+                continue  # this model knows it
+            self._uses[word], self._spellings[word] = uses, Counter({spelling: uses})
+            for before, count in after.items():
+                self._followers.setdefault(before, Counter())[word] = count
+        self._sorted = sorted(filter(self._is_suggested, self._uses))
+        self._total = sum(self._uses[word] for word in self._sorted)
+
+    # --- parts ---
+
+    def _use(self, word: str, spelling: str, *, is_first: bool) -> None:
+        uses = self._uses.pop(word, 0) + 1
+        self._uses[word] = uses  # at the end
+        spellings = self._spellings.setdefault(word, Counter())
+        # The first word of a line has a capital letter whatever it is.
+        if not is_first or not spellings or spelling in spellings or not spelling[:1].isupper():
+            spellings[spelling] += 1
+        if uses == _USES:
+            bisect.insort(self._sorted, word)
+        if uses >= _USES:
+            self._total += uses if uses == _USES else 1
+        if len(self._uses) > MAX_WORDS:
+            self._forget(next(iter(self._uses)))
+
+    def _forget(self, word: str) -> None:
+        if self._is_suggested(word):
+            self._total -= self._uses[word]
+            del self._sorted[bisect.bisect_left(self._sorted, word)]
+        del self._uses[word], self._spellings[word]
+        for before in [before for before, each in self._followers.items() if word in each]:
+            del self._followers[before][word]
+            if not self._followers[before]:
+                del self._followers[before]
+
+    def _follow(self, before: str, word: str) -> None:
+        followers = self._followers.setdefault(before, Counter())
+        followers[word] += 1
+        if len(followers) > _MAX_FOLLOWERS:
+            del followers[min(followers, key=followers.__getitem__)]
+
+    def _is_suggested(self, word: str) -> bool:
+        return self._uses.get(word, 0) >= _USES
+
+    def _spelled(self, word: str) -> str:
+        spellings = self._spellings[word]
+        return max(spellings, key=spellings.__getitem__)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**9
