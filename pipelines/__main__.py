@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from nlp_rnn.cli import check, launch, records, serve, serve_inputs
+from nlp_rnn.cli import check, doctor, launch, records, serve, serve_inputs
 from nlp_rnn.cli import main as cli
 from nlp_rnn.errors import ConfigError
 
@@ -15,12 +15,15 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print(f"usage: nlp-rnn TASK COMMAND ...\n\n  tasks: {', '.join(TASKS)}\n")
         print(
-            "Other commands: check (what is in your data), launch, records, serve (models over HTTP), serve-inputs. "
+            "Other commands: check (what is in your data), doctor (what is wrong with a run or model), launch, "
+            "records, serve (models over HTTP), serve-inputs. "
             "Each has --help."
         )
         return 0
     if sys.argv[1] == "check":
         return cli.run_command(lambda: check.main(sys.argv[2:], TASKS), is_json="--json" in sys.argv)
+    if sys.argv[1] == "doctor":
+        return cli.run_command(lambda: doctor.main(sys.argv[2:]), is_json="--json" in sys.argv)
     if sys.argv[1] == "launch":
         return cli.guarded(lambda: launch.main(sys.argv[2:], TASKS))
     if sys.argv[1] == "records":

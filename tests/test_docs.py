@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nlp_rnn.cli import check
+from nlp_rnn.cli import check, doctor
 from nlp_rnn.config.tables import TASKS
 from tests.conftest import ROOT, SMALL, ask, run_pipeline, write_csv
 
@@ -115,6 +115,12 @@ def test_commands_run(text, folder, done_before, monkeypatch):
             assert done.returncode == 0, done.stderr
             continue
         assert words[0] == "nlp-rnn", line
+        if words[1] == "doctor":
+            with monkeypatch.context() as patch:
+                patch.chdir(folder)
+                patch.setenv("NLP_RNN_CACHE", str(folder / "cache"))
+                assert doctor.main(words[2:]).status < 2, line
+            continue
         if words[1] == "check":
             with monkeypatch.context() as patch:
                 patch.chdir(folder)

@@ -41,11 +41,13 @@ class Result:
       facts: the object that --json prints.
       text: the same as text.
       is_styled: whether the text contains terminal escape sequences. All user text in it must then be `printable`.
+      status: the exit status, of commands that belong to no pipeline.
     """
 
     facts: dict[str, Any]
     text: str
     is_styled: bool = False
+    status: int = 0
 
 
 COMMANDS = {
@@ -121,11 +123,13 @@ def guarded(command: Callable[[], int | None]) -> int:
 def run_command(command: Callable[[], Result | None], *, is_json: bool) -> int:
     """Runs a command that belongs to no pipeline and prints its result; returns the exit status."""
 
-    def run() -> None:
+    def run() -> int:
         set_up_logging()
         result = command()
-        if result is not None:
-            print(_shown(result, is_json=is_json))
+        if result is None:
+            return 0
+        print(_shown(result, is_json=is_json))
+        return result.status
 
     return guarded(run)
 

@@ -1,0 +1,47 @@
+"""Whether an exported model loads, answers, and belongs to a run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from nlp_rnn import files
+from nlp_rnn.evaluation.run_model import load_tokenizer
+from nlp_rnn.export import saved_model
+from nlp_rnn.training.run_directory import load_run
+
+
+def examine(path: Path) -> tuple[Path, dict[str, Any], str]:
+    """Loads an exported model and asks it about an empty and a short text.
+
+    Returns:
+      (its folder, its figures by split, what is wrong with its answers, or "").
+
+    Raises:
+      ConfigError: if it does not load.
+    """
+    folder = saved_model.find_model(path)
+    loaded = saved_model.load_model(folder).loaded
+    metrics = folder / "assets.extra" / "metrics.json"
+    figures = files.read_json(metrics, dict, "export it again") if metrics.is_file() else {}
+    function = loaded.signatures["serving_default"]
+    (name,) = function.structured_input_signature[1]
+    try:
+        outputs = function(**{name: tf.constant(["", "a"])})
+    except tf.errors.OpError as error:
+        return folder, figures, f"its signature serving_default fails ({type(error).__name__})"
+    for key, value in outputs.items():
+        if value.dtype.is_floating and not np.isfinite(value.numpy()).all():
+            return folder, figures, f"its output {key} is not finite"
+    return folder, figures, ""
+
+
+def has_vocabulary_of(folder: Path, run: Path) -> bool:
+    """Whether an export holds the vocabulary of a run.
+
+    Raises:
+      ConfigError: if the run cannot be read.
+    """
+    vocabulary = (folder / "assets.extra" / "vocabulary").read_text(encoding="utf-8")
+    return vocabulary == load_tokenizer(load_run(run)).vocabulary_text()
