@@ -8,16 +8,18 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from nlp_rnn.cli import serve
 from nlp_rnn.distribution.cluster import parse_cluster
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "docs" / "kubernetes"
 DOCUMENTS = list(yaml.safe_load_all((FOLDER / "training.yaml").read_text(encoding="utf-8")))
+SERVING = list(yaml.safe_load_all((FOLDER / "serving.yaml").read_text(encoding="utf-8")))
 VERSION = "1.31"
 
 
 def test_the_documents_are_valid() -> None:
-    for document in DOCUMENTS:
+    for document in (*DOCUMENTS, *SERVING):
         kubernetes_validate.validate(document, VERSION, strict=True)
 
 
@@ -56,3 +58,16 @@ def test_every_pod_finds_its_place_in_the_cluster() -> None:
         == f"{job['metadata']['name']}-0.{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
     )
     assert len(found.addresses) == count
+
+
+def test_the_servers_command_is_one_that_the_suite_understands() -> None:
+    service, deployment = SERVING
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    program, command, *arguments = container["args"]
+    assert (program, command) == ("nlp-rnn", "serve")
+    options = serve._parser().parse_args(arguments)
+    ports = {each["name"]: each["port"] for each in service["spec"]["ports"]}
+    assert ports == {"http": options.port, "grpc": options.grpc_port}
+    assert [each["containerPort"] for each in container["ports"]] == [*ports.values()]
+    grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace > options.shutdown_seconds

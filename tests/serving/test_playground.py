@@ -124,14 +124,19 @@ def test_the_keyboard_is_enough(page):
 
 
 def test_a_server_with_a_token_asks_for_it(browser, exports, tmp_path):
-    with listening(part_of(exports, tmp_path, "sentiment"), token="secret") as port:
+    folder = part_of(exports, tmp_path, "sentiment", "translation_en_de")
+    with listening(folder, token="secret", is_strict=True) as port:
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{port}")
         page.get_by_label("Token of this server").fill("secret")
         page.get_by_role("button", name="Use it").click()
-        page.get_by_text("Models: sentiment 1").wait_for()
+        page.get_by_text("Models: sentiment 1, translation_en_de 1").wait_for()
         page.get_by_role("button", name=re.compile("^A warm, funny")).click()
         assert page.locator("#sentiment .label").inner_text() in ("neg", "pos")
         page.get_by_role("tab", name="Translation").click()
+        page.get_by_role("tabpanel").get_by_label("A sentence to translate").fill("the old king")
+        page.get_by_role("button", name="Translate").click()
+        page.locator("#translation table").wait_for()
+        page.get_by_role("tab", name="Generation").click()
         assert "No model of this task is served" in page.get_by_role("tabpanel").inner_text()
         page.close()
