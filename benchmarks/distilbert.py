@@ -42,7 +42,8 @@ def main() -> None:
         return
     timing.wait_until_quiet(options.wait)
     if not paths["int8"].exists():
-        _write_distilbert(folder)
+        command = [sys.executable, "-m", "benchmarks.distilbert_files", str(folder)]
+        subprocess.run(command, check=True, capture_output=True)
     runs = {name: (_ours if name == "ours" else _onnx)(path) for name, path in paths.items()}
     for length in LENGTHS:
         rivals = {name: run(length) for name, run in runs.items()}
@@ -117,21 +118,6 @@ def _print_memory(name: str, path: Path) -> None:
 def _resident() -> float:
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) / 1000
-
-
-def _write_distilbert(folder: Path) -> None:
-    import torch
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from transformers import DistilBertConfig, DistilBertForSequenceClassification
-
-    model = DistilBertForSequenceClassification(DistilBertConfig()).eval()
-    ids = torch.randint(1000, 30000, (1, 64))
-    torch.onnx.export(
-        model, (ids, torch.ones_like(ids)), str(folder / "float32.onnx"), dynamo=False,
-        input_names=["input_ids", "attention_mask"], output_names=["logits"],
-        dynamic_axes={name: {0: "rows", 1: "time"} for name in ("input_ids", "attention_mask")},
-    )  # fmt: skip
-    quantize_dynamic(folder / "float32.onnx", folder / "int8.onnx", weight_type=QuantType.QInt8)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ def main() -> None:
         return
     timing.wait_until_quiet(options.wait)
     models = sorted(path.name for path in options.models.iterdir() if any(path.glob("[0-9]*/saved_model.pb")))
+    models = [name for name in models if options.only in (None, name)]
     ratios: dict[str, dict[str, float]] = {}
     for model in models:
         task = task_of(options.models / model)
@@ -70,6 +71,7 @@ def _options() -> argparse.Namespace:
     parser = timing.parser(__doc__, rounds=1)
     parser.add_argument("--models", type=Path, default=Path("saved_models"), help="folder of the exported models")
     parser.add_argument("--run", type=Path, help="the classifier's run, for FastAPI")
+    parser.add_argument("--only", help="the name of the one model to measure")
     parser.add_argument("--seconds", type=float, default=5, help="of load for each number")
     parser.add_argument("--server", choices=[*_SERVERS], help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -100,7 +102,8 @@ def _beside_a_call(options: argparse.Namespace, model: str) -> None:
     import tensorflow as tf
 
     path = max((options.models / model).glob("[0-9]*"), key=lambda each: int(each.name))
-    classify = tf.saved_model.load(str(path)).signatures["serving_default"]
+    loaded = tf.saved_model.load(str(path))
+    classify = loaded.signatures["serving_default"]
     with _running(options, model, "ours") as port:
         for length in (12, 250):
             text = " ".join(random.Random(1).choices(WORDS, k=length))
@@ -110,6 +113,8 @@ def _beside_a_call(options: argparse.Namespace, model: str) -> None:
             def ask(connection: socket.socket = connection, request: bytes = request) -> None:
                 connection.sendall(request)
                 answer = connection.recv(65536)
+                while not answer.endswith(b"]}"):  # the head may come before the body
+                    answer += connection.recv(65536)
                 assert answer.startswith(b"HTTP/1.1 200"), answer
 
             def call(text: str = text) -> None:
@@ -222,11 +227,11 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, path: str) -> None:
 # --- the rivals' servers ----------------------------------------------------------------------------------------------
 
 
-def _signature(options: argparse.Namespace) -> Any:
+def _saved_model(options: argparse.Namespace) -> Any:
     import tensorflow as tf
 
     path = max((options.models / options.model).glob("[0-9]*"), key=lambda each: int(each.name))
-    return tf.saved_model.load(str(path)).signatures
+    return tf.saved_model.load(str(path))
 
 
 def _run_starlette(options: argparse.Namespace, answer: Any) -> None:
@@ -261,10 +266,10 @@ def _serve_bare(options: argparse.Namespace) -> None:
 
     import tensorflow as tf
 
-    signatures, lock = _signature(options), threading.Lock()
+    loaded, lock = _saved_model(options), threading.Lock()
 
     def answer(body: dict[str, Any]) -> Any:
-        function = signatures[body.get("signature_name", "serving_default")]
+        function = loaded.signatures[body.get("signature_name", "serving_default")]
         rows = body["instances"]
         specs = function.structured_input_signature[1]
         if len(specs) == 1:
@@ -282,14 +287,14 @@ def _serve_bare(options: argparse.Namespace) -> None:
 def _serve_batch_function(options: argparse.Namespace) -> None:
     import tensorflow as tf
 
-    classify = _signature(options)["serving_default"]
+    loaded = _saved_model(options)
 
     @tf.nondifferentiable_batch_function(
         num_batch_threads=1, max_batch_size=64, batch_timeout_micros=2000, allowed_batch_sizes=[64],
         max_enqueued_batches=100,
     )  # fmt: skip
     def batched(text: Any) -> Any:
-        outputs = classify(text=text)
+        outputs = loaded.signatures["serving_default"](text=text)
         return outputs["probability"], outputs["label"]
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
@@ -330,26 +335,8 @@ def _serve_fastapi(options: argparse.Namespace) -> None:
 
 
 def _serve_litserve(options: argparse.Namespace) -> None:
-    import litserve
-    import tensorflow as tf
-
-    class Api(litserve.LitAPI):
-        def setup(self, device: str) -> None:
-            self.classify = _signature(options)["serving_default"]
-
-        def decode_request(self, request: dict[str, list[str]]) -> str:
-            return request["instances"][0]
-
-        def predict(self, texts: list[str]) -> list[Any]:
-            outputs = self.classify(text=tf.constant(texts))
-            labels = [each.decode() for each in outputs["label"].numpy()]
-            return list(zip(outputs["probability"].numpy().tolist(), labels, strict=True))
-
-        def encode_response(self, output: tuple[float, str]) -> dict[str, Any]:
-            return {"probability": output[0], "label": output[1]}
-
-    api = Api(max_batch_size=64, batch_timeout=0.005)
-    litserve.LitServer(api, accelerator="cpu").run(port=options.port, generate_client_file=False, log_level="error")
+    os.environ["MODEL"] = str(max((options.models / options.model).glob("[0-9]*"), key=lambda each: int(each.name)))
+    os.execv(sys.executable, [sys.executable, "-m", "benchmarks.litserve_rival", str(options.port)])
 
 
 _SERVERS = {

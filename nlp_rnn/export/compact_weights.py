@@ -30,7 +30,7 @@ class CompactWeights(tf.Module):
         self._kept: list[Any] = []
         self._id = uuid.uuid4().hex
         for weight in (weight for model in models for weight in model.weights):
-            if id(weight) not in self._places and weight.dtype == "float32":
+            if id(weight) not in self._places:
                 self._places[id(weight)] = len(self._kept)
                 self._kept.append(_kept(weight.numpy(), f"{self._id}_{len(self._kept)}"))
 
@@ -52,7 +52,7 @@ class CompactWeights(tf.Module):
             each.release()
 
     def read(self, weight: keras.Variable) -> tf.Tensor | None:
-        """The value of a weight, float32; None if this object does not hold it."""
+        """The value of a weight; None if this object does not hold it."""
         place = self._places.get(id(weight))
         return None if place is None else self._kept[place].read()
 
@@ -87,7 +87,8 @@ def quantized(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _kept(values: np.ndarray, name: str) -> Any:
-    is_matrix = values.ndim == 2 and values.size >= _SMALLEST and max(values.shape) >= _LEAST_PER_SCALE
+    is_large = values.ndim == 2 and values.size >= _SMALLEST and max(values.shape) >= _LEAST_PER_SCALE
+    is_matrix = is_large and values.dtype == np.float32  # the linear part is int8 already
     return _Expanded(*quantized(values), name) if is_matrix else _Plain(values)
 
 

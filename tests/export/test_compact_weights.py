@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import nlp_rnn
 from nlp_rnn.export import compact_weights
-from tests.conftest import ask, refused
+from tests.conftest import SMALL, ask, refused
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +49,16 @@ def test_answers_stay_and_the_checkpoint_is_smaller(task, fixture, name, request
     else:
         text = "the old king sees the green garden today"
         assert models[1].translate(text).text == models[0].translate(text).text
+
+
+def test_the_linear_part_comes_too(reviews, tmp_path):
+    settings = [*SMALL, "data.source=csv", f"data.train={reviews}", "model.ngrams=2", "name=wide"]
+    ask("train", *settings, cwd=tmp_path)
+    for weights in ("float32", "int8"):
+        ask("export", "--run", "runs/wide", "--to", weights, "--weights", weights, cwd=tmp_path)
+    one, other = (nlp_rnn.load(tmp_path / weights / "sentiment") for weights in ("float32", "int8"))
+    text = "a dull , awful story"
+    assert other(text).probabilities["pos"] == pytest.approx(one(text).probabilities["pos"], abs=0.02)
 
 
 def test_tensorflow_alone_loads_it_twice_and_in_a_session(trained, tmp_path):
