@@ -1,5 +1,8 @@
 """The models of a folder: finds them, loads new versions, keeps the old one until the new one answers."""
 
+import contextlib
+import ctypes
+import gc
 import logging
 import os
 import re
@@ -159,11 +162,15 @@ class ModelStore:
             if name not in found and name not in self._lost:
                 logger.warning("%s: has no versions in %s any more; the loaded ones stay served", name, self._folder)
         self._lost = set(self._served) - set(found)
-        for model in [model for model in self._retired if not model.users]:
+        unused = [model for model in self._retired if not model.users]
+        for model in unused:
             self._retired.remove(model)
             model.release([*self.all_served(), *self._retired])
             self._states[model.name][model.version] = VersionState("END")
             logger.info("%s: version %d is unloaded", model.name, model.version)
+        if unused:
+            del model, unused
+            _free_memory()
         self._is_complete = True
 
     def _update_model(self, name: str, on_disk: dict[int, Path]) -> None:
@@ -206,6 +213,13 @@ class ModelStore:
             return False
         logger.info("%s: version %d loaded in %.1f s", name, version, time.monotonic() - start)
         return True
+
+
+def _free_memory() -> None:
+    """Gives the memory of unloaded models back to the system; without it, each new version would take some more."""
+    gc.collect()  # a model and its functions refer to each other
+    with contextlib.suppress(OSError, AttributeError):  # glibc only
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def find_versions(folder: Path) -> dict[str, dict[int, Path]]:
