@@ -22,6 +22,7 @@ import json
 import os
 import random
 import re
+import signal
 import socket
 import statistics
 import subprocess
@@ -199,17 +200,22 @@ def _running(options: argparse.Namespace, model: str, rival: str) -> Iterator[in
         command += ["--port", str(port), *(["--run", str(options.run)] if options.run else [])]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     process = subprocess.Popen(
-        [sys.executable, *command], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, *command],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         _wait_for(process, port, "/readyz" if rival == "ours" else "/health")
         yield port
     finally:
-        process.terminate()
-        try:
+        os.killpg(process.pid, signal.SIGTERM)  # LitServe leaves processes behind otherwise
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int, path: str) -> None:

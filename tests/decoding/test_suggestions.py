@@ -54,6 +54,7 @@ def score(model, tokenizer, ids, word):
     return best
 
 
+@pytest.mark.further
 def test_words_of_subwords_have_the_probability_of_their_pieces(subword):
     model, tokenizer, suggestions = subword
     ids, begun = suggestions.read(tf.constant(["the cat likes "]))

@@ -29,7 +29,7 @@ def size_of(version):
     [
         ("sentiment", "trained", "sentiment"),
         ("next_word", "next_word_trained", "next_word"),
-        ("translation", "translation_trained", "translation_en_de"),
+        pytest.param("translation", "translation_trained", "translation_en_de", marks=pytest.mark.further),
     ],
 )
 def test_answers_stay_and_the_checkpoint_is_smaller(task, fixture, name, request, tmp_path):
@@ -51,6 +51,7 @@ def test_answers_stay_and_the_checkpoint_is_smaller(task, fixture, name, request
         assert models[1].translate(text).text == models[0].translate(text).text
 
 
+@pytest.mark.further
 def test_the_linear_part_comes_too(reviews, tmp_path):
     settings = [*SMALL, "data.source=csv", f"data.train={reviews}", "model.ngrams=2", "name=wide"]
     ask("train", *settings, cwd=tmp_path)
@@ -61,6 +62,7 @@ def test_the_linear_part_comes_too(reviews, tmp_path):
     assert other(text).probabilities["pos"] == pytest.approx(one(text).probabilities["pos"], abs=0.02)
 
 
+@pytest.mark.further
 def test_tensorflow_alone_loads_it_twice_and_in_a_session(trained, tmp_path):
     ask("export", "--run", "runs/small", "--to", str(tmp_path), "--weights", "int8", cwd=trained)
     code = f"""

@@ -139,6 +139,7 @@ def whole(reviews, tmp_path_factory):
     return settings, folder / "runs" / "whole", done.stderr
 
 
+@pytest.mark.further
 def test_in_half_precision_and_from_another_run_the_deep_part_trains_by_itself(whole, tmp_path):
     settings, run, _ = whole
     with np.load(run / "checkpoints/best.npz") as arrays:

@@ -151,6 +151,7 @@ def test_what_label_sets_do_not_have_is_refused(tickets):
 # --- scores on a scale ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.further
 def test_scores_are_evaluated_and_predicted(stars):
     run = evaluate(stars, "--run", "runs/stars")
     model = evaluate(stars, "--model", "saved_models/sentiment")

@@ -443,6 +443,7 @@ def place_of(checkpoint):
     return progress.epoch, progress.step
 
 
+@pytest.mark.further
 def test_a_training_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(next_word_trained, tmp_path):
     settings = [
         "data.source=text", f"data.train={next_word_trained / 'train.txt'}",

@@ -113,6 +113,7 @@ def test_subwords_from_training_to_answers(reviews, tmp_path):
     assert json.loads(ask("explain", "--json", *model, "awful dull boring", cwd=tmp_path))["label"] == "neg"
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("cell", ["simple_rnn", pytest.param("gru", marks=pytest.mark.slow)])
 def test_three_classes_at_character_level(tmp_path, cell):
     generator = random.Random(1)

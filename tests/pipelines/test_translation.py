@@ -62,10 +62,17 @@ def test_evaluate_scores_unseen_sentences(translation_trained):
     assert metrics["digest"] not in text  # that of another split
 
 
-@pytest.mark.further
-def test_several_runs_vote(translation_trained):
+@pytest.fixture(scope="module")
+def other_run(translation_trained):
+    """A second run on the same data, runs/other, with another model."""
     settings = ["seed=2", "model.num_layers=2", "model.fast=off", *conftest.TRANSLATION_SETTINGS]
     ask("train", "name=other", *settings, cwd=translation_trained)
+    return translation_trained / "runs" / "other"
+
+
+@pytest.mark.further
+@pytest.mark.usefixtures("other_run")
+def test_several_runs_vote(translation_trained):
     runs = ("--run", "runs/small", "--run", "runs/other")
     options = ("--split", "test", "--beam-size", "1")
     found = json.loads(ask("evaluate", "--json", *runs, *options, cwd=translation_trained))["metrics"]
@@ -157,8 +164,9 @@ def test_a_long_sentence_is_cut_and_explained_with_its_end(translation_trained):
     assert found["attention"].shape == (1, 2, 101)
 
 
-def test_a_vote_is_the_mean_of_the_probabilities(translation_trained):
-    run, other = (load_run(translation_trained / "runs" / name, "translation") for name in ("small", "other"))
+@pytest.mark.further
+def test_a_vote_is_the_mean_of_the_probabilities(translation_trained, other_run):
+    run, other = (load_run(path, "translation") for path in (translation_trained / "runs" / "small", other_run))
     source, target = tf.constant([[5, 6, 7, 3], [8, 3, 0, 0]]), tf.constant([[9, 10, 3], [3, 0, 0]])
     first, second, both = (module._score(source, target) for module in map(load_module, ([run], [other], [run, other])))
     np.testing.assert_allclose(np.exp(both[0]), (np.exp(first[0]) + np.exp(second[0])) / 2, atol=1e-5)

@@ -209,6 +209,7 @@ def test_labels_are_set_by_a_config(small, small_models):
 # --- our exports, tokens, limits --------------------------------------------------------------------------------------
 
 
+@pytest.mark.further
 def test_exports_answer_as_over_http(exports, tmp_path):
     folder = part_of(exports, tmp_path, "next_word", "translation_en_de")
     with connected(folder) as (predictions, _, client):

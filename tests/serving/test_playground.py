@@ -123,6 +123,7 @@ def test_the_keyboard_is_enough(page):
     assert page.get_by_role("tabpanel").locator(".label").inner_text() == "neg"
 
 
+@pytest.mark.further
 def test_a_server_with_a_token_asks_for_it(browser, exports, tmp_path):
     folder = part_of(exports, tmp_path, "sentiment", "translation_en_de")
     with listening(folder, token="secret", is_strict=True) as port:

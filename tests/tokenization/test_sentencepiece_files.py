@@ -104,6 +104,7 @@ def test_reviews_have_the_librarys_ids(functions, library, reviews):
     compare(functions, library, tf.constant(reviews[2000:]))
 
 
+@pytest.mark.further
 @settings(max_examples=400)
 @given(
     st.lists(
