@@ -184,7 +184,7 @@ def _run(uvicorn: Any, app: Any, listener: socket.socket, shutdown_seconds: int)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, lifespan="on",
+        app, log_config=None, access_log=False, server_header=False, proxy_headers=False, lifespan="on",
         timeout_graceful_shutdown=shutdown_seconds,
     )  # fmt: skip
     uvicorn.Server(config).run(sockets=[listener])

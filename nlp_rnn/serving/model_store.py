@@ -65,6 +65,7 @@ class ModelStore:
         self._stopped = threading.Event()
         self._is_complete = False
         self._lost: set[str] = set()
+        self._has_changed = False  # since memory was settled
 
     # --- for requests ---
 
@@ -162,16 +163,19 @@ class ModelStore:
             if name not in found and name not in self._lost:
                 logger.warning("%s: has no versions in %s any more; the loaded ones stay served", name, self._folder)
         self._lost = set(self._served) - set(found)
-        unused = [model for model in self._retired if not model.users]
-        for model in unused:
+        self._unload_unused()
+        if self._has_changed:
+            self._has_changed = False
+            _settle_memory()
+        self._is_complete = True
+
+    def _unload_unused(self) -> None:
+        for model in [model for model in self._retired if not model.users]:
             self._retired.remove(model)
             model.release([*self.all_served(), *self._retired])
             self._states[model.name][model.version] = VersionState("END")
+            self._has_changed = True
             logger.info("%s: version %d is unloaded", model.name, model.version)
-        if unused:
-            del model, unused
-            _free_memory()
-        self._is_complete = True
 
     def _update_model(self, name: str, on_disk: dict[int, Path]) -> None:
         before = self._served.get(name, _Versions(0, {}))
@@ -211,13 +215,20 @@ class ModelStore:
             states[version] = VersionState("END", "FAILED_PRECONDITION", "the version does not load; see the log")
             logger.error("%s: version %d is not served: %s", name, version, text)
             return False
+        self._has_changed = True
         logger.info("%s: version %d loaded in %.1f s", name, version, time.monotonic() - start)
         return True
 
 
-def _free_memory() -> None:
-    """Gives the memory of unloaded models back to the system; without it, each new version would take some more."""
-    gc.collect()  # a model and its functions refer to each other
+def _settle_memory() -> None:
+    """Gives the memory of unloaded models back to the system, and keeps the garbage collector away from loaded ones.
+
+    A model and its functions refer to each other, so that only the collector frees them. It would also search the half
+    a million objects of TensorFlow while requests wait.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
     with contextlib.suppress(OSError, AttributeError):  # glibc only
         ctypes.CDLL(None).malloc_trim(0)
 
