@@ -30,7 +30,7 @@ def ask(url, body=None):
         return json.loads(answer.read())
 
 
-def test_replicas_on_two_nodes_answer_alike(cluster, exports, tmp_path):
+def test_replicas_on_two_nodes_answer_alike(cluster, trained, tmp_path):
     import ray
     from ray import serve
 
@@ -40,7 +40,7 @@ def test_replicas_on_two_nodes_answer_alike(cluster, exports, tmp_path):
     port = free_port()
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        folder = part_of(exports, tmp_path, "sentiment")
+        folder = part_of(trained / "saved_models", tmp_path, "sentiment")
         serve.run(build(Arguments(models=str(folder), replicas=2, cpus=0.5)), name="nlp_rnn")
         url = f"http://127.0.0.1:{port}"
         body = {"instances": ["a good , lovely film"]}
