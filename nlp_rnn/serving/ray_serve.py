@@ -34,7 +34,9 @@ def build(arguments: Arguments) -> Any:
         from nlp_rnn.serving.served_model import load_served
 
         settings = ServerSettings(is_strict=arguments.is_strict, token=arguments.token)
-        return make_app(ModelStore(Path(arguments.models), load_served), settings)
+        store = ModelStore(Path(arguments.models), load_served)
+        store.update()  # before Ray sends requests to this replica
+        return make_app(store, settings)
 
     number: dict[str, Any] = {"num_replicas": arguments.replicas}
     if arguments.max_replicas > arguments.replicas:
