@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-# Largest batch for which the operation is faster than the loop; see benchmarks/exported_lstm.py.
+# Up to this batch the operation was faster than the loop for most sizes; benchmarks/exported_lstm.py measures it.
 MAX_ROWS = 8
 
 
