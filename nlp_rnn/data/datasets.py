@@ -32,7 +32,7 @@ from nlp_rnn.data.token_cache import PairCache, TokenCache
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.progress import track
 from nlp_rnn.special_ids import EOS_ID, PAD_ID, UNK_ID
-from nlp_rnn.tokenization.build import build_tokenizer
+from nlp_rnn.tokenization.build import build_tokenizer, untrained_tokenizer
 from nlp_rnn.tokenization.encoding import encode, ids_where
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
@@ -145,7 +145,8 @@ def prepare_tokenizer(corpus: Corpus, data: DataConfig, config: TokenizerConfig,
         return Tokenizer.load(Path(start_from) / "tokenizer")
     given = _file_digest(Path(config.vocabulary)) if config.vocabulary else ""
     sides = 1 + corpus.is_parallel
-    key = _key(train=corpus.facts["train"].digest, tokenizer=dataclasses.asdict(config), vocabulary=given, sides=sides)
+    how = dataclasses.asdict(config) | untrained_tokenizer(config).settings()
+    key = _key(train=corpus.facts["train"].digest, tokenizer=how, vocabulary=given, sides=sides)
     folder = cache_folder(data) / f"tokenizer-{key}"
 
     def make(temporary: Path) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nlp_rnn.tokenization.tokenizer import UNKNOWN_TEXT, Tokenizer
+from nlp_rnn.word_kinds import is_word
 
 # English words that are not suggested by default. Users who type them are not corrected.
 _PROFANE_STEMS = (
@@ -24,7 +25,7 @@ class Vocabulary:
     Attributes:
       words: the text of each id.
       is_symbol: bool [vocabulary], True for symbols that nobody types, such as the end of a text.
-      is_suggestible: bool [vocabulary], True for known words.
+      is_suggestible: bool [vocabulary], True for known words and emoji, not for punctuation.
       is_profane: bool [vocabulary], True for words that are suggested only if allow_profanity is set.
 
     Raises:
@@ -42,6 +43,7 @@ class Vocabulary:
             [word in tokenizer.reserved for word in self.words]
         )
         is_known = np.array([bool(word) and UNKNOWN_TEXT not in word for word in self.words])
-        self.is_suggestible = is_known & ~self.is_symbol & (ids != UNK_ID)
+        is_typed = np.array([is_word(word) for word in self.words])
+        self.is_suggestible = is_known & is_typed & ~self.is_symbol & (ids != UNK_ID)
         profane = set(PROFANE_WORDS)
         self.is_profane = np.array([word.lower() in profane for word in self.words])

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import regex
 import tensorflow as tf
 
 from nlp_rnn.decoding.suggestible_words import PROFANE_WORDS, Vocabulary
@@ -11,12 +12,14 @@ from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.tokenization.sentencepiece_files import WORD_START
 from nlp_rnn.tokenization.tokenizer import Tokenizer
+from nlp_rnn.word_kinds import EMOJI
 
 MAX_WORDS = 100  # the largest number of suggestions
 
 _BEAM = 12  # word beginnings kept
 _MAX_PIECES = 6  # per word
-_WORD_END = r"[\pL\pM\pN_]"
+_WORD_LIKE = regex.compile(r"(?V1)[[\p{L}\p{M}\p{N}]--[\ufe00-\ufe0f]]")  # marks belong to words of Indic scripts
+_WORD_END = r"[\pL\pN_][\pM\x{200c}\x{200d}]*"
 
 
 class RankedWords(NamedTuple):
@@ -94,7 +97,7 @@ class SubwordSuggestions:
         self._model, self._tokenizer = model, tokenizer
         names = tokenizer.texts()
         ids = np.arange(len(names))
-        is_word_like = np.array([any(character.isalnum() for character in name) for name in names]) & (ids > EOS_ID)
+        is_word_like = np.array([bool(_WORD_LIKE.search(name)) for name in names]) & (ids > EOS_ID)
         begins = np.array([name.startswith(WORD_START) for name in names])
         self._is_first = tf.constant(begins & (is_word_like | np.array([name == WORD_START for name in names])))
         self._is_inner = tf.constant(is_word_like & ~begins)
@@ -172,7 +175,7 @@ def _begun(text: tf.Tensor, words: tf.RaggedTensor, end: str) -> tf.Tensor:
     """The last word, string [batch], if both text and word match `end` at their end; else ""."""
     last = tf.concat([tf.fill([words.nrows(), 1], ""), words], axis=1)[:, -1:].to_tensor("")[:, 0]
     is_begun = tf.strings.regex_full_match(text, f"(?s).*{end}") & tf.strings.regex_full_match(last, f"(?s).*{end}")
-    return tf.where(is_begun, last, "")
+    return tf.where(is_begun & ~tf.strings.regex_full_match(last, EMOJI), last, "")
 
 
 def _but_last(rows: tf.RaggedTensor, is_cut: tf.Tensor) -> tf.RaggedTensor:

@@ -69,7 +69,9 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: bool) -> d
     words = Vocabulary(tokenizer) if tokenizer.level == "word" else None
 
     def make_meter() -> PerplexityMeter:
-        return KeyboardMeter(words.words, words.is_suggestible, words.is_symbol) if words else PerplexityMeter()
+        if words is None:
+            return PerplexityMeter()
+        return KeyboardMeter(words.words, words.is_suggestible, words.is_symbol, splitter=tokenizer.splitter)
 
     num_words = sum(len(example.text.split()) + 1 for example in corpus.examples(split))  # one end per text
     is_reversed = config.model.is_reversed
@@ -102,7 +104,10 @@ def evaluate_device(device: OnDeviceModel, config: Config, split: str) -> dict[s
     """Like `evaluate_run`, for a LiteRT file: one step per word, as on a phone."""
     corpus = corpus_with(config, split)
     meter = KeyboardMeter(
-        device.words, device.suggestible, np.isin(np.arange(len(device.words)), (PAD_ID, BOS_ID, EOS_ID))
+        device.words,
+        device.suggestible,
+        np.isin(np.arange(len(device.words)), (PAD_ID, BOS_ID, EOS_ID)),
+        splitter=device.splitter,
     )
     step = device.step(EOS_ID, device.zero_states())
     for example in track(corpus.examples(split), f"scoring {split}", corpus.facts[split].num_examples):

@@ -223,6 +223,7 @@ def _write_settings(folder: Path, tokenizer: Tokenizer, config: Config, metrics:
         "splitter": tokenizer.splitter,
         "lowercase": tokenizer.case == "lower",
         "html_breaks": tokenizer.html_breaks,
+        "whole_emoji": tokenizer.whole_emoji,
         "cache": {"share": cache.share, "theta": cache.theta},
         "task": config.task,
         "name": config.name,

@@ -12,6 +12,7 @@ import regex
 from nlp_rnn import files, manifest
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.special_ids import EOS_ID, UNK_ID
+from nlp_rnn.word_kinds import EMOJI, is_emoji, is_word
 
 _EXPORT_AGAIN = "export it again"
 SETTINGS_FILE = "vocabulary.json"
@@ -23,6 +24,7 @@ _WORD = regex.compile(
     r"(?i:n['’]t(?![A-Za-z0-9_])|['’](?:s|re|ve|ll|d|m)(?![A-Za-z0-9_]))|[0-9]+(?:[.,:/][0-9]+)+"
     r"|[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*|[\p{L}\p{M}\p{N}_\u200c\u200d]+|\S"
 )
+_WORD_OR_EMOJI = regex.compile(f"{EMOJI}|{_WORD.pattern}")
 _INVISIBLE = regex.compile(r"[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]+")
 _SPACE = regex.compile(r"[\s\p{Z}\p{Cc}]+")
 _HTML_BREAK = regex.compile(r"(?i)<br\s*/?>")
@@ -37,22 +39,27 @@ def split_whitespace(text: str) -> list[str]:
     return text.split()
 
 
-def split_unicode(text: str) -> list[str]:
+def split_unicode(text: str, *, whole_emoji: bool = False) -> list[str]:
     """Splits like `word_splitters.split_unicode`."""
-    return _WORD.findall(_CONTRACTION.sub(r"\1 \2", text))
+    return (_WORD_OR_EMOJI if whole_emoji else _WORD).findall(_CONTRACTION.sub(r"\1 \2", text))
 
 
 SPLITTERS = {"unicode": split_unicode, "whitespace": split_whitespace}
-_WORD_ENDS = {"unicode": regex.compile(r"[\p{L}\p{M}\p{N}_]$"), "whitespace": regex.compile(r"\S$")}
+# A word goes on behind a joiner of Persian or Indic script.
+_WORD_ENDS = {
+    "unicode": regex.compile(r"[\p{L}\p{N}_][\p{M}\u200c\u200d]*$"),
+    "whitespace": regex.compile(r"\S$"),
+}
 
 
-def split_text(text: str, *, splitter: str, lowercase: bool, html_breaks: bool) -> list[str]:
+def split_text(text: str, *, splitter: str, lowercase: bool, html_breaks: bool, whole_emoji: bool = False) -> list[str]:
     """Splits a text into the words of `Tokenizer.pieces`."""
     text = _INVISIBLE.sub("", text)
     if html_breaks:
         text = _HTML_BREAK.sub(" ", text)
     text = _SPACE.sub(" ", text).strip(" ")
-    return SPLITTERS[splitter](_to_lower(text) if lowercase else text)
+    text = _to_lower(text) if lowercase else text
+    return split_unicode(text, whole_emoji=True) if whole_emoji else SPLITTERS[splitter](text)
 
 
 def _to_lower(text: str) -> str:
@@ -80,6 +87,7 @@ class OnDeviceModel:
       words: the text of each id.
       suggestible, decent: bool [vocabulary], the words to suggest with and without profanity.
       cache: settings of the continuous cache.
+      splitter: how texts are split into words.
 
     Raises:
       ConfigError: if the folder holds no such model, or the package ai-edge-litert is missing.
@@ -116,10 +124,12 @@ class OnDeviceModel:
         self.words: list[str] = settings["words"]
         self.suggestible = np.zeros(len(self.words), bool)
         self.suggestible[settings["proposable"]] = True
+        self.suggestible &= np.array([is_word(word) for word in self.words])  # earlier exports suggest punctuation
         self.decent = self.suggestible.copy()
         self.decent[settings["profane"]] = False
         self.cache: dict[str, float] = settings["cache"]
         self.name: str = settings["name"]
+        self.splitter: str = settings["splitter"]
         self._ids = {word: number for number, word in enumerate(self.words) if number > EOS_ID}
         self._settings = settings
 
@@ -138,11 +148,12 @@ class OnDeviceModel:
     def split(self, text: str) -> list[str]:
         """Splits a text into words, normalised as in training."""
         names = ("splitter", "lowercase", "html_breaks")
-        return split_text(text, **{name: self._settings[name] for name in names})
+        whole_emoji = self._settings.get("whole_emoji", False)  # earlier exports do not have it
+        return split_text(text, **{name: self._settings[name] for name in names}, whole_emoji=whole_emoji)
 
-    def is_begun(self, text: str) -> bool:
-        """Whether a text ends within a word."""
-        return bool(_WORD_ENDS[self._settings["splitter"]].search(text))
+    def is_begun(self, word: str) -> bool:
+        """Whether the last word of a text may go on."""
+        return bool(_WORD_ENDS[self.splitter].search(word)) and not is_emoji(word)
 
     def ids(self, words: list[str]) -> list[int]:
         """The ids of words that `split` returned."""

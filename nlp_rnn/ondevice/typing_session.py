@@ -154,7 +154,7 @@ class TypingSession:
             if len(self._checkpoints) > _NUM_CHECKPOINTS:
                 del self._checkpoints[1]
         words = self.model.split(last)
-        begun = words.pop() if words and self.model.is_begun(text[-1:]) else ""
+        begun = words.pop() if words and self.model.is_begun(words[-1]) else ""
         return self._advance(step, words), begun
 
     def _advance(self, step: StepOutput, words: list[str]) -> StepOutput:

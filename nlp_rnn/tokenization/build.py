@@ -45,6 +45,7 @@ def untrained_tokenizer(config: TokenizerConfig) -> Tokenizer:
     """Builds the config's tokenizer without a vocabulary: it can `normalize`, and split words and characters."""
     return Tokenizer(
         config.level, case=config.case, nfkc=config.nfkc, html_breaks=config.html_breaks, splitter=config.splitter,
+        whole_emoji=config.level == "word" and config.splitter == "unicode",
         oov_buckets=config.oov_buckets, reserved=config.reserved,
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ from nlp_rnn.tokenization.normalization import normalize, valid_utf8
 from nlp_rnn.tokenization.sentencepiece_files import BYTE_PIECES, WORD_START
 from nlp_rnn.tokenization.unigram import Segmenter
 from nlp_rnn.tokenization.vocabulary_file import VOCABULARY_FILE, escape, unescape
-from nlp_rnn.tokenization.word_splitters import SPLITTERS
+from nlp_rnn.tokenization.word_splitters import SPLITTERS, split_unicode
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,8 @@ class Tokenizer(keras.layers.Layer):
       nfkc: whether text is brought to Unicode normal form KC.
       html_breaks: whether <br> counts as white space (not at level char).
       splitter: of words: "unicode", "treebank" or "whitespace"; see `word_splitters`.
+      whole_emoji: whether emoji of several code points are one word; for the splitter "unicode". Tokenizers of earlier
+        versions cut them.
       oov_buckets: number of ids that unknown words share by their hash; 0: all are UNK_ID. For words.
       reserved: symbols that are never split and have their own ids, such as "<sep>". They are matched in normalised
         text, and are normalised themselves. Of two overlapping symbols, the longer one matches.
@@ -69,15 +71,19 @@ class Tokenizer(keras.layers.Layer):
 
     def __init__(
         self, level: str = "word", *, case: str = "lower", nfkc: bool = False, html_breaks: bool = True,
-        splitter: str = "unicode",
+        splitter: str = "unicode", whole_emoji: bool = False,
         oov_buckets: int = 0, reserved: Sequence[str] = (), vocabulary: Iterable[str] | None = None,
         scores: Iterable[float] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
         kwargs.setdefault("trainable", False)
         super().__init__(**kwargs)
         _check_arguments(level, case, splitter, oov_buckets, reserved)
+        if whole_emoji and (level, splitter) != ("word", "unicode"):
+            raise ValueError(
+                f"whole_emoji is for words of the splitter 'unicode', but level is {level!r}, {splitter!r}"
+            )
         self.level, self.case, self.nfkc, self.html_breaks = level, case, nfkc, html_breaks
-        self.splitter, self.oov_buckets = splitter, oov_buckets
+        self.splitter, self.whole_emoji, self.oov_buckets = splitter, whole_emoji, oov_buckets
         self.reserved = self._normalized_symbols(reserved)
         self._stand_ins = [chr(_FIRST_STAND_IN + number) for number in range(len(self.own_symbols()))]
         self.supports_jit = False  # XLA has no strings
@@ -243,7 +249,8 @@ class Tokenizer(keras.layers.Layer):
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments except for the vocabulary."""
         names = ("level", "case", "nfkc", "html_breaks", "splitter", "oov_buckets")
-        return {name: getattr(self, name) for name in names} | {"reserved": list(self.reserved)}
+        emoji = {"whole_emoji": True} if self.whole_emoji else {}  # files of earlier versions do not have it
+        return {name: getattr(self, name) for name in names} | emoji | {"reserved": list(self.reserved)}
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | self.settings() | {"vocabulary": self.vocabulary, "scores": self.scores}
@@ -425,7 +432,7 @@ class Tokenizer(keras.layers.Layer):
             return tf.strings.unicode_split(text, "UTF-8")
         if self.level == "subword":
             return tf.strings.split(text)
-        words = SPLITTERS[self.splitter][0](text)
+        words = split_unicode(text, whole_emoji=True) if self.whole_emoji else SPLITTERS[self.splitter][0](text)
         return mark_case(words, *self._stand_ins[:2]) if self.case == "markers" else words
 
     def _look_up(self, pieces: tf.Tensor) -> tf.Tensor:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from nlp_rnn.word_kinds import EMOJI
+
 # --- splitters: string [batch] -> string ragged [batch, (time)] ------------------------------------------------------
 
 # Contractions are split before words are cut out: do|n't, it|'s, we|'ll.
@@ -17,12 +19,17 @@ _WORD = (
 )
 
 
-def split_unicode(text: tf.Tensor) -> tf.RaggedTensor:
-    """Splits into words of any script, contractions, single symbols, and characters of scripts without spaces."""
+def split_unicode(text: tf.Tensor, *, whole_emoji: bool = False) -> tf.RaggedTensor:
+    """Splits into words of any script, contractions, single symbols, and characters of scripts without spaces.
+
+    Args:
+      whole_emoji: whether an emoji of several code points stays whole.
+    """
     text = tf.strings.regex_replace(text, _CONTRACTION, r"\1 \2")
     # RE2 replaces from left to right without overlaps: a space behind each match is a findall. (A group in the pattern
     # would make it six times slower.)
-    return tf.strings.split(tf.strings.regex_replace(text, _WORD, r"\0 "))
+    pattern = f"{EMOJI}|{_WORD}" if whole_emoji else _WORD
+    return tf.strings.split(tf.strings.regex_replace(text, pattern, r"\0 "))
 
 
 # In this order. Source: Robert MacIntyre's sed script for the Penn Treebank, in the version of NLTK's

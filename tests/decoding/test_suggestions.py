@@ -103,6 +103,8 @@ def test_a_row_of_a_batch_is_answered_as_alone(subword):
         ("unicode", "Hello wor ", ["hello", "wor"], ""),
         ("unicode", "Hello,", ["hello", ","], ""),
         ("unicode", "well-kno", ["well", "-"], "kno"),
+        ("unicode", "well\u200c", [], "well\u200c"),
+        ("unicode", "hello \u2764\ufe0f", ["hello", "\u2764", "\ufe0f"], ""),
         ("unicode", "", [], ""),
         ("unicode", " \n", [], ""),
         ("treebank", "Hello wor", ["hello"], "wor"),
@@ -110,7 +112,7 @@ def test_a_row_of_a_batch_is_answered_as_alone(subword):
     ],
 )
 def test_a_word_begun_is_told_from_a_whole_one(splitter, text, words, begun):
-    vocabulary = ["hello", "wor", ",", "well", "-"]
+    vocabulary = ["hello", "wor", ",", "well", "-", "\u2764", "\ufe0f"]
     tokenizer = Tokenizer("word", splitter=splitter, vocabulary=vocabulary)
     ids, found = WordSuggestions(tokenizer).read(tf.constant([text]))
     assert found.numpy()[0].decode() == begun
@@ -129,3 +131,9 @@ def test_vocabulary_tells_words_from_symbols():
     ]
     assert [vocabulary.words[number] for number in np.flatnonzero(vocabulary.is_profane)] == ["shit", "Shitting"]
     assert vocabulary.is_symbol.tolist() == [True, False, True, True, True, *[False] * 5]
+
+
+def test_joiners_and_punctuation_are_not_suggested():
+    tokenizer = Tokenizer("word", vocabulary=["cat", '"', ",", "\u200d", "\ufe0f", "\U0001f3fd", "\u26bd", "@-@", "'s"])
+    vocabulary = Vocabulary(tokenizer)
+    assert [vocabulary.words[number] for number in np.flatnonzero(vocabulary.is_suggestible)] == ["cat", "\u26bd"]

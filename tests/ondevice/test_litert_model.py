@@ -7,7 +7,6 @@ import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nlp_rnn.ondevice import litert_model
 from nlp_rnn.ondevice.continuous_cache import SIZE, CacheSettings, ContinuousCache
 from nlp_rnn.ondevice.litert_model import split_text
 from nlp_rnn.tokenization.tokenizer import Tokenizer
@@ -15,20 +14,23 @@ from nlp_rnn.tokenization.tokenizer import Tokenizer
 # --- the same words without TensorFlow -------------------------------------------------------------------------------
 
 TOKENIZERS = {
-    (splitter, case): Tokenizer("word", splitter=splitter, case=case)
-    for splitter in litert_model.SPLITTERS
+    (splitter, case, emoji): Tokenizer("word", splitter=splitter, case=case, whole_emoji=emoji)
+    for splitter, emoji in (("unicode", False), ("unicode", True), ("whitespace", False))
     for case in ("lower", "keep")
 }
 TEXT = st.text(
     st.one_of(
-        st.sampled_from("abcDEF ''’.,!? \n\t0123456789/-_<br/>nNtTsS\u00a0\u200b\ufeff\u0301\u4e00\u0e01\u200d"),
+        st.sampled_from(
+            "abcDEF ''’.,!? \n\t0123456789/-_<br/>nNtTsS\u00a0\u200b\ufeff\u0301\u4e00\u0e01\u200d"
+            "\ufe0f\u20e3\u2764\u2642\U0001f1e9\U0001f1ea\U0001f44d\U0001f3fd\U0001f469\U000e0067\U000e007f"
+        ),
         st.characters(exclude_categories=("Cs", "Co", "Cn")),
     ),
     max_size=40,
 )
 
 
-@pytest.mark.parametrize(("splitter", "case"), TOKENIZERS)
+@pytest.mark.parametrize(("splitter", "case", "emoji"), TOKENIZERS)
 @settings(max_examples=300)
 @given(text=TEXT)
 @example("Don't you'll WE'VE it’s 3.5 1,000 10:30 <br />x<BR>y")
@@ -37,21 +39,26 @@ TEXT = st.text(
     "\u0440\u0443\u0441\u0441\u043a\u0438\u0439 \u05e9\u05dc\u05d5\u05dd \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35 "
     "\U0001f468\u200d\U0001f469"
 )
-def test_words_are_the_tokenizers(splitter, case, text):
+def test_words_are_the_tokenizers(splitter, case, emoji, text):
     expected = [
-        piece.decode("utf-8") for piece in TOKENIZERS[splitter, case].pieces(tf.constant([text.encode()])).to_list()[0]
+        piece.decode("utf-8")
+        for piece in TOKENIZERS[splitter, case, emoji].pieces(tf.constant([text.encode()])).to_list()[0]
     ]
-    assert split_text(text, splitter=splitter, lowercase=case == "lower", html_breaks=True) == expected
+    assert (
+        split_text(text, splitter=splitter, lowercase=case == "lower", html_breaks=True, whole_emoji=emoji) == expected
+    )
 
 
-@pytest.mark.parametrize(("splitter", "case"), TOKENIZERS)
-def test_every_character_is_the_tokenizers(splitter, case):
+@pytest.mark.parametrize(("splitter", "case", "emoji"), TOKENIZERS)
+def test_every_character_is_the_tokenizers(splitter, case, emoji):
     characters = [chr(point) for point in range(0x110000) if unicodedata.category(chr(point)) not in ("Cs", "Co", "Cn")]
     expected = (
-        TOKENIZERS[splitter, case].pieces(tf.constant([character.encode() for character in characters])).to_list()
+        TOKENIZERS[splitter, case, emoji]
+        .pieces(tf.constant([character.encode() for character in characters]))
+        .to_list()
     )
     found = [
-        split_text(character, splitter=splitter, lowercase=case == "lower", html_breaks=True)
+        split_text(character, splitter=splitter, lowercase=case == "lower", html_breaks=True, whole_emoji=emoji)
         for character in characters
     ]
     assert [[piece.decode() for piece in pieces] for pieces in expected] == found
