@@ -111,9 +111,19 @@ def add_options(parser: cli.Parser, command: str) -> None:
         parser.source.add_argument(
             "--model", metavar="DIR", help="LiteRT export, such as saved_models/next_word_litert"
         )
-        parser.add_argument("--baseline", action="store_true", help="also train and score an n-gram model")
         parser.add_argument(
-            "--adapt", action="store_true", help="also score the model with a cache of the previous words"
+            "--baseline",
+            action="store_true",
+            help="also train and score an n-gram model, alone and mixed with the model",
+        )
+        parser.add_argument(
+            "--adapt",
+            nargs="?",
+            choices=("cache", "dynamic"),
+            const="cache",
+            default="",
+            help="also score the model while it learns from the text: with a cache of the previous words (default), or "
+            "by dynamic evaluation, which trains it",
         )
     if command == "console":
         parser.add_argument(

@@ -8,8 +8,8 @@ import numpy as np
 from nlp_rnn.data import datasets
 from nlp_rnn.data.corpus import Corpus, corpus_with
 from nlp_rnn.evaluation import inspection, originality
-from nlp_rnn.evaluation.language_model import score_text
 from nlp_rnn.evaluation.run_model import load_language_model
+from nlp_rnn.evaluation.scored_text import score_text
 from nlp_rnn.evaluation.typing_metrics import PerplexityMeter
 from nlp_rnn.export import generation_client
 from nlp_rnn.export.generation import GenerationModule

@@ -1,103 +1,114 @@
-"""Scores a language model on a split: perplexity, keyboard metrics, an n-gram baseline, and the gain of a cache."""
+"""Scores a language model on a split: perplexity, keyboard metrics, an n-gram baseline, and what adaptation brings."""
 
-import logging
 import math
-import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-import tensorflow as tf
 
 from nlp_rnn.config.settings import Config
 from nlp_rnn.data import datasets
-from nlp_rnn.data.bptt import TokenStream
-from nlp_rnn.data.corpus import corpus_with
+from nlp_rnn.data.corpus import Corpus, corpus_with
 from nlp_rnn.data.token_cache import TokenCache
 from nlp_rnn.decoding.suggestible_words import Vocabulary
-from nlp_rnn.evaluation.kneser_ney import KneserNey
+from nlp_rnn.evaluation.dynamic import DynamicEvaluation
+from nlp_rnn.evaluation.mixtures import (
+    ORDER,
+    NGramText,
+    cached_rows,
+    mixed_rows,
+    tune_cache,
+    tune_ngram_share,
+)
 from nlp_rnn.evaluation.run_model import load_language_model
+from nlp_rnn.evaluation.scored_text import score_text
 from nlp_rnn.evaluation.typing_metrics import KeyboardMeter, PerplexityMeter
-from nlp_rnn.models.language_model import LanguageModel
-from nlp_rnn.ondevice.continuous_cache import CacheSettings, ContinuousCache
+from nlp_rnn.ondevice.continuous_cache import ContinuousCache
 from nlp_rnn.ondevice.litert_model import OnDeviceModel
 from nlp_rnn.progress import track
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID
+from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.training.run_directory import Run
 
-logger = logging.getLogger(__name__)
-
-_WINDOW = 200  # tokens per call
-_ORDER = 5  # of the n-gram baseline
-_TUNING_TOKENS = 50_000  # of the validation split, on which the cache's settings are chosen
-_THETAS = (0.03, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
-_SHARES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
+Adaptation = Literal["", "cache", "dynamic"]
 
 
-class Scored(NamedTuple):
-    """A scored window of a text.
-
-    Attributes:
-      targets: int [time].
-      log_probabilities: float32 [time, vocabulary].
-      hidden: float32 [time, features].
-    """
-
-    targets: np.ndarray
-    log_probabilities: np.ndarray
-    hidden: np.ndarray
-
-
-def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: bool) -> dict[str, Any]:
+def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: Adaptation) -> dict[str, Any]:
     """Scores the run's best weights on a whole split, read as one text, and adds the figures to metrics.json.
 
     Args:
-      has_baseline: whether an n-gram model is trained on the same ids and scored too.
-      adapts: whether the model is also scored with a continuous cache, whose settings are chosen on the validation
-        split.
+      has_baseline: whether an n-gram model is trained on the same ids and scored too, alone and mixed with the model.
+      adapts: how the model is also scored while it learns from the text that it has read: with a continuous cache, or
+        by dynamic evaluation. The settings of both are chosen on the validation split.
 
     Returns:
-      split, metrics and, if requested, baseline and adapted: each the result of a `KeyboardMeter`, for subword models
-        of a
-      `PerplexityMeter`. metrics also has word_perplexity, which models with different tokenizers can be compared by:
-      the perplexity per word between white space, counting each end of a text as a word.
+      split, metrics and, if requested, baseline, mixture and adapted: each the result of a `KeyboardMeter`, for subword
+      models of a `PerplexityMeter`. The mixture is of the n-gram model and the model, with its cache if there is one.
+      metrics also has word_perplexity, which models with different tokenizers can be compared by: the perplexity per
+      word between white space, counting each end of a text as a word.
     """
     config = run.config
-    also = (*(("train",) if has_baseline else ()), *(("validation",) if adapts else ()))
+    also = (*(("train",) if has_baseline else ()), *(("validation",) if adapts or has_baseline else ()))
     corpus = corpus_with(config, split, also=also)
     model, tokenizer = load_language_model(run)
-    words = Vocabulary(tokenizer) if tokenizer.level == "word" else None
 
-    def make_meter() -> PerplexityMeter:
-        if words is None:
-            return PerplexityMeter()
-        return KeyboardMeter(words.words, words.is_suggestible, words.is_symbol, splitter=tokenizer.splitter)
+    def ids_of(name: str) -> TokenCache:
+        return datasets.prepare_stream(corpus, name, config.data, tokenizer, is_reversed=config.model.is_reversed)
 
-    num_words = sum(len(example.text.split()) + 1 for example in corpus.examples(split))  # one end per text
-    is_reversed = config.model.is_reversed
-    cache = datasets.prepare_stream(corpus, split, config.data, tokenizer, is_reversed=is_reversed)
-    meter, adapted, memory = make_meter(), make_meter(), None
+    judged = ids_of(split)
+    meters = {"metrics": _make_meter(tokenizer)}
+    memory = ngram = None
+    share = 0.0
     if adapts:
-        settings = tune_cache(
-            model, datasets.prepare_stream(corpus, "validation", config.data, tokenizer, is_reversed=is_reversed)
-        )
+        meters["adapted"] = _make_meter(tokenizer)
+    if adapts == "cache":
+        settings = tune_cache(model, ids_of("validation"))
         memory = ContinuousCache(settings, vocab_size=model.vocab_size, features=model.features)
-    for scored in score_text(model, cache, title=f"scoring {split}"):
-        meter.update(scored.log_probabilities, scored.targets)
-        if memory is not None:
-            adapted.update(_adapted(memory, scored), scored.targets)
-    results = {"metrics": meter.result() | {"word_perplexity": math.exp(meter.nats / num_words)}}
-    if memory is not None:
-        results["adapted"] = adapted.result() | vars(memory.settings)
-        run.write_metrics(cache=vars(memory.settings))
     if has_baseline:
-        train = datasets.prepare_stream(corpus, "train", config.data, tokenizer, is_reversed=is_reversed)
-        results["baseline"] = evaluate_ngram(train, cache, model.vocab_size, make_meter())
+        ngram = NGramText(ids_of("train"), model.vocab_size)
+        share = tune_ngram_share(model, ngram, ids_of("validation"), memory.settings if memory else None)
+        meters |= {"baseline": _make_meter(tokenizer), "mixture": _make_meter(tokenizer)}
+    for scored in score_text(model, judged, title=f"scoring {split}"):
+        rows, targets = scored.log_probabilities, scored.targets
+        meters["metrics"].update(rows, targets)
+        if memory:
+            rows = cached_rows(memory, scored)
+            meters["adapted"].update(rows, targets)
+        if ngram:
+            other = ngram.rows(targets)
+            meters["baseline"].update(other, targets)
+            meters["mixture"].update(mixed_rows(rows, other, share), targets)
+    facts = {}
+    if memory:
+        facts["adapted"] = vars(memory.settings)
+        run.write_metrics(cache=vars(memory.settings))
+    if adapts == "dynamic":
+        learner = DynamicEvaluation(model, ids_of("validation"))
+        chosen = learner.tune()
+        facts["adapted"] = chosen._asdict()
+        for scored in learner.score_text(judged, chosen, title=f"adapting to {split}"):
+            meters["adapted"].update(scored.log_probabilities, scored.targets)
+    if ngram:
+        name = f"interpolated modified Kneser-Ney, {ORDER}-grams"
+        facts |= {"baseline": {"name": name, "seconds": round(ngram.seconds, 1)}, "mixture": {"ngram_share": share}}
+    results = {name: meter.result() | facts.get(name, {}) for name, meter in meters.items()}
+    num_words = _num_words(corpus, split)
+    results["metrics"]["word_perplexity"] = math.exp(meters["metrics"].nats / num_words)
     run.write_metrics(
         **{split: results["metrics"]},
         **{f"{split}_{name}": value for name, value in results.items() if name != "metrics"},
     )
     return {"split": split, **results}
+
+
+def _make_meter(tokenizer: Tokenizer) -> PerplexityMeter:
+    if tokenizer.level != "word":
+        return PerplexityMeter()
+    words = Vocabulary(tokenizer)
+    return KeyboardMeter(words.words, words.is_suggestible, words.is_symbol, splitter=tokenizer.splitter)
+
+
+def _num_words(corpus: Corpus, split: str) -> int:
+    return sum(len(example.text.split()) + 1 for example in corpus.examples(split))  # one end per text
 
 
 def evaluate_device(device: OnDeviceModel, config: Config, split: str) -> dict[str, Any]:
@@ -117,71 +128,13 @@ def evaluate_device(device: OnDeviceModel, config: Config, split: str) -> dict[s
     return {"split": split, "metrics": meter.result()}
 
 
-def score_text(model: LanguageModel, cache: TokenCache, *, title: str, num_tokens: int = 0) -> Iterator[Scored]:
-    """Yields scores for every token of a split, window by window. The split is read as one text with carried states.
-
-    Args:
-      num_tokens: stops after so many tokens; 0: reads all.
-    """
-
-    @tf.function(
-        input_signature=[tf.TensorSpec([1, None], tf.int32), tf.TensorSpec([1, sum(model.state_sizes)])],
-        autograph=False,
-    )
-    def run(token_ids: tf.Tensor, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        hidden, after = model.run(token_ids, model.unpack_states(states))
-        return model.head(hidden)[0], hidden[0], model.pack_states(after)
-
-    text = TokenStream(cache, 1, drop_remainder=False)
-    states = model.pack_states(model.zero_states(1))
-    windows = text.windows(_WINDOW)[: -(-num_tokens // _WINDOW) or None]
-    for place in track(windows, title, len(windows)):
-        token_ids, targets, _ = text.read(*place)
-        log_probabilities, hidden, states = run(token_ids, states)
-        yield Scored(targets[0], log_probabilities.numpy(), hidden.numpy())
-
-
-def tune_cache(model: LanguageModel, validation: TokenCache) -> CacheSettings:
-    """Chooses the cache settings with the lowest perplexity on the first tokens of the validation split."""
-    memory = ContinuousCache(CacheSettings(0, 0), vocab_size=model.vocab_size, features=model.features)
-    own, cached = [], []
-    for scored in score_text(model, validation, title="tuning the cache", num_tokens=_TUNING_TOKENS):
-        own.append(np.exp(scored.log_probabilities[np.arange(len(scored.targets)), scored.targets]))
-        for hidden, target in zip(scored.hidden, scored.targets, strict=True):
-            row = np.zeros(len(_THETAS))
-            if len(memory):
-                for column, theta in enumerate(_THETAS):
-                    weights, ids = memory.weights(hidden, theta)
-                    row[column] = weights[ids == target].sum()
-            cached.append(row)
-            memory.add(hidden, int(target))
-    losses = {
-        (share, theta): -np.log((1 - share) * np.concatenate(own) + share * np.array(cached)[:, column]).mean()
-        for share in _SHARES
-        for column, theta in enumerate(_THETAS)
-    }
-    share, theta = min(losses, key=losses.__getitem__)
-    logger.info("cache: share %g, theta %g: validation perplexity %.2f", share, theta, math.exp(losses[share, theta]))
-    return CacheSettings(share=share, theta=theta)
-
-
-def evaluate_ngram(train: TokenCache, judged: TokenCache, vocab_size: int, meter: PerplexityMeter) -> dict[str, Any]:
-    """Trains an interpolated modified Kneser-Ney model on the same ids and scores it on the same text."""
-    start = time.monotonic()
-    model = KneserNey(vocab_size=vocab_size, order=_ORDER).fit(np.fromfile(train.path / "ids.bin", np.int32))
-    ids = np.concatenate([[EOS_ID], np.fromfile(judged.path / "ids.bin", np.int32)])
-    for place in track(range(1, len(ids)), "scoring the n-gram", len(ids) - 1):
-        probabilities = model.probabilities(ids[max(0, place - _ORDER + 1) : place])
-        meter.update(np.log(probabilities)[None], ids[place : place + 1])
-    name = f"interpolated modified Kneser-Ney, {_ORDER}-grams"
-    return meter.result() | {"name": name, "seconds": round(time.monotonic() - start, 1)}
-
-
 def describe(facts: dict[str, Any]) -> str:
     """Formats the evaluation: one line per model."""
     rows = [("model", facts["metrics"])]
-    rows += [("with cache", facts["adapted"])] if "adapted" in facts else []
-    rows += [("Kneser-Ney", facts["baseline"])] if "baseline" in facts else []
+    if "adapted" in facts:
+        rows.append(("with cache" if "theta" in facts["adapted"] else "adapting", facts["adapted"]))
+    if "baseline" in facts:
+        rows += [("Kneser-Ney", facts["baseline"]), ("both, mixed", facts["mixture"])]
     metrics = facts["metrics"]
     of_words = f", of which {metrics['num_words']:,} are words" if "num_words" in metrics else ""
     per_word = f"; perplexity per word {metrics['word_perplexity']:.2f}" if "word_perplexity" in metrics else ""
@@ -195,12 +148,3 @@ def describe(facts: dict[str, Any]) -> str:
             lines[-1] += "".join(f"{100 * scores[f'recall_at_{count}']:>7.2f} %" for count in (1, 3, 5))
             lines[-1] += f"{scores['mean_reciprocal_rank']:>8.4f}{100 * scores['keystroke_savings']:>16.2f} %"
     return "\n".join(lines)
-
-
-def _adapted(memory: ContinuousCache, scored: Scored) -> np.ndarray:
-    """The window's log-probabilities mixed with the cache's. Each token is added to the cache after it is scored."""
-    rows = []
-    for target, log_probabilities, hidden in zip(*scored, strict=True):
-        rows.append(memory.mix(log_probabilities, hidden))
-        memory.add(hidden, int(target))
-    return np.stack(rows)

@@ -39,9 +39,11 @@ def evaluate(run: Run, split: str, **options: Any) -> tuple[dict[str, Any], dict
         if options.get("baseline"):
             facts["baseline"] = classifier.evaluate_baseline(run.config, split)
     elif answers == "words":
-        facts = language_model.evaluate_run(
-            run, split, has_baseline=options.get("baseline", False), adapts=options.get("adapt", False)
-        )
+        adapts: Any = options.get("adapt", "")
+        if adapts not in (True, False, "", "cache", "dynamic"):
+            raise ConfigError(f"adapt is {adapts!r}, but must be cache or dynamic")
+        adapts = "cache" if adapts is True else adapts or ""  # True: as in earlier versions
+        facts = language_model.evaluate_run(run, split, has_baseline=options.get("baseline", False), adapts=adapts)
     elif answers == "characters":
         facts = characters.evaluate_run(run, split, **options)
     else:

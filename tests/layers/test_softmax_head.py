@@ -75,6 +75,7 @@ def test_probabilities_add_up_to_one(options):
     np.testing.assert_allclose(tf.reduce_sum(tf.exp(make_head(**options)(HIDDEN)), axis=-1), np.ones(ROWS), rtol=1e-5)
 
 
+@pytest.mark.further
 def test_a_sampled_softmax_is_exact_in_evaluation_and_comes_near_it_in_training():
     head = make_head(softmax="sampled", num_sampled=40)
     np.testing.assert_allclose(found(head, is_training=False), expected(head), rtol=1e-5)

@@ -142,6 +142,7 @@ def test_training_carries_the_state_on_and_no_gradient_with_it(tmp_path):
     assert all(not variable.numpy().any() for layer in model._carried["training"] for variable in layer)
 
 
+@pytest.mark.further
 def test_all_regularisers_together_learn_a_repeated_text(tmp_path):
     np.tile(np.arange(4, 16, dtype=np.int32), 200).tofile(tmp_path / "ids.bin")
     stream = TokenStream(TokenCache(tmp_path, np.array([0, 2400]), np.zeros(1, np.int32)), 8, drop_remainder=True)

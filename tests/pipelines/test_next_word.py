@@ -46,10 +46,12 @@ def test_evaluate_scores_model_cache_and_ngram(next_word_trained):
         )
     )
     metrics = found["metrics"]
-    assert metrics["num_tokens"] == metrics["num_words"] + 60  # an end a line
+    assert metrics["num_tokens"] == metrics["num_words"] + 2 * 60  # a full stop and an end a line
     assert metrics["perplexity"] < 2.5
     assert found["baseline"]["perplexity"] < 3
     assert found["adapted"]["perplexity"] < 1.2 * metrics["perplexity"]
+    assert found["mixture"]["perplexity"] < min(1.05 * found["baseline"]["perplexity"], metrics["perplexity"])
+    assert 0 < found["mixture"]["ngram_share"] < 1
     assert 0.5 < metrics["recall_at_1"] < metrics["recall_at_3"] <= metrics["recall_at_5"] <= 1
     assert metrics["keystroke_savings"] > 0.4
     written = json.loads((next_word_trained / "runs" / "small" / "metrics.json").read_text())

@@ -99,6 +99,7 @@ def test_settings_may_be_left_out(client, models, exports, model, signature, req
         assert rows[0]["words"] == [each.word for each in models[model].suggest("The cat ")]
 
 
+@pytest.mark.further
 def test_a_strict_server_fills_in_nothing(exports, tmp_path):
     with serving(part_of(exports, tmp_path, "next_word", "sentiment"), is_strict=True) as client:
         request = {"signature_name": "suggest", "instances": [{"text": "The cat "}]}
@@ -309,6 +310,7 @@ def stream(port, **settings):
         connection.close()
 
 
+@pytest.mark.further
 def test_pieces_come_while_the_text_is_generated(exports, tmp_path):
     with listening(part_of(exports, tmp_path, "char_generation")) as port:
         with stream(port, max_length=10_000) as answer:
@@ -334,6 +336,7 @@ def test_pieces_come_while_the_text_is_generated(exports, tmp_path):
         assert time.monotonic() - gone < whole / 2
 
 
+@pytest.mark.further
 def test_a_stream_ends_at_the_limit_of_time(exports, tmp_path):
     with serving(part_of(exports, tmp_path, "char_generation"), limits=Limits(timeout_seconds=0.2)) as client:
         answer = client.post("/v1/models/char_generation:stream", json={"prompt": "The ", "max_length": 10_000})

@@ -182,6 +182,7 @@ def test_a_model_that_reads_backwards_predicts_no_next_word(folder):
     )
 
 
+@pytest.mark.further
 def test_layers_unfreeze_from_the_output_down(folder):
     settings = [*CLASSIFIER, "name=thaw", "model.init_from=runs/lm", "training.unfreeze=[1,1]", "training.epochs=3"]
     paths = {

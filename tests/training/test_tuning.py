@@ -17,6 +17,8 @@ from nlp_rnn.training import trial_callback
 from nlp_rnn.training.run_callback import RunCallback
 from tests.conftest import ask, refused, run_pipeline, told_to_stop
 
+pytestmark = pytest.mark.further  # a minute of trainings
+
 # Bytes that no reader takes: a search that read the test split would end with an error.
 NOT_A_TABLE = b"\xff\xfe\x00 this file is never read"
 DATA = ["data.source=csv", "data.train=reviews.csv", "data.test=test.csv", "data.max_length=20"]
