@@ -5,22 +5,50 @@ looked at; the right one is taken with one key, which also types the space after
 Punctuation is typed, and takes the place of a space that a suggestion brought. WikiText's spaces around signs and its
 `@-@` are undone, and sentences with `<unk>` are left out, since nobody types them.
 
-    python -m benchmarks.typing_words --model saved_models/next_word_litert [--file valid.txt] [--words 20000]
+With --typos RATE, so many of the letters are mistyped, at most one in a word: 28 % each are wrong (a neighbouring key),
+left out or exchanged with the next one, 15 % doubled (the kinds and shares of MULTYPO, PyPI, version 0.1.1); 2.3 % is
+the rate that Palin et al. 2019 found on phones. A mistake is seen at the end of the word, and corrected with the
+backspace key unless a suggestion does it. Savings are shares of the keys that the same mistakes cost without
+suggestions.
+
+With --presage, the same text is typed with Presage (Debian's presage; its own English n-grams and recency).
+
+    python -m benchmarks.typing_words --model saved_models/next_word_litert --file valid.txt [--words 20000]
 """
 
 import argparse
+import random
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import regex
 
+from benchmarks.presage_rival import Presage
 from nlp_rnn.ondevice.litert_model import OnDeviceModel
 from nlp_rnn.ondevice.typing_session import TypingSession
+from nlp_rnn.ondevice.typos import neighbours
 
 _COUNT = 3
 _PARTS = regex.compile(r"\p{L}[\p{L}\p{M}'’]*|\s+|.")
+_NEAR = neighbours("qwerty")
+_KINDS, _SHARES = ("wrong", "left out", "exchanged", "doubled"), (28, 28, 28, 15)
+
+Suggest = Callable[[str], list[str]]  # the text before the cursor -> words
+
+
+class Typed(NamedTuple):
+    """What a text cost.
+
+    Attributes:
+      keys: with suggestions.
+      keys_without: with the same mistakes, and no suggestions.
+    """
+
+    keys: int
+    keys_without: int
 
 
 def main() -> None:
@@ -29,25 +57,50 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--file", type=Path, required=True)
     parser.add_argument("--words", type=int, default=20_000, help="of the file that are typed")
+    parser.add_argument("--typos", type=float, default=0.0, metavar="RATE", help="share of letters that are mistyped")
+    parser.add_argument("--presage", action="store_true", help="type it with Presage too")
     options = parser.parse_args()
     model = OnDeviceModel(options.model)
     lines = list(_lines(options.file, options.words))
-    print(f"{len(lines)} lines, {sum(map(len, lines)):,} characters")
-    for name, adapts, words in (("plain", False, False), ("cache", True, False), ("cache and own words", True, True)):
-        session = TypingSession(model, count=_COUNT, adapts=adapts)
-        if not words:
-            session.words.learn = lambda _: None  # type: ignore[assignment,method-assign]
-        keys, times = 0, list[float]()
-        for line in lines:
-            keys += _type(session, line, times)
-            session.finish_line(line)
-        characters = sum(map(len, lines))
-        median, p99 = 1000 * statistics.median(times), 1000 * sorted(times)[int(0.99 * len(times))]
-        print(
-            f"{name}: {100 * (1 - keys / characters):.2f} % of the keys saved; {len(session.words)} own words; "
-            f"a key {median:.2f} ms, p99 {p99:.2f} ms",
-            flush=True,
-        )
+    print(f"{len(lines)} lines, {sum(map(len, lines)):,} characters; mistyped letters: {options.typos:.1%}")
+    for name, adapts, learns_words, corrects in (
+        ("plain", False, False, False),
+        ("cache", True, False, False),
+        ("cache and own words", True, True, False),
+        ("plain, corrections", False, False, True),
+        ("cache, own words, corrections", True, True, True),
+    ):
+        session = TypingSession(model, count=_COUNT, adapts=adapts, corrects=corrects)
+        if not learns_words:
+            session.words.learn = _learn_nothing  # type: ignore[method-assign]
+        _report(name, lines, _words_of(session), session.finish_line, options.typos)
+        if learns_words:
+            print(f"  {len(session.words)} own words: {', '.join(word for word, _ in session.words.words()[:12])} ...")
+    if options.presage:
+        with Presage(_COUNT) as presage:
+            _report("Presage", lines, presage.suggest, presage.finish_line, options.typos)
+
+
+def _learn_nothing(text: str, insisted: object = ()) -> None:
+    pass
+
+
+def _words_of(session: TypingSession) -> Suggest:
+    return lambda text: [each.word for each in session.suggest(text)]
+
+
+def _report(name: str, lines: list[str], suggest: Suggest, finish: Callable[[str], None], rate: float) -> None:
+    generator, times = random.Random(1), list[float]()
+    keys = without = 0
+    for line in lines:
+        typed = _type(suggest, line, rate, generator, times)
+        keys, without = keys + typed.keys, without + typed.keys_without
+        finish(line)
+    median, p99 = 1000 * statistics.median(times), 1000 * sorted(times)[int(0.99 * len(times))]
+    print(
+        f"{name}: {100 * (1 - keys / without):.2f} % of the keys saved; a key {median:.2f} ms, p99 {p99:.2f} ms",
+        flush=True,
+    )
 
 
 def _lines(path: Path, words: int) -> Iterator[str]:
@@ -65,31 +118,49 @@ def _lines(path: Path, words: int) -> Iterator[str]:
         yield text
 
 
-def _type(session: TypingSession, line: str, times: list[float]) -> int:
-    """The number of keys for a line."""
-    keys, place = 0, 0
+def _type(suggest: Suggest, line: str, rate: float, generator: random.Random, times: list[float]) -> Typed:
+    keys = without = place = number = 0
     parts = _PARTS.findall(line)
-    number = 0
     while number < len(parts):
-        part = parts[number]
+        part, before = parts[number], line[:place]
+        number, place = number + 1, place + len(part)
         if not part[0].isalpha():
-            keys, place, number = keys + len(part), place + len(part), number + 1
+            keys, without = keys + len(part), without + len(part)
             continue
-        for typed in range(len(part)):
+        letters = _mistyped(part, rate, generator)
+        same = next((n for n, pair in enumerate(zip(letters, part, strict=False)) if pair[0] != pair[1]), len(part))
+        mend = 0 if letters == part else len(letters) - same + len(part) - same  # backspaces, and the letters again
+        without += len(letters) + mend
+        for typed in range(len(letters)):
             start = time.perf_counter()
-            found = session.suggest(line[: place + typed])
+            words = suggest(before + letters[:typed])
             times.append(time.perf_counter() - start)
-            if any(each.word.lower() == part.lower() for each in found):
+            if any(word.lower() == part.lower() for word in words):
                 keys += 1
-                place += len(part)
-                if number + 1 < len(parts) and parts[number + 1] == " ":
-                    number, place = number + 1, place + 1
+                if number < len(parts) and parts[number] == " ":
+                    number, place, without = number + 1, place + 1, without + 1
                 break
             keys += 1
         else:
-            place += len(part)
-        number += 1
-    return keys
+            keys += mend
+    return Typed(keys, without)
+
+
+def _mistyped(word: str, rate: float, generator: random.Random) -> str:
+    """The letters that are typed for a word; at most one mistake."""
+    for place, letter in enumerate(word):
+        if generator.random() >= rate:
+            continue
+        kind = generator.choices(_KINDS, _SHARES)[0]
+        before, behind = word[:place], word[place + 1 :]
+        if kind == "wrong":
+            return before + generator.choice(_NEAR.get(letter.lower(), letter)) + behind
+        if kind == "left out":
+            return before + behind
+        if kind == "doubled":
+            return before + letter + letter + behind
+        return before + behind[:1] + letter + behind[1:]
+    return word
 
 
 if __name__ == "__main__":

@@ -7,19 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.ondevice.litert_model import OnDeviceModel, is_ondevice
 from nlp_rnn.ondevice.memory_file import save_memory
 from nlp_rnn.ondevice.typing_session import Suggestion, TypingSession
+from nlp_rnn.ondevice.typos import LAYOUTS
 from nlp_rnn.printable import printable
 
 _NUM_SHOWN = 100  # words of /words
+_WITH_ARGUMENT = ("/top", "/temperature", "/corrections", "/layout", "/language", "/learn", "/private", "/save")
 
 HELP = """\
-Tab          accepts the first suggestion (shown in grey); Alt-1 ... Alt-9 accept the one with that number
+Tab          accepts what is shown in grey; Right accepts its first word; Alt-1 ... Alt-9 accept the suggestion with
+             that number; → before a word: it replaces what you have typed
+Ctrl-Z       takes the accepted word back; what you type there instead is learnt at once
 Enter        ends the line; the text continues in the next one
 Ctrl-C       clears the line; Ctrl-D on an empty line quits
 /help        shows this text
 /top N       shows N suggestions
 /temperature T  flattens (above 1) or sharpens (below 1) the shown probabilities; 1 leaves them as they are
+/corrections on|off  suggests words that differ by one mistake from what you have typed
+/layout NAME  your keyboard: qwerty, azerty or qwertz
+/language [NAME]  shows the languages, or goes on in another one; a folder of a LiteRT export works too
 /learn on|off   adapts to your words: typed ones become likelier, unknown ones are suggested after their second use
 /private on|off  learns nothing from what you type meanwhile
 /words       shows the words that it has learnt from you
@@ -51,6 +59,9 @@ def run_command(session: TypingSession, line: str) -> str:
         "/help": lambda: HELP,
         "/top": lambda count: _set_count(session, count),
         "/temperature": lambda value: _set_temperature(session, value),
+        "/corrections": lambda state: _set_corrections(session, state),
+        "/layout": lambda layout: _set_layout(session, layout),
+        "/language": lambda *names: _language(session, *names),
         "/learn": lambda state: _set_learning(session, state),
         "/private": lambda state: _set_private(session, state),
         "/words": lambda: _words(session),
@@ -64,8 +75,8 @@ def run_command(session: TypingSession, line: str) -> str:
     }
     if name not in commands:
         return f"{name} is not a command; see /help"
-    wanted = {"/top": 1, "/temperature": 1, "/learn": 1, "/private": 1, "/save": 1}.get(name, 0)
-    if len(arguments) != wanted:
+    wanted = 1 if name in _WITH_ARGUMENT else 0
+    if len(arguments) != wanted and (name != "/language" or len(arguments) > 1):
         return f"{name} takes {('no argument', 'one argument')[wanted]}; see /help"
     return commands[name](*arguments)
 
@@ -114,8 +125,9 @@ def run_terminal(session: TypingSession, *, history_file: str = "") -> None:
                 print(run_command(session, line))
             except Quit:
                 break
-        elif line:
-            session.finish_line(line)
+            continue
+        for part in filter(None, line.splitlines()):  # several, if they were pasted
+            session.finish_line(part)
     print(session.statistics)
 
 
@@ -127,6 +139,7 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
     """
     from prompt_toolkit import PromptSession
     from prompt_toolkit.application import get_app
+    from prompt_toolkit.document import Document
     from prompt_toolkit.filters import Condition
     from prompt_toolkit.formatted_text import FormattedText
     from prompt_toolkit.key_binding import KeyBindings
@@ -134,25 +147,34 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
     from prompt_toolkit.utils import get_cwidth
 
     shown: list[Suggestion] = []
+    phrase: list[Suggestion] = []  # the first suggestion and what is likely to follow it
+    taken: list[tuple[str, str, Suggestion]] = []  # the line before and after each acceptance
 
     def look(buffer: Any) -> None:
         """Computes suggestions immediately: in the background, fast typing would overtake them."""
         text = buffer.document.text_before_cursor
-        shown[:] = [] if text.startswith("/") or buffer.document.text_after_cursor else session.suggest(text)
+        is_typed = not text.startswith("/") and not buffer.document.text_after_cursor
+        shown[:] = session.suggest(text) if is_typed else []
+        phrase[:] = session.phrase(text, shown[0]) if shown else []
 
-    def take(buffer: Any, number: int) -> None:
-        if number < len(shown):
-            buffer.insert_text(session.accept(shown[number]))
+    def take(buffer: Any, *suggestions: Suggestion) -> None:
+        for suggestion in suggestions:
+            before = buffer.text
+            buffer.delete_before_cursor(suggestion.replaced)
+            buffer.insert_text(session.accept(suggestion))
+            taken.append((before, buffer.text, suggestion))
 
     class Ghost(Processor):
-        """Shows the rest of the first suggestion after the cursor."""
+        """Shows the rest of the first suggestion after the cursor, and the words that are likely to follow."""
 
         def apply_transformation(self, transformation: TransformationInput) -> Transformation:
             is_last = transformation.lineno == transformation.document.line_count - 1 and not get_app().is_done
             fragments = list(transformation.fragments)
-            return Transformation(
-                [*fragments, ("class:auto-suggestion", shown[0].rest)] if shown and is_last else fragments
-            )
+            if not (phrase and is_last):
+                return Transformation(fragments)
+            arrow = " → " if phrase[0].replaced else ""  # it replaces what is typed
+            text = arrow + " ".join(each.rest for each in phrase)
+            return Transformation([*fragments, ("class:auto-suggestion", text)])
 
     def bar() -> FormattedText:
         count = f"{session.statistics.saved} keys saved"
@@ -169,20 +191,31 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
     keys = KeyBindings()
 
     @keys.add("tab")
-    def _take_first(event: Any) -> None:
-        take(event.current_buffer, 0)
+    def _take_phrase(event: Any) -> None:
+        take(event.current_buffer, *list(phrase))
 
     @keys.add(
         "right", filter=Condition(lambda: bool(shown) and not get_app().current_buffer.document.text_after_cursor)
     )
-    def _take_right(event: Any) -> None:
-        take(event.current_buffer, 0)
+    def _take_word(event: Any) -> None:
+        take(event.current_buffer, *phrase[:1])
 
     for number in range(1, 10):
 
         @keys.add("escape", str(number))
         def _take_numbered(event: Any, number: int = number) -> None:
-            take(event.current_buffer, number - 1)
+            take(event.current_buffer, *shown[number - 1 : number])
+
+    @keys.add("c-z")
+    def _undo(event: Any) -> None:
+        buffer = event.current_buffer
+        if not taken or taken[-1][1] != buffer.text:
+            buffer.undo()
+            return
+        before, _, suggestion = taken.pop()
+        typed = len(suggestion.word) - len(suggestion.rest) if not suggestion.replaced else suggestion.replaced
+        session.undo(suggestion, len(before) - typed)
+        buffer.document = Document(before)
 
     prompt: Any = PromptSession(
         history=history,
@@ -221,6 +254,43 @@ def _set_learning(session: TypingSession, text: str) -> str:
         return f"/learn is {text}, but must be on or off"
     session.adapts = text == "on"
     return f"learning is {text}"
+
+
+def _set_corrections(session: TypingSession, text: str) -> str:
+    if text not in ("on", "off"):
+        return f"/corrections is {text}, but must be on or off"
+    session.corrects = text == "on"
+    return f"corrections are {text}"
+
+
+def _set_layout(session: TypingSession, text: str) -> str:
+    if text not in LAYOUTS:
+        return f"/layout is {text}, but must be one of {', '.join(LAYOUTS)}"
+    session.set_layout(text)
+    return f"keyboard {text}"
+
+
+def _language(session: TypingSession, name: str = "") -> str:
+    languages = _languages(session)
+    if not name:
+        shown = ", ".join(languages) or "none"
+        return (
+            f"{session.model.path} is in use; others beside it: {shown}. /language NAME or /language FOLDER changes it"
+        )
+    try:
+        session.use(OnDeviceModel(languages.get(name, name), precision=session.model.precision))
+    except ConfigError as error:
+        return f"/language {name}: {str(error).removeprefix('--model is ')}"
+    return f"{session.model.name}: {len(session.model.words):,} words; a new text"
+
+
+def _languages(session: TypingSession) -> dict[str, Path]:
+    """The exports beside the model in use: saved_models/next_word_es_litert is es, next_word_litert is en."""
+    path = session.model.path
+    folder = path.parent.parent if path.name.isdecimal() else path.parent
+    names = {entry: entry.name.removeprefix("next_word").removesuffix("_litert") for entry in folder.glob("next_word*")}
+    found = {name.strip("_") or "en": entry for entry, name in names.items() if is_ondevice(entry)}
+    return dict(sorted(found.items()))
 
 
 def _set_private(session: TypingSession, text: str) -> str:

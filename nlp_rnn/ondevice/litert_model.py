@@ -84,6 +84,8 @@ class OnDeviceModel:
     """A next-word model in a folder that `export.litert` wrote.
 
     Attributes:
+      path: the folder of the version.
+      precision: of PRECISIONS.
       words: the text of each id.
       suggestible, decent: bool [vocabulary], the words to suggest with and without profanity.
       cache: settings of the continuous cache.
@@ -94,7 +96,7 @@ class OnDeviceModel:
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, precision: str = "int8") -> None:
-        self.path = _find(Path(folder))
+        self.path, self.precision = _find(Path(folder)), precision
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:

@@ -7,9 +7,10 @@ Dirichlet language model", for known k. NumPy only, for the console.
 
 import bisect
 import heapq
+import math
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
 
 import regex
 
@@ -25,6 +26,23 @@ _SECRET = regex.compile(r"\S+@\S+|(?i:\b(?:https?://|www\.)\S+)|\S*\d\S*")
 _CONTRACTION = regex.compile(r"(?i)['’](?:s|re|ve|ll|d|m|t)\b")
 _WORD = regex.compile(r"\p{L}[\p{L}\p{M}\u200c\u200d]*")
 _NUM_FREQUENT = 50  # words that are tried where no letter is typed yet
+
+
+_NOTHING: Mapping[str, float] = {}
+
+
+class PersonalWord(NamedTuple):
+    """A word of the user.
+
+    Attributes:
+      spelling: as typed.
+      probability: 0-1.
+      is_completion: whether it begins as typed; otherwise with another beginning that may be meant.
+    """
+
+    spelling: str
+    probability: float
+    is_completion: bool
 
 
 class PersonalWords:
@@ -58,38 +76,53 @@ class PersonalWords:
         found = [(self._spelled(word), self._uses[word]) for word in self._sorted]
         return sorted(found, key=lambda each: (-each[1], each[0]))
 
-    def learn(self, text: str) -> None:
-        """Learns the unknown words of a finished line."""
+    def learn(self, text: str, insisted: Collection[str] = ()) -> None:
+        """Learns the unknown words of a finished line.
+
+        Args:
+          insisted: texts that begin with a word that the user typed in place of a suggestion; it counts as used before.
+        """
+        certain = {found.group() for each in insisted if (found := _WORD.match(each))}
         before, is_first, self._frequent = "", True, None
         for spelling in _WORD.findall(_CONTRACTION.sub("", _SECRET.sub(" ", text))):
             word = self._normalize(spelling)
             if word and not self._knows(word) and len(word) <= _LONGEST:
+                if spelling in certain and word not in self._uses:
+                    self._use(word, spelling, is_first=False)
                 self._use(word, spelling, is_first=is_first)
                 if before:
                     self._follow(before, word)
             before, is_first = word, False
 
-    def find(self, begun: str, before: str, count: int) -> list[tuple[str, float]]:
-        """The most likely words as typed, with their probabilities given that the next word is one of the user's.
+    def find(self, begun: str, before: str, count: int, meant: Mapping[str, float] = _NOTHING) -> list[PersonalWord]:
+        """The most likely words, with their probabilities given that the next word is one of the user's.
 
         Args:
           begun: the beginning of the word, normalised; "" for any.
           before: the word before, normalised; "" at the beginning.
           count: of words, at most.
+          meant: other beginnings that may be meant, with log-probabilities; those of the words are less by them.
         """
         if not self._total:
             return []
         followers = self._followers.get(before, Counter())
-        if begun:
-            start = bisect.bisect_left(self._sorted, begun)
-            words = self._sorted[start : bisect.bisect_left(self._sorted, begun + "\U0010ffff")]
-        else:
-            words = list({*self._most_frequent(), *filter(self._is_suggested, followers)})
+        factors: dict[str, float] = {}
+        for beginning, cost in ({begun: 0.0} | dict(meant) if begun else {}).items():
+            for word in self._beginning_with(beginning):
+                factors[word] = max(factors.get(word, 0.0), math.exp(cost))
+        if not begun:
+            factors = dict.fromkeys([*self._most_frequent(), *filter(self._is_suggested, followers)], 1.0)
         number = sum(uses for word, uses in followers.items() if self._is_suggested(word)) + _SMOOTHING
         scores = {
-            word: (followers[word] + _SMOOTHING * self._uses[word] / self._total) / number for word in sorted(words)
+            word: factors[word] * (followers[word] + _SMOOTHING * self._uses[word] / self._total) / number
+            for word in sorted(factors)
         }
-        return [(self._spelled(word), scores[word]) for word in heapq.nlargest(count, scores, key=scores.__getitem__)]
+        best = heapq.nlargest(count, scores, key=scores.__getitem__)
+        return [PersonalWord(self._spelled(word), scores[word], word.startswith(begun)) for word in best]
+
+    def _beginning_with(self, beginning: str) -> list[str]:
+        start = bisect.bisect_left(self._sorted, beginning)
+        return self._sorted[start : bisect.bisect_left(self._sorted, beginning + "\U0010ffff")]
 
     def _most_frequent(self) -> list[str]:
         if self._frequent is None:

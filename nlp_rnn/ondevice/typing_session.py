@@ -9,20 +9,31 @@ import numpy as np
 from nlp_rnn.ondevice.continuous_cache import CacheSettings, ContinuousCache
 from nlp_rnn.ondevice.litert_model import OnDeviceModel, StepOutput
 from nlp_rnn.ondevice.personal_words import PersonalWords
+from nlp_rnn.ondevice.typos import TypoModel
 from nlp_rnn.special_ids import EOS_ID, UNK_ID
 
 _NUM_CHECKPOINTS = 64  # positions of the line whose state is kept, so that a correction need not read the whole line
 _MAX_TOKENS = 512  # of a pasted text, only the last ones are read
 _BEFORE = 200  # characters in which the word before is looked for
+_MAX_PHRASE = 4  # words
+_LIKELY = 0.5  # probability from which on a further word is shown
 PERSONAL_SHARE = 0.02  # probability that the next word is one that the user has taught
 
 
 class Suggestion(NamedTuple):
-    """A word, its probability 0-1, and the part that is not typed yet."""
+    """A suggested word.
+
+    Attributes:
+      word: with the letter case of what is typed, if it corrects that.
+      probability: 0-1.
+      rest: the text to insert.
+      replaced: number of typed characters that the rest replaces; 0 unless it corrects a mistake.
+    """
 
     word: str
     probability: float
     rest: str
+    replaced: int = 0
 
 
 @dataclass
@@ -52,6 +63,12 @@ class _Checkpoint:
     step: StepOutput
 
 
+class _Candidate(NamedTuple):
+    word: str
+    probability: float
+    is_completion: bool
+
+
 @dataclass
 class TypingSession:
     """A text that is typed line by line, with word suggestions.
@@ -64,6 +81,8 @@ class TypingSession:
       adapts: whether it learns: a continuous cache raises the probability of words typed before, and unknown words are
         suggested after their second use.
       is_private: whether lines are not learnt although it adapts.
+      corrects: whether words are suggested too that differ by one mistake from what is typed.
+      layout: of the keyboard, one of `typos.LAYOUTS`.
     """
 
     model: OnDeviceModel
@@ -72,17 +91,32 @@ class TypingSession:
     adapts: bool = False
     allows_profanity: bool = False
     is_private: bool = False
+    corrects: bool = True
+    layout: str = "qwerty"
     statistics: Statistics = field(default_factory=Statistics)
 
     def __post_init__(self) -> None:
-        self.memory = ContinuousCache(
-            CacheSettings(**self.model.cache), vocab_size=len(self.model.words), features=self.model.features
-        )  # fmt: skip
-        self.words = PersonalWords(self._knows, self._normalize)
-        order = sorted(np.flatnonzero(self.model.suggestible).tolist(), key=self.model.words.__getitem__)
+        self._learnt: dict[str, tuple[ContinuousCache, PersonalWords]] = {}
+        self.use(self.model)
+
+    def use(self, model: OnDeviceModel) -> None:
+        """Goes on with another model, such as one of another language. What was learnt with each is kept apart."""
+        self.model = model
+        if str(model.path) not in self._learnt:
+            cache = ContinuousCache(
+                CacheSettings(**model.cache), vocab_size=len(model.words), features=model.features
+            )  # fmt: skip
+            self._learnt[str(model.path)] = cache, PersonalWords(self._knows, self._normalize)
+        self.memory, self.words = self._learnt[str(model.path)]
+        order = sorted(np.flatnonzero(model.suggestible).tolist(), key=model.words.__getitem__)
         self._sorted = np.array(order, np.int64)
-        self._sorted_words = [self.model.words[number] for number in order]
+        self._sorted_words = [model.words[number] for number in order]
+        self.set_layout(self.layout)
         self.reset()
+
+    def set_layout(self, layout: str) -> None:
+        """Sets the keyboard's layout, one of `typos.LAYOUTS`."""
+        self.layout, self._typos = layout, TypoModel(self._sorted_words, layout)
 
     def reset(self) -> None:
         """Begins a new text; keeps what was learnt."""
@@ -91,31 +125,42 @@ class TypingSession:
     def suggest(self, text: str) -> list[Suggestion]:
         """Suggests next words after white space or a symbol, else completions of the last word of the line."""
         step, begun = self._read(text)
-        scores = self._scores(step)
-        start, end = 0, len(self._sorted)
-        if begun:
-            start = bisect.bisect_left(self._sorted_words, begun)
-            end = bisect.bisect_left(self._sorted_words, begun + "\U0010ffff")
-        ids = self._sorted[start:end]
-        scores = scores[ids] / self.temperature
-        total = np.logaddexp.reduce(scores) if len(ids) and (begun or self.temperature != 1) else 0.0
-        if not self.allows_profanity:
-            scores = np.where(self.model.decent[ids], scores, -np.inf)
-        best = _largest(scores, self.count)
-        pairs = [
-            (self.model.words[ids[place]], float(np.exp(scores[place] - total)))
-            for place in best
-            if np.isfinite(scores[place])
-        ]
-        share = float(np.exp(total)) if len(ids) else 0.0  # of the words that begin like this; all, if none is begun
-        pairs = self._with_personal_words(pairs, begun, text, step, share)
-        return [Suggestion(word, probability, word[len(begun) :]) for word, probability in pairs]
+        raw = text[len(text) - len(begun) :]
+        meant = self._typos.meant(begun) if self.corrects and begun in (raw, raw.lower()) else {}
+        candidates = self._candidates(self._scores(step), begun, meant)
+        if self.adapts and len(self.words):
+            candidates = self._with_personal_words(candidates, begun, meant, text, step)
+        total = sum(each.probability for each in candidates) if begun else 1.0
+        best = sorted(candidates, key=lambda each: -each.probability)
+        return [_suggestion(each, begun, raw, total) for each in best if each.word][: self.count]
+
+    def phrase(self, text: str, first: Suggestion) -> list[Suggestion]:
+        """The suggestion and the words that are likely to follow it."""
+        words, text = [first], text[: len(text) - first.replaced] + first.rest + " "
+        while len(words) < _MAX_PHRASE:
+            following = self.suggest(text)
+            if not following or following[0].probability < _LIKELY:
+                break
+            words.append(following[0])
+            text += following[0].rest + " "
+        return words
 
     def accept(self, suggestion: Suggestion) -> str:
         """Counts an accepted suggestion. Returns the text to insert: the rest of the word, and a space."""
         self.statistics.accepted += 1
-        self.statistics.saved += len(suggestion.rest)  # the space makes up for the key that accepted it
+        # The space makes up for the key that accepted it.
+        self.statistics.saved += len(suggestion.rest) - suggestion.replaced
         return suggestion.rest + " "
+
+    def undo(self, suggestion: Suggestion, place: int) -> None:
+        """Takes an accepted suggestion back. The word typed there instead is learnt at its first use.
+
+        Args:
+          place: where the word begins in the line, in characters.
+        """
+        self.statistics.accepted -= 1
+        self.statistics.saved -= len(suggestion.rest) - suggestion.replaced
+        self._undone.add(place)
 
     def finish_line(self, text: str) -> None:
         """Ends the line: it becomes part of the text, and the cache learns it."""
@@ -125,10 +170,9 @@ class TypingSession:
             for token in ids:
                 self.memory.add(step.hidden, token)
                 step = self.model.step(token, step.states)
+            self.words.learn(text, [text[place:] for place in self._undone])
         else:
             step = self.model.prefill(ids, step.states)
-        if self.adapts and not self.is_private:
-            self.words.learn(text)
         self._begin_line(step)
 
     @property
@@ -137,7 +181,7 @@ class TypingSession:
         return self._checkpoints[0].step
 
     def _begin_line(self, step: StepOutput) -> None:
-        self._checkpoints, self._line = [_Checkpoint(0, step)], ""
+        self._checkpoints, self._line, self._undone = [_Checkpoint(0, step)], "", set[int]()
 
     def _read(self, text: str) -> tuple[StepOutput, str]:
         """The model's state after the whole words of the line, and the unfinished word at its end, or ""."""
@@ -165,30 +209,61 @@ class TypingSession:
             return self.model.step(ids[0], step.states)
         return self.model.prefill(ids, step.states) if ids else step
 
-    def _with_personal_words(
-        self, pairs: list[tuple[str, float]], begun: str, text: str, step: StepOutput, share: float
-    ) -> list[tuple[str, float]]:
-        """Adds the user's words to the model's, which give up a share of their probability.
+    def _candidates(self, scores: np.ndarray, begun: str, meant: dict[str, float]) -> list[_Candidate]:
+        """The model's likeliest words, and one without a word for all others that begin like these.
 
         Args:
-          pairs: the model's words with their probabilities, the most likely first.
-          share: the probability of all words of the model that begin like `begun`.
+          scores: log-probabilities, float32 [vocabulary].
         """
-        if not (self.adapts and len(self.words)):
-            return pairs
+        places, costs = self._places(begun, meant)
+        ids = self._sorted[places]
+        scores = scores[ids] / self.temperature + costs
+        if self.temperature != 1 and not begun:
+            scores = scores - np.logaddexp.reduce(scores)
+        total = float(np.exp(np.logaddexp.reduce(scores))) if len(ids) else 0.0
+        if not self.allows_profanity:
+            scores = np.where(self.model.decent[ids], scores, -np.inf)
+        found = [
+            _Candidate(word, float(np.exp(scores[place])), word.startswith(begun))
+            for place in _largest(scores, self.count)
+            if np.isfinite(scores[place])
+            for word in (self.model.words[ids[place]],)
+        ]
+        return [*found, _Candidate("", max(total - sum(each.probability for each in found), 0.0), False)]
+
+    def _places(self, begun: str, meant: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
+        """The places in `_sorted` of words that begin as typed or meant, and the log-probabilities of the mistakes."""
+        if not begun:
+            return np.arange(len(self._sorted)), np.zeros(len(self._sorted), np.float32)
+        start, end = self._range(begun)
+        if not meant:
+            return np.arange(start, end), np.zeros(end - start, np.float32)
+        costs = np.full(len(self._sorted), -np.inf, np.float32)
+        for beginning, cost in meant.items():
+            first, last = self._range(beginning)
+            if first < last:
+                np.maximum(costs[first:last], cost, out=costs[first:last])
+        costs[start:end] = 0
+        places = np.flatnonzero(np.isfinite(costs))
+        return places, costs[places]
+
+    def _range(self, beginning: str) -> tuple[int, int]:
+        start = bisect.bisect_left(self._sorted_words, beginning)
+        if start == len(self._sorted_words) or not self._sorted_words[start].startswith(beginning):
+            return start, start
+        return start, bisect.bisect_left(self._sorted_words, beginning + "\U0010ffff", start)
+
+    def _with_personal_words(
+        self, candidates: list[_Candidate], begun: str, meant: dict[str, float], text: str, step: StepOutput
+    ) -> list[_Candidate]:
+        """Adds the user's words to the model's, which give up a share of their probability."""
         head = text[: len(text) - len(begun)][-_BEFORE:]
         before = next(iter(self.model.split(head)[-1:]), "")
-        found = self.words.find(begun, before, self.count)
-        if not found:
-            return pairs
         # The model's own probability of unknown words is theirs too.
         mass = PERSONAL_SHARE + float(np.exp(step.log_probabilities[UNK_ID]))
-        shared = [(word, probability * mass) for word, probability in found]
-        known = (1 - PERSONAL_SHARE) * (share if begun else 1.0)
-        whole = known + sum(probability for _, probability in shared) if begun else 1.0
-        merged = [(word, probability * known / whole) for word, probability in pairs]
-        merged += [(word, probability / whole) for word, probability in shared]
-        return sorted(merged, key=lambda each: -each[1])[: self.count]
+        own = self.words.find(begun, before, self.count, meant)
+        known = [each._replace(probability=each.probability * (1 - PERSONAL_SHARE)) for each in candidates]
+        return [*known, *(_Candidate(word, mass * share, is_completion) for word, share, is_completion in own)]
 
     def _knows(self, word: str) -> bool:
         return self.model.ids([word]) != [UNK_ID]
@@ -199,6 +274,18 @@ class TypingSession:
 
     def _scores(self, step: StepOutput) -> np.ndarray:
         return self.memory.mix(step.log_probabilities, step.hidden) if self.adapts else step.log_probabilities
+
+
+def _suggestion(candidate: _Candidate, begun: str, raw: str, total: float) -> Suggestion:
+    """A candidate as suggestion; `raw` is the begun word as typed."""
+    word, probability = candidate.word, candidate.probability / total
+    if candidate.is_completion:
+        return Suggestion(word, probability, word[len(begun) :])
+    if raw.isupper() and len(raw) > 1:
+        word = word.upper()
+    elif raw[:1].isupper():
+        word = word[:1].upper() + word[1:]
+    return Suggestion(word, probability, word, len(raw))
 
 
 def _largest(scores: np.ndarray, count: int) -> np.ndarray:

@@ -26,7 +26,7 @@ def make_cache(tokens=(), vocab_size=4):
 
 
 def spelled(words, begun="", before=""):
-    return [word for word, _ in words.find(begun, before, 9)]
+    return [each.spelling for each in words.find(begun, before, 9)]
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ def test_the_word_before_counts():
     words = make("dear Zofia", "dear Zofia", "meets Wanda", "meets Wanda")
     assert spelled(words, before="dear") == ["Zofia", "Wanda"]
     assert spelled(words, before="meets") == ["Wanda", "Zofia"]
-    found = dict(words.find("", "dear", 9))
+    found = {each.spelling: each.probability for each in words.find("", "dear", 9)}
     assert found["Zofia"] == pytest.approx((2 + 1 * 2 / 4) / (2 + 1))  # (c(dear, Zofia) + k p(Zofia)) / (c(dear) + k)
     assert found["Wanda"] == pytest.approx((0 + 1 * 2 / 4) / (2 + 1))
     assert sum(found.values()) == pytest.approx(1)
