@@ -241,6 +241,12 @@ class TrainingConfig:
     # 2017).
     activation_regularization: NonNegativeFloat = 0.0
     temporal_regularization: NonNegativeFloat = 0.0
+    # R-Drop: each step computes its batch twice with different dropout. The loss is the mean of both, plus this weight
+    # times the mean of both Kullback-Leibler divergences between the predictions. 0: one pass, in half the time; 0.5 to
+    # 3 is usual. (The paper adds both losses, so its weight is twice this one.) Between the passes differ dropout,
+    # output_dropout, embedding_dropout, recurrent_dropout, and word_dropout of classifiers. They share weight_dropout,
+    # and word_dropout of other models, which are drawn once per batch. Source: Liang et al. 2021, section 2.1.
+    r_drop: NonNegativeFloat = 0.0
     label_smoothing: Fraction = 0.0  # translation: share of the target probability spread over all pieces
     scheduled_sampling: Fraction = 0.0  # translation: share of the decoder's inputs that are its own predictions
     # Classifiers: weight of each label in the loss. "balanced": in inverse proportion to its number of examples. Or
