@@ -67,6 +67,12 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
     if training.weight_decay and training.optimizer != "adamw":
         fault = f"training.weight_decay is {training.weight_decay}, but training.optimizer is {training.optimizer}"
         report("training.weight_decay", f"{fault}; only the optimizer adamw decays weights")
+    if training.ema_ramp and not training.ema_momentum:
+        report(
+            "training.ema_ramp",
+            "training.ema_ramp is true, but training.ema_momentum is 0, so no average is kept; set "
+            "training.ema_momentum=0.999, or use training.ema_ramp=false",
+        )
     _check_r_drop(config, report)
     if config.hardware.num_replicas and config.hardware.strategy != "mirrored":
         fault = (

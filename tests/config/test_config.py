@@ -80,6 +80,11 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
             "decays weights",
         ),
         (
+            "training.ema_ramp=true",
+            "command line: training.ema_ramp is true, but training.ema_momentum is 0, so no average is kept; set "
+            "training.ema_momentum=0.999, or use training.ema_ramp=false",
+        ),
+        (
             "tokenizer={level: char, splitter: treebank}",
             "command line: tokenizer.splitter is treebank, but applies only to tokenizer.level=word (it is char); "
             "use unicode",
