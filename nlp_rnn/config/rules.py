@@ -67,6 +67,7 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
     if training.weight_decay and training.optimizer != "adamw":
         fault = f"training.weight_decay is {training.weight_decay}, but training.optimizer is {training.optimizer}"
         report("training.weight_decay", f"{fault}; only the optimizer adamw decays weights")
+    _check_partial_shuffle(config, report)
     if training.ema_ramp and not training.ema_momentum:
         report(
             "training.ema_ramp",
@@ -196,6 +197,23 @@ def _check_transfer(config: Config, report: Callable[[str, str], None]) -> None:
         report(
             "model.is_reversed",
             "model.is_reversed is true, but model.is_bidirectional reads in both directions; use one of the two",
+        )
+
+
+def _check_partial_shuffle(config: Config, report: Callable[[str, str], None]) -> None:
+    if not config.training.partial_shuffle:
+        return
+    if config.kind != "language_model":
+        report(
+            "training.partial_shuffle",
+            "training.partial_shuffle is true, but applies only to language models, whose text is one long row "
+            f"(the task is {config.task}); use false",
+        )
+    if steps := config.training.max_steps_per_epoch:
+        report(
+            "training.partial_shuffle",
+            f"training.partial_shuffle is true, but training.max_steps_per_epoch is {steps}, so that epochs are parts "
+            "of one pass over the text; use training.max_steps_per_epoch=0, or training.partial_shuffle=false",
         )
 
 

@@ -236,6 +236,9 @@ class TrainingConfig:
     # Language models: draws the length of each window around `window`, so that the cuts move (Merity et al. 2018,
     # section 4.1).
     random_window: Switch = True
+    # Language models: in each epoch, each row of the batch begins at a drawn place of its part of the text, reads to
+    # the end of the part, and then from its beginning. So batches differ from epoch to epoch. Source: Press 2019.
+    partial_shuffle: Switch = False
     # Language models: share of rows whose carried state is set to zero before each window. Without it, a model that
     # reads a long text once sees only states far from the zero state with which evaluation, generation and transfer
     # begin.

@@ -251,6 +251,19 @@ def test_what_is_for_classifiers_is_refused_for_other_tasks(setting):
         load_config(None, [setting, "data.source=csv", "data.train=x"], task="next_word")
 
 
+def test_only_language_models_with_whole_epochs_are_shuffled_partially():
+    load_config(None, ["training.partial_shuffle=true"], task="next_word")
+    for task, more, message in (
+        ("sentiment", [], "applies only to language models, whose text is one long row (the task is sentiment)"),
+        ("next_word", ["training.max_steps_per_epoch=9"],
+         "but training.max_steps_per_epoch is 9, so that epochs are parts of one pass over the text; "
+         "use training.max_steps_per_epoch=0, or training.partial_shuffle=false"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as caught:
+            load_config(None, ["training.partial_shuffle=true", *more], task=task)
+        assert message in str(caught.value)
+
+
 def test_a_language_model_needs_no_input_service():
     with pytest.raises(
         ConfigError, match="language models read one long text, which a service cannot speed up; leave it empty"

@@ -455,7 +455,7 @@ def test_a_training_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(next_word_
         "model.weight_dropout=0.2", "model.embedding_dropout=0.1", "model.word_dropout=0.1", "training.batch_size=2",
         "training.window=5",
         "training.epochs=2", "training.checkpoint_seconds=1", "training.ema_momentum=0.9",
-        "training.activation_regularization=0.1",
+        "training.activation_regularization=0.1", "training.partial_shuffle=true",
         "model.fast=off",
     ]  # fmt: skip
 
