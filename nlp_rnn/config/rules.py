@@ -68,6 +68,12 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
         fault = f"training.weight_decay is {training.weight_decay}, but training.optimizer is {training.optimizer}"
         report("training.weight_decay", f"{fault}; only the optimizer adamw decays weights")
     _check_partial_shuffle(config, report)
+    if training.fit_temperature and config.kind != "language_model":
+        report(
+            "training.fit_temperature",
+            f"training.fit_temperature is true, but applies only to language models (the task is {config.task}); "
+            "use false",
+        )
     if training.ema_ramp and not training.ema_momentum:
         report(
             "training.ema_ramp",

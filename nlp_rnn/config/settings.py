@@ -255,6 +255,9 @@ class TrainingConfig:
     r_drop: NonNegativeFloat = 0.0
     label_smoothing: Fraction = 0.0  # translation: share of the target probability spread over all pieces
     scheduled_sampling: Fraction = 0.0  # translation: share of the decoder's inputs that are its own predictions
+    # Language models: after training, fits one temperature of the probabilities on validation data (Guo et al. 2017),
+    # which evaluation and exports use. Classifiers are always calibrated.
+    fit_temperature: Switch = False
     # Classifiers: weight of each label in the loss. "balanced": in inverse proportion to its number of examples. Or
     # weights by label, such as {pos: 5}; the others have 1. With data.multi_label, the weight applies to the texts that
     # have the label; balanced: texts with and without it have equal weight in total.

@@ -62,6 +62,7 @@ def load_language_model(run: Run) -> tuple[LanguageModel, Tokenizer]:
     with _in_float32():
         model = build_language_model(run.config.model, vocab_size=tokenizer.vocab_size)
     load_checkpoint(run.best_checkpoint, model.kept_weights)
+    model.head.temperature = run.calibration.temperature
     return model, tokenizer
 
 

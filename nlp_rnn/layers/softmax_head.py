@@ -33,6 +33,9 @@ class SoftmaxHead(keras.layers.Layer):
       embedding: a built Embedding layer whose table is the kernel (tied weights; not for adaptive). Source: Press &
         Wolf 2017.
 
+    Attributes:
+      temperature: by which `call` divides the logits. It is fitted after training, and `loss` leaves it out.
+
     Raises:
       ConfigError: if cutoffs do not rise, an adaptive softmax is tied, or the embedding's table does not fit.
     """
@@ -59,6 +62,7 @@ class SoftmaxHead(keras.layers.Layer):
                     "softmax is adaptive, whose clusters have fewer features than the embedding; do not tie the weights"
                 )
         self.vocab_size, self.softmax, self.num_sampled, self.cutoffs = vocab_size, softmax, num_sampled, tuple(cutoffs)
+        self.temperature = 1.0
         self.seed_generator = keras.random.SeedGenerator(seed)
         # Not an attribute, so that the table stays a weight of the embedding and does not become one of this layer.
         self._table: Callable[[], Any] | None = embedding and (lambda: embedding.embeddings)
@@ -95,14 +99,19 @@ class SoftmaxHead(keras.layers.Layer):
     def call(self, hidden: Any) -> Any:
         """float [..., features] -> log-probabilities float [..., vocabulary]."""
         ops = keras.ops
-        found = ops.log_softmax(hidden @ ops.transpose(self.kernel) + self.bias, axis=-1)
+        logits = hidden @ ops.transpose(self.kernel) + self.bias
         if self.softmax != "adaptive":
-            return found
+            return ops.log_softmax(self._cooled(logits), axis=-1)
+        found = ops.log_softmax(logits, axis=-1)
         parts = [found[..., : self.cutoffs[0]]]
         for number, (projection, kernel, bias) in enumerate(self.tails):
             cluster = found[..., self.cutoffs[0] + number, None]
             parts.append(cluster + ops.log_softmax(hidden @ projection @ ops.transpose(kernel) + bias, axis=-1))
-        return ops.concatenate(parts, axis=-1)
+        found = ops.concatenate(parts, axis=-1)
+        return found if self.temperature == 1 else ops.log_softmax(self._cooled(found), axis=-1)
+
+    def _cooled(self, logits: Any) -> Any:
+        return logits if self.temperature == 1 else logits / self.temperature
 
     def compute_output_shape(self, hidden_shape: Any) -> Any:
         return (*hidden_shape[:-1], self.vocab_size)
