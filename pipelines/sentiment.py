@@ -15,6 +15,7 @@ from nlp_rnn.printable import one_line
 from nlp_rnn.tensorflow_import import import_tensorflow
 
 TASK = "sentiment"
+HAS_ENSEMBLES = True
 
 
 def train(config: Config) -> cli.Result:
@@ -41,7 +42,7 @@ def tune(options: Namespace) -> cli.Result:
 
 
 def evaluate(options: Namespace) -> cli.Result:
-    """Scores a run (added to its metrics.json) or an exported model."""
+    """Scores a run (added to its metrics.json), an ensemble of several, or an exported model."""
     import_tensorflow()
     from nlp_rnn.evaluation import classifier as classifier_evaluation
     from nlp_rnn.export import saved_model
@@ -49,9 +50,10 @@ def evaluate(options: Namespace) -> cli.Result:
 
     settings = {"min_probability": options.min_probability}
     if options.run:
-        run = run_directory.load_run(Path(options.run), TASK)
+        run, *others = [run_directory.load_run(Path(path), TASK) for path in options.run]
         config = cli.config_of(run.config, run.path / "config.yaml", options.settings)
-        found = classifier_evaluation.evaluate_run(run_directory.Run(run.path, config), options.split, **settings)
+        runs = [run_directory.Run(run.path, config), *others]
+        found = classifier_evaluation.evaluate_runs(runs, options.split, **settings)
     else:
         exported = saved_model.load_model(options.model, TASK)
         config = cli.config_of(exported.config, exported.path / "assets.extra" / "config.yaml", options.settings)
@@ -62,7 +64,7 @@ def evaluate(options: Namespace) -> cli.Result:
 
 
 def export(options: Namespace) -> cli.Result:
-    """Writes the run's best weights as the next version under saved_models/sentiment."""
+    """Writes the best weights of a run, or an ensemble of several, under saved_models/sentiment."""
     return commands.export(options, TASK)
 
 

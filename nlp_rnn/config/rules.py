@@ -67,6 +67,20 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
     if training.weight_decay and training.optimizer != "adamw":
         fault = f"training.weight_decay is {training.weight_decay}, but training.optimizer is {training.optimizer}"
         report("training.weight_decay", f"{fault}; only the optimizer adamw decays weights")
+    _check_partial_shuffle(config, report)
+    if training.fit_temperature and config.kind != "language_model":
+        report(
+            "training.fit_temperature",
+            f"training.fit_temperature is true, but applies only to language models (the task is {config.task}); "
+            "use false",
+        )
+    if training.ema_ramp and not training.ema_momentum:
+        report(
+            "training.ema_ramp",
+            "training.ema_ramp is true, but training.ema_momentum is 0, so no average is kept; set "
+            "training.ema_momentum=0.999, or use training.ema_ramp=false",
+        )
+    _check_r_drop(config, report)
     if config.hardware.num_replicas and config.hardware.strategy != "mirrored":
         fault = (
             f"hardware.num_replicas is {config.hardware.num_replicas}, "
@@ -190,6 +204,42 @@ def _check_transfer(config: Config, report: Callable[[str, str], None]) -> None:
             "model.is_reversed",
             "model.is_reversed is true, but model.is_bidirectional reads in both directions; use one of the two",
         )
+
+
+def _check_partial_shuffle(config: Config, report: Callable[[str, str], None]) -> None:
+    if not config.training.partial_shuffle:
+        return
+    if config.kind != "language_model":
+        report(
+            "training.partial_shuffle",
+            "training.partial_shuffle is true, but applies only to language models, whose text is one long row "
+            f"(the task is {config.task}); use false",
+        )
+    if steps := config.training.max_steps_per_epoch:
+        report(
+            "training.partial_shuffle",
+            f"training.partial_shuffle is true, but training.max_steps_per_epoch is {steps}, so that epochs are parts "
+            "of one pass over the text; use training.max_steps_per_epoch=0, or training.partial_shuffle=false",
+        )
+
+
+def _check_r_drop(config: Config, report: Callable[[str, str], None]) -> None:
+    model, fault = config.model, f"training.r_drop is {config.training.r_drop}"
+    if not config.training.r_drop:
+        return
+    if model.softmax == "adaptive" and config.kind == "language_model":
+        text = (
+            f"{fault}, but model.softmax is adaptive, which computes a cluster only for its own targets; "
+            "use model.softmax=full or sampled, or training.r_drop=0"
+        )
+        report("training.r_drop", text)
+    rates = [model.dropout, model.final_dropout, model.embedding_dropout, model.recurrent_dropout]
+    if not any([*rates, model.word_dropout if config.kind == "classifier" else 0.0]):
+        text = (
+            f"{fault}, but without dropout its two passes are the same; set model.dropout, or another dropout that is "
+            "drawn per row, or use training.r_drop=0"
+        )
+        report("training.r_drop", text)
 
 
 def _check_vectors(config: Config, report: Callable[[str, str], None]) -> None:

@@ -228,11 +228,17 @@ class TrainingConfig:
     # on JAX, which compiles each length anew, multiples of 32. On TPUs all batches have length data.max_length.
     pad_to_multiple_of: NonNegativeInt = 0
     ema_momentum: Fraction = 0.0  # evaluate, keep and export the moving average of the weights; 0: the weights
+    # Momentum of the average at step t (from 0) is at most (1 + t) / (10 + t), so that it forgets the initial weights,
+    # however short the training is. Without it, 0.999 keeps 37 % of them after 1,000 steps.
+    ema_ramp: Switch = False
     # Language models: number of time steps of back-propagation. The state is carried over from window to window.
     window: PositiveInt = 35
     # Language models: draws the length of each window around `window`, so that the cuts move (Merity et al. 2018,
     # section 4.1).
     random_window: Switch = True
+    # Language models: in each epoch, each row of the batch begins at a drawn place of its part of the text, reads to
+    # the end of the part, and then from its beginning. So batches differ from epoch to epoch. Source: Press 2019.
+    partial_shuffle: Switch = False
     # Language models: share of rows whose carried state is set to zero before each window. Without it, a model that
     # reads a long text once sees only states far from the zero state with which evaluation, generation and transfer
     # begin.
@@ -241,8 +247,17 @@ class TrainingConfig:
     # 2017).
     activation_regularization: NonNegativeFloat = 0.0
     temporal_regularization: NonNegativeFloat = 0.0
+    # R-Drop: each step computes its batch twice with different dropout. The loss is the mean of both, plus this weight
+    # times the mean of both Kullback-Leibler divergences between the predictions. 0: one pass, in half the time; 0.5 to
+    # 3 is usual. (The paper adds both losses, so its weight is twice this one.) Between the passes differ dropout,
+    # output_dropout, embedding_dropout, recurrent_dropout, and word_dropout of classifiers. They share weight_dropout,
+    # and word_dropout of other models, which are drawn once per batch. Source: Liang et al. 2021, section 2.1.
+    r_drop: NonNegativeFloat = 0.0
     label_smoothing: Fraction = 0.0  # translation: share of the target probability spread over all pieces
     scheduled_sampling: Fraction = 0.0  # translation: share of the decoder's inputs that are its own predictions
+    # Language models: after training, fits one temperature of the probabilities on validation data (Guo et al. 2017),
+    # which evaluation and exports use. Classifiers are always calibrated.
+    fit_temperature: Switch = False
     # Classifiers: weight of each label in the loss. "balanced": in inverse proportion to its number of examples. Or
     # weights by label, such as {pos: 5}; the others have 1. With data.multi_label, the weight applies to the texts that
     # have the label; balanced: texts with and without it have equal weight in total.

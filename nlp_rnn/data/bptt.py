@@ -1,10 +1,11 @@
 """The batches of language models: a split as one long text, cut into rows that continue from batch to batch.
 
 The ids of all texts are concatenated; each text ends with EOS_ID. Row b of a batch continues row b of the batch before.
- Source: Zaremba et al. 2014; random window lengths: Merity et al. 2018, section 4.1.
+Source: Zaremba et al. 2014; random window lengths: Merity et al. 2018, section 4.1; rotated rows: Press 2019.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from nlp_rnn.special_ids import EOS_ID, PAD_ID
 
 _STEP = 5  # drawn window lengths are multiples of this, like the chunks that the fast layers compute
 _SHORT_SHARE = 0.05  # share of windows that have about half the length
+_OFFSETS = 1  # tells the seed of the offsets from that of the lengths
 
 
 class TokenStream:
@@ -36,8 +38,12 @@ class TokenStream:
         self._path, self.num_tokens, self.batch_size = cache.path / "ids.bin", int(cache.offsets[-1]), batch_size
         self.row_length = self.num_tokens // batch_size if drop_remainder else -(-self.num_tokens // batch_size)
 
-    def read(self, start: int, length: int) -> Batch:
+    def read(self, start: int, length: int, offsets: Sequence[int] | None = None) -> Batch:
         """Reads the positions from `start` to `start + length` of the rows.
+
+        Args:
+          offsets: of all rows of the batch, by how many ids each is rotated to the left, 0 to row_length - 1; only for
+            full rows. None: not at all.
 
         Returns:
           (token_ids int32 [rows, length], next ids int32 [rows, length], weights float32 [rows, length]). The weight is
@@ -46,19 +52,24 @@ class TokenStream:
         token_ids = np.full((len(self._rows), length + 1), PAD_ID, np.int32)
         with open(self._path, "rb") as file:
             for place, row in enumerate(self._rows.tolist()):
-                first = row * self.row_length + start  # place of the first target, whose input is the id before
-                num_ids = max(0, min(length, self.row_length - start, self.num_tokens - first))
-                file.seek(4 * max(first - 1, 0))
-                read = (
-                    np.frombuffer(file.read(4 * (num_ids + (first > 0))), np.int32)
-                    if num_ids
-                    else np.zeros(0, np.int32)
-                )
-                ids = read if first else np.concatenate([[EOS_ID], read]).astype(np.int32)
-                token_ids[place, : len(ids)] = ids
+                num_ids = min(length, self.row_length - start, self.num_tokens - row * self.row_length - start)
+                if num_ids > 0:
+                    ids = self._read_row(file, row, start, num_ids, offsets[row] if offsets is not None else 0)
+                    token_ids[place, : num_ids + 1] = ids
         steps = start + np.arange(length)
         is_own = (steps < self.row_length) & (self._rows[:, None] * self.row_length + steps < self.num_tokens)
         return token_ids[:, :-1], token_ids[:, 1:], is_own.astype(np.float32)
+
+    def _read_row(self, file: BinaryIO, row: int, start: int, num_ids: int, offset: int) -> np.ndarray:
+        """Reads the `num_ids` targets from `start` of a rotated row, with the id before them."""
+        place = (start + offset) % self.row_length
+        first, until_end = row * self.row_length + place, min(num_ids, self.row_length - place)
+        ids = _read_ids(file, first - 1, until_end + 1)
+        if not offset:
+            return ids
+        if start and not place:  # the end of the row comes before its beginning
+            ids = np.concatenate([_read_ids(file, first + self.row_length - 1, 1), ids[1:]])
+        return np.concatenate([ids, _read_ids(file, first - place, num_ids - until_end)])
 
     def windows(self, length: int, *, is_fixed: bool = False) -> list[tuple[int, int]]:
         """(start, length) of windows of equal length.
@@ -69,6 +80,14 @@ class TokenStream:
             (start, length if is_fixed else min(length, self.row_length - start))
             for start in range(0, self.row_length, length)
         ]
+
+
+def _read_ids(file: BinaryIO, first: int, count: int) -> np.ndarray:
+    """Reads int32 [count] from the id `first`; before the text, at -1, stands EOS_ID."""
+    file.seek(4 * max(first, 0))
+    if first >= 0:
+        return np.frombuffer(file.read(4 * count), np.int32)
+    return np.concatenate([np.array([EOS_ID], np.int32), np.frombuffer(file.read(4 * (count - 1)), np.int32)])
 
 
 def check_length(cache: TokenCache, config: TrainingConfig) -> None:
@@ -93,7 +112,9 @@ class WindowStream:
       stream: the rows.
       window: length of a window, in tokens.
       is_random: whether lengths are drawn around `window`.
-      seed: seed of the drawn lengths.
+      is_rotated: whether each row is rotated by a drawn offset in each epoch, so that the batches of two epochs differ.
+        Source: Press 2019, "Partially Shuffling the Training Data to Improve Language Models".
+      seed: seed of the drawn lengths and offsets.
       max_steps: steps per epoch; the next epoch continues where the last one stopped. 0: an epoch is the whole text.
       is_fixed: see `TokenStream.windows`.
     """
@@ -107,6 +128,7 @@ class WindowStream:
         seed: int,
         max_steps: int = 0,
         is_fixed: bool = False,
+        is_rotated: bool = False,
     ) -> None:
         self._stream, self._window, self._is_random, self._seed, self._max_steps = (
             stream,
@@ -115,7 +137,7 @@ class WindowStream:
             seed,
             max_steps,
         )
-        self._is_fixed = is_fixed
+        self._is_fixed, self._is_rotated = is_fixed, is_rotated
         # The plan of the latest epoch, kept since callbacks read it after every step.
         self._planned: dict[int, list[tuple[int, int]]] = {}
         self._epoch = self._first_step = 0
@@ -155,6 +177,14 @@ class WindowStream:
             start += length
         return plan
 
+    def offsets(self, epoch: int) -> list[int] | None:
+        """The rotation of each row of the batch in an epoch; None without rotation."""
+        if not self._is_rotated:
+            return None
+        generator = np.random.default_rng([self._seed, epoch, _OFFSETS])
+        return generator.integers(0, self._stream.row_length, self._stream.batch_size).tolist()
+
     def __call__(self) -> Iterator[Batch]:
+        offsets = self.offsets(self._epoch)
         for start, length in self.plan(self._epoch)[self._first_step :]:
-            yield self._stream.read(start, length)
+            yield self._stream.read(start, length, offsets)

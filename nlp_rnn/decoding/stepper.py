@@ -8,6 +8,7 @@ XLA.
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from nlp_rnn.config.tables import CELLS, resolve
@@ -51,8 +52,9 @@ class Stepper(tf.Module):
             num_gates = cell.kernel.shape[1] // self.sizes[number][0]
             weights = (kernel, bias, getattr(cell, "recurrent_kernel", None), recurrent_bias)
             self._layers.append([_by_gate(weight, num_gates) for weight in weights])
-        self._head = tf.Variable(tf.transpose(model.head.kernel), trainable=False)
-        bias = model.head.bias.numpy()
+        temperature = model.head.temperature
+        self._head = tf.Variable(tf.transpose(model.head.kernel) / temperature, trainable=False)
+        bias = model.head.bias.numpy() / np.float32(temperature)
         bias[list(never)] = IMPOSSIBLE
         self._head_bias = tf.Variable(bias, trainable=False)
 

@@ -21,9 +21,9 @@ from nlp_rnn.evaluation.classifier_report import describe_scores, score
 from nlp_rnn.evaluation.label_set_metrics import most_confident_label_errors
 from nlp_rnn.evaluation.metrics import most_confident_errors
 from nlp_rnn.evaluation.nbsvm import Nbsvm
-from nlp_rnn.evaluation.run_model import load_classifier
+from nlp_rnn.evaluation.run_model import check_seeds, load_classifiers
 from nlp_rnn.export.saved_model import ExportedModel
-from nlp_rnn.models.calibration import Calibration, predicted_classes, probabilities_of
+from nlp_rnn.models.calibration import Calibration, calibration_of_ensemble, predicted_classes, probabilities_of
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.training import fit
 from nlp_rnn.training.run_directory import Run
@@ -58,27 +58,36 @@ class _Scored:
     outputs: Outputs
 
 
-def evaluate_run(run: Run, split: str, *, min_probability: float = 0.0) -> Evaluation:
-    """Evaluates the run's best weights and adds the metrics to metrics.json. Also draws confusion_<split>.png.
+def evaluate_runs(runs: list[Run], split: str, *, min_probability: float = 0.0) -> Evaluation:
+    """Evaluates the best weights of a run, or an ensemble of runs, whose calibrated probabilities are averaged.
+
+    Of a single run, adds the metrics to metrics.json and draws confusion_<split>.png.
 
     Args:
+      runs: one run, or the members of an ensemble; the config of the first one names the data.
       min_probability: see `classification_metrics`.
 
     Raises:
-      ConfigError: if it is given for label sets.
+      ConfigError: if it is given for label sets, or the runs do not fit together: see `load_classifiers` and
+        `check_seeds`.
     """
+    run = runs[0]
     _check_min_probability(run.config, min_probability)
     corpus = corpus_with(run.config, split)
     check_labels(corpus, split, run.labels)
-    model, tokenizer = load_classifier(run)
+    check_seeds(runs, corpus, split)
+    models, tokenizer = load_classifiers(runs)
     label_ids = {label: number for number, label in enumerate(run.labels)}
     cache = datasets.prepare_split(corpus, split, run.config.data, tokenizer, label_ids)
-    logits = fit.predict_logits(model, cache, run.config.training.batch_size)
-    calibration, outputs = run.calibration, run.config.data.outputs
-    scored = _Scored(
-        run.labels, probabilities_of(logits, outputs, calibration.temperature), cache.labels, calibration, outputs
-    )
+    calibrations, outputs, members = [each.calibration for each in runs], run.config.data.outputs, []
+    for model, calibration in zip(models, calibrations, strict=True):
+        logits = fit.predict_logits(model, cache, run.config.training.batch_size)
+        members.append(probabilities_of(logits, outputs, calibration.temperature))
+    probabilities = np.mean(members, axis=0) if len(members) > 1 else members[0]
+    scored = _Scored(run.labels, probabilities, cache.labels, calibration_of_ensemble(calibrations), outputs)
     facts = _facts(corpus, split, scored, min_probability)
+    if len(runs) > 1:
+        return Evaluation(facts, None)
     run.write_metrics(**{split: facts["metrics"]})
     if outputs == "label_sets":
         return Evaluation(facts, None)
@@ -93,7 +102,7 @@ def evaluate_model(exported: ExportedModel, config: Config, split: str, *, min_p
 
     Args:
       config: the model's, with data.* settings of this machine.
-      min_probability: see `evaluate_run`.
+      min_probability: see `evaluate_runs`.
     """
     _check_min_probability(config, min_probability)
     corpus = corpus_with(config, split)

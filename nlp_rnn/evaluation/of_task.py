@@ -35,7 +35,7 @@ def evaluate(run: Run, split: str, **options: Any) -> tuple[dict[str, Any], dict
             f"{unknown[0]} is not an option of evaluating {task}; it has {', '.join(sorted(_OPTIONS[answers]))}"
         )
     if answers == "labels":
-        facts = classifier.evaluate_run(run, split, min_probability=options.get("min_probability", 0.0)).facts
+        facts = classifier.evaluate_runs([run], split, min_probability=options.get("min_probability", 0.0)).facts
         if options.get("baseline"):
             facts["baseline"] = classifier.evaluate_baseline(run.config, split)
     elif answers == "words":

@@ -10,6 +10,7 @@ import keras
 
 from nlp_rnn import files
 from nlp_rnn.config.tables import TASKS
+from nlp_rnn.data.corpus import Corpus
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.export import saved_model
 from nlp_rnn.export.classifier import ClassifierModule, classifier_extras
@@ -56,12 +57,51 @@ def load_classifier(run: Run) -> tuple[keras.Model, Tokenizer]:
     return model, tokenizer
 
 
+def load_classifiers(runs: list[Run]) -> tuple[list[keras.Model], Tokenizer]:
+    """Loads the classifiers of an ensemble, and their tokenizer.
+
+    Raises:
+      ConfigError: if the runs do not share labels, vocabulary and the length of texts.
+    """
+    loaded, first = [load_classifier(run) for run in runs], runs[0]
+    for run in runs[1:]:
+        if run.labels != first.labels or run.config.data.outputs != first.config.data.outputs:
+            raise ConfigError(
+                f"--run {run.path} has other labels than {first.path}; train both on the same data and labels"
+            )
+        for key in ("max_length", "keep"):
+            value, wanted = getattr(run.config.data, key), getattr(first.config.data, key)
+            if value != wanted:
+                raise ConfigError(
+                    f"--run {run.path}: data.{key} is {value}, but {wanted} in {first.path}; "
+                    "the runs of an ensemble must read the same tokens: train both with one value"
+                )
+    _check_vocabularies(runs, [tokenizer for _, tokenizer in loaded])
+    return [model for model, _ in loaded], loaded[0][1]
+
+
+def check_seeds(runs: list[Run], corpus: Corpus, split: str) -> None:
+    """Checks that the runs of an ensemble were not trained on the split.
+
+    Raises:
+      ConfigError: if their seeds draw different splits.
+    """
+    seeds = {run.config.seed for run in runs}
+    if len(seeds) > 1 and corpus.is_drawn(split):
+        raise ConfigError(
+            f"--run: the runs have the seeds {', '.join(map(str, sorted(seeds)))}, which draw different splits, "
+            "so one run "
+            "is evaluated on training data of another; give the splits as files, or train all runs with one seed"
+        )
+
+
 def load_language_model(run: Run) -> tuple[LanguageModel, Tokenizer]:
     """Loads the model with the run's best weights, and its tokenizer."""
     tokenizer = load_tokenizer(run)
     with _in_float32():
         model = build_language_model(run.config.model, vocab_size=tokenizer.vocab_size)
     load_checkpoint(run.best_checkpoint, model.kept_weights)
+    model.head.temperature = run.calibration.temperature
     return model, tokenizer
 
 
@@ -85,10 +125,10 @@ def _in_float32() -> Iterator[None]:
 
 
 def load_module(runs: list[Run]) -> Any:
-    """Builds the module to export from one run's best weights, or from an ensemble of translation runs.
+    """Builds the module to export from one run's best weights, or from an ensemble of translators or classifiers.
 
     Raises:
-      ConfigError: see `_load_translators`.
+      ConfigError: see `_load_translators` and `load_classifiers`.
     """
     runs = [_with_portable_layers(run) for run in runs]
     run = runs[0]
@@ -96,7 +136,7 @@ def load_module(runs: list[Run]) -> Any:
     if answers == "translations":
         return _load_translators(runs)
     if answers == "labels":
-        return ClassifierModule(*load_classifier(run), run.config, run.labels, run.calibration)
+        return ClassifierModule(*load_classifiers(runs), run.config, run.labels, [each.calibration for each in runs])
     if run.config.model.is_reversed:
         raise ConfigError(
             f"--run is {run.path}, whose model reads texts backwards (model.is_reversed), so it cannot predict next "
@@ -121,21 +161,14 @@ def _load_translators(runs: list[Run]) -> TranslationModule:
     """
     tokenizers = [load_tokenizer(run) for run in runs]
     first = runs[0].config.data
-    for run, tokenizer in zip(runs, tokenizers, strict=True):
+    for run in runs:
         data = run.config.data
         if (data.source_language, data.target_language) != (first.source_language, first.target_language):
             raise ConfigError(
                 f"--run {run.path} is from {data.source_language} to {data.target_language}; "
                 "the runs of an ensemble must share their languages"
             )
-        if (
-            tokenizer.vocabulary_text() != tokenizers[0].vocabulary_text()
-            or tokenizer.settings() != tokenizers[0].settings()
-        ):
-            raise ConfigError(
-                f"--run {run.path} has another vocabulary than {runs[0].path}; "
-                "train both on the same data and tokenizer.*"
-            )
+    _check_vocabularies(runs, tokenizers)
     models = []
     for run in runs:
         with _in_float32():
@@ -145,11 +178,23 @@ def _load_translators(runs: list[Run]) -> TranslationModule:
     return TranslationModule(models, tokenizers[0], runs[0].config)
 
 
+def _check_vocabularies(runs: list[Run], tokenizers: list[Tokenizer]) -> None:
+    for run, tokenizer in zip(runs, tokenizers, strict=True):
+        if (
+            tokenizer.vocabulary_text() != tokenizers[0].vocabulary_text()
+            or tokenizer.settings() != tokenizers[0].settings()
+        ):
+            raise ConfigError(
+                f"--run {run.path} has another vocabulary than {runs[0].path}; "
+                "train both on the same data and tokenizer.*"
+            )
+
+
 # --- exports ----------------------------------------------------------------------------------------------------------
 
 
 def export_runs(runs: list[Run], to: Path, *, format: str = "savedmodel", weights: str = "float32") -> Exported:
-    """Exports one run's best weights, or an ensemble of translation runs, as the next version.
+    """Exports one run's best weights, or an ensemble of translators or classifiers, as the next version.
 
     Args:
       format: "savedmodel", or for next_word "litert".
@@ -177,7 +222,7 @@ def export_runs(runs: list[Run], to: Path, *, format: str = "savedmodel", weight
     name: str = config.task
     signatures = module.signature_functions()
     if isinstance(module, ClassifierModule):
-        extras = classifier_extras(module, config, run.labels, run.metrics)
+        extras = classifier_extras(module, config, run.labels, run.metrics if len(runs) == 1 else {})
     elif isinstance(module, NextWordModule):
         extras = language_extras(module, config, run.metrics)
     elif isinstance(module, GenerationModule):

@@ -9,8 +9,7 @@ import tensorflow as tf
 from nlp_rnn import files
 from nlp_rnn.data.corpus import corpus_with
 from nlp_rnn.decoding.settings import SearchSettings
-from nlp_rnn.errors import ConfigError
-from nlp_rnn.evaluation.run_model import load_module
+from nlp_rnn.evaluation.run_model import check_seeds, load_module
 from nlp_rnn.evaluation.translation_metrics import best_and_worst, corpus_scores, require_sacrebleu, scores_by_length
 from nlp_rnn.export.translation import TranslationModule, search_tensors
 from nlp_rnn.printable import one_line
@@ -43,13 +42,7 @@ def evaluate_runs(runs: list[Run], split: str, **settings: float) -> dict[str, A
     search = SearchSettings.checked(**settings)
     config = runs[0].config
     corpus = corpus_with(config, split)
-    seeds = {run.config.seed for run in runs}
-    if len(seeds) > 1 and corpus.is_drawn(split):
-        raise ConfigError(
-            f"--run: the runs have the seeds {', '.join(map(str, sorted(seeds)))}, which draw different splits, "
-            "so one run "
-            "is evaluated on training data of another; give the splits as files, or train all runs with one seed"
-        )
+    check_seeds(runs, corpus, split)
     module = load_module(runs)
     pairs = list(corpus.examples(split))
     sources, references = [pair.text for pair in pairs], [pair.label for pair in pairs]

@@ -1,6 +1,8 @@
 """SavedModels of classifiers: from a text to its label, and to the words that supported it."""
 
+import functools
 import json
+import math
 from typing import Any
 
 import keras
@@ -9,7 +11,7 @@ import tensorflow as tf
 
 from nlp_rnn.config.settings import Config
 from nlp_rnn.export import saved_model
-from nlp_rnn.models.calibration import Calibration, median_class
+from nlp_rnn.models.calibration import Calibration, calibration_of_ensemble, median_class
 from nlp_rnn.special_ids import PAD_ID
 from nlp_rnn.tokenization.encoding import encode, truncate
 from nlp_rnn.tokenization.tokenizer import Tokenizer
@@ -29,29 +31,28 @@ class ClassifierModule(tf.Module):
     """The content of an exported classifier, from texts to labels.
 
     Args:
-      model: from `build_classifier`, with its weights.
+      models: from `build_classifier`, with their weights; the calibrated probabilities of several are averaged.
+      tokenizer: of all models.
       labels: class names.
-      calibration: what its probabilities are calibrated by.
+      calibrations: what the probabilities of each model are calibrated by.
     """
 
     def __init__(
         self,
-        model: keras.Model,
+        models: list[keras.Model],
         tokenizer: Tokenizer,
         config: Config,
         labels: list[str],
-        calibration: Calibration | None = None,
+        calibrations: list[Calibration],
     ) -> None:
         super().__init__()
-        self.keras_models = [model]
-        self._calibration, self._outputs = calibration or Calibration(), config.data.outputs
-        self._model, self._tokenizer, self._data = model, tokenizer, config.data
-        self._embedding, self._encoder = model.get_layer("embedding"), model.get_layer("encoder")
-        layers = {layer.name: layer for layer in model.layers}
-        self._ngrams, self._stack = layers.get("ngrams"), layers.get("stack")
+        self.keras_models = models
+        self._outputs, self._temperatures = config.data.outputs, [each.temperature for each in calibrations]
+        self._calibration = calibration_of_ensemble(calibrations)
+        self._models, self._tokenizer, self._data = models, tokenizer, config.data
         self._labels = tf.constant(labels)
         self._values = tuple(map(float, labels)) if self._outputs == "ordinal" else ()
-        self.portable_layers = model.get_layer("encoder").layers
+        self.portable_layers = [layer for model in models for layer in model.get_layer("encoder").layers]
 
     def signature_functions(self) -> dict[str, Any]:
         """The signatures of the export by name."""
@@ -71,7 +72,7 @@ class ClassifierModule(tf.Module):
           value; the label is the median. Of label sets: labels string [batch, labels], the names of all labels,
           probabilities float32 [batch, labels], chosen bool [batch, labels], whether the label's threshold is reached.
         """
-        logits = self._calibrated(self._model(self._token_ids(text).to_tensor(PAD_ID), training=False))
+        logits = self._logits(self._token_ids(text).to_tensor(PAD_ID))
         if self._outputs == "label_sets":
             probabilities = tf.sigmoid(logits)
             names = tf.repeat(self._labels[None], tf.shape(text)[0], axis=0)
@@ -95,7 +96,8 @@ class ClassifierModule(tf.Module):
         Of two classes, the log-odds of the positive one are explained, else those of the most likely class or label; of
         a scale, the log-odds that the score is above the lowest. The path is the straight line from zero embeddings and
         no n-grams. The attributions of a text sum to its log-odds minus those at the start of the path, up to the error
-        of 32 midpoint steps. Source: Sundararajan et al. 2017, equation 3.
+        of 32 midpoint steps. Source: Sundararajan et al. 2017, equation 3. Of several models, the attributions are
+        averaged.
 
         Args:
           text: string [batch].
@@ -106,19 +108,19 @@ class ClassifierModule(tf.Module):
         ids = self._token_ids(text)
         token_ids = ids.to_tensor(PAD_ID)  # [batch, time]
         mask = token_ids != PAD_ID
-        vectors = self._embedding(token_ids)
-        winner = tf.argmax(self._model(token_ids, training=False), axis=1)
+        winner = tf.argmax(self._logits(token_ids), axis=1)
         if self._outputs == "ordinal":
             winner = tf.zeros_like(winner)
         target = tf.ones_like(winner) if len(self._labels) == 2 and self._outputs == "classes" else winner
-        rows = (token_ids, vectors, mask, target)
-        answer = tf.TensorSpec([None], tf.float32)
-        attributions = tf.map_fn(
-            self._attribute, rows, fn_output_signature=answer, parallel_iterations=1
-        )  # one path in memory at a time
+        answer, members = tf.TensorSpec([None], tf.float32), []
+        for number, model in enumerate(self._models):
+            rows = (token_ids, model.get_layer("embedding")(token_ids), mask, target)
+            attribute = functools.partial(self._attribute, number)
+            # One path in memory at a time.
+            members.append(tf.map_fn(attribute, rows, fn_output_signature=answer, parallel_iterations=1))
         return {
             "tokens": saved_model.tokenized(self._tokenizer, self._pieces(text), ids)["tokens"],
-            "attributions": attributions,
+            "attributions": tf.add_n(members) / len(members) if len(members) > 1 else members[0],
         }
 
     @tf.function(input_signature=[saved_model.TEXT], autograph=False)
@@ -133,38 +135,52 @@ class ClassifierModule(tf.Module):
         """The pieces as written in the text, including unknown ones."""
         return truncate(self._tokenizer.pieces(text), self._data.max_length, self._data.keep)
 
-    def _attribute(self, row: tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        """Attributes one text. All points of its path form one batch."""
+    def _attribute(self, number: int, row: tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        """Attributes one text to one of the models. All points of its path form one batch."""
+        layers = {layer.name: layer for layer in self._models[number].layers}
+        ngrams, stack = layers.get("ngrams"), layers.get("stack")
         token_ids, vectors, mask, target = row  # [time], [time, embedding_dim], [time], []
         shares = (tf.range(_EXPLAIN_STEPS, dtype=vectors.dtype) + 0.5) / _EXPLAIN_STEPS
         points = shares[:, None, None] * vectors  # [steps, time, embedding_dim]
         linear = (
             tf.zeros([tf.size(token_ids), len(self._labels)])
-            if self._ngrams is None
-            else self._ngrams.contributions(token_ids[None])[0]
+            if ngrams is None
+            else ngrams.contributions(token_ids[None])[0]
         )
         linear_points = shares[:, None] * tf.reduce_sum(linear, axis=0)  # [steps, classes]
         with tf.GradientTape() as tape:
             tape.watch([points, linear_points])
-            logits = self._encoder([points, tf.repeat(mask[None], _EXPLAIN_STEPS, axis=0)], training=False)
-            if self._stack is not None:
-                logits = self._stack(logits, linear_points)
-            odds = self._log_odds(logits, tf.repeat(target, _EXPLAIN_STEPS))
+            logits = layers["encoder"]([points, tf.repeat(mask[None], _EXPLAIN_STEPS, axis=0)], training=False)
+            if stack is not None:
+                logits = stack(logits, linear_points)
+            odds = self._log_odds(number, logits, tf.repeat(target, _EXPLAIN_STEPS))
         gradients = tape.gradient(odds, [points, linear_points], unconnected_gradients=tf.UnconnectedGradients.ZERO)
         by_vector, by_class = (tf.reduce_mean(each, axis=0) for each in gradients)
         return tf.reduce_sum(vectors * by_vector, axis=-1) + tf.linalg.matvec(linear, by_class)
 
-    def _calibrated(self, logits: tf.Tensor) -> tf.Tensor:
-        temperature = self._calibration.temperature
+    def _logits(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """Calibrated logits float [batch, classes]; of several models, those of the mean of their probabilities."""
+        found = [
+            self._calibrated(number, model(token_ids, training=False)) for number, model in enumerate(self._models)
+        ]
+        if len(found) == 1:
+            return found[0]
+        if self._outputs == "label_sets":
+            yes, no = (tf.reduce_logsumexp(tf.math.log_sigmoid(tf.stack(found) * sign), axis=0) for sign in (1, -1))
+            return yes - no
+        return tf.reduce_logsumexp(tf.nn.log_softmax(tf.stack(found)), axis=0) - math.log(len(found))
+
+    def _calibrated(self, number: int, logits: tf.Tensor) -> tf.Tensor:
+        temperature = self._temperatures[number]
         return logits if temperature == 1 else logits / tf.constant(temperature, logits.dtype)
 
-    def _log_odds(self, logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    def _log_odds(self, number: int, logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         """float [batch, classes], int64 [batch] -> float [batch]: what `explain` explains."""
         if (
             self._outputs == "ordinal"
         ):  # the class is the lowest; without the temperature, it is a number less a cutpoint
             return -log_odds(logits, classes)
-        logits = self._calibrated(logits)
+        logits = self._calibrated(number, logits)
         return tf.gather(logits, classes, batch_dims=1) if self._outputs == "label_sets" else log_odds(logits, classes)
 
 
@@ -200,12 +216,15 @@ def classifier_extras(
     kept = {"start": "the start", "end": "the end", "both": "the first and the last half of that length"}[
         config.data.keep
     ]
+    parameters, num_models = sum(model.count_params() for model in module.keras_models), len(module.keras_models)
+    kind = "text classifier" if num_models == 1 else f"text classifier, an ensemble of {num_models} models,"
     card = saved_model.card(
         config,
-        f"{direction}{config.model.cell} text classifier of {module._model.count_params():,} parameters",
+        f"{direction}{config.model.cell} {kind} of {parameters:,} parameters",
         [
             f"Labels{_ON_LABELS[outputs]}: {', '.join(labels)}",
-            f"Temperature {module._calibration.temperature:.4f}, fitted on validation data; see `calibration.json`",
+            f"Temperature {', '.join(f'{each:.4f}' for each in module._temperatures)}, fitted on validation data; see "
+            "`calibration.json`",
             f"Input: UTF-8 text; texts of more than {config.data.max_length} tokens are cut to {kept}",
             f"Tokenizer: {config.tokenizer.level} level; see `vocabulary`",
         ],

@@ -9,6 +9,7 @@ import keras
 from nlp_rnn.config.types import SoftmaxName
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.layers.masking import IMPOSSIBLE
+from nlp_rnn.layers.r_drop import divergences, twice
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
@@ -31,6 +32,9 @@ class SoftmaxHead(keras.layers.Layer):
       cutoffs: rising ids below vocab_size where the clusters begin: [2000, 10000] makes three parts.
       embedding: a built Embedding layer whose table is the kernel (tied weights; not for adaptive). Source: Press &
         Wolf 2017.
+
+    Attributes:
+      temperature: by which `call` divides the logits. It is fitted after training, and `loss` leaves it out.
 
     Raises:
       ConfigError: if cutoffs do not rise, an adaptive softmax is tied, or the embedding's table does not fit.
@@ -58,6 +62,7 @@ class SoftmaxHead(keras.layers.Layer):
                     "softmax is adaptive, whose clusters have fewer features than the embedding; do not tie the weights"
                 )
         self.vocab_size, self.softmax, self.num_sampled, self.cutoffs = vocab_size, softmax, num_sampled, tuple(cutoffs)
+        self.temperature = 1.0
         self.seed_generator = keras.random.SeedGenerator(seed)
         # Not an attribute, so that the table stays a weight of the embedding and does not become one of this layer.
         self._table: Callable[[], Any] | None = embedding and (lambda: embedding.embeddings)
@@ -94,14 +99,19 @@ class SoftmaxHead(keras.layers.Layer):
     def call(self, hidden: Any) -> Any:
         """float [..., features] -> log-probabilities float [..., vocabulary]."""
         ops = keras.ops
-        found = ops.log_softmax(hidden @ ops.transpose(self.kernel) + self.bias, axis=-1)
+        logits = hidden @ ops.transpose(self.kernel) + self.bias
         if self.softmax != "adaptive":
-            return found
+            return ops.log_softmax(self._cooled(logits), axis=-1)
+        found = ops.log_softmax(logits, axis=-1)
         parts = [found[..., : self.cutoffs[0]]]
         for number, (projection, kernel, bias) in enumerate(self.tails):
             cluster = found[..., self.cutoffs[0] + number, None]
             parts.append(cluster + ops.log_softmax(hidden @ projection @ ops.transpose(kernel) + bias, axis=-1))
-        return ops.concatenate(parts, axis=-1)
+        found = ops.concatenate(parts, axis=-1)
+        return found if self.temperature == 1 else ops.log_softmax(self._cooled(found), axis=-1)
+
+    def _cooled(self, logits: Any) -> Any:
+        return logits if self.temperature == 1 else logits / self.temperature
 
     def compute_output_shape(self, hidden_shape: Any) -> Any:
         return (*hidden_shape[:-1], self.vocab_size)
@@ -120,17 +130,45 @@ class SoftmaxHead(keras.layers.Layer):
         Raises:
           NotImplementedError: if an adaptive softmax is trained on another backend than TensorFlow.
         """
+        return self._loss(hidden, targets, weights, training, label_smoothing, 0.0)[0]
+
+    def r_drop_loss(
+        self, hidden: Any, targets: Any, weights: Any, *, r_drop: float, label_smoothing: float = 0.0
+    ) -> tuple[Any, Any]:
+        """Computes `loss` of a training with two passes: their mean plus `r_drop` times their divergence.
+
+        Args:
+          hidden: float32 [2 * rows, features], in the order of `nlp_rnn.layers.r_drop.twice`.
+          targets, weights, label_smoothing: see `loss`; one target and weight for both passes.
+
+        Returns:
+          (loss, weighted sum of the divergences in nats, without a gradient).
+
+        Raises:
+          ConfigError: if the softmax is adaptive.
+        """
+        if self.softmax == "adaptive":
+            raise ConfigError(
+                f"r_drop is {r_drop}, but an adaptive softmax computes a cluster only for its own targets; "
+                "use softmax full or sampled"
+            )
+        return self._loss(hidden, twice(targets), twice(weights) / 2, True, label_smoothing, r_drop)
+
+    def _loss(
+        self, hidden: Any, targets: Any, weights: Any, training: bool, label_smoothing: float, r_drop: float
+    ) -> tuple[Any, Any]:
+        """(loss, weighted sum of the divergences); with r_drop, rows are in the order of `twice`."""
         ops = keras.ops
         if self.softmax == "sampled" and training:
-            return self._sampled_loss(hidden, targets, weights)
+            return self._sampled_loss(hidden, targets, weights, r_drop)
         if keras.backend.backend() != "tensorflow":
             if self.softmax == "adaptive":
                 raise NotImplementedError(
                     "an adaptive softmax is trained on Keras's backend tensorflow only; use full or sampled"
                 )
             found = self(hidden)
-            losses = (1 - label_smoothing) * ops.take_along_axis(found, targets[:, None], axis=1)[:, 0]
-            return -ops.sum((losses + label_smoothing * ops.mean(found, axis=1)) * weights)
+            likelihoods = (1 - label_smoothing) * ops.take_along_axis(found, targets[:, None], axis=1)[:, 0]
+            return _with_divergence(-likelihoods - label_smoothing * ops.mean(found, axis=1), found, weights, r_drop)
         from nlp_rnn.layers.fast import softmax as fast_softmax
         from nlp_rnn.layers.fast.precision import matmul_dtype
 
@@ -138,14 +176,16 @@ class SoftmaxHead(keras.layers.Layer):
         head = (tensors(self.kernel), tensors(self.bias))
         if self.softmax == "adaptive":
             tails = [tuple(tensors(weight) for weight in tail) for tail in self.tails]
-            return fast_softmax.adaptive_cross_entropy(
+            total = fast_softmax.adaptive_cross_entropy(
                 hidden, head, tails, targets, weights, is_training=training, dtype=dtype
             )
+            return total, 0.0
         return fast_softmax.softmax_cross_entropy(
-            hidden, *head, targets, weights, is_training=training, label_smoothing=label_smoothing, dtype=dtype
-        )
+            hidden, *head, targets, weights, is_training=training, label_smoothing=label_smoothing, r_drop=r_drop,
+            dtype=dtype,
+        )  # fmt: skip
 
-    def _sampled_loss(self, hidden: Any, targets: Any, weights: Any) -> Any:
+    def _sampled_loss(self, hidden: Any, targets: Any, weights: Any, r_drop: float) -> tuple[Any, Any]:
         """Computes the most frequent words exactly and estimates the sum over the others from as many draws."""
         ops = keras.ops
         num_exact = min(self.num_sampled // 2, self.vocab_size)
@@ -159,12 +199,13 @@ class SoftmaxHead(keras.layers.Layer):
             from nlp_rnn.layers.fast.precision import matmul_dtype
 
             return fast_softmax.sampled_cross_entropy(
-                hidden, rows, biases, true_logits, ids, targets, weights, dtype=matmul_dtype()
+                hidden, rows, biases, true_logits, ids, targets, weights, r_drop=r_drop, dtype=matmul_dtype()
             )
         logits = hidden @ ops.transpose(rows) + biases
         logits = ops.where(targets[:, None] == ids[None], IMPOSSIBLE, logits)
         logits = ops.concatenate([true_logits[:, None], logits], axis=1)
-        return ops.sum((ops.logsumexp(logits, axis=1) - logits[:, 0]) * weights)
+        found = logits - ops.logsumexp(logits, axis=1, keepdims=True)
+        return _with_divergence(-found[:, 0], found, weights, r_drop)
 
     def _draw(self, first: int) -> tuple[Any, Any]:
         """Draws ids >= `first`, log-uniform, with replacement. Returns also the logarithms of their expected counts."""
@@ -176,3 +217,11 @@ class SoftmaxHead(keras.layers.Layer):
         ids = ops.clip(ids, first, self.vocab_size - 1)
         ranks = ops.cast(ids, "float32") + 1
         return ids, ops.log(num_draws * ops.log((ranks + 1) / ranks) / span)
+
+
+def _with_divergence(losses: Any, log_probabilities: Any, weights: Any, r_drop: float) -> tuple[Any, Any]:
+    total = keras.ops.sum(losses * weights)
+    if not r_drop:
+        return total, 0.0
+    divergence = keras.ops.sum(divergences(log_probabilities) * weights)
+    return total + r_drop * divergence, divergence

@@ -15,15 +15,15 @@ def build_language_model(
         config, vocab_size=vocab_size, batch_size=training.batch_size, window=training.window,
         activation_regularization=training.activation_regularization,
         temporal_regularization=training.temporal_regularization,
-        state_reset=training.state_reset,
+        state_reset=training.state_reset, r_drop=training.r_drop,
     )  # fmt: skip
 
 
 def build_translator(config: ModelConfig, *, vocab_size: int, training: TrainingConfig | None = None) -> Translator:
-    """Builds a `Translator`; `training` adds label smoothing and scheduled sampling."""
-    options = (
-        {}
-        if training is None
-        else {"label_smoothing": training.label_smoothing, "scheduled_sampling": training.scheduled_sampling}
-    )
-    return Translator(config, vocab_size=vocab_size, **options)
+    """Builds a `Translator`; `training` adds label smoothing, scheduled sampling and R-Drop."""
+    if training is None:
+        return Translator(config, vocab_size=vocab_size)
+    return Translator(
+        config, vocab_size=vocab_size, label_smoothing=training.label_smoothing,
+        scheduled_sampling=training.scheduled_sampling, r_drop=training.r_drop,
+    )  # fmt: skip

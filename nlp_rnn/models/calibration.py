@@ -32,6 +32,13 @@ class Calibration:
         return hashlib.blake2b(json.dumps(asdict(self)).encode(), digest_size=16).hexdigest()
 
 
+def calibration_of_ensemble(members: list[Calibration]) -> Calibration:
+    """The calibration of averaged probabilities, each calibrated already: thresholds are averaged too."""
+    if len(members) == 1:
+        return members[0]
+    return Calibration(1.0, tuple(map(float, np.mean([member.thresholds for member in members], axis=0))))
+
+
 def load_calibration(path: Path, num_labels: int, outputs: Outputs) -> Calibration:
     """Reads what `Calibration.to_json` wrote.
 

@@ -7,6 +7,7 @@ import keras
 from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.config.types import Outputs
 from nlp_rnn.distribution import replicas
+from nlp_rnn.layers import r_drop
 from nlp_rnn.layers.cumulative_link import CumulativeLink
 from nlp_rnn.layers.ngrams import NgramLinear, Stack
 from nlp_rnn.layers.recurrent import MaskedPooling, ReverseTexts, build_recurrent_stack
@@ -32,6 +33,12 @@ class Classifier(keras.Model):
         self.accuracy = keras.metrics.Mean(name="accuracy")
         self.cross_entropy = keras.metrics.Mean(name="cross_entropy")  # nats per example
 
+    def call(self, token_ids: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
+        """int32 ids [batch, time] -> logits [batch, classes]; in training with R-Drop [2 * batch, classes]."""
+        has_two_passes = training and self.objective.r_drop
+        token_ids = r_drop.twice(token_ids) if has_two_passes else token_ids
+        return super().call(token_ids, training=training, mask=mask, **kwargs)
+
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
@@ -39,17 +46,22 @@ class Classifier(keras.Model):
 
         Args:
           y: int32 [batch], the classes; of label sets 0 and 1 [batch, labels].
-          y_pred: float32 [batch, num_classes], logits.
+          y_pred: float32 [batch, num_classes], logits, as from `call`.
           sample_weight: float [batch]; None means 1.
         """
         ops = keras.ops
         rows = ops.ones(ops.shape(y)[:1]) if sample_weight is None else sample_weight
+        num_rows = replicas.batch_weight(replicas.rows_of(rows))
+        alpha = self.objective.r_drop if training else 0.0
+        if alpha:
+            y, rows = r_drop.twice(y), r_drop.twice(rows) / 2
         cross_entropies = self.objective.cross_entropies(y, y_pred)
         losses, weights = self.objective.weigh(y, self.objective.focused(cross_entropies), rows)
         cross_entropies, _ = self.objective.weigh(y, cross_entropies, rows)
+        if alpha:
+            losses += alpha * self.objective.divergences(y_pred)
         self.accuracy.update_state(self.objective.are_right(y, y_pred), sample_weight=weights)
         self.cross_entropy.update_state(cross_entropies, sample_weight=weights)
-        num_rows = replicas.batch_weight(replicas.rows_of(rows))
         return ops.sum(losses * weights) / ops.maximum(num_rows, 1.0)
 
 

@@ -6,6 +6,7 @@ import keras
 
 from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.distribution import replicas
+from nlp_rnn.layers import r_drop as passes
 from nlp_rnn.layers.recurrent import WordDropout, add_and_norm, build_recurrent_layer, run_cell, state_sizes
 from nlp_rnn.layers.softmax_head import SoftmaxHead
 
@@ -27,6 +28,8 @@ class LanguageModel(keras.Model):
       activation_regularization: weight of the mean square of the last layer's outputs, after dropout.
       temporal_regularization: weight of the mean square of their change from step to step, before dropout.
       state_reset: the share of rows whose states are set to zero before each batch of `fit`, drawn anew, 0-1.
+      r_drop: weight of the divergence between two passes with different dropout in `fit`; 0: one pass. Both passes
+        begin with the same states; those of the first are carried on.
       batch_size: number of rows in `fit` and `evaluate`; 0 builds a model that can only `run`.
       window: the usual number of time steps. A shorter batch weighs proportionally less in training. 0: all weigh the
         same.
@@ -35,10 +38,11 @@ class LanguageModel(keras.Model):
     def __init__(
         self, config: ModelConfig, *, vocab_size: int, batch_size: int = 0, window: int = 0,
         activation_regularization: float = 0.0,
-        temporal_regularization: float = 0.0, state_reset: float = 0.0, **kwargs: Any,
+        temporal_regularization: float = 0.0, state_reset: float = 0.0, r_drop: float = 0.0, **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(**kwargs)
         self.config, self.vocab_size, self.window, self.state_reset = config, vocab_size, window, state_reset
+        self.r_drop = r_drop
         self.reset_seeds = keras.random.SeedGenerator() if state_reset else None
         self.activation_regularization, self.temporal_regularization = (
             activation_regularization,
@@ -167,7 +171,8 @@ class LanguageModel(keras.Model):
           token_ids: int32 [batch, time].
 
         Returns:
-          (hidden after dropout, hidden before dropout), each float [batch, time, features].
+          (hidden after dropout, hidden before dropout), each float [batch, time, features]; in training with R-Drop
+          [2 * batch, time, features].
         """
         carried = self._carried["training" if training else "evaluation"]
         states = [
@@ -180,9 +185,13 @@ class LanguageModel(keras.Model):
             states = [
                 [keras.ops.where(stays, state, keras.ops.zeros_like(state)) for state in layer] for layer in states
             ]
+        has_two_passes = training and self.r_drop
+        if has_two_passes:
+            token_ids, states = passes.twice(token_ids), [[passes.twice(state) for state in layer] for layer in states]
         hidden, sequences, final = self._run(token_ids, states, training)
         for variables, values in zip(carried, final, strict=True):
             for variable, value in zip(variables, values, strict=True):
+                value = passes.first_pass(value) if has_two_passes else value
                 value = keras.ops.cast(keras.ops.stop_gradient(value), "float32")
                 variable.assign(replicas.with_own_rows(variable, value))
         return hidden, sequences
@@ -200,10 +209,16 @@ class LanguageModel(keras.Model):
           sample_weight: float [batch, time].
         """
         ops = keras.ops
-        hidden = ops.cast(ops.reshape(y_pred[0], (-1, y_pred[0].shape[-1])), "float32")
-        weights = ops.reshape(sample_weight, (-1,))
-        total, count = self.head.loss(hidden, ops.reshape(y, (-1,)), weights, training=training), ops.sum(weights)
-        self.cross_entropy.update_state(total / ops.maximum(count, 1.0), sample_weight=count)
+        targets, weights = ops.reshape(y, (-1,)), ops.reshape(sample_weight, (-1,))
+        count = ops.sum(weights)
+        if training and self.r_drop:
+            hidden = ops.cast(passes.pair_steps(y_pred[0]), "float32")
+            total, divergence = self.head.r_drop_loss(hidden, targets, weights, r_drop=self.r_drop)
+            cross_entropy = total - self.r_drop * divergence
+        else:
+            hidden = ops.cast(ops.reshape(y_pred[0], (-1, y_pred[0].shape[-1])), "float32")
+            cross_entropy = total = self.head.loss(hidden, targets, weights, training=training)
+        self.cross_entropy.update_state(cross_entropy / ops.maximum(count, 1.0), sample_weight=count)
         mean = total / ops.maximum(replicas.batch_weight(weights), 1.0)
         if not training:
             return mean

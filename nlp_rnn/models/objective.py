@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from nlp_rnn.config.types import Outputs
+from nlp_rnn.layers import r_drop
 from nlp_rnn.models.calibration import median_class
 
 
@@ -19,12 +20,14 @@ class Objective:
       class_weights: of each class, or of each label's texts that have it; empty: 1.
       negative_weights: of label sets: of each label's texts that have it not; empty: 1.
       focal_gamma: exponent of the focal loss; 0: the cross-entropy.
+      r_drop: weight of the divergence between two passes with different dropout; 0: one pass.
     """
 
     outputs: Outputs = "classes"
     class_weights: tuple[float, ...] = ()
     negative_weights: tuple[float, ...] = ()
     focal_gamma: float = 0.0
+    r_drop: float = 0.0
 
     def cross_entropies(self, targets: Any, logits: Any) -> Any:
         """Cross-entropy in nats: of classes float [batch], of label sets float [batch, labels]; not weighted.
@@ -66,6 +69,21 @@ class Objective:
         ops = keras.ops
         wrong = ops.maximum(-ops.expm1(-cross_entropies), 1e-7)  # at 0 the power's gradient may be infinite
         return wrong**self.focal_gamma * cross_entropies
+
+    def divergences(self, logits: Any) -> Any:
+        """The divergences between two passes, in nats; of label sets the mean over labels, each a pair of outcomes.
+
+        Args:
+          logits: float [2 * batch, classes or labels], in the order of `nlp_rnn.layers.r_drop.twice`.
+
+        Returns:
+          float [2 * batch], the same for both rows of a pair.
+        """
+        ops = keras.ops
+        if self.outputs == "label_sets":
+            others = r_drop.other_pass(logits)
+            return ops.mean((ops.sigmoid(logits) - ops.sigmoid(others)) * (logits - others), axis=-1) / 2
+        return r_drop.divergences(ops.log_softmax(logits, axis=-1))
 
     def are_right(self, targets: Any, logits: Any) -> Any:
         """bool [batch]: whether the prediction is right: the likeliest class, the median of a scale, or all labels."""

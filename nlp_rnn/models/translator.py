@@ -7,6 +7,7 @@ import keras
 
 from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.distribution import replicas
+from nlp_rnn.layers import r_drop as passes
 from nlp_rnn.layers.attention import Attention
 from nlp_rnn.layers.recurrent import (
     WordDropout,
@@ -55,6 +56,7 @@ class Translator(keras.Model):
         section 7.
       scheduled_sampling: the share of the decoder's inputs that training replaces by its own predictions, 0-1. Source:
         Mihaylova & Martins 2019, section 3.
+      r_drop: weight of the divergence between two passes with different dropout in `fit`; 0: one pass.
     """
 
     def __init__(
@@ -64,11 +66,12 @@ class Translator(keras.Model):
         vocab_size: int,
         label_smoothing: float = 0.0,
         scheduled_sampling: float = 0.0,
+        r_drop: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.config, self.vocab_size = config, vocab_size
-        self.label_smoothing, self.scheduled_sampling = label_smoothing, scheduled_sampling
+        self.label_smoothing, self.scheduled_sampling, self.r_drop = label_smoothing, scheduled_sampling, r_drop
         self.embedding = _embedding(vocab_size, config, "embedding")
         self.target_embedding = (
             self.embedding if config.tie_embeddings else _embedding(vocab_size, config, "target_embedding")
@@ -180,12 +183,17 @@ class Translator(keras.Model):
           inputs: (source int32 [batch, source], target inputs int32 [batch, target]), right-padded with PAD_ID.
 
         Returns:
-          hidden float [batch, target, embedding_dim].
+          hidden float [batch, target, embedding_dim]; in training with R-Drop [2 * batch, target, embedding_dim].
         """
         source_ids, target_ids = inputs
+        has_two_passes = training and self.r_drop
+        if has_two_passes:
+            source_ids, target_ids = passes.twice(source_ids), passes.twice(target_ids)
         encoded = self.encode(source_ids, training=training)
         if training and self.scheduled_sampling:
             target_ids = self._with_predictions(target_ids, encoded)
+            if has_two_passes:  # both read the same inputs
+                target_ids = passes.twice(passes.first_pass(target_ids))
         return self.decode(target_ids, encoded, training=training)[0]
 
     def compute_loss(
@@ -195,16 +203,25 @@ class Translator(keras.Model):
 
         Args:
           y: int32 [batch, target].
-          y_pred: hidden vectors float [batch, target, embedding_dim].
+          y_pred: hidden vectors, as from `call`.
           sample_weight: float [batch, target].
         """
         ops = keras.ops
-        hidden = ops.cast(ops.reshape(y_pred, (-1, y_pred.shape[-1])), "float32")
-        weights = ops.reshape(sample_weight, (-1,))
+        targets, weights = ops.reshape(y, (-1,)), ops.reshape(sample_weight, (-1,))
         smoothing = self.label_smoothing if training else 0.0
-        total = self.head.loss(hidden, ops.reshape(y, (-1,)), weights, training=training, label_smoothing=smoothing)
+        if training and self.r_drop:
+            hidden = ops.cast(passes.pair_steps(y_pred), "float32")
+            total, divergence = self.head.r_drop_loss(
+                hidden, targets, weights, r_drop=self.r_drop, label_smoothing=smoothing
+            )
+            cross_entropy = total - self.r_drop * divergence
+        else:
+            hidden = ops.cast(ops.reshape(y_pred, (-1, y_pred.shape[-1])), "float32")
+            cross_entropy = total = self.head.loss(
+                hidden, targets, weights, training=training, label_smoothing=smoothing
+            )
         count = ops.sum(weights)
-        self.cross_entropy.update_state(total / ops.maximum(count, 1.0), sample_weight=count)
+        self.cross_entropy.update_state(cross_entropy / ops.maximum(count, 1.0), sample_weight=count)
         return total / ops.maximum(replicas.batch_weight(weights), 1.0)
 
     def _encoder_layer(self, name: str, *, go_backwards: bool) -> keras.layers.Layer:

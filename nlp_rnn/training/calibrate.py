@@ -1,15 +1,23 @@
 """Fits the temperature of the probabilities and the label thresholds on validation data after training."""
 
 import logging
+from collections.abc import Callable
 
+import keras
 import numpy as np
 
+from nlp_rnn.config.settings import TrainingConfig
 from nlp_rnn.config.types import Outputs
+from nlp_rnn.data.bptt import TokenStream
+from nlp_rnn.data.token_cache import TokenCache
 from nlp_rnn.models.calibration import Calibration, probabilities_of
+from nlp_rnn.models.language_model import LanguageModel
 
 logger = logging.getLogger(__name__)
 
 _COLDEST, _HOTTEST = 0.01, 100.0
+_LANGUAGE_TOKENS = 20_000  # of the validation split, on which a language model's temperature is fitted
+_LANGUAGE_ROWS = 500  # tokens whose probabilities over the vocabulary are in memory at a time
 
 
 def fit_calibration(logits: np.ndarray, targets: np.ndarray, outputs: Outputs) -> Calibration:
@@ -34,8 +42,6 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray, outputs: Outputs) -
 
     Where every answer is right, the cross-entropy falls with the temperature without end: then it stays 1.
     """
-    from scipy import optimize
-
     wide = logits.astype(np.float64)
     are_right = (wide > 0) == (targets > 0) if outputs == "label_sets" else wide.argmax(axis=1) == targets
     if are_right.all():
@@ -49,11 +55,59 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray, outputs: Outputs) -
         expected = np.sum(probabilities * wide, axis=1)
         return float(np.mean(expected - wide[np.arange(len(targets)), targets]))
 
+    return _temperature_of(slope, 1e-12)
+
+
+def _temperature_of(slope: Callable[[float], float], tolerance: float) -> float:
+    """The temperature at which the slope of the cross-entropy, by the sharpness, is 0; within the bounds."""
+    from scipy import optimize
+
     if slope(1 / _HOTTEST) >= 0:
         return _HOTTEST
     if slope(1 / _COLDEST) <= 0:
         return _COLDEST
-    return float(1 / optimize.brentq(slope, 1 / _HOTTEST, 1 / _COLDEST, xtol=1e-12))
+    return float(1 / optimize.brentq(slope, 1 / _HOTTEST, 1 / _COLDEST, xtol=tolerance))
+
+
+def fit_language_model(model: LanguageModel, validation: TokenCache, config: TrainingConfig) -> Calibration:
+    """Fits the temperature of a language model on the first windows of a validation text, read in rows as in `fit`.
+
+    Args:
+      model: with its best weights; built for training by the same config.
+    """
+    hidden, targets = _read(model, validation, config)
+    ops, head = keras.ops, model.head
+    pieces = [slice(start, start + _LANGUAGE_ROWS) for start in range(0, len(targets), _LANGUAGE_ROWS)]
+
+    def slope(sharpness: float) -> float:
+        total = 0.0
+        for piece in pieces:
+            found = head(hidden[piece])
+            expected = ops.sum(ops.softmax(found * sharpness, axis=-1) * found, axis=-1)
+            own = ops.take_along_axis(found, targets[piece, None], axis=1)[:, 0]
+            total += float(ops.sum(expected - own))
+        return total / len(targets)
+
+    temperature = _temperature_of(slope, 1e-4)
+    if temperature == _COLDEST:  # every answer is right: the cross-entropy falls without end
+        temperature = 1.0
+    logger.info("calibrated on %s validation tokens: temperature %.3f", f"{len(targets):,}", temperature)
+    return Calibration(temperature)
+
+
+def _read(model: LanguageModel, validation: TokenCache, config: TrainingConfig) -> tuple[np.ndarray, np.ndarray]:
+    """(hidden float32 [tokens, features], targets int [tokens]) of the first windows of all rows."""
+    text = TokenStream(validation, config.batch_size, drop_remainder=False)
+    model.compile(jit_compile=keras.backend.backend() != "tensorflow")
+    model.reset_states("evaluation")
+    vectors: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
+    for place in text.windows(config.window)[: max(1, _LANGUAGE_TOKENS // (config.batch_size * config.window))]:
+        token_ids, following, weights = text.read(*place)
+        hidden, _ = model.predict_on_batch(token_ids)
+        vectors.append(np.asarray(hidden, np.float32)[weights > 0])
+        targets.append(following[weights > 0])
+    return np.concatenate(vectors), np.concatenate(targets)
 
 
 def fit_threshold(scores: np.ndarray, has_label: np.ndarray) -> float:

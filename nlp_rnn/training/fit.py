@@ -155,7 +155,7 @@ def train_language_model(
     stream = WindowStream(
         text, window=config.window, is_random=config.random_window, seed=run.config.seed,
         max_steps=config.max_steps_per_epoch,
-        is_fixed=placement.has_fixed_shapes,
+        is_fixed=placement.has_fixed_shapes, is_rotated=config.partial_shuffle,
     )  # fmt: skip
     compile_model(model, config, stream.num_steps(config.epochs), placement)
     unknown = 100 * inputs.train.unknown_share()

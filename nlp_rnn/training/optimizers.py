@@ -73,7 +73,26 @@ def build_optimizer(config: TrainingConfig, num_steps: int) -> keras.optimizers.
     if config.ema_momentum:
         options |= {"use_ema": True, "ema_momentum": config.ema_momentum}
     rate = WarmUpSchedule(config.schedule, config.learning_rate, num_steps, config.warmup_fraction)
-    return _optimizer_class(config.optimizer)(rate, **options)
+    optimizer = _optimizer_class(config.optimizer)(rate, **options)
+    if config.ema_ramp:
+        _ramp_momentum(optimizer)
+    return optimizer
+
+
+def _ramp_momentum(optimizer: keras.optimizers.Optimizer) -> None:
+    """Limits the momentum of the averaged weights at step t to (1 + t) / (10 + t).
+
+    Source: `num_updates` of tf.train.ExponentialMovingAverage. The average then weighs step s of t like (s / t)^9.
+    """
+    limit, usual = optimizer.ema_momentum, optimizer._update_model_variables_moving_average
+
+    def update(variables: Any) -> None:
+        step = keras.ops.cast(optimizer.iterations, "float32")
+        optimizer.ema_momentum = keras.ops.minimum((1 + step) / (10 + step), limit)
+        usual(variables)
+        optimizer.ema_momentum = limit  # a number again, for the optimizer's config
+
+    optimizer._update_model_variables_moving_average = update
 
 
 def scale_rates(

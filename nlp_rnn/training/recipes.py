@@ -63,6 +63,8 @@ def train_run(config: Config) -> Trained:
         plots.plot_curves(progress.history, run.path / "curves.png", title=title)
         run.write_metrics(training=summary)
     best = progress.best if progress.best is not None else float("nan")
+    if placement.is_chief and config.training.fit_temperature:
+        _calibrate_language_model(run, inputs)
     if not placement.is_chief or config.kind != "classifier":
         return Trained(run, inputs, summary, best, placement.is_chief)
     return Trained(run, inputs, summary, best, placement.is_chief, *_calibrate_classifier(run, inputs))
@@ -108,6 +110,18 @@ def _calibrate_classifier(run: Run, inputs: Inputs) -> tuple[np.ndarray, Calibra
     calibration = calibrate.fit_calibration(logits, inputs.validation.labels, outputs)
     run.write_calibration(calibration)
     return probabilities_of(logits, outputs, calibration.temperature), calibration
+
+
+def _calibrate_language_model(run: Run, inputs: Inputs) -> None:
+    """Fits the temperature of the best weights and writes it to the run."""
+    from nlp_rnn.training import calibrate
+    from nlp_rnn.training.checkpoints import load_checkpoint
+
+    best = build_model(run.config, inputs)  # on this machine only
+    load_checkpoint(run.best_checkpoint, best.kept_weights)
+    calibration = calibrate.fit_language_model(best, inputs.validation, run.config.training)
+    run.write_calibration(calibration)
+    run.write_metrics(temperature=calibration.temperature)
 
 
 def build_model(config: Config, inputs: Inputs) -> Any:

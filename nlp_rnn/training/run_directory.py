@@ -30,7 +30,7 @@ class Run:
 
     Attributes:
       path: the folder with config.yaml, labels.json, data.json, tokenizer/ and manifest.json with their checksums;
-        checkpoints/, history.csv, metrics.json, log.txt, for classifiers calibration.json; ids/ if the run was
+        checkpoints/, history.csv, metrics.json, log.txt; calibration.json if it was calibrated; ids/ if the run was
         prepared; and vectors.npz if its embedding begins with model.vectors.
       config: the resolved config.
     """

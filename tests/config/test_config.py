@@ -80,6 +80,11 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
             "decays weights",
         ),
         (
+            "training.ema_ramp=true",
+            "command line: training.ema_ramp is true, but training.ema_momentum is 0, so no average is kept; set "
+            "training.ema_momentum=0.999, or use training.ema_ramp=false",
+        ),
+        (
             "tokenizer={level: char, splitter: treebank}",
             "command line: tokenizer.splitter is treebank, but applies only to tokenizer.level=word (it is char); "
             "use unicode",
@@ -244,6 +249,19 @@ def test_what_is_for_classifiers_is_refused_for_other_tasks(setting):
         match=rf"{key} is .*, but applies only to classifiers \(the task is next_word\); use .* or leave it out",
     ):
         load_config(None, [setting, "data.source=csv", "data.train=x"], task="next_word")
+
+
+def test_only_language_models_with_whole_epochs_are_shuffled_partially():
+    load_config(None, ["training.partial_shuffle=true"], task="next_word")
+    for task, more, message in (
+        ("sentiment", [], "applies only to language models, whose text is one long row (the task is sentiment)"),
+        ("next_word", ["training.max_steps_per_epoch=9"],
+         "but training.max_steps_per_epoch is 9, so that epochs are parts of one pass over the text; "
+         "use training.max_steps_per_epoch=0, or training.partial_shuffle=false"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as caught:
+            load_config(None, ["training.partial_shuffle=true", *more], task=task)
+        assert message in str(caught.value)
 
 
 def test_a_language_model_needs_no_input_service():

@@ -80,6 +80,7 @@ def write(module, prompts, **settings):
 )
 def test_the_step_is_that_of_the_layers(settings):
     _, model, tokenizer = make_module(*settings, scale=1.0)
+    model.head.temperature = 1.7
     stepper = Stepper(model)
     ids = RNG.integers(4, tokenizer.vocab_size, (3, 6)).astype(np.int32)
     expected, after = model.run(ids, model.zero_states(3))

@@ -132,6 +132,12 @@ def test_parts_and_averages_and_half_precision_do_not_depend_on_the_devices(corp
     check_equal(corpora, DEVICES, "half", half, 1e-3)
 
 
+@pytest.mark.slow
+def test_two_passes_do_not_depend_on_the_devices(corpora: Path) -> None:
+    # A rate that drops next to nothing: replicas draw other masks than one device does.
+    check_equal(corpora, DEVICES, "two passes", [*PARTS, "training.r_drop=2", "model.dropout=1e-6"], 1e-4)
+
+
 # char_generation has next_word's loss and windows.
 @pytest.mark.parametrize(
     "task",

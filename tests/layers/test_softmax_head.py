@@ -134,6 +134,15 @@ def test_tied_weights_are_one_weight():
     assert np.abs(tape.gradient(loss, embedding.embeddings.value)).sum() > 0
 
 
+@pytest.mark.parametrize("options", [{}, {"softmax": "adaptive", "cutoffs": (10, 30)}], ids=["full", "adaptive"])
+def test_a_temperature_divides_the_logits_of_all_words_and_leaves_the_loss_alone(options):
+    head = make_head(**options)
+    before, loss = head(HIDDEN), found(head)
+    head.temperature = 2.5
+    np.testing.assert_allclose(head(HIDDEN), tf.nn.log_softmax(before / 2.5), atol=1e-5)
+    assert found(head) == loss
+
+
 def test_extreme_logits_stay_finite_and_nan_stays_nan():
     head = make_head()
     assert np.isfinite(head.loss(1e4 * HIDDEN, TARGETS, WEIGHTS, training=True))

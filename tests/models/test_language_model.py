@@ -75,6 +75,41 @@ def test_drawn_windows_cover_the_rows_and_depend_on_seed_and_epoch_only(tmp_path
     np.testing.assert_array_equal(batches[0][0], windows._stream.read(*plans[1][2])[0])
 
 
+def test_rows_are_rotated_anew_in_each_epoch_however_the_windows_are_cut(tmp_path):
+    ids, cache = make_cache(tmp_path, 4 * 23)
+    rows = ids.reshape(4, 23)
+    whole = TokenStream(cache, 4, drop_remainder=True)
+    for window, is_random in ((23, False), (6, False), (10, True)):
+        stream = WindowStream(whole, window=window, is_random=is_random, seed=1, is_rotated=True)
+        for epoch in range(3):
+            stream.start_at(epoch, 0)
+            offsets = stream.offsets(epoch)
+            inputs, targets, weights = (np.concatenate(parts, axis=1) for parts in zip(*stream(), strict=True))
+            np.testing.assert_array_equal(targets, [np.roll(rows[row], -offsets[row]) for row in range(4)])
+            np.testing.assert_array_equal(inputs[:, 1:], targets[:, :-1])
+            before = [ids[23 * row + offsets[row] - 1] if row or offsets[row] else EOS_ID for row in range(4)]
+            np.testing.assert_array_equal(inputs[:, 0], before)
+            assert weights.all()
+    assert len({*map(tuple, (stream.offsets(epoch) for epoch in range(3)))}) == 3
+    assert len(set(stream.offsets(0))) > 1
+    assert stream.offsets(2) == WindowStream(whole, window=5, is_random=False, seed=1, is_rotated=True).offsets(2)
+    assert stream.offsets(2) != WindowStream(whole, window=5, is_random=False, seed=2, is_rotated=True).offsets(2)
+
+
+def test_workers_read_their_rows_of_the_rotated_batch(tmp_path):
+    _, cache = make_cache(tmp_path, 4 * 50)
+
+    def batches(rows):
+        text = TokenStream(cache, 4, drop_remainder=True, rows=rows)
+        stream = WindowStream(text, window=20, is_random=True, seed=1, is_rotated=True)
+        stream.start_at(1, 1)  # within the epoch, as after an interruption
+        return list(stream())
+
+    for own, whole in zip(batches(slice(2, 4)), batches(None), strict=True):
+        for one, other in zip(own, whole, strict=True):
+            np.testing.assert_array_equal(one, other[2:])
+
+
 def test_short_epochs_read_on_where_the_last_one_stopped(tmp_path):
     _, cache = make_cache(tmp_path, 4 * 50)
     stream = TokenStream(cache, 4, drop_remainder=True)

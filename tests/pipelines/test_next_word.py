@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,13 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.evaluation.run_model import load_language_model
+from nlp_rnn.models.calibration import Calibration
 from nlp_rnn.ondevice.litert_model import OnDeviceModel, StepOutput
 from nlp_rnn.ondevice.typing_session import TypingSession
+from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.training.checkpoints import load_progress
+from nlp_rnn.training.run_directory import load_run
 from tests import conftest
 from tests.conftest import ROOT, pipeline_environment, run_pipeline
 
@@ -434,6 +439,53 @@ def test_profanity_is_suggested_on_request_only(model):
     assert words(TypingSession(model, allows_profanity=True), "the cat likes the green ga") == ["garden"]
 
 
+# --- calibration ---------------------------------------------------------------------------------------------------
+
+
+def test_evaluation_and_exports_use_the_temperature_of_the_run(next_word_trained, tmp_path):
+    shutil.copytree(next_word_trained / "runs", tmp_path / "runs")
+    for file in next_word_trained.glob("*.txt"):
+        shutil.copy(file, tmp_path)
+    run, where = load_run(tmp_path / "runs" / "small"), ["--run", "runs/small"]
+    before = json.loads(ask("evaluate", "--json", *where, cwd=tmp_path))["metrics"]
+    plain = np.array(load_language_model(run)[0].head(np.zeros((1, 16), np.float32)))[0]
+    run.write_calibration(Calibration(2.0))
+    expected = plain / 2 - np.log(np.exp(plain / 2).sum())
+    after = json.loads(ask("evaluate", "--json", *where, cwd=tmp_path))["metrics"]
+    assert after["perplexity"] > 1.1 * before["perplexity"]
+    assert after["recall_at_1"] == before["recall_at_1"]  # the order of words stays
+    model = load_language_model(run)[0]
+    np.testing.assert_allclose(np.array(model.head(np.zeros((1, 16), np.float32)))[0], expected, atol=1e-5)
+    hidden, _ = model.advance(np.array([EOS_ID]), model.zero_states(1))
+    expected = np.array(model.head(hidden))[0]
+    ask("export", *where, cwd=tmp_path)
+    ask("export", *where, "--format", "litert", cwd=tmp_path)
+    step = tf.saved_model.load(str(tmp_path / "saved_models" / "next_word" / "1")).signatures["step"]
+    found = step(token_ids=tf.constant([EOS_ID]), states=tf.zeros([1, sum(model.state_sizes)]))
+    np.testing.assert_allclose(found["log_probabilities"][0], expected, atol=1e-5)
+    device = OnDeviceModel(tmp_path / "saved_models" / "next_word_litert", precision="float")
+    on_device = device.step(EOS_ID, device.zero_states()).log_probabilities
+    np.testing.assert_allclose(on_device, expected, atol=1e-4)
+
+
+@pytest.mark.further
+def test_a_training_fits_the_temperature_of_its_best_weights(next_word_trained, tmp_path):
+    settings = [
+        "data.source=text", f"data.train={next_word_trained / 'train.txt'}",
+        f"data.validation={next_word_trained / 'validation.txt'}",
+        "data.remove_repeated=false", "model.units=8", "model.embedding_dim=8", "training.batch_size=4",
+        "training.window=5", "training.epochs=2", "training.patience=0", "training.ema_momentum=0.9",
+    ]  # fmt: skip
+    figures = {}
+    for name, is_fitted in (("plain", "false"), ("fitted", "true")):
+        ask("train", f"name={name}", *settings, f"training.fit_temperature={is_fitted}", cwd=tmp_path)
+        figures[name] = json.loads(ask("evaluate", "--json", "--run", f"runs/{name}", cwd=tmp_path))["metrics"]
+    fitted = load_run(tmp_path / "runs" / "fitted")
+    assert fitted.metrics["temperature"] == fitted.calibration.temperature != 1
+    assert not (tmp_path / "runs" / "plain" / "calibration.json").exists()
+    assert figures["fitted"]["perplexity"] < figures["plain"]["perplexity"]
+
+
 # --- interruptions -------------------------------------------------------------------------------------------------
 
 
@@ -455,7 +507,7 @@ def test_a_training_stopped_in_mid_epoch_ends_as_an_uninterrupted_one(next_word_
         "model.weight_dropout=0.2", "model.embedding_dropout=0.1", "model.word_dropout=0.1", "training.batch_size=2",
         "training.window=5",
         "training.epochs=2", "training.checkpoint_seconds=1", "training.ema_momentum=0.9",
-        "training.activation_regularization=0.1",
+        "training.activation_regularization=0.1", "training.partial_shuffle=true",
         "model.fast=off",
     ]  # fmt: skip
 

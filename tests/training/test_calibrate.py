@@ -3,16 +3,20 @@
 import math
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 from nlp_rnn.config.loading import load_config
+from nlp_rnn.config.settings import ModelConfig, TrainingConfig
 from nlp_rnn.data.token_cache import TokenCache
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.models.build import build_language_model
 from nlp_rnn.models.calibration import Calibration, load_calibration
 from nlp_rnn.models.objective import Objective
-from nlp_rnn.training import stacking
-from nlp_rnn.training.calibrate import fit_calibration, fit_temperature, fit_threshold
+from nlp_rnn.special_ids import EOS_ID
+from nlp_rnn.training import calibrate, stacking
+from nlp_rnn.training.calibrate import fit_calibration, fit_language_model, fit_temperature, fit_threshold
 from nlp_rnn.training.class_weights import balanced_label_weights, balanced_weights, make_objective
 
 
@@ -22,6 +26,35 @@ def test_the_temperature_makes_the_confidence_the_share_of_right_answers():
     assert fit_temperature(logits, np.array([1, 1, 1, 0]), "classes") == pytest.approx(2 / math.log(3), rel=1e-6)
     sets = np.array([[2.0, -2.0], [2.0, -2.0]], np.float32)
     assert fit_temperature(sets, np.array([[1, 0], [1, 1]]), "label_sets") == pytest.approx(2 / math.log(3), rel=1e-6)
+
+
+def test_the_temperature_of_a_language_model_is_that_of_its_logits(tmp_path):
+    training = TrainingConfig(batch_size=4, window=6)
+    model_config = ModelConfig(is_bidirectional=False, embedding_dim=8, units=8)
+    keras.utils.set_random_seed(1)
+    model = build_language_model(model_config, vocab_size=30, training=training)
+    generator = np.random.default_rng(0)
+    for weight in model.kept_weights:
+        weight.assign(generator.normal(size=weight.shape))
+    ids = generator.integers(4, 30, 4 * 50).astype(np.int32)
+    ids.tofile(tmp_path / "ids.bin")
+    text = TokenCache(tmp_path, np.array([0, len(ids)]), np.zeros(1, np.int32))
+    found = fit_language_model(model, text, training).temperature
+    hidden = [model.run(np.array([[EOS_ID, *ids[:49]]]), model.zero_states(1))[0][0]]
+    for row in range(1, 4):
+        hidden.append(model.run(ids[None, 50 * row - 1 : 50 * row + 49], model.zero_states(1))[0][0])
+    logits = np.array(model.head(np.concatenate(hidden)))
+    assert found == pytest.approx(fit_temperature(logits, ids, "classes"), rel=1e-3)
+    assert found > 2  # random texts: the model is too sure
+
+
+def test_a_language_model_that_knows_its_text_stays_as_it_is(monkeypatch):
+    class Model:
+        def head(self, hidden):
+            return np.log(np.array([[0.9, 0.1]] * len(hidden), np.float32))
+
+    monkeypatch.setattr(calibrate, "_read", lambda *_: (np.zeros((5, 1)), np.zeros(5, np.int32)))
+    assert fit_language_model(Model(), None, TrainingConfig()).temperature == 1
 
 
 def test_the_temperature_of_three_classes_has_no_slope():

@@ -8,6 +8,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.errors import ConfigError
@@ -54,6 +55,23 @@ def test_gradients_are_clipped_to_the_global_norm():
     np.testing.assert_allclose([float(weight.value[0]) for weight in weights], [-3, -4], rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_the_ramp_of_the_average_worked_out_by_hand(name):
+    settings = [f"training.optimizer={name}", "training.ema_momentum=0.5", "training.ema_ramp=true"]
+    optimizer = build_optimizer(load_config(None, settings).training, num_steps=30)
+    weight = keras.Variable([100.0])  # the initial weights, which the average must forget
+    optimizer.build([weight])
+    apply = tf.function(optimizer.apply)
+    expected = 0.0
+    for step in range(15):
+        weight.assign([float(step * step)])
+        apply([tf.constant([0.0])])
+        momentum = [0.0, 2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15, 7 / 16, 8 / 17, *[0.5] * 7][step]
+        expected = momentum * expected + (1 - momentum) * step * step
+        assert float(optimizer._model_variables_moving_average[0].value[0]) == pytest.approx(expected, rel=1e-5)
+    assert optimizer.get_config()["ema_momentum"] == 0.5
+
+
 def test_checkpoints_give_back_values_and_progress(tmp_path):
     variables = [keras.Variable([1.0, 2.0]), keras.Variable(3, dtype="int32")]
     progress = Progress(epoch=2, step=5, history=[{"epoch": 1, "loss": 0.5}], best=0.5, wait=1)
@@ -75,6 +93,7 @@ RANDOM = [
     "model.weight_dropout=0.2",
     "model.word_dropout=0.1",
     "training.ema_momentum=0.9",
+    "training.ema_ramp=true",
 ]
 SETTINGS = [
     *SMALL,
