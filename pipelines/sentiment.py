@@ -62,7 +62,7 @@ def evaluate(options: Namespace) -> cli.Result:
 
 
 def export(options: Namespace) -> cli.Result:
-    """Writes the run's best weights as the next version under saved_models/sentiment."""
+    """Writes the run's best weights as the next version under saved_models/sentiment, or sentiment_litert."""
     return commands.export(options, TASK)
 
 
@@ -134,6 +134,8 @@ def add_options(parser: cli.Parser, command: str) -> None:
             "--min-probability", type=cli.between(float, 0, 1, "a number from 0 to 1"), default=0.0, metavar="P",
             help=f"{what} whose label has a lower probability (default: %(default)s)",
         )  # fmt: skip
+    if command == "export":
+        cli.add_format(parser, "for phones")
     if command == "explain":
         parser.add_argument("--html", metavar="FILE", help="write a page")
 
