@@ -25,7 +25,7 @@ from tests.conftest import BAD, FILLER, GOOD, ROOT, SMALL, ask, pipeline_environ
 
 TEXTS = [
     "a good , lovely film . warm", "The bad, AWFUL story!<br />dull", "", "it's", "word " * 60, "naïve 日本語 👩‍👩‍👧",
-    " \x85the\u200b film\xa0wasn't\tgood", "1,000 good films at 10:30",
+    " \x85the\u200b film\xa0wasn't\tgood", "1,000 good films at 10:30 👍🏽❤️🇩🇪🇫🇷 1️⃣ ©",
 ]  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def test_words_that_cannot_be_split_without_tensorflow_are_refused(reviews, tmp_
 
 def make(outputs="classes", num_classes=2, **settings):
     """A classifier with random weights, its tokenizer and config."""
-    tokenizer = Tokenizer("word", vocabulary=[*GOOD, *BAD, *FILLER])
+    tokenizer = Tokenizer("word", whole_emoji=True, vocabulary=[*GOOD, *BAD, *FILLER])
     model_config = ModelConfig(units=9, embedding_dim=7, fast="off", **settings)
     data = DataConfig(
         max_length=15, keep="both", multi_label=outputs == "label_sets",
