@@ -14,12 +14,14 @@ DEMO_RUN = runs/$(basename $(notdir $(DEMO_CONFIG)))
 TRANSLATION_CONFIG ?= configs/translation_demo.yaml
 TRANSLATION_RUN = runs/$(basename $(notdir $(TRANSLATION_CONFIG)))
 BENCH_PLOTS ?= runs/bench
+# The tested version of LiteRT for browsers.
+LITERT_JS = 2.5.3
 SENTIMENT = $(BIN)/python -m pipelines.sentiment
 NEXT_WORD = $(BIN)/python -m pipelines.next_word
 CHARACTERS = $(BIN)/python -m pipelines.char_generation
 TRANSLATION = $(BIN)/python -m pipelines.translation
 
-.PHONY: demo demo-next-word demo-characters demo-translation test lint types unit versions short further slow distribution bench bench-memory bench-scaling bench-console results docs clean
+.PHONY: keyboard-page demo demo-next-word demo-characters demo-translation test lint types unit versions short further slow distribution bench bench-memory bench-scaling bench-console results docs clean
 
 demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of real film reviews (minutes)
 	$(SENTIMENT) train --config $(DEMO_CONFIG)
@@ -129,6 +131,11 @@ $(VENV)/bench.stamp: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) '.[bench]'
 	touch $@
+
+# MODEL: a version of a next-word LiteRT export, such as saved_models/next_word_litert/1; without it, the user chooses files
+keyboard-page:  ## the keyboard in a browser, in build/keyboard; needs npm, downloads LiteRT for browsers (20 MB of it are used)
+	npm install --silent --no-audit --no-fund --prefix build/npm @litertjs/core@$(LITERT_JS)
+	$(PYTHON) docs/keyboard/assemble.py --modules build/npm/node_modules --to build/keyboard $(if $(MODEL),--model $(MODEL))
 
 docs: $(VENV)/docs.stamp  ## the documentation site, in build/site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.timing import wait_until_quiet
-from nlp_rnn.ondevice.litert_model import PRECISIONS, OnDeviceModel
+from nlp_rnn.ondevice.litert_file import PRECISIONS
+from nlp_rnn.ondevice.litert_model import OnDeviceModel
 from nlp_rnn.ondevice.typing_session import TypingSession
 
 _START = """

@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from nlp_rnn.config.loading import load_config
+from nlp_rnn.config.loading import load_config, load_saved_config
 from nlp_rnn.config.rules import broken_rules
 from nlp_rnn.config.settings import Config
-from nlp_rnn.config.tables import TASKS, Answers
+from nlp_rnn.config.tables import TASKS, Answers, resolve
 from nlp_rnn.decoding.settings import GenerationSettings, SearchSettings
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.layers.masking import IMPOSSIBLE
@@ -60,9 +60,11 @@ class Model:
         """The model's TensorFlow functions, such as `signatures.tokenize(text)`.
 
         Raises:
-          ConfigError: if the model is on a server.
+          ConfigError: if the model is on a server, or a LiteRT export.
         """
         if self._signatures is None:
+            if isinstance(self.path, Path):
+                raise ConfigError(f"the model is {self.path}, a LiteRT export; this needs the SavedModel")
             raise ConfigError(f"the model is {self.path}, on a server; this needs a model in a folder")
         return self._signatures
 
@@ -272,7 +274,8 @@ def load(model: str | os.PathLike[str], task: str | None = None) -> Any:
     Args:
       model: a SavedModel's folder, or the folder of its versions; a run directory; the name of a model under
         NLP_RNN_MODELS, ./saved_models or the checkout's saved_models; "hf://owner/name", optionally with @revision,
-        from a model hub; or "http://host:8501/name", a model of `nlp-rnn serve`, for which TensorFlow is not needed.
+        from a model hub; "http://host:8501/name", a model of `nlp-rnn serve`; or the folder of a classifier's or
+        character model's LiteRT export, whose int8 file is used. The last two do not need TensorFlow.
       task: the task that the model must have; None allows any.
 
     Returns:
@@ -290,6 +293,8 @@ def load(model: str | os.PathLike[str], task: str | None = None) -> Any:
     from nlp_rnn.tensorflow_import import import_tensorflow
 
     path = find_model(model)
+    if (on_device := _load_ondevice(path, task)) is not None:
+        return on_device
     import_tensorflow()
     if (path / "tokenizer").is_dir():
         return Run.open(path, task).load()
@@ -299,6 +304,22 @@ def load(model: str | os.PathLike[str], task: str | None = None) -> Any:
     return _class_of(exported.config.task, exported.config.data.multi_label)(
         exported.loaded, exported.config, exported.path, exported.labels
     )
+
+
+def _load_ondevice(path: Path, task: str | None) -> Model | None:
+    """The classifier or character model of a LiteRT export; None if it is none."""
+    from nlp_rnn.ondevice import litert_file
+
+    kinds = {"labels": "classifier:OnDeviceClassifier", "characters": "generator:OnDeviceGenerator"}
+    if not litert_file.is_ondevice(path):
+        return None
+    found = litert_file.find(path)
+    kind = litert_file.kind_of(litert_file.read_settings(found))
+    if kind not in kinds:
+        return None
+    config = load_saved_config(found / "config.yaml", task)
+    calls = resolve(f"nlp_rnn.ondevice.{kinds[kind]}")(found)
+    return _class_of(config.task, config.data.multi_label)(None, config, found, getattr(calls, "labels", []), calls)
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
@@ -388,7 +409,7 @@ class Run:
         """Writes the best weights as the next version under `to`; returns its folder.
 
         Args:
-          format: "savedmodel", or for next_word "litert".
+          format: "savedmodel"; or "litert", for phones (not translation), checked on the run's validation texts.
           weights: "float32", or "int8": a quarter of the space on disk.
         """
         from nlp_rnn.evaluation import run_model

@@ -52,7 +52,7 @@ def evaluate(options: Namespace) -> cli.Result:
 
 
 def export(options: Namespace) -> cli.Result:
-    """Writes the run's best weights as the next version under saved_models/char_generation."""
+    """Writes the run's best weights as the next version under saved_models/char_generation (LiteRT: _litert)."""
     return commands.export(options, TASK)
 
 
@@ -114,6 +114,8 @@ def add_options(parser: cli.Parser, command: str) -> None:
         cli.add_settings(parser, GenerationSettings, max_length="length")
     if command == "evaluate":
         cli.add_settings(parser, GenerationSettings, "temperature", "seed")
+    if command == "export":
+        cli.add_format(parser, "for phones")
     if command == "explain":
         number = cli.between(int, 0, 1_000_000, "a whole number from 0")
         parser.add_argument("--unit", type=number, metavar="N", help="which unit (default: the most informative one)")

@@ -66,7 +66,7 @@ def evaluate(options: Namespace) -> cli.Result:
 
 def export(options: Namespace) -> cli.Result:
     """Writes the run's best weights as the next version under saved_models/next_word, or next_word_litert."""
-    return commands.export(options, TASK, format=options.format)
+    return commands.export(options, TASK)
 
 
 def predict(options: Namespace) -> Iterator[cli.Result]:
@@ -144,12 +144,7 @@ def add_options(parser: cli.Parser, command: str) -> None:
         )
         parser.add_argument("--profanity", action="store_true", help="suggest profanity too")
     if command == "export":
-        parser.add_argument(
-            "--format",
-            choices=("savedmodel", "litert"),
-            default="savedmodel",
-            help="litert: for phones and the console",
-        )
+        cli.add_format(parser, "for phones and the console")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def evaluate(options: Namespace) -> cli.Result:
 
 
 def export(options: Namespace) -> cli.Result:
-    """Writes the best weights of a run, or an ensemble of several, under saved_models/sentiment."""
+    """Writes the best weights of a run, or an ensemble of several, under saved_models/sentiment, or sentiment_litert."""
     return commands.export(options, TASK)
 
 
@@ -136,6 +136,8 @@ def add_options(parser: cli.Parser, command: str) -> None:
             "--min-probability", type=cli.between(float, 0, 1, "a number from 0 to 1"), default=0.0, metavar="P",
             help=f"{what} whose label has a lower probability (default: %(default)s)",
         )  # fmt: skip
+    if command == "export":
+        cli.add_format(parser, "for phones")
     if command == "explain":
         parser.add_argument("--html", metavar="FILE", help="write a page")
 

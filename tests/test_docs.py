@@ -57,7 +57,11 @@ def folder(reviews, trained, next_word_trained, characters_trained, translation_
                 shutil.copy(path, folder)
         shutil.copytree(source / "saved_models", folder / "saved_models", dirs_exist_ok=True)
     shutil.move(folder / "saved_models" / "translation_en_de", folder / "saved_models" / "translation_en_fr")
-    for name, source in (("next_word_demo", next_word_trained), ("translation_demo", translation_trained)):
+    for name, source in (
+        ("next_word_demo", next_word_trained),
+        ("char_generation_demo", characters_trained),
+        ("translation_demo", translation_trained),
+    ):
         shutil.copytree(source / "runs" / "small", folder / "runs" / name)
     rows = [line.rsplit(",", 1) for line in reviews.read_text(encoding="utf-8").splitlines()[1:]]
     texts = [f"{WORDS[n % 10]} {WORDS[n // 10 % 10]} {WORDS[n // 100]} {n} " for n in range(600)]

@@ -93,10 +93,11 @@ def test_the_wheel_works_in_an_empty_folder(built, tmp_path, next_word_trained, 
     )
     assert "tasks: sentiment" in run(built, tmp_path, "-m", "pipelines", "--help")
     settings = [*SMALL, "data.source=csv", f"data.train={reviews}", "data.split=hash"]
+    files = [f"data.{name}={next_word_trained / name}.txt" for name in ("train", "validation", "test")]
     commands = [
         ["sentiment", "train", "--config", "sentiment_smoke", "name=mine", *settings],
         ["sentiment", "export", "--run", "runs/mine"],
-        ["next_word", "export", "--run", str(next_word_trained / "runs/small"), "--format", "litert"],
+        ["next_word", "export", "--run", str(next_word_trained / "runs/small"), "--format", "litert", *files],
     ]
     said = run(built, tmp_path, "-c", COMMANDS, json.dumps(commands))
     assert said.splitlines()[-1] in ("pos", "neg")

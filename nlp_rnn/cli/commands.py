@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from nlp_rnn.cli import main as cli
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import Config
+from nlp_rnn.errors import ConfigError
 from nlp_rnn.tensorflow_import import import_tensorflow
 
 
@@ -56,7 +58,7 @@ def tune(options: Namespace, task: str) -> cli.Result:
     return cli.Result(facts, "\n".join(lines))
 
 
-def export(options: Namespace, task: str, *, format: str = "savedmodel") -> cli.Result:
+def export(options: Namespace, task: str) -> cli.Result:
     """Exports the best weights of the run given by --run, or an ensemble if --run names several runs."""
     import_tensorflow()
     from nlp_rnn.evaluation import run_model
@@ -64,15 +66,27 @@ def export(options: Namespace, task: str, *, format: str = "savedmodel") -> cli.
 
     paths = options.run if isinstance(options.run, list) else [options.run]
     runs = [load_run(Path(path), task) for path in paths]
-    exported = run_model.export_runs(runs, Path(options.to), format=format, weights=options.weights)
+    format, settings = getattr(options, "format", "savedmodel"), getattr(options, "settings", [])
+    if settings and format != "litert":
+        raise ConfigError(f"command line: {settings[0]!r}: only --format litert reads data; leave it out")
+    data = cli.config_of(runs[0].config, runs[0].path / "config.yaml", settings).data
+    exported = run_model.export_runs(runs, Path(options.to), format=format, weights=options.weights, data=data)
     if format == "litert":
         sizes = ", ".join(f"{precision} {size / 1e6:.1f} MB" for precision, size in exported.bytes.items())
         return cli.Result(
-            {"model": str(exported.path), "bytes": exported.bytes},
-            f"{exported.path}: LiteRT, {sizes}; see README.md there",
+            {"model": str(exported.path), **exported.checked},
+            f"{exported.path}: LiteRT, {sizes}; {_what_was_checked(exported.checked)}; see README.md there",
         )
     text = f"{exported.path}: load it with tf.saved_model.load; signatures {', '.join(exported.signatures)}"
     return cli.Result({"model": str(exported.path)}, text)
+
+
+def _what_was_checked(checked: dict[str, Any]) -> str:
+    if "same_answers" in checked:
+        same = ", ".join(f"{precision} {share:.1%}" for precision, share in checked["same_answers"].items())
+        return f"the model's answers on {checked['texts']} validation texts: {same}"
+    means = ", ".join(f"{precision} {nats:.4f}" for precision, nats in checked["mean_difference"].items())
+    return f"difference on {checked['tokens']} validation tokens, in nats per token: {means}"
 
 
 def show_tokens(options: Namespace, task: str) -> Iterator[cli.Result]:

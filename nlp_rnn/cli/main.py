@@ -235,6 +235,17 @@ def _add_limits(parser: Parser) -> None:
     )
 
 
+def add_format(parser: argparse.ArgumentParser, use: str) -> None:
+    """Adds the options of tasks with LiteRT exports."""
+    parser.add_argument(
+        "--format", choices=("savedmodel", "litert"), default="savedmodel",
+        help=f"litert: {use}; the files are checked on validation texts (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "settings", metavar="data.key=value", nargs="*", help="where the validation texts of --format litert are now"
+    )
+
+
 def add_settings(parser: argparse.ArgumentParser, kind: type, *names: str, **aliases: str) -> None:
     """Adds one option per field of a dataclass of settings, with the field's default and description.
 

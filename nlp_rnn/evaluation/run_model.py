@@ -2,15 +2,17 @@
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 
 from nlp_rnn import files
+from nlp_rnn.config.settings import Config, DataConfig
 from nlp_rnn.config.tables import TASKS
-from nlp_rnn.data.corpus import Corpus
+from nlp_rnn.data.corpus import Corpus, corpus_with
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.export import saved_model
 from nlp_rnn.export.classifier import ClassifierModule, classifier_extras
@@ -33,11 +35,16 @@ class Exported(NamedTuple):
       path: the written folder.
       signatures: names of the signatures; empty for LiteRT.
       bytes: sizes of LiteRT files by name.
+      checked: of LiteRT, what was measured on validation texts.
     """
 
     path: Path
     signatures: tuple[str, ...]
     bytes: dict[str, int]
+    checked: dict[str, Any]
+
+
+_NUM_TEXTS, _MAX_CHARACTERS = 200, 10_000  # of the check of LiteRT files
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
@@ -130,26 +137,31 @@ def load_module(runs: list[Run]) -> Any:
     Raises:
       ConfigError: see `_load_translators` and `load_classifiers`.
     """
-    runs = [_with_portable_layers(run) for run in runs]
+    # Our layers in place of Keras's, whatever the run's settings: they are the ones that export quick loops.
+    runs = [_with_layers(run, fast="on") for run in runs]
     run = runs[0]
     answers = TASKS[run.config.task].answers
     if answers == "translations":
         return _load_translators(runs)
     if answers == "labels":
         return ClassifierModule(*load_classifiers(runs), run.config, run.labels, [each.calibration for each in runs])
+    _check_direction(run)
+    module = GenerationModule if answers == "characters" else NextWordModule
+    return module(*load_language_model(run), run.config)
+
+
+def _check_direction(run: Run) -> None:
     if run.config.model.is_reversed:
         raise ConfigError(
             f"--run is {run.path}, whose model reads texts backwards (model.is_reversed), so it cannot predict next "
             f"words; "
             "use it as model.init_from of a classifier"
         )
-    module = GenerationModule if answers == "characters" else NextWordModule
-    return module(*load_language_model(run), run.config)
 
 
-def _with_portable_layers(run: Run) -> Run:
-    """The run with our layers in place of Keras's, whatever its settings: they are the ones that export quick loops."""
-    model = dataclasses.replace(run.config.model, fast="on")
+def _with_layers(run: Run, *, fast: Literal["on", "off"]) -> Run:
+    """The run with model.fast changed."""
+    model = dataclasses.replace(run.config.model, fast=fast)
     return dataclasses.replace(run, config=dataclasses.replace(run.config, model=model))
 
 
@@ -193,32 +205,32 @@ def _check_vocabularies(runs: list[Run], tokenizers: list[Tokenizer]) -> None:
 # --- exports ----------------------------------------------------------------------------------------------------------
 
 
-def export_runs(runs: list[Run], to: Path, *, format: str = "savedmodel", weights: str = "float32") -> Exported:
+def export_runs(
+    runs: list[Run], to: Path, *, format: str = "savedmodel", weights: str = "float32", data: DataConfig | None = None
+) -> Exported:
     """Exports one run's best weights, or an ensemble of translators or classifiers, as the next version.
 
     Args:
-      format: "savedmodel", or for next_word "litert".
+      format: "savedmodel"; or "litert", of one run that does not translate.
       weights: "float32"; or "int8", in a quarter of the space, of SavedModels that do not generate text.
       to: the folder of the exported models.
+      data: of LiteRT: where the validation texts are on which the files are checked; None: where the run found them.
 
     Raises:
-      ConfigError: if the task has no such format or weights; see `load_module`.
+      ConfigError: if the task has no such format or weights; see `load_module`, `litert_export.export_run`.
     """
     run = runs[0]
     config = run.config
-    allowed = ("savedmodel", "litert") if TASKS[config.task].answers == "words" else ("savedmodel",)
+    allowed = ("savedmodel",) if TASKS[config.task].answers == "translations" else ("savedmodel", "litert")
     if format not in allowed:
         raise ConfigError(f"format is {format!r}, but must be {' or '.join(allowed)} for {config.task}")
     if weights == "int8" and (TASKS[config.task].answers == "characters" or format == "litert"):
         kind = "litert" if format == "litert" else config.task
         raise ConfigError(f"weights is 'int8', but {kind} has one form of weights only; leave it out")
-    module = load_module(runs)
     if format == "litert":
-        from nlp_rnn.export.litert import export_litert
-
-        model, tokenizer = load_language_model(run)
-        path, checked = export_litert(model, tokenizer, config, run.metrics, to / f"{config.task}_litert")
-        return Exported(path, (), checked["bytes"])
+        path, checked = _export_litert(run, data or config.data, to / f"{config.task}_litert")
+        return Exported(path, (), checked["bytes"], checked)
+    module = load_module(runs)
     name: str = config.task
     signatures = module.signature_functions()
     if isinstance(module, ClassifierModule):
@@ -234,4 +246,39 @@ def export_runs(runs: list[Run], to: Path, *, format: str = "savedmodel", weight
     path = saved_model.export_module(
         module, files.child(to, name), signatures, extras, defaults, is_int8=weights == "int8"
     )
-    return Exported(path, tuple(signatures), {})
+    return Exported(path, tuple(signatures), {}, {})
+
+
+def _export_litert(run: Run, data: DataConfig, folder: Path) -> tuple[Path, dict[str, Any]]:
+    from nlp_rnn.export import litert_classifier, litert_language_model
+
+    config, answers = run.config, TASKS[run.config.task].answers
+    if answers == "labels":
+        plain = _with_layers(run, fast="off")  # LiteRT has none of the operations of the fast layers
+        model, tokenizer = load_classifier(plain)
+        texts = _validation_texts(config, data)
+        return litert_classifier.export_classifier(model, tokenizer, config, run.labels, run.calibration, texts, folder)
+    _check_direction(run)
+    language_model, tokenizer = load_language_model(run)
+    texts = _validation_texts(config, data)
+    if answers == "characters":
+        return litert_language_model.export_characters(language_model, tokenizer, config, texts, folder)
+    return litert_language_model.export_next_word(language_model, tokenizer, config, run.metrics, texts, folder)
+
+
+def _validation_texts(config: Config, data: DataConfig) -> list[str]:
+    """Some texts of the validation split, evenly spaced.
+
+    Raises:
+      ConfigError: if they cannot be read; the message says why they are needed.
+    """
+    try:
+        corpus = corpus_with(dataclasses.replace(config, data=data), "validation")
+    except ConfigError as error:
+        raise ConfigError(
+            f"--format is litert, whose files are checked on validation texts: {error}; if the data are elsewhere now, "
+            "give data.* settings as for evaluate"
+        ) from None
+    step = max(corpus.facts["validation"].num_examples // _NUM_TEXTS, 1)
+    examples = itertools.islice(corpus.examples("validation"), 0, step * _NUM_TEXTS, step)
+    return [example.text[:_MAX_CHARACTERS] for example in examples]

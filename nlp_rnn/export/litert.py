@@ -1,11 +1,12 @@
-"""Next-word models for phones and the console: LiteRT files of core operators, float and int8.
+"""LiteRT exports, for phones and the console: what they share. Files of builtin operators, float and int8.
 
-Each file is checked before it is kept.
+Each file is compared with the model on real texts before it is kept.
 """
 
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,118 +17,169 @@ import tensorflow as tf
 from nlp_rnn import files, manifest
 from nlp_rnn.config.loading import to_yaml
 from nlp_rnn.config.settings import Config
-from nlp_rnn.decoding.suggestible_words import Vocabulary
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.export.saved_model import next_version
-from nlp_rnn.models.language_model import LanguageModel
-from nlp_rnn.ondevice.continuous_cache import CacheSettings
-from nlp_rnn.ondevice.litert_model import PRECISIONS, SETTINGS_FILE, SPLITTERS, OnDeviceModel
-from nlp_rnn.special_ids import EOS_ID
+from nlp_rnn.ondevice.litert_file import PRECISIONS, SETTINGS_FILE
+from nlp_rnn.ondevice.words import SPLITTERS
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
-_NUM_CHECKED = 300  # ids
-_PARITY = 1e-3  # largest difference of the float file's log-probabilities
-_CLOSE = 0.5  # the same for int8; a larger difference means a broken file
 _LARGE = 4096  # bytes of a constant that is worth sharing
 _LARGE_FILE = 2_000_000  # bytes from which on the graph itself hardly counts
-_LARGEST_SHARE = 1 / 3  # of the int8 file's size in the float file's
+_USE_SAVEDMODEL = "nothing was written: export with --format savedmodel"
 
 
-def export_litert(
-    model: LanguageModel, tokenizer: Tokenizer, config: Config, metrics: dict[str, Any], folder: Path
-) -> tuple[Path, dict[str, Any]]:
-    """Writes model_float.tflite, model_int8.tflite, vocabulary.json and README.md as the next version, atomically.
+def write_version(folder: Path, write: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
+    """Writes the next version under `folder`, atomically.
 
     Args:
-      folder: the version becomes a subfolder of it.
+      write: writes the files into a temporary folder, checks them and returns what it measured.
 
     Returns:
-      (the version's folder, the checked facts: sizes in bytes, largest differences of log-probabilities).
-
-    Raises:
-      ConfigError: if the console cannot tokenise like the model, or a file fails its check.
+      (the version's folder, what `write` returned).
     """
-    if (
-        tokenizer.level != "word"
-        or tokenizer.splitter not in SPLITTERS
-        or tokenizer.nfkc
-        or tokenizer.reserved
-        or tokenizer.oov_buckets
-    ):
-        raise ConfigError(
-            "--format is litert, which splits words without TensorFlow: it needs tokenizer.level=word and "
-            f"tokenizer.splitter {' or '.join(SPLITTERS)}, without nfkc, reserved and oov_buckets; "
-            "use --format savedmodel"
-        )
     while True:
         path = next_version(folder)
         try:
             with files.atomic_folder(path) as temporary:
-                for precision in PRECISIONS:
-                    (temporary / f"model_{precision}.tflite").write_bytes(_convert(model, precision))
-                _write_settings(temporary, tokenizer, config, metrics)
-                found = check(temporary, model)
+                found = write(temporary)
                 manifest.write(temporary)
             return path, found
         except FileExistsError:
             continue  # another export has taken the number
 
 
-def check(folder: Path, model: LanguageModel) -> dict[str, Any]:
-    """Compares both files with the model on a text that the model generates, and their sizes.
+def write_settings(folder: Path, settings: dict[str, Any], config: Config, readme: str) -> None:
+    """Writes vocabulary.json, config.yaml and README.md.
+
+    Args:
+      readme: name of the template beside this module.
+    """
+    whole = settings | {"task": config.task, "name": config.name}
+    (folder / SETTINGS_FILE).write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
+    (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    shutil.copyfile(Path(__file__).with_name(readme), folder / "README.md")
+
+
+def word_settings(tokenizer: Tokenizer) -> dict[str, Any]:
+    """How texts are split into words, for vocabulary.json.
 
     Raises:
-      ConfigError: if a file's results differ from the model's, or int8 is larger than a third of the float file.
+      ConfigError: if `ondevice.words` cannot split them so.
     """
-    ids = _written_by(model, _NUM_CHECKED)
-    hidden, _ = model.run(ids[None], model.zero_states(1))
-    expected = np.array(model.head(hidden))[0]
-    sizes = {precision: (folder / f"model_{precision}.tflite").stat().st_size for precision in PRECISIONS}
-    differences = {}
-    for precision, limit in zip(PRECISIONS, (_PARITY, _CLOSE), strict=True):
-        device = OnDeviceModel(folder, precision=precision)
-        states, outputs = device.zero_states(), []
-        for token in ids:
-            step = device.step(int(token), states)
-            states = step.states
-            outputs.append(step.log_probabilities)
-        likely = expected > np.log(1e-4)  # the ids that are suggested; int8 differs more for unlikely ones
-        stepped = float(np.abs(np.stack(outputs) - expected)[likely].max())
-        at_once = float(
-            np.abs(device.prefill(ids, device.zero_states()).log_probabilities - expected[-1])[likely[-1]].max()
-        )
-        differences[precision] = max(stepped, at_once)
-        if not differences[precision] <= limit:
-            raise ConfigError(
-                f"--format litert: the {precision} file's log-probabilities differ from the model's by "
-                f"{differences[precision]:.4f}, but at most {limit} is allowed; nothing was written: "
-                "export with --format savedmodel"
-            )
-    if sizes["float"] > _LARGE_FILE and sizes["int8"] > _LARGEST_SHARE * sizes["float"]:
+    if (
+        tokenizer.level != "word"
+        or tokenizer.splitter not in SPLITTERS
+        or tokenizer.case == "markers"
+        or tokenizer.nfkc
+        or tokenizer.reserved
+        or tokenizer.oov_buckets
+    ):
         raise ConfigError(
-            f"--format litert: the int8 file has {sizes['int8']:,} bytes, more than a third of the float file's "
-            f"{sizes['float']:,}; nothing was written: export with --format savedmodel"
+            "--format is litert, which splits words without TensorFlow: it needs tokenizer.level=word and "
+            f"tokenizer.splitter {' or '.join(SPLITTERS)}, without nfkc, case=markers, reserved and oov_buckets; "
+            "use --format savedmodel"
         )
-    return {"bytes": sizes, "largest_difference": differences}
+    return {
+        "splitter": tokenizer.splitter,
+        "lowercase": tokenizer.case == "lower",
+        "html_breaks": tokenizer.html_breaks,
+        "whole_emoji": tokenizer.whole_emoji,
+    }
 
 
-def _written_by(model: LanguageModel, count: int) -> np.ndarray:
-    """int32 [count]: ids drawn in sequence from the model's own distribution, so that they resemble its texts."""
-    generator, states, ids = np.random.default_rng(0), model.zero_states(1), [EOS_ID]
-    while len(ids) < count:
-        hidden, states = model.run(np.array([ids[-1:]], np.int32), states)
-        scores = np.array(model.head(hidden))[0, -1].astype(np.float64)
-        probabilities = np.exp(scores - scores.max())
-        ids.append(int(generator.choice(len(probabilities), p=probabilities / probabilities.sum())))
-    return np.array(ids, np.int32)
+def write_files(folder: Path, make_module: Callable[[bool], tf.Module], signatures: tuple[str, ...]) -> None:
+    """Writes model_float.tflite and model_int8.tflite.
+
+    Args:
+      make_module: whether it is for int8 -> a module with a function for each signature.
+    """
+    for precision in PRECISIONS:
+        is_int8 = precision == "int8"
+        content = _convert(make_module(is_int8), signatures, is_int8=is_int8)
+        (folder / f"model_{precision}.tflite").write_bytes(content)
 
 
-def _convert(model: LanguageModel, precision: str) -> bytes:
-    module = _Steps(model, is_int8=precision == "int8")
+def check_tokens(texts: list[str], found: list[list[int]], expected: list[list[int]]) -> None:
+    """Compares the ids of texts that were split without TensorFlow with the model's.
+
+    Raises:
+      ConfigError: if a text has others.
+    """
+    for text, ours, models in zip(texts, found, expected, strict=True):
+        if list(ours) != list(models):
+            raise ConfigError(
+                f"--format is litert, but the text {text[:80]!r} has other token ids there than in the model; "
+                f"{_USE_SAVEDMODEL}"
+            )
+
+
+def check_difference(precision: str, what: str, difference: float, limit: float) -> None:
+    """Raises ConfigError if a file's results differ from the model's by more than `limit`, or are not numbers."""
+    if not difference <= limit:
+        raise ConfigError(
+            f"--format is litert, but the {precision} file's {what} differ from the model's by {difference:.4f} on "
+            f"validation texts, where at most {limit} is allowed; {_USE_SAVEDMODEL}"
+        )
+
+
+def check_sizes(folder: Path, *, int8_in_both: int = 0) -> dict[str, int]:
+    """The sizes of both files in bytes.
+
+    Args:
+      int8_in_both: bytes of weights that are int8 in both files.
+
+    Raises:
+      ConfigError: if the rest of the int8 file is larger than a third of the float file's, unless that is small.
+    """
+    sizes = {precision: (folder / f"model_{precision}.tflite").stat().st_size for precision in PRECISIONS}
+    rest = {precision: size - int8_in_both for precision, size in sizes.items()}
+    if rest["float"] > _LARGE_FILE and 3 * rest["int8"] > rest["float"]:
+        without = f", without {int8_in_both:,} bytes that are int8 in both" if int8_in_both else ""
+        raise ConfigError(
+            f"--format is litert, but the int8 file has {sizes['int8']:,} bytes, more than a third of the float file's "
+            f"{sizes['float']:,}{without}; {_USE_SAVEDMODEL}"
+        )
+    return sizes
+
+
+class ConstantWeights:
+    """A model's weights as constants of a graph, since the converter would leave variables empty.
+
+    The converter would quantise a table of embeddings with one scale for all rows, and a table that is also the output
+    layer's twice, in two ways. So its rows are quantised here as the converter does for the output layer, and the
+    embedding reads them: the file then holds the table once.
+
+    Args:
+      is_int8: whether the rows of the table are quantised.
+    """
+
+    def __init__(self, model: keras.Model, table: keras.Variable, *, is_int8: bool) -> None:
+        self._values = [(weight, weight.numpy()) for weight in model.weights]
+        self._table = None
+        if is_int8:
+            values = table.numpy()
+            scales = np.maximum(np.abs(values).max(axis=1, keepdims=True), 1e-12) / 127
+            self._table = (np.round(values / scales).astype(np.int8), scales.astype(np.float32))
+            values = self._table[0] * self._table[1]
+            self._values = [(weight, values if weight is table else value) for weight, value in self._values]
+
+    def scope(self) -> keras.StatelessScope:
+        """In it, the model's variables are constants."""
+        return keras.StatelessScope(state_mapping=[(weight, tf.constant(value)) for weight, value in self._values])
+
+    def embed(self, embedding: keras.layers.Layer, token_ids: tf.Tensor) -> tf.Tensor:
+        """The vectors of ids, int32 [...] -> float32 [..., features], within `scope`."""
+        if self._table is None:
+            return embedding(token_ids)
+        table, scales = (tf.gather(tf.constant(part), token_ids) for part in self._table)
+        return tf.cast(table, tf.float32) * scales
+
+
+def _convert(module: tf.Module, signatures: tuple[str, ...], *, is_int8: bool) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures={"prefill": module.prefill, "step": module.step})
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["prefill", "step"])
-        if precision == "int8":
+        tf.saved_model.save(module, folder, signatures={name: getattr(module, name) for name in signatures})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))
+        if is_int8:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]  # int8 weights, activations quantised at run time
         return _share_constants(converter.convert())
 
@@ -150,84 +202,3 @@ def _share_constants(content: bytes) -> bytes:
         if number not in used:
             buffer.data = None
     return bytes(flatbuffer_utils.convert_object_to_bytearray(file))
-
-
-class _Steps(tf.Module):
-    """Single steps for one text, in the form that LiteRT needs.
-
-    The converter would quantise the table of tied weights twice, in two ways. So its rows are quantised here as the
-    converter
-    does for the output layer, and the embedding reads them: the file then holds the table once.
-    """
-
-    def __init__(self, model: LanguageModel, *, is_int8: bool) -> None:
-        super().__init__()
-        self._model = model
-        self._values = [(weight, weight.numpy()) for weight in model.weights]
-        self._table = None
-        if is_int8:
-            table = model.embedding.embeddings.numpy()
-            scales = np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-12) / 127
-            self._table = (np.round(table / scales).astype(np.int8), scales.astype(np.float32))
-            values = self._table[0] * self._table[1]
-            self._values = [
-                (weight, values if weight is model.embedding.embeddings else value) for weight, value in self._values
-            ]
-        states = tf.TensorSpec([1, sum(model.state_sizes)], name="states")
-        self.step = tf.function(
-            self._step, input_signature=[tf.TensorSpec([1], tf.int32, name="token_ids"), states], autograph=False
-        )
-        self.prefill = tf.function(
-            self._prefill,
-            input_signature=[tf.TensorSpec([1, None], tf.int32, name="token_ids"), states],
-            autograph=False,
-        )
-
-    def _step(self, token_ids: tf.Tensor, states: tf.Tensor) -> dict[str, tf.Tensor]:
-        with self._constants():
-            hidden, states = self._advance(token_ids, states)
-            return {"log_probabilities": self._model.head(hidden), "hidden": hidden, "states": states}
-
-    def _prefill(self, token_ids: tf.Tensor, states: tf.Tensor) -> dict[str, tf.Tensor]:
-        def body(time: tf.Tensor, states: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            hidden, states = self._advance(token_ids[:, time], states)
-            return time + 1, states, hidden
-
-        start = (0, states, tf.zeros([1, self._model.features]))
-        with self._constants():
-            _, states, hidden = tf.while_loop(lambda time, *_: time < tf.shape(token_ids)[1], body, start)
-            return {"log_probabilities": self._model.head(hidden), "hidden": hidden, "states": states}
-
-    def _advance(self, token_ids: tf.Tensor, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Computes one step with the cells alone, without a loop over time."""
-        if self._table is None:
-            vectors = self._model.embedding(token_ids)
-        else:
-            table, scales = (tf.gather(tf.constant(part), token_ids) for part in self._table)
-            vectors = tf.cast(table, tf.float32) * scales
-        hidden, after = self._model.advance_vectors(vectors, self._model.unpack_states(states))
-        return hidden, self._model.pack_states(after)
-
-    def _constants(self) -> keras.StatelessScope:
-        """A scope in which the weights are constants, since the converter would leave variables empty."""
-        return keras.StatelessScope(state_mapping=[(weight, tf.constant(value)) for weight, value in self._values])
-
-
-def _write_settings(folder: Path, tokenizer: Tokenizer, config: Config, metrics: dict[str, Any]) -> None:
-    vocabulary = Vocabulary(tokenizer)
-    cache = CacheSettings(**metrics["cache"]) if "cache" in metrics else CacheSettings(share=0.15, theta=0.3)
-    settings = {
-        "words": vocabulary.words,
-        "proposable": np.flatnonzero(vocabulary.is_suggestible).tolist(),
-        "profane": np.flatnonzero(vocabulary.is_profane).tolist(),
-        "splitter": tokenizer.splitter,
-        "lowercase": tokenizer.case == "lower",
-        "html_breaks": tokenizer.html_breaks,
-        "whole_emoji": tokenizer.whole_emoji,
-        "cache": {"share": cache.share, "theta": cache.theta},
-        "task": config.task,
-        "name": config.name,
-    }
-    (folder / SETTINGS_FILE).write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
-    (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-    shutil.copyfile(Path(__file__).with_name("litert_readme.md"), folder / "README.md")

@@ -34,7 +34,7 @@ TEXT = tf.TensorSpec([None], tf.string, name="text")
 
 
 @contextlib.contextmanager
-def _portable(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
+def portable(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
     """Makes recurrent layers avoid cuDNN's op and XLA while the context lasts, since the export must load anywhere."""
     before = []
     for layer in layers:
@@ -79,7 +79,7 @@ def export_module(
         try:
             with files.atomic_folder(path) as temporary:
                 compact = CompactWeights(module.keras_models) if is_int8 else None
-                with _portable(getattr(module, "portable_layers", [])), compact.in_use() if compact else nullcontext():
+                with portable(getattr(module, "portable_layers", [])), compact.in_use() if compact else nullcontext():
                     root = _without_weights(module, compact) if compact else module
                     tf.saved_model.save(root, str(temporary), signatures=signatures)
                 (temporary / "assets.extra").mkdir()

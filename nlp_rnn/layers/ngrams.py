@@ -11,7 +11,6 @@ import numpy as np
 from nlp_rnn.special_ids import PAD_ID
 
 NUM_BUCKETS = 2**20  # number of n-gram ids; a single token keeps its own id
-_MASK = NUM_BUCKETS - 1
 
 
 def ngram_ids(token_ids: Any, longest: int, ops: Any = keras.ops) -> Any:
@@ -32,8 +31,8 @@ def ngram_ids(token_ids: Any, longest: int, ops: Any = keras.ops) -> Any:
     for size in range(1, longest):
         following = padded[:, size : size + time]
         # Products stay below 2^31. The shift mixes high digits into low ones, so that neighbouring ids are spread.
-        ngram = ops.bitwise_and(ngram * 1021, _MASK)
-        ngram = ops.bitwise_and(ops.bitwise_xor(ngram, ops.right_shift(ngram, 7)) * 1999 + following, _MASK)
+        ngram = ops.mod(ngram * 1021, NUM_BUCKETS)  # LiteRT has no "and" of bits
+        ngram = ops.mod(ops.bitwise_xor(ngram, ops.right_shift(ngram, 7)) * 1999 + following, NUM_BUCKETS)
         is_whole = following != PAD_ID
         parts.append(ops.where(is_whole, ops.maximum(ngram, 1), 0))
     return ops.concatenate(parts, axis=1)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.ondevice.litert_model import OnDeviceModel, is_ondevice
+from nlp_rnn.ondevice.litert_file import is_ondevice
+from nlp_rnn.ondevice.litert_model import OnDeviceModel
 from nlp_rnn.ondevice.memory_file import save_memory
 from nlp_rnn.ondevice.typing_session import Suggestion, TypingSession
 from nlp_rnn.ondevice.typos import LAYOUTS

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nlp_rnn.ondevice.continuous_cache import SIZE, CacheSettings, ContinuousCache
-from nlp_rnn.ondevice.litert_model import split_text
+from nlp_rnn.ondevice.words import split_text
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 # --- the same words without TensorFlow -------------------------------------------------------------------------------
