@@ -64,6 +64,9 @@ COMMANDS = {
 }
 
 
+_MAX_MESSAGE = 500  # characters of what argparse says, which repeats arguments of any length
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises one-line ConfigErrors.
 
@@ -74,13 +77,14 @@ class Parser(argparse.ArgumentParser):
     source: Any = None
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help")
+        shown = message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}..."
+        raise ConfigError(f"{self.prog}: {shown}; see {self.prog} --help")
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Also checks that values of options with the metavar DIR or FILE can be paths."""
         options, others = super().parse_known_args(args, namespace)
         for action in self._actions:
-            value = getattr(options, action.dest, None)
+            value: Any = getattr(options, action.dest, None)
             if action.metavar in ("DIR", "FILE") and value != action.default:
                 for path in value if isinstance(value, list) else [value]:
                     files.check_path(action.option_strings[0], path)
