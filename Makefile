@@ -21,7 +21,7 @@ NEXT_WORD = $(BIN)/python -m pipelines.next_word
 CHARACTERS = $(BIN)/python -m pipelines.char_generation
 TRANSLATION = $(BIN)/python -m pipelines.translation
 
-.PHONY: keyboard-page demo demo-next-word demo-characters demo-translation test lint types unit versions short further slow distribution bench bench-memory bench-scaling bench-console results docs clean
+.PHONY: keyboard-page demo demo-next-word demo-characters demo-translation test lint types unit versions short further slow chaos distribution bench bench-memory bench-scaling bench-console results docs clean
 
 demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of real film reviews (minutes)
 	$(SENTIMENT) train --config $(DEMO_CONFIG)
@@ -86,6 +86,9 @@ further: $(VENV)/dev.stamp  ## further cases of the tests, and the commands of d
 
 slow: $(VENV)/dev.stamp  ## what `make test` leaves out: whole corpora, processes, further cases; needs NLP_RNN_DATA
 	$(BIN)/python -m pytest -m slow
+
+chaos: $(VENV)/dev.stamp  ## looks for crashes; CHAOS="--sections kill disk --trials 9 --seed 2" (default: an hour)
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 distribution: $(VENV)/dev.stamp  ## all tasks on devices, processes and JAX, beside one device: tables (about twenty minutes)
 	$(BIN)/python -m pytest -m slow -s tests/distribution tests/data/test_records.py

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from nlp_rnn import files
 from nlp_rnn.config.loading import load_config, load_saved_config
 from nlp_rnn.config.rules import broken_rules
 from nlp_rnn.config.settings import Config
@@ -329,6 +330,7 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         from nlp_rnn.hub import download
 
         return download(name)
+    files.check_path("the model", name)
     if os.path.exists(name):
         return Path(name)
     folders = [Path(os.environ[key]) for key in ("NLP_RNN_MODELS",) if os.environ.get(key)]

@@ -1,20 +1,31 @@
 """Writes files and folders atomically, and reads JSON files.
 
-A file is written under a temporary name, flushed to the disk and renamed, so that it is complete or absent.
+A file is written under a temporary name, flushed to the disk and renamed, so that it is complete or absent. While it is
+written, it is locked; what a killed command left is not locked, and is removed by the next command that writes there.
 """
 
 import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from nlp_rnn.errors import ConfigError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing is locked or removed
+    fcntl = None  # type: ignore[assignment]
+
+_TEMPORARY = ".nlp-rnn-"  # how the names of temporary files and folders begin
+_MIN_AGE = 10  # seconds until a temporary file counts as left over: longer than between its creation and its lock
 
 
 @contextlib.contextmanager
@@ -26,15 +37,19 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
       ConfigError: if the disk is full or the folder is not writable.
     """
+    check_path("the path", path)
     with disk_errors(path):
         path = _target(path)
         is_special = path.exists() and not stat.S_ISREG(path.stat().st_mode)
         folder = Path(tempfile.gettempdir()) if is_special else path.parent
         folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.stem[:100]}-", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
+        _remove_leftovers(folder)
+        descriptor, name = tempfile.mkstemp(
+            dir=folder, prefix=f"{_TEMPORARY}{_short(path.stem)}-", suffix=_short(path.suffix)
+        )
+        temporary, handle = Path(name), None
         try:
+            handle = _locked(descriptor)
             yield temporary
             if is_special:
                 with open(temporary, "rb") as source, open(path, "wb") as device:
@@ -46,6 +61,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
             _flush(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+            if handle is not None:
+                os.close(handle)
 
 
 @contextlib.contextmanager
@@ -56,10 +73,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
       ConfigError: if the disk is full or the folder is not writable.
       FileExistsError: if `path` was created in the meantime.
     """
+    check_path("the path", path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+        _remove_leftovers(path.parent)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_TEMPORARY}{_short(path.name)}-"))
+        handle = None
         try:
+            handle = _locked(os.open(temporary, os.O_RDONLY)) if fcntl else None
             yield temporary
             os.chmod(temporary, 0o777 & ~_umask())
             for entry in (*temporary.rglob("*"), temporary):
@@ -73,6 +94,45 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             _flush(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            if handle is not None:
+                os.close(handle)
+
+
+def _short(name: str) -> str:
+    """The beginning of a name, so that a temporary name is not too long."""
+    return os.fsencode(name)[:100].decode("utf-8", "ignore")
+
+
+def _locked(handle: int) -> int | None:
+    """Locks a file or folder as long as the handle is open. Returns the handle; None: closed, since nothing locks."""
+    if fcntl is None:
+        os.close(handle)
+        return None
+    with contextlib.suppress(OSError):  # a file system without locks, on which nothing is removed either
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return handle
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files and folders of killed commands: with our names, and not locked."""
+    if fcntl is None:
+        return
+    names: list[str] = []
+    with contextlib.suppress(OSError):  # a folder that may be written to, but not listed
+        names = [name for name in os.listdir(folder) if name.startswith(_TEMPORARY)]
+    for path in (folder / name for name in names):
+        with contextlib.suppress(OSError):  # locked, or just removed by another command, or of another user
+            if time.time() - path.lstat().st_mtime < _MIN_AGE:
+                continue
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            finally:
+                os.close(handle)
 
 
 def _target(path: Path) -> Path:
@@ -106,6 +166,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     except (ConfigError, FileExistsError):
         raise
     except OSError as error:
+        if error.errno is None and re.search(r"requested and \d+ written", str(error)):  # NumPy's words for a full disk
+            raise _explained(path, errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise _explained(path, error.errno, error.strerror or str(error)) from error
     except Exception as error:
         # TensorFlow's file system raises its own classes, which share only the text with OSError.
@@ -121,6 +183,8 @@ def _explained(path: Path, number: int | None, reason: str) -> ConfigError:
     advice = {
         errno.ENOSPC: "free some space or choose another folder",
         errno.EDQUOT: "free some space or choose another folder",
+        errno.EFBIG: "raise the limit of file sizes (ulimit -f) or choose another folder",
+        errno.ENAMETOOLONG: "choose a shorter name",
         errno.EACCES: "make the folder writable or choose another one",
         errno.EROFS: "choose a writable folder",
     }.get(number or 0, "check the path")
@@ -147,6 +211,35 @@ def child(folder: Path, name: str) -> Path:
             f"{name[:80]!r} cannot be the name of a folder below {folder}; use letters, digits, '-' and '_'"
         )
     return folder / name
+
+
+def check_path(name: str, path: str | os.PathLike[str]) -> None:
+    """Checks that a path from settings or arguments can name a file.
+
+    Args:
+      name: the setting or option, for the message.
+
+    Raises:
+      ConfigError: if it is empty, too long, or holds a NUL character or no valid Unicode.
+    """
+    text = os.fspath(path)
+    shown = f"{name} is {text if len(text) < 80 else f'{text[:80]}...'}"
+    try:
+        parts = re.split(rb"[/\\]", os.fsencode(text))
+    except UnicodeEncodeError:
+        raise ConfigError(f"{shown!a}, but this is not valid Unicode; give another path") from None
+    if not text:
+        raise ConfigError(f"{name} is empty, but must be a path; give the path")
+    if "\0" in text:
+        raise ConfigError(f"{shown}, which contains a NUL character, so it is not a path; give another one")
+    if len(os.fsencode(text)) > _LONGEST_PATH or max(map(len, parts)) > _LONGEST_NAME:
+        raise ConfigError(
+            f"{shown}, but a path has at most {_LONGEST_PATH:,} bytes and each name in it {_LONGEST_NAME}; "
+            "give a shorter one"
+        )
+
+
+_LONGEST_PATH, _LONGEST_NAME = 4095, 255  # in bytes, on Linux
 
 
 def read_json(path: Path, kind: type, mend: str) -> Any:

@@ -64,7 +64,7 @@ def evaluate(options: Namespace) -> cli.Result:
 
 
 def export(options: Namespace) -> cli.Result:
-    """Writes the best weights of a run, or an ensemble of several, under saved_models/sentiment, or sentiment_litert."""
+    """Writes a run's best weights, or an ensemble of several, under saved_models/sentiment or sentiment_litert."""
     return commands.export(options, TASK)
 
 

@@ -88,3 +88,58 @@ print(sorted(entry.name for entry in folder.iterdir()))
         "free some space or choose another folder",
         "['small.npz']",
     ], done.stderr
+
+
+def test_numpys_words_for_a_full_disk_are_recognised(tmp_path):
+    message = r"\(No space left on device\).*; free some space or choose another folder"
+    with pytest.raises(ConfigError, match=message), files.atomic_file(tmp_path / "a"):
+        raise OSError("6212 requested and 4096 written")
+
+
+def killed_while_writing(kind, path):
+    """Runs a process that is killed within `atomic_file` or `atomic_folder`."""
+    code = f"""
+import os, pathlib, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from nlp_rnn import files
+with files.{kind}(pathlib.Path({str(path)!r})) as temporary:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows locks no folders, so nothing is removed there")
+def test_leftovers_of_killed_commands_are_removed_and_nothing_else(tmp_path):
+    killed_while_writing("atomic_file", tmp_path / "a.npz")
+    killed_while_writing("atomic_folder", tmp_path / "b")
+    left = list(tmp_path.iterdir())
+    assert len(left) == 2
+    strange = tmp_path / ".a-12345678.npz"
+    strange.write_text("of somebody else")
+    with files.atomic_folder(tmp_path / "in_use") as in_use:
+        for path in (*left, strange, in_use):
+            os.utime(path, (1, 1))
+        with files.atomic_file(tmp_path / "c.txt") as temporary:
+            temporary.write_text("c")
+        assert sorted(tmp_path.iterdir()) == sorted([strange, in_use, tmp_path / "c.txt"])
+        (in_use / "content").write_text("kept")
+    assert (tmp_path / "in_use" / "content").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("", "empty, but must be a path"),
+        ("a\0b", "contains a NUL character"),
+        ("a/" + "b" * 256, "each name in it 255"),
+        ("é" * 200, "each name in it 255"),
+        ("a/" * 3000, "at most 4,095 bytes"),
+        ("a\ud800", "this is not valid Unicode"),
+    ],
+)
+def test_paths_that_no_file_can_have_are_refused(path, fault):
+    with pytest.raises(ConfigError) as refused:
+        files.check_path("--run", path)
+    assert str(refused.value).strip("'").startswith("--run is ")
+    assert fault in str(refused.value)
+    files.check_path("--run", "a" * 255)

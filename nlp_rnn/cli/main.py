@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+from nlp_rnn import files
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
@@ -63,6 +64,9 @@ COMMANDS = {
 }
 
 
+_MAX_MESSAGE = 500  # characters of what argparse says, which repeats arguments of any length
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises one-line ConfigErrors.
 
@@ -73,7 +77,18 @@ class Parser(argparse.ArgumentParser):
     source: Any = None
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help")
+        shown = message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}..."
+        raise ConfigError(f"{self.prog}: {shown}; see {self.prog} --help")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Also checks that values of options with the metavar DIR or FILE can be paths."""
+        options, others = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            value: Any = getattr(options, action.dest, None)
+            if action.metavar in ("DIR", "FILE") and value != action.default:
+                for path in value if isinstance(value, list) else [value]:
+                    files.check_path(action.option_strings[0], path)
+        return options, others
 
 
 def main(pipeline: ModuleType, arguments: list[str] | None = None) -> int:
@@ -110,7 +125,7 @@ def guarded(command: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt as error:
-        print(f"\n{error}" if str(error) else "\nstopped", file=sys.stderr)
+        print(printable(f"\n{error}") if str(error) else "\nstopped", file=sys.stderr)
         # Frees the data set's iterator now: TensorFlow complains if it outlives the interpreter.
         traceback.clear_frames(error.__traceback__)
         gc.collect()
@@ -352,6 +367,8 @@ def set_up_logging(pattern: str = "%(message)s") -> None:
     package.handlers[:] = [handler]
     package.setLevel(logging.INFO)
     package.propagate = False
+    logging.captureWarnings(True)  # such as matplotlib's, which quote the texts of the user
+    logging.getLogger("py.warnings").handlers[:] = [handler]
 
 
 def _shown(result: Result, *, is_json: bool) -> str:

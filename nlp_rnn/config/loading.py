@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from nlp_rnn import files
 from nlp_rnn.config.rules import broken_rules
 from nlp_rnn.config.settings import Config
 from nlp_rnn.config.tables import TASKS, Task
@@ -27,11 +28,18 @@ from nlp_rnn.errors import ConfigError
 Settings = TypeVar("Settings")
 
 _MAX_CONFIG = 1_000_000  # characters of a file
+_MAX_DEPTH = 100  # of brackets
 _MAX_VALUE = 200  # characters of a wrong value in a message
 
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, except that 3e-4 is a number and only `true` and `false` are booleans."""
+
+    def fetch_flow_collection_start(self, *arguments: Any) -> None:
+        """Reads `[` or `{`. PyYAML takes seconds for thousands of them, until it raises the same error."""
+        if self.flow_level >= _MAX_DEPTH:
+            raise RecursionError
+        super().fetch_flow_collection_start(*arguments)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -91,6 +99,7 @@ def load_config(
 def find_config(path: str | os.PathLike[str]) -> Path:
     """The given file, or, for a name such as sentiment_demo, the config of that name that comes with the package."""
     name = os.fspath(path)
+    files.check_path("--config", name)
     if re.fullmatch(r"\w+", name) and not os.path.exists(name):
         above = Path(__file__).parents[2]  # a checkout, or site-packages
         installed = Path("share", "nlp_rnn", "configs", f"{name}.yaml")

@@ -1,12 +1,15 @@
 """Rules between settings, which the types of single settings cannot express."""
 
 import codecs
+import os
 import re
 from collections.abc import Callable
 
+from nlp_rnn import files
 from nlp_rnn.config.label_rules import check_labels
 from nlp_rnn.config.settings import FILE_SOURCES, PAIR_SOURCES, Config, DataConfig, TokenizerConfig
 from nlp_rnn.config.tables import CELLS, TASKS
+from nlp_rnn.errors import ConfigError
 
 
 def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
@@ -118,8 +121,28 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
         _check_language_model(config, report)
     if not re.fullmatch(r"[\w.-]*", config.name) or config.name in (".", ".."):
         report("name", f"name is {config.name!r}, but names a folder; use letters, digits, '.', '-' and '_'")
+    if len(os.fsencode(config.name)) > _LONGEST_NAME:
+        report("name", f"name is {config.name[:80]}..., but may have at most {_LONGEST_NAME} bytes; shorten it")
+    _check_paths(config, report)
     _check_tokenizer(config.tokenizer, report)
     return mistakes
+
+
+def _check_paths(config: Config, report: Callable[[str, str], None]) -> None:
+    for key in _PATHS:
+        section, _, name = key.rpartition(".")
+        if path := getattr(getattr(config, section) if section else config, name):
+            try:
+                files.check_path(key, path)
+            except ConfigError as error:
+                report(key, str(error))
+
+
+_LONGEST_NAME = 200  # bytes of the name of a run directory, beside which temporary names are longer
+_PATHS = (
+    "runs_dir", "data.dir", "data.train", "data.validation", "data.test", "data.cache_dir", "tokenizer.vocabulary",
+    "model.init_from", "model.vectors", "training.start_from",
+)  # fmt: skip
 
 
 def _check_format(data: DataConfig, report: Callable[[str, str], None]) -> None:

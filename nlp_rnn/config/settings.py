@@ -8,17 +8,23 @@ from pydantic import ConfigDict, Field, with_config
 from nlp_rnn.config.tables import TASKS, Kind
 from nlp_rnn.config.types import (
     AttentionName,
+    BatchSize,
     CellName,
     ClassWeights,
     Fraction,
     MatmulPrecision,
     NonNegativeFloat,
     NonNegativeInt,
+    NumLayers,
     OptionalFraction,
+    OptionalSize,
     Outputs,
+    PadMultiple,
     PoolingName,
     PositiveFloat,
     PositiveInt,
+    Seed,
+    Size,
     SoftmaxName,
     SourceName,
     Switch,
@@ -142,12 +148,12 @@ class ModelConfig:
     vectors: str = ""
     vectors_trainable: Switch = True  # false: the embedding is not trained
     cell: CellName = "lstm"
-    embedding_dim: PositiveInt = 128
-    units: PositiveInt = 128
-    num_layers: PositiveInt = 1
+    embedding_dim: Size = 128
+    units: Size = 128
+    num_layers: NumLayers = 1
     # Units of the last recurrent layer; 0: model.units, or for language models with tied embeddings
     # model.embedding_dim.
-    last_units: NonNegativeInt = 0
+    last_units: OptionalSize = 0
     is_bidirectional: Switch = True
     # Reads texts from the end to the start. A language model then predicts the token before, for model.init_from of a
     # classifier that also reads backwards.
@@ -177,7 +183,7 @@ class ModelConfig:
     ngrams: Annotated[int, Field(strict=True, ge=0, le=5)] = 0
     # Translation: the decoder's attention over the source and its number of heads.
     attention: AttentionName = "general"
-    num_heads: PositiveInt = 1
+    num_heads: Size = 1
     # Translation: each decoder step also reads the attention's output of the step before. Steps then run one by one.
     input_feeding: Switch = False
     # softmax adaptive: first ids of the clusters of rarer words, such as [2000, 10000].
@@ -201,7 +207,7 @@ class TrainingConfig:
     # Run directory of a model with the same settings, for example trained on more text. Training starts from its best
     # weights and uses its vocabulary. Empty: random weights.
     start_from: str = ""
-    batch_size: PositiveInt = 64
+    batch_size: BatchSize = 64
     epochs: PositiveInt = 10
     # 0: an epoch is the whole training set. Otherwise language models read on in the next epoch.
     max_steps_per_epoch: NonNegativeInt = 0
@@ -226,7 +232,7 @@ class TrainingConfig:
     gradient_accumulation: PositiveInt = 1
     # Classifiers and translators: batches are padded to a multiple of this number of time steps. 0: as few as possible;
     # on JAX, which compiles each length anew, multiples of 32. On TPUs all batches have length data.max_length.
-    pad_to_multiple_of: NonNegativeInt = 0
+    pad_to_multiple_of: PadMultiple = 0
     ema_momentum: Fraction = 0.0  # evaluate, keep and export the moving average of the weights; 0: the weights
     # Momentum of the average at step t (from 0) is at most (1 + t) / (10 + t), so that it forgets the initial weights,
     # however short the training is. Without it, 0.999 keeps 37 % of them after 1,000 steps.
@@ -301,7 +307,7 @@ class Config:
     task: TaskName = "sentiment"
     name: str = ""  # name of the run directory; empty: the name of the config file, else the task
     runs_dir: str = "runs"
-    seed: NonNegativeInt = 1
+    seed: Seed = 1
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -8,8 +8,16 @@ from pydantic_core import PydanticCustomError
 
 from nlp_rnn.config.tables import CELLS, TASKS
 
-PositiveInt = Annotated[int, Field(strict=True, gt=0)]
-NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
+_LARGEST = 2**31 - 1  # of TensorFlow's int32
+_LARGEST_SIZE = 2**16  # of a side of a weight matrix: 16 GiB for a square one
+PositiveInt = Annotated[int, Field(strict=True, gt=0, le=_LARGEST)]
+NonNegativeInt = Annotated[int, Field(strict=True, ge=0, le=_LARGEST)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # what NumPy takes
+Size = Annotated[int, Field(strict=True, gt=0, le=_LARGEST_SIZE)]
+OptionalSize = Annotated[int, Field(strict=True, ge=0, le=_LARGEST_SIZE)]
+NumLayers = Annotated[int, Field(strict=True, gt=0, le=100)]
+BatchSize = Annotated[int, Field(strict=True, gt=0, le=2**20)]
+PadMultiple = Annotated[int, Field(strict=True, ge=0, le=2**12)]
 PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]

@@ -72,6 +72,9 @@ class ClassifierModule(tf.Module):
           value; the label is the median. Of label sets: labels string [batch, labels], the names of all labels,
           probabilities float32 [batch, labels], chosen bool [batch, labels], whether the label's threshold is reached.
         """
+        return saved_model.without_added(self._classify(saved_model.at_least_one(text)), text)
+
+    def _classify(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = self._logits(self._token_ids(text).to_tensor(PAD_ID))
         if self._outputs == "label_sets":
             probabilities = tf.sigmoid(logits)
@@ -105,6 +108,9 @@ class ClassifierModule(tf.Module):
         Returns:
           tokens string [batch, time], padded with "", attributions float32 [batch, time].
         """
+        return saved_model.without_added(self._explain(saved_model.at_least_one(text)), text)
+
+    def _explain(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         ids = self._token_ids(text)
         token_ids = ids.to_tensor(PAD_ID)  # [batch, time]
         mask = token_ids != PAD_ID

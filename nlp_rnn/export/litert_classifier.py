@@ -54,7 +54,7 @@ def export_classifier(
                 ("classify",),
             )
         litert.write_settings(temporary, settings, config, "litert_classifier.md")
-        return check(temporary, ClassifierModule(model, tokenizer, config, labels, calibration), config, texts)
+        return check(temporary, ClassifierModule([model], tokenizer, config, labels, [calibration]), config, texts)
 
     return litert.write_version(folder, write)
 

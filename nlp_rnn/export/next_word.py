@@ -71,6 +71,10 @@ class NextWordModule(tf.Module):
           words string [batch, largest count], probabilities float32 of the same shape: of a next word the model's; of a
           completion relative to all known (with subwords: found) words with that beginning. Missing words are "" and 0.
         """
+        inputs = [saved_model.at_least_one(each) for each in (text, count, allow_profanity)]
+        return saved_model.without_added(self._suggest(*inputs), text)
+
+    def _suggest(self, text: tf.Tensor, count: tf.Tensor, allow_profanity: tf.Tensor) -> dict[str, tf.Tensor]:
         ids, begun = self._suggestions.read(text)
         ids = truncate(ids, self._config.data.max_length, "end")
         log_probabilities, states = self._predict(tf.concat([tf.fill([ids.nrows(), 1], EOS_ID), ids], axis=1))

@@ -23,6 +23,7 @@ from nlp_rnn.config.loading import load_saved_config, to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.export.compact_weights import CompactWeights
+from nlp_rnn.export.graph_ops import check_ops
 from nlp_rnn.export.warm_up import write_warm_up
 from nlp_rnn.layers.recurrent import unwrapped
 from nlp_rnn.models.calibration import Calibration, load_calibration
@@ -73,6 +74,7 @@ def export_module(
     Returns:
       the version's folder.
     """
+    files.check_path("--to", folder)
     _check_path(folder.absolute(), f"--to is {folder}")
     while True:
         path = next_version(folder)
@@ -86,6 +88,7 @@ def export_module(
                 for name, text in extras.items():
                     (temporary / "assets.extra" / name).write_text(text, encoding="utf-8", newline="\n")
                 _refuse_foreign_ops(temporary)
+                check_ops(temporary)
                 write_warm_up(temporary, defaults or {})
                 manifest.write(temporary)
             return path
@@ -156,9 +159,10 @@ def load_graph(folder: Path) -> Any:
     """Loads a SavedModel, also one that this package has not written.
 
     Raises:
-      ConfigError: if it does not load.
+      ConfigError: if it does not load, or could write files or run code.
     """
     _check_path(folder, f"--model is {folder}")
+    check_ops(folder)
     try:
         return tf.saved_model.load(str(folder))
     except (
@@ -177,6 +181,7 @@ def load_graph(folder: Path) -> Any:
 
 def find_model(path: str | os.PathLike[str], task: str | None = None) -> Path:
     """The folder of the newest version at or under `path`."""
+    files.check_path("--model", path)
     folder = Path(path)
     versions = _versions(folder)
     if versions:
@@ -236,6 +241,17 @@ def tokenized(tokenizer: Tokenizer, pieces: tf.RaggedTensor, ids: tf.RaggedTenso
     token_ids = ids.to_tensor(PAD_ID)
     tokens = pieces.to_tensor("", shape=tf.stack([-1, tf.shape(token_ids)[1]]))
     return {"tokens": tokens, "token_ids": token_ids, "text": tokenizer.detokenize(ids)}
+
+
+def at_least_one(rows: tf.Tensor) -> tf.Tensor:
+    """Adds a row of zeros or "" to an empty batch, since loops and reductions need one; see `without_added`."""
+    is_empty = tf.cast(tf.equal(tf.shape(rows)[0], 0), tf.int32)
+    return tf.concat([rows, tf.zeros(tf.concat([[is_empty], tf.shape(rows)[1:]], axis=0), rows.dtype)], axis=0)
+
+
+def without_added(answer: dict[str, tf.Tensor], rows: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The answers about `rows` without that about the row that `at_least_one` added."""
+    return {name: values[: tf.shape(rows)[0]] for name, values in answer.items()}
 
 
 def _check_path(folder: Path, found: str) -> None:

@@ -1,5 +1,6 @@
 """The interactive next-word console: suggestions while you type. Through a pipe: lines in, suggestions out."""
 
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -91,7 +92,7 @@ def run_pipe(session: TypingSession, lines: Iterable[bytes]) -> Iterator[tuple[s
         line = raw.decode("utf-8", "replace").rstrip("\r\n")
         if line.startswith("/"):
             try:
-                print(run_command(session, line), file=sys.stderr)
+                print(printable(run_command(session, line)), file=sys.stderr)
             except Quit:
                 return
             continue
@@ -123,7 +124,7 @@ def run_terminal(session: TypingSession, *, history_file: str = "") -> None:
             break
         if line.startswith("/"):
             try:
-                print(run_command(session, line))
+                print(printable(run_command(session, line)))
             except Quit:
                 break
             continue
@@ -233,7 +234,7 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
 
 
 def _set_count(session: TypingSession, text: str) -> str:
-    if not text.isdecimal() or not 1 <= int(text) <= 9:
+    if not re.fullmatch("[1-9]", text):
         return f"/top is {text}, but must be a whole number from 1 to 9"
     session.count = int(text)
     return f"shows {text} suggestions"

@@ -22,22 +22,25 @@ _NUM_SHORT = 3  # pieces of up to so many characters are short
 _NO_PIECE = 0  # the id of padding, which is not a piece of text
 _IMPOSSIBLE = -(2**60)
 _BLOCK = 256  # slots of the trie searched at a time
+_MAX_WORD = 1000  # characters; longer words are cut, since the loops take as many steps as the longest word
 _UNKNOWN_PENALTY = 10.0  # nats below the rarest piece: sentencepiece's kUnkPenalty
 
 
 class _Lattice(NamedTuple):
-    """The pieces of W words with n characters in total.
+    """The pieces of W words with n characters in total. Words of more than _MAX_WORD characters count as several.
 
     Attributes:
       lengths: int32 [W], in characters.
       starts: int32 [W], of each word in the flat characters.
       pieces: int32 [n, L], the pieces of 1 .. L characters that start at each character, or _NO_PIECE. A character that
         is not a piece is the unknown piece `vocab_size + code point`.
+      splits: int32 [words + 1], the W words that belong to each word before it was cut.
     """
 
     lengths: tf.Tensor
     starts: tf.Tensor
     pieces: tf.Tensor
+    splits: tf.Tensor
 
 
 class Segmenter:
@@ -88,7 +91,7 @@ class Segmenter:
     def _lattice(self, words: tf.Tensor) -> _Lattice:
         trie = self._trie
         characters = tf.strings.unicode_decode(words, "UTF-8")
-        starts = tf.cast(characters.row_splits, tf.int32)
+        starts, splits = _cut(tf.cast(characters.row_splits, tf.int32))
         lengths = starts[1:] - starts[:-1]
         code_points = characters.flat_values
         num = tf.size(code_points)
@@ -129,7 +132,7 @@ class Segmenter:
             shape_invariants=(tf.TensorShape([]), tf.TensorShape(None), row, row),
         )  # fmt: skip
         pieces = tf.concat([tf.stack(columns), found.gather(tf.range(depth - _NUM_SHORT))], axis=0)
-        return _Lattice(lengths, starts[:-1], tf.transpose(pieces))
+        return _Lattice(lengths, starts[:-1], tf.transpose(pieces), splits)
 
     def _moves_of(self, pieces: tf.Tensor) -> tf.Tensor:
         """`score << 6 | length` of each piece: int32 [k, L] -> int64 [k, L]. All unknown pieces share one entry."""
@@ -247,7 +250,7 @@ def _read_backwards(
       last_lengths: int64 [n], of the last piece at each cell.
 
     Returns:
-      int32 ragged [W, (pieces)], in the order of the lattice's words.
+      int32 ragged [words, (pieces)], in the order of the words before they were cut.
     """
     ranks = tf.math.invert_permutation(order)
 
@@ -274,8 +277,20 @@ def _read_backwards(
     splits = tf.concat([[0], tf.cumsum(tf.math.bincount(owners, minlength=tf.size(lattice.lengths)))], axis=0)
     places = tf.gather(splits, owners + 1) - 1 - numbers  # the last piece came first
     return tf.RaggedTensor.from_row_splits(
-        tf.scatter_nd(places[:, None], pieces, tf.shape(pieces)), tf.cast(splits, tf.int64), validate=False
+        tf.scatter_nd(places[:, None], pieces, tf.shape(pieces)),
+        tf.cast(tf.gather(splits, lattice.splits), tf.int64),
+        validate=False,
     )
+
+
+def _cut(starts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cuts long words: int32 [words + 1], their bounds -> (int32 [W + 1], those of the parts; see _Lattice.splits)."""
+    lengths = starts[1:] - starts[:-1]
+    parts = tf.maximum((lengths + _MAX_WORD - 1) // _MAX_WORD, 1)
+    splits = tf.concat([[0], tf.cumsum(parts)], axis=0)
+    numbers = tf.range(splits[-1]) - tf.repeat(splits[:-1], parts)  # of each part in its word
+    begins = tf.repeat(starts[:-1], parts) + numbers * _MAX_WORD
+    return tf.concat([begins, starts[-1:]], axis=0), splits
 
 
 class _Trie(NamedTuple):

@@ -272,6 +272,7 @@ def _train(
         callbacks.insert(0, callback.averages)
     if config.tensorboard and placement.is_chief:
         callbacks.append(_tensorboard(run))
+    callback.write_history()
     if progress.is_finished:
         logger.info("%s is already finished: nothing to train", run.path)
     elif progress.has_begun:

@@ -1,6 +1,7 @@
 """Trains a model from its config, for all tasks."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from nlp_rnn.config.settings import Config
 from nlp_rnn.data.inputs import Inputs
+from nlp_rnn.errors import ConfigError
 from nlp_rnn.models.calibration import Calibration, probabilities_of
 from nlp_rnn.training import setup
 from nlp_rnn.training.checkpoints import Progress
@@ -45,7 +47,7 @@ def train_run(config: Config) -> Trained:
       ConfigError: see `setup.opened` and `fit`.
       Stopped: on Ctrl-C or SIGTERM, after saving.
     """
-    with setup.opened(config) as session:
+    with _memory_errors(config), setup.opened(config) as session:
         placement, run, inputs = session.placement, session.run, session.inputs
         model, progress = fit_model(session)
     summary = {
@@ -68,6 +70,21 @@ def train_run(config: Config) -> Trained:
     if not placement.is_chief or config.kind != "classifier":
         return Trained(run, inputs, summary, best, placement.is_chief)
     return Trained(run, inputs, summary, best, placement.is_chief, *_calibrate_classifier(run, inputs))
+
+
+@contextlib.contextmanager
+def _memory_errors(config: Config) -> Iterator[None]:
+    """Says which settings take less memory, where there is too little."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's
+            raise ConfigError(
+                f"there is too little memory for this training; lower training.batch_size ({config.training.batch_size}"
+                f"), data.max_length ({config.data.max_length}), model.units ({config.model.units}) or "
+                f"model.embedding_dim ({config.model.embedding_dim})"
+            ) from error
+        raise
 
 
 def fit_model(session: setup.PreparedTraining, callbacks: Sequence[Any] = ()) -> tuple[Any, Progress]:

@@ -51,6 +51,11 @@ class RunCallback(keras.callbacks.Callback):
         if self.progress.step:  # fit resets the metrics first; on_epoch_begin assigns their values
             self._metrics_to_restore = list(checkpoint_arrays(_metric_variables(model)).values())
 
+    def write_history(self) -> None:
+        """Writes history.csv from the history in the checkpoint, which is ahead of it after a kill between the two."""
+        if self.placement.is_chief and self.progress.history:
+            _write_history(self.run.path / "history.csv", self.progress.history)
+
     def on_train_begin(self, logs: Any = None) -> None:
         self._last_save = time.monotonic()
 
@@ -123,8 +128,7 @@ class RunCallback(keras.callbacks.Callback):
         is_stale = bool(config.patience) and progress.wait >= config.patience
         progress.is_finished = epoch + 1 == config.epochs or is_stale
         self._save()
-        if self.placement.is_chief:
-            _write_history(self.run.path / "history.csv", progress.history)
+        self.write_history()
         logger.info(
             "epoch %d: cross-entropy %.4f%s; validation %.4f%s; %.0f s%s",
             epoch + 1, row["cross_entropy"], _share(row, "accuracy"), row["val_cross_entropy"],

@@ -129,6 +129,7 @@ def load_run(path: Path, task: str | None = None) -> Run:
     Raises:
       ConfigError: if it is not a run directory, of another task, or one of its files was changed.
     """
+    files.check_path("the run directory", path)
     if not (path / "config.yaml").is_file() or not (path / "tokenizer").is_dir():
         raise ConfigError(
             f"{path} is not a run directory (no config.yaml and tokenizer in it); give one that train wrote"

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 
 from nlp_rnn import files
+from nlp_rnn.printable import printable
 
 matplotlib.use("agg")  # no screen needed
 
@@ -69,7 +70,7 @@ def plot_confusion(matrix: list[list[int]], labels: list[str], path: Path, *, ti
             column, row, f"{counts[row, column]:,}\n{100 * shares[row, column]:.1f} %",
             ha="center", va="center", fontsize=9, color="white" if shares[row, column] > 0.5 else "black",
         )  # fmt: skip
-    names = [label if len(label) <= 14 else label[:13] + "…" for label in labels]
+    names = [_literal(label if len(label) <= 14 else label[:13] + "…") for label in labels]
     axes.set_xticks(range(len(labels)), names, rotation=45 if len(labels) > 4 else 0)
     axes.set_yticks(range(len(labels)), names)
     axes.set(xlabel="predicted", ylabel="true")
@@ -82,7 +83,7 @@ def plot_attributions(words: list[str], scores: list[float], path: Path, *, titl
     lines = _wrap(words, 90)
     height = 0.6 + 0.3 * len(lines)  # inches: the title, then one line each
     figure = Figure(figsize=(9, height))
-    figure.text(0.02, 1 - 0.3 / height, title, fontsize=10, weight="bold")
+    figure.text(0.02, 1 - 0.3 / height, _literal(title), fontsize=10, weight="bold")
     axes = figure.add_axes((0.02, 0.1 / height, 0.96, 0.3 * len(lines) / height))
     axes.set(xlim=(0, 91), ylim=(len(lines), 0))
     axes.axis("off")
@@ -94,7 +95,7 @@ def plot_attributions(words: list[str], scores: list[float], path: Path, *, titl
             share = scores[position] / largest
             color = matplotlib.colors.to_rgba(_ORANGE if share > 0 else _BLUE, abs(share) * 0.8)
             axes.text(
-                column, row + 0.5, word, family="monospace", fontsize=9, va="center",
+                column, row + 0.5, _literal(word), family="monospace", fontsize=9, va="center",
                 bbox={"facecolor": color, "edgecolor": "none", "pad": 1.5},
             )  # fmt: skip
             column += len(word) + 1
@@ -132,7 +133,7 @@ def plot_activations(characters: list[str], values: np.ndarray, path: Path, *, t
             rows.append([])
     height = 0.45 + 0.22 * len(rows)  # inches: title, then one line each
     figure = Figure(figsize=(10, height))
-    figure.text(0.02, 1 - 0.3 / height, title, fontsize=10, weight="bold")
+    figure.text(0.02, 1 - 0.3 / height, _literal(title), fontsize=10, weight="bold")
     axes = figure.add_axes((0.02, 0.05 / height, 0.96, 0.22 * len(rows) / height))
     axes.set(xlim=(0, columns), ylim=(len(rows), 0))
     axes.axis("off")
@@ -146,7 +147,7 @@ def plot_activations(characters: list[str], values: np.ndarray, path: Path, *, t
                 axes.text(
                     column + 0.5,
                     row + 0.52,
-                    characters[place],
+                    _literal(characters[place]),
                     family="monospace",
                     fontsize=8,
                     ha="center",
@@ -162,12 +163,12 @@ def plot_attention(source: list[str], target: list[str], weights: list[list[floa
     axes.imshow(np.array(weights), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(
         range(len(source)),
-        [piece.replace("\u2581", " ") for piece in source],
+        [_literal(piece.replace("\u2581", " ")) for piece in source],
         rotation=60,
         ha="left",
         rotation_mode="anchor",
     )
-    axes.set_yticks(range(len(target)), [piece.replace("\u2581", " ") for piece in target])
+    axes.set_yticks(range(len(target)), [_literal(piece.replace("\u2581", " ")) for piece in target])
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.set_xticks(np.arange(len(source)) - 0.5, minor=True)
@@ -259,6 +260,11 @@ def _label_plainly(axes: Any, values: list[float]) -> None:
 def _plain(axes: Any) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _literal(text: str) -> str:
+    """A text of the user as it is: without control characters, and without formulas between dollar signs."""
+    return printable(text).replace("$", r"\$")
 
 
 def _wrap(words: list[str], width: int) -> list[list[str]]:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 import typing
 
 import pytest
@@ -73,6 +74,26 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
             "command line: model.pooling is [], but must name some of last, max, mean, attention, each once",
         ),
         ("data.source=csv", "command line: data.train is empty, but data.source csv reads files; set data.train=PATH"),
+        ("seed=4294967296", "command line: seed is 4294967296, but must be less than 4294967296"),
+        (
+            "data.max_length=100000000000000000000",
+            "command line: data.max_length is 100000000000000000000, but must be less than or equal to 2147483647",
+        ),
+        ("model.units=10000000", "command line: model.units is 10000000, but must be less than or equal to 65536"),
+        (
+            "training.pad_to_multiple_of=1000000",
+            "command line: training.pad_to_multiple_of is 1000000, but must be less than or equal to 4096",
+        ),
+        ("name=" + "n" * 300, f"command line: name is {'n' * 80}..., but may have at most 200 bytes; shorten it"),
+        (
+            "runs_dir=a\0b",
+            "command line: runs_dir is a\0b, which contains a NUL character, so it is not a path; give another one",
+        ),
+        (
+            "tokenizer.vocabulary=" + "v" * 300,
+            f"command line: tokenizer.vocabulary is {'v' * 80}..., but a path has at most 4,095 bytes and each name in "
+            "it 255; give a shorter one",
+        ),
         ("name=../x", "command line: name is '../x', but names a folder; use letters, digits, '.', '-' and '_'"),
         (
             "training.weight_decay=0.1",
@@ -312,6 +333,7 @@ def test_shipped_configs_are_valid():
 def test_help_and_config_errors_do_not_import_tensorflow(arguments):
     code = f"""
 import sys
+import time
 import pipelines.sentiment
 from nlp_rnn.cli import main as cli
 cli.main(pipelines.sentiment, {arguments!r})
@@ -384,3 +406,14 @@ def test_a_bare_name_is_a_config_that_comes_with_the_package(tmp_path, monkeypat
         "--config is sentiment_demos, but there is no such file; give the path of a YAML file, such as "
         "configs/sentiment.yaml"
     ]
+
+
+def test_thousands_of_brackets_are_refused_at_once(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("seed: " + "[" * 20_000, encoding="utf-8")
+    begun = time.process_time()
+    with pytest.raises(ConfigError, match=r"config.yaml: nested too deeply; a config is sections of `key: value`"):
+        load_config(path)
+    with pytest.raises(ConfigError, match=r"command line: seed is .{a: \[{a"):
+        load_config(None, ["seed=" + "{a: [" * 20_000])
+    assert time.process_time() - begun < 1

@@ -162,5 +162,5 @@ def test_models_that_are_none_or_of_another_task_are_refused(tmp_path, trained):
     for name in ("config.yaml", "labels.json"):
         (broken / "assets.extra" / name).write_bytes((model / "assets.extra" / name).read_bytes())
     (broken / "saved_model.pb").write_bytes(b"not a graph")
-    with pytest.raises(ConfigError, match="does not load"):
+    with pytest.raises(ConfigError, match=r"saved_model.pb: is damaged \(it is not a SavedModel\)"):
         saved_model.load_model(Path(broken), "sentiment")

@@ -192,7 +192,7 @@ def test_every_kind_of_model_answers_as_before(kind, tmp_path):
     path, facts = export_classifier(model, tokenizer, config, labels, calibration, TEXTS, tmp_path)
     assert facts["largest_difference"]["float"] < 1e-5
     assert facts["largest_difference"]["int8"] < 0.05
-    module = ClassifierModule(model, tokenizer, config, labels, calibration)
+    module = ClassifierModule([model], tokenizer, config, labels, [calibration])
     expected = module.classify(tf.constant(TEXTS))
     found = OnDeviceClassifier(path, precision="float").answer("classify", [text.encode() for text in TEXTS])
     for name, values in found.items():
@@ -209,7 +209,7 @@ def wide(tmp_path_factory):
     model, tokenizer, config, labels = make(**KINDS["lstm"])
     folder = tmp_path_factory.mktemp("wide")
     path, _ = export_classifier(model, tokenizer, config, labels, Calibration(), TEXTS, folder)
-    return path, ClassifierModule(model, tokenizer, config, labels), config
+    return path, ClassifierModule([model], tokenizer, config, labels, [Calibration()]), config
 
 
 @pytest.mark.parametrize("precision", ["float", "int8"])
@@ -241,7 +241,7 @@ def test_files_of_other_weights_are_not_kept(wide, tmp_path):
     for weight in other[0].weights:
         if weight.dtype != "int8":
             weight.assign(-weight)
-    other_module = ClassifierModule(*other)
+    other_module = ClassifierModule([other[0]], *other[1:], [Calibration()])
     with pytest.raises(ConfigError) as caught:
         check(path, other_module, config, TEXTS)
     told = str(caught.value)
@@ -250,7 +250,7 @@ def test_files_of_other_weights_are_not_kept(wide, tmp_path):
         "on validation texts, where at most 0.001 is allowed; nothing was written: export with --format savedmodel"
     )
     tokenizer = Tokenizer("word", vocabulary=[*BAD, *GOOD, *FILLER])
-    other_module = ClassifierModule(module.keras_models[0], tokenizer, *other[2:])
+    other_module = ClassifierModule(module.keras_models, tokenizer, *other[2:], [Calibration()])
     with pytest.raises(ConfigError, match=r"the text 'a good , lovely film . warm' has other token ids there"):
         check(path, other_module, config, TEXTS)
 

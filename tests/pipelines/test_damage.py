@@ -8,8 +8,9 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from nlp_rnn import files
+from nlp_rnn import api, files
 from nlp_rnn.data.record_source import records_folder
 from nlp_rnn.errors import ConfigError
 from tests.conftest import ROOT, SMALL, ask, refused, run_pipeline, write_csv
@@ -174,6 +175,42 @@ def test_links_and_pipes_stay_what_they_are(tmp_path):
 def test_names_do_not_lead_out_of_a_folder(tmp_path, name):
     with pytest.raises(ConfigError, match="cannot be the name of a folder"):
         files.child(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--run", ""], "--run is empty, but must be a path; give the path"),
+        (["evaluate", "--run", "r" * 300], f"--run is {'r' * 80}..., but a path has at most"),
+        (["predict", "--model", "m" * 300, "x"], f"--model is {'m' * 80}..., but a path has at most"),
+        (["train", "--config", "c" * 300], f"--config is {'c' * 80}..., but a path has at most"),
+        (["export", "--run", "runs/small", "--to", "a\0b"], "--to is a\\x00b, which contains a NUL character"),
+    ],
+)
+def test_paths_that_cannot_be_are_one_line(tmp_path, arguments, message):
+    assert refused(*arguments, cwd=tmp_path).startswith(message)
+
+
+def test_an_empty_batch_has_an_empty_answer(trained):
+    signatures = api.load(trained / "saved_models" / "sentiment").signatures
+    for name in ("classify", "explain", "tokenize"):
+        answer = getattr(signatures, name)(tf.constant([], tf.string))
+        assert {values.shape[0] for values in answer.values()} == {0}
+
+
+def test_too_little_memory_is_one_line(reviews, tmp_path, monkeypatch):
+    from nlp_rnn.training import recipes
+
+    def build(config, inputs):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[40000,10000]")
+
+    monkeypatch.setattr(recipes, "build_model", build)
+    done = run_pipeline("train", "name=small", *settings_of(reviews), cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "there is too little memory for this training; lower training.batch_size (16), data.max_length (20), "
+        "model.units (6) or model.embedding_dim (8)"
+    )
 
 
 def test_languages_are_language_tags(tmp_path):

@@ -107,6 +107,14 @@ def test_one_text_has_one_answer_whatever_the_batch(next_word_trained):
         np.testing.assert_allclose(alone["probabilities"][0], together["probabilities"][row], atol=1e-5)
 
 
+def test_an_empty_batch_has_an_empty_answer(next_word_trained):
+    loaded = tf.saved_model.load(str(next_word_trained / "saved_models" / "next_word" / "1"))
+    texts = tf.constant([], tf.string)
+    assert loaded.signatures["serving_default"](text=texts)["words"].shape[0] == 0
+    answer = loaded.suggest(texts, tf.constant([], tf.int32), tf.constant([], tf.bool))
+    assert answer["words"].shape[0] == answer["probabilities"].shape[0] == 0
+
+
 def test_steps_give_what_the_whole_text_gives(next_word_trained):
     loaded = tf.saved_model.load(str(next_word_trained / "saved_models" / "next_word" / "1"))
     ids = loaded.signatures["tokenize"](text=tf.constant(["the cat likes the"]))["token_ids"].numpy()[0]
@@ -154,6 +162,23 @@ def test_console_through_a_pipe(next_word_trained):
     assert done.stderr.strip().endswith("0 words remembered, 0 new ones learnt")
     found = json.loads(ask("console", "--json", *LITERT, cwd=next_word_trained, text="A dog sees a shiny \n"))
     assert found["words"][0]["word"] == "kingdom"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("/top " + "9" * 5000, "9, but must be a whole number from 1 to 9"),
+        ("/top ٣", "/top is ٣, but must be a whole number from 1 to 9"),
+        ("/save a\0b", "/save a\\x00b: the path is a\\x00b, which contains a NUL character"),
+        ("/save " + "a" * 300, "each name in it 255; give a shorter one; give another file"),
+        ("/\x1b]0;title\x07", "/\\x1b]0;title\\x07 is not a command; see /help"),
+    ],
+)
+def test_console_commands_that_cannot_be_are_one_line(next_word_trained, command, message):
+    lines = f"/learn on\nthe cat likes the\n{command}\n"
+    done = run_pipeline("console", *LITERT, cwd=next_word_trained, task="next_word", text=lines)
+    assert done.returncode == 0, done.stderr
+    assert message in done.stderr.splitlines()[-1]
 
 
 def test_console_without_tensorflow(next_word_trained):

@@ -85,3 +85,20 @@ def test_scores_are_exact_sums_wherever_the_word_stands():
     """In float32 the same two ways differ or not with what was summed before them."""
     close = Segmenter([None, "a", "b", "ab", "c"], [0.0, -1.0, -1.0, np.nextafter(-2, -3), -1000.0])
     assert close.segment(tf.constant(["ab", "c" * 50 + "ab"])).to_list() == [[3], [4] * 50 + [3]]
+
+
+def test_long_words_are_cut_before_they_are_segmented():
+    """The loops take as many steps as the longest word, so one of a million letters held a translator for 75 s."""
+    word = "cab" * 833 + "x"  # 2,500 characters
+    parts = [word[:1000], word[1000:2000], word[2000:]]
+    one, two, three = segment(parts).to_list()
+    words = ["ab", word, "", "b" * 1000, word[:1001]]
+    assert segment(words).to_list() == [
+        [3],
+        one + two + three,
+        [],
+        [2] * 1000,
+        one + segment([word[1000]]).to_list()[0],
+    ]
+    drawn = segmenter.sample(tf.constant(words), temperature=0.01, seed=tf.constant([1, 2]))
+    assert drawn.to_list() == segment(words).to_list()

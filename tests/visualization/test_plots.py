@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from nlp_rnn.visualization import plots
 
 
@@ -20,3 +22,14 @@ def test_the_slices_of_a_search_have_names_and_short_numbers(monkeypatch):
     labels = {axes.get_xlabel(): [tick.get_text() for tick in axes.get_xticklabels()] for axes in figure.axes}
     assert labels["training.learning_rate"] == ["0.00033", "0.002", "0.0039"]
     assert labels["model.cell"] == ["lstm", "gru"]
+
+
+def test_texts_of_the_user_are_shown_as_they_are(tmp_path):
+    """Between dollar signs, matplotlib reads formulas; of a wrong one it makes an error."""
+    words = ["from", r"$\nothing$", "to", "$9", "\x1b[2J"]
+    plots.plot_attributions(words, [1.0] * 5, tmp_path / "words.png", title=r"$\nothing$ \x1b")
+    plots.plot_confusion([[1, 2], [3, 4]], [r"$\no$", "\x1b[31m"], tmp_path / "labels.png", title="x")
+    plots.plot_activations([*"$\\no$\x1b"], np.ones(6), tmp_path / "unit.png", title="unit 3")
+    plots.plot_attention([r"$\no$", "b"], ["c"], [[0.5, 0.5]], tmp_path / "attention.png")
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) == 4
