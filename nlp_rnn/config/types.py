@@ -66,7 +66,7 @@ def _as_class_weights(value: Any) -> Any:
 
 TaskName = Annotated[str, _one_of(TASKS)]
 SourceName = Literal[
-    "imdb", "movie_reviews", "wikitext2", "tiny_shakespeare", "csv", "tsv", "jsonl", "parquet", "folders", "text",
+    "imdb", "movie_reviews", "wikitext2", "tiny_shakespeare", "tatoeba_sentences", "csv", "tsv", "jsonl", "parquet", "folders", "text",
     "documents", "records", "multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx",
 ]  # fmt: skip
 CellName = Annotated[str, _one_of(CELLS)]

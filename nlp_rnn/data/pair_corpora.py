@@ -1,4 +1,4 @@
-"""Published corpora of pairs, for translation."""
+"""Published corpora of pairs, for translation, and one of their sides for language models."""
 
 import functools
 import os
@@ -49,6 +49,27 @@ def load_tatoeba(data: DataConfig) -> Splits:
     return {"train": lambda: _tatoeba_pairs(path, is_from_english=data.source_language == "en")}
 
 
+def load_tatoeba_sentences(data: DataConfig) -> Splits:
+    """The distinct sentences of Tatoeba's pairs in data.target_language, for language models.
+
+    Raises:
+      ConfigError: if the files are missing, or another language is set.
+    """
+    folder, language = _prepared("tatoeba", data, name_of_source="tatoeba_sentences"), data.target_language
+    if language not in _TATOEBA:
+        raise ConfigError(
+            f"data.target_language is {language}, but data.source tatoeba_sentences has {', '.join(_TATOEBA)}; give one "
+            "of them"
+        )
+    path = folder / f"{_TATOEBA[language]}.txt"
+
+    def read() -> Iterator[Example]:
+        sentences = dict.fromkeys(pair.label for pair in _tatoeba_pairs(path, is_from_english=True))
+        return (Example(sentence, "") for sentence in sentences)
+
+    return {"train": read}
+
+
 def _tatoeba_pairs(path: Path, *, is_from_english: bool) -> Iterator[Example]:
     for number, line in read_lines(path):
         columns = line.split("\t")
@@ -75,14 +96,14 @@ def load_ted_hrlr(data: DataConfig) -> Splits:
     return {split: stream(split) for split in SPLIT_NAMES}
 
 
-def _prepared(name: str, data: DataConfig) -> Path:
+def _prepared(name: str, data: DataConfig, name_of_source: str = "") -> Path:
     setting = data.dir or os.environ.get("NLP_RNN_DATA", "")
     folder = Path(setting) / name
     if not setting or not folder.is_dir():
         raise ConfigError(
-            f"data.source is {name}, but there is no folder {folder}; "
+            f"data.source is {name_of_source or name}, but there is no folder {folder}; "
             "set data.dir, or NLP_RNN_DATA, to the folder that "
-            f"holds {name}, or use data.source=cldr, which needs no files"
+            f"holds {name}, or use data.source={'text' if name_of_source else 'cldr, which needs no files'}"
         )
     return folder
 

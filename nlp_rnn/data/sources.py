@@ -16,6 +16,7 @@ SOURCES: dict[str, Callable[[DataConfig], Splits]] = {
     "tiny_shakespeare": corpora.load_tiny_shakespeare,
     "movie_reviews": corpora.load_movie_reviews,
     "wikitext2": corpora.load_wikitext2,
+    "tatoeba_sentences": pair_corpora.load_tatoeba_sentences,
     "csv": readers.load_csv,
     "tsv": readers.load_tsv,
     "jsonl": readers.load_jsonl,

@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import os
 
@@ -8,7 +9,7 @@ from nlp_rnn.config.settings import DataConfig
 from nlp_rnn.data import pair_corpora
 from nlp_rnn.data.corpus import Corpus, load_corpus
 from nlp_rnn.data.languages import check_order
-from nlp_rnn.data.sources import PAIR_SOURCES
+from nlp_rnn.data.sources import PAIR_SOURCES, SOURCES
 from nlp_rnn.errors import ConfigError
 
 DATA = os.environ.get("NLP_RNN_DATA", "")
@@ -296,3 +297,20 @@ def test_tatoeba(source):
         ConfigError, match=r"data.source_language is es and data.target_language is de; give en and one of es, fr, de"
     ):
         pairs("train", *settings, "data.source_language=es")
+
+
+def test_the_sentences_of_one_side_of_tatoeba_are_a_text(tmp_path):
+    (tmp_path / "tatoeba").mkdir()
+    lines = ["Go.\tVe.\tCC-BY", "Go.\tVete.\tCC-BY", "Leave.\tVete.\tCC-BY"]
+    (tmp_path / "tatoeba" / "spa.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    config = load_config(
+        None, ["task=next_word", "data.source=tatoeba_sentences", "data.target_language=es", f"data.dir={tmp_path}"]
+    )
+    assert list(SOURCES["tatoeba_sentences"](config.data)["train"]()) == [("Ve.", ""), ("Vete.", "")]
+    data = dataclasses.replace(config.data, target_language="it")
+    with pytest.raises(
+        ConfigError, match="data.target_language is it, but data.source tatoeba_sentences has es, fr, de"
+    ):
+        SOURCES["tatoeba_sentences"](data)
+    with pytest.raises(ConfigError, match="data.source is tatoeba_sentences, but there is no folder"):
+        SOURCES["tatoeba_sentences"](dataclasses.replace(config.data, dir=str(tmp_path / "none")))
