@@ -58,8 +58,8 @@ def load_tatoeba_sentences(data: DataConfig) -> Splits:
     folder, language = _prepared("tatoeba", data, name_of_source="tatoeba_sentences"), data.target_language
     if language not in _TATOEBA:
         raise ConfigError(
-            f"data.target_language is {language}, but data.source tatoeba_sentences has {', '.join(_TATOEBA)}; give one "
-            "of them"
+            f"data.target_language is {language}, but data.source tatoeba_sentences has {', '.join(_TATOEBA)}; "
+            "give one of them"
         )
     path = folder / f"{_TATOEBA[language]}.txt"
 

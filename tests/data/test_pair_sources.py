@@ -309,8 +309,8 @@ def test_the_sentences_of_one_side_of_tatoeba_are_a_text(tmp_path):
     assert list(SOURCES["tatoeba_sentences"](config.data)["train"]()) == [("Ve.", ""), ("Vete.", "")]
     data = dataclasses.replace(config.data, target_language="it")
     with pytest.raises(
-        ConfigError, match="data.target_language is it, but data.source tatoeba_sentences has es, fr, de"
+        ConfigError, match=r"data.target_language is it, but data.source tatoeba_sentences has es, fr, de"
     ):
         SOURCES["tatoeba_sentences"](data)
-    with pytest.raises(ConfigError, match="data.source is tatoeba_sentences, but there is no folder"):
+    with pytest.raises(ConfigError, match=r"data.source is tatoeba_sentences, but there is no folder"):
         SOURCES["tatoeba_sentences"](dataclasses.replace(config.data, dir=str(tmp_path / "none")))
