@@ -66,8 +66,8 @@ def _as_class_weights(value: Any) -> Any:
 
 TaskName = Annotated[str, _one_of(TASKS)]
 SourceName = Literal[
-    "imdb", "movie_reviews", "wikitext2", "tiny_shakespeare", "tatoeba_sentences", "csv", "tsv", "jsonl", "parquet", "folders",
-    "text", "documents", "records", "multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx",
+    "imdb", "movie_reviews", "wikitext2", "tiny_shakespeare", "tatoeba_sentences", "csv", "tsv", "jsonl", "parquet",
+    "folders", "text", "documents", "records", "multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx",
 ]  # fmt: skip
 CellName = Annotated[str, _one_of(CELLS)]
 PoolingName = Literal["last", "max", "mean", "attention"]
