@@ -333,23 +333,47 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     files.check_path("the model", name)
     if os.path.exists(name):
         return Path(name)
-    folders = [Path(os.environ[key]) for key in ("NLP_RNN_MODELS",) if os.environ.get(key)]
-    folders += [Path("saved_models"), Path(__file__).parent.parent / "saved_models"]
+    folders = _model_folders()
     if re.fullmatch(r"[\w.-]+", name):
         for folder in folders:
             if (folder / name).is_dir():
                 return folder / name
-    there = sorted(
-        {entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir() if entry.is_dir()}
-    )
+    there = _models_there()
     known = (
         f"models there: {', '.join(there)}"
         if there
-        else "there are none yet: train and export one, or set NLP_RNN_MODELS"
+        else "there are none yet: train and export one, as make demo does, or set NLP_RNN_MODELS"
     )
     raise ConfigError(
         f"the model is {name}, but there is no such folder, nor one in {', '.join(map(str, folders))}; {known}"
     )
+
+
+def default_model(task: str, ending: str = "") -> str:
+    """The name of the model that a command uses without --model: the task's, or the only translator.
+
+    Args:
+      ending: of the name, such as "_litert".
+
+    Raises:
+      ConfigError: if there are several translators.
+    """
+    if TASKS[task].answers != "translations":
+        return task + ending
+    names = [name for name in _models_there() if name.startswith(f"{task}_")]
+    if len(names) > 1:
+        raise ConfigError(f"--model is not given, and there are several for {task}; give one of {', '.join(names)}")
+    return names[0] if names else task
+
+
+def _model_folders() -> list[Path]:
+    given = [Path(os.environ[key]) for key in ("NLP_RNN_MODELS",) if os.environ.get(key)]
+    return [*given, Path("saved_models"), Path(__file__).parent.parent / "saved_models"]
+
+
+def _models_there() -> list[str]:
+    folders = [folder for folder in _model_folders() if folder.is_dir()]
+    return sorted({entry.name for folder in folders for entry in folder.iterdir() if entry.is_dir()})
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def console(options: Namespace) -> Iterator[cli.Result]:
     from nlp_rnn.ondevice.memory_file import load_memory
     from nlp_rnn.ondevice.typing_session import TypingSession
 
-    model = litert_model.OnDeviceModel(options.model, precision=options.precision)
+    model = litert_model.OnDeviceModel(api.find_model(options.model), precision=options.precision)
     session = TypingSession(
         model, count=options.count, adapts=options.learn or bool(options.memory), allows_profanity=options.profanity
     )
@@ -127,7 +127,7 @@ def add_options(parser: cli.Parser, command: str) -> None:
         )
     if command == "console":
         parser.add_argument(
-            "--model", metavar="DIR", required=True, help="LiteRT export, such as saved_models/next_word_litert"
+            "--model", metavar="DIR", help="LiteRT export (default: next_word_litert, of the folders with models)"
         )
         parser.add_argument("--learn", action="store_true", help="adapt to what you type")
         parser.add_argument("--memory", metavar="FILE", default="", help="restore what /save kept; implies --learn")

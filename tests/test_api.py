@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import nlp_rnn
+from nlp_rnn import api
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import Config, DataConfig
 from nlp_rnn.decoding.settings import GenerationSettings, SearchSettings
@@ -300,3 +301,21 @@ def test_what_a_hub_does_not_have_is_one_line(hub):
 def test_addresses_of_a_hub_have_owner_and_name():
     with pytest.raises(nlp_rnn.ConfigError, match="a hub address must be hf://owner/name"):
         nlp_rnn.load("hf://reviews")
+
+
+# --- the model of a command without --model ------------------------------------------------------------------------
+
+
+def test_without_a_model_commands_use_that_of_the_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NLP_RNN_MODELS", str(tmp_path / "models"))
+    assert api.default_model("sentiment") == "sentiment"
+    assert api.default_model("next_word", "_litert") == "next_word_litert"
+    (tmp_path / "models" / "translation_en_de").mkdir(parents=True)
+    assert api.default_model("translation") == "translation_en_de"
+    assert api.find_model("translation_en_de") == tmp_path / "models" / "translation_en_de"
+    (tmp_path / "saved_models" / "translation_en_es").mkdir(parents=True)
+    with pytest.raises(
+        nlp_rnn.ConfigError, match=r"--model is not given, and there are several .* translation_en_de, t"
+    ):
+        api.default_model("translation")

@@ -162,6 +162,10 @@ def _run(pipeline: ModuleType, arguments: list[str]) -> None:
     if hasattr(pipeline, "add_options"):
         pipeline.add_options(parser, command)
     options = parser.parse_intermixed_args(arguments[1:])
+    if command in ("predict", "explain", "tokenizer", "console") and options.model is None:
+        from nlp_rnn import api
+
+        options.model = api.default_model(pipeline.TASK, "_litert" if command == "console" else "")
     set_up_logging()
     config = None
     if command in ("prepare", "train"):
@@ -206,7 +210,7 @@ def _parser(program: str, command: str, text: str, pipeline: ModuleType) -> Pars
         parser.add_argument("--split", choices=("validation", "test"), default="validation")
     if command in ("predict", "explain", "tokenizer"):
         parser.add_argument(
-            "--model", metavar="DIR", required=True, help=f"exported model, such as saved_models/{pipeline.TASK}"
+            "--model", metavar="DIR", help=f"exported model (default: {pipeline.TASK}, of the folders with models)"
         )
         parser.add_argument("text", metavar="TEXT", nargs="*" if command != "explain" else 1)
     if command in ("predict", "tokenizer"):
