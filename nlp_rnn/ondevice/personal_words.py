@@ -6,12 +6,12 @@ Dirichlet language model", for known k. NumPy only, for the console.
 """
 
 import bisect
-import heapq
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import regex
 
 from nlp_rnn.errors import ConfigError
@@ -25,7 +25,6 @@ _MAX_FOLLOWERS = 50  # words kept after one word
 _SECRET = regex.compile(r"\S+@\S+|(?i:\b(?:https?://|www\.)\S+)|\S*\d\S*")
 _CONTRACTION = regex.compile(r"(?i)['’](?:s|re|ve|ll|d|m|t)\b")
 _WORD = regex.compile(r"\p{L}[\p{L}\p{M}\u200c\u200d]*")
-_NUM_FREQUENT = 50  # words that are tried where no letter is typed yet
 
 
 _NOTHING: Mapping[str, float] = {}
@@ -65,7 +64,7 @@ class PersonalWords:
         self._followers: dict[str, Counter[str]] = {}
         self._sorted: list[str] = []  # the words to suggest
         self._total = 0  # their uses
-        self._frequent: list[str] | None = None  # the most frequent of them, once they were asked for
+        self._counts: np.ndarray | None = None  # the uses of each of them, once they were asked for
 
     def __len__(self) -> int:
         """The number of words that are suggested."""
@@ -83,7 +82,7 @@ class PersonalWords:
           insisted: texts that begin with a word that the user typed in place of a suggestion; it counts as used before.
         """
         certain = {found.group() for each in insisted if (found := _WORD.match(each))}
-        before, is_first, self._frequent = "", True, None
+        before, is_first, self._counts = "", True, None
         for spelling in _WORD.findall(_CONTRACTION.sub("", _SECRET.sub(" ", text))):
             word = self._normalize(spelling)
             if word and not self._knows(word) and len(word) <= _LONGEST:
@@ -105,29 +104,35 @@ class PersonalWords:
         """
         if not self._total:
             return []
-        followers = self._followers.get(before, Counter())
-        factors: dict[str, float] = {}
-        for beginning, cost in ({begun: 0.0} | dict(meant) if begun else {}).items():
-            for word in self._beginning_with(beginning):
-                factors[word] = max(factors.get(word, 0.0), math.exp(cost))
-        if not begun:
-            factors = dict.fromkeys([*self._most_frequent(), *filter(self._is_suggested, followers)], 1.0)
-        number = sum(uses for word, uses in followers.items() if self._is_suggested(word)) + _SMOOTHING
-        scores = {
-            word: factors[word] * (followers[word] + _SMOOTHING * self._uses[word] / self._total) / number
-            for word in sorted(factors)
-        }
-        best = heapq.nlargest(count, scores, key=scores.__getitem__)
-        return [PersonalWord(self._spelled(word), scores[word], word.startswith(begun)) for word in best]
+        scores, number = _SMOOTHING / self._total * self._uses_by_place(), _SMOOTHING
+        for word, uses in self._followers.get(before, {}).items():
+            if self._is_suggested(word):
+                scores[bisect.bisect_left(self._sorted, word)] += uses
+                number += uses
+        if begun:
+            factors = np.zeros_like(scores)
+            for beginning, cost in ({begun: 0.0} | dict(meant)).items():
+                part = factors[self._beginning_with(beginning)]
+                np.maximum(part, math.exp(cost), out=part)
+            scores *= factors
+        places = np.flatnonzero(scores)  # in alphabetical order
+        best = places[np.argsort(-scores[places], kind="stable")][:count]
+        return [
+            PersonalWord(self._spelled(word), float(scores[place]) / number, word.startswith(begun))
+            for place in best
+            for word in (self._sorted[place],)
+        ]
 
-    def _beginning_with(self, beginning: str) -> list[str]:
+    def _beginning_with(self, beginning: str) -> slice:
+        """The places of the words in `_sorted`."""
         start = bisect.bisect_left(self._sorted, beginning)
-        return self._sorted[start : bisect.bisect_left(self._sorted, beginning + "\U0010ffff")]
+        return slice(start, bisect.bisect_left(self._sorted, beginning + "\U0010ffff", start))
 
-    def _most_frequent(self) -> list[str]:
-        if self._frequent is None:
-            self._frequent = heapq.nlargest(_NUM_FREQUENT, self._sorted, key=self._uses.__getitem__)
-        return self._frequent
+    def _uses_by_place(self) -> np.ndarray:
+        """float [words to suggest], in the order of `_sorted`."""
+        if self._counts is None:
+            self._counts = np.array([self._uses[word] for word in self._sorted], float)
+        return self._counts
 
     # --- files ---
 

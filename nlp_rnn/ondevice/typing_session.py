@@ -219,8 +219,8 @@ class TypingSession:
         ids = self._sorted[places]
         scores = scores[ids] / self.temperature + costs
         if self.temperature != 1 and not begun:
-            scores = scores - np.logaddexp.reduce(scores)
-        total = float(np.exp(np.logaddexp.reduce(scores))) if len(ids) else 0.0
+            scores = scores - np.log(np.exp(scores).sum())
+        total = float(np.exp(scores).sum()) if begun else 1.0
         if not self.allows_profanity:
             scores = np.where(self.model.decent[ids], scores, -np.inf)
         found = [
