@@ -9,6 +9,8 @@ from pathlib import Path
 from nlp_rnn import api
 from nlp_rnn.cli import commands
 from nlp_rnn.cli import main as cli
+from nlp_rnn.cli import options as command_options
+from nlp_rnn.cli.texts import input_texts
 from nlp_rnn.config.settings import Config
 from nlp_rnn.decoding.settings import GenerationSettings
 from nlp_rnn.errors import ConfigError
@@ -44,7 +46,7 @@ def evaluate(options: Namespace) -> cli.Result:
     from nlp_rnn.evaluation import characters as character_evaluation
     from nlp_rnn.training import run_directory
 
-    settings = cli.settings_of(GenerationSettings, options)
+    settings = command_options.settings_of(GenerationSettings, options)
     run = run_directory.load_run(Path(options.run), TASK)
     config = cli.config_of(run.config, run.path / "config.yaml", options.settings)
     facts = character_evaluation.evaluate_run(run_directory.Run(run.path, config), options.split, **settings)
@@ -58,9 +60,9 @@ def export(options: Namespace) -> cli.Result:
 
 def predict(options: Namespace) -> Iterator[cli.Result]:
     """Continues each prompt. On a terminal, shows the text while it is generated."""
-    settings = cli.settings_of(GenerationSettings, options)
+    settings = command_options.settings_of(GenerationSettings, options)
     model = api.load(options.model, TASK)
-    for prompts in cli.input_texts(options, batch_size=16):
+    for prompts in input_texts(options, batch_size=16):
         if sys.stdout.isatty() and not options.json:
             for prompt in prompts:
                 sys.stdout.write(printable(prompt.decode("utf-8", "replace")))
@@ -108,16 +110,16 @@ def tokenizer(options: Namespace) -> Iterator[cli.Result]:
     return commands.show_tokens(options, TASK)
 
 
-def add_options(parser: cli.Parser, command: str) -> None:
+def add_options(parser: command_options.Parser, command: str) -> None:
     """Adds the options of generation."""
     if command == "predict":
-        cli.add_settings(parser, GenerationSettings, max_length="length")
+        command_options.add_settings(parser, GenerationSettings, max_length="length")
     if command == "evaluate":
-        cli.add_settings(parser, GenerationSettings, "temperature", "seed")
+        command_options.add_settings(parser, GenerationSettings, "temperature", "seed")
     if command == "export":
-        cli.add_format(parser, "for phones")
+        command_options.add_format(parser, "for phones")
     if command == "explain":
-        number = cli.between(int, 0, 1_000_000, "a whole number from 0")
+        number = command_options.between(int, 0, 1_000_000, "a whole number from 0")
         parser.add_argument("--unit", type=number, metavar="N", help="which unit (default: the most informative one)")
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from nlp_rnn import api
 from nlp_rnn.cli import commands
 from nlp_rnn.cli import main as cli
+from nlp_rnn.cli import options as command_options
+from nlp_rnn.cli.texts import input_texts
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
@@ -72,7 +74,7 @@ def export(options: Namespace) -> cli.Result:
 def predict(options: Namespace) -> Iterator[cli.Result]:
     """Suggests the most likely next words after each text, or completions of its last word."""
     model = api.load(options.model, TASK)
-    for texts in cli.input_texts(options):
+    for texts in input_texts(options):
         for text, words in zip(texts, model.suggest_all(texts, options.count, options.profanity), strict=True):
             shown = "   ".join(f"{each.word} {each.probability:.4f}" for each in words)
             told = text.decode("utf-8", "replace")
@@ -105,7 +107,7 @@ def console(options: Namespace) -> Iterator[cli.Result]:
         yield cli.Result(facts, "   ".join(f"{each.word} {each.probability:.4f}" for each in suggestions))
 
 
-def add_options(parser: cli.Parser, command: str) -> None:
+def add_options(parser: command_options.Parser, command: str) -> None:
     """Adds the options of suggestions."""
     if command == "evaluate":
         parser.source.add_argument(
@@ -140,11 +142,15 @@ def add_options(parser: cli.Parser, command: str) -> None:
         )
     if command in ("predict", "console"):
         parser.add_argument(
-            "--count", type=cli.positive, default=5, metavar="N", help="words to suggest (default: %(default)s)"
+            "--count",
+            type=command_options.positive,
+            default=5,
+            metavar="N",
+            help="words to suggest (default: %(default)s)",
         )
         parser.add_argument("--profanity", action="store_true", help="suggest profanity too")
     if command == "export":
-        cli.add_format(parser, "for phones and the console")
+        command_options.add_format(parser, "for phones and the console")
 
 
 if __name__ == "__main__":

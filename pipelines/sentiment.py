@@ -9,6 +9,8 @@ from typing import Any
 from nlp_rnn import api
 from nlp_rnn.cli import commands
 from nlp_rnn.cli import main as cli
+from nlp_rnn.cli import options as command_options
+from nlp_rnn.cli.texts import input_texts
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.printable import one_line
@@ -77,7 +79,7 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
             "each by a threshold "
             "of its own; leave it out"
         )
-    for texts in cli.input_texts(options):
+    for texts in input_texts(options):
         for text, found in zip(texts, classify(texts), strict=True):
             shown = text.decode("utf-8", "replace")
             if isinstance(found, api.LabelSet):
@@ -123,7 +125,7 @@ def tokenizer(options: Namespace) -> Iterator[cli.Result]:
     return commands.show_tokens(options, TASK)
 
 
-def add_options(parser: cli.Parser, command: str) -> None:
+def add_options(parser: command_options.Parser, command: str) -> None:
     """Adds the options of classifiers."""
     if command == "evaluate":
         parser.source.add_argument("--model", metavar="DIR", help="exported model, such as saved_models/sentiment")
@@ -133,11 +135,12 @@ def add_options(parser: cli.Parser, command: str) -> None:
             "leave texts unanswered" if command == "predict" else "also report the scores if texts were left unanswered"
         )
         parser.add_argument(
-            "--min-probability", type=cli.between(float, 0, 1, "a number from 0 to 1"), default=0.0, metavar="P",
+            "--min-probability", metavar="P", default=0.0,
+            type=command_options.between(float, 0, 1, "a number from 0 to 1"),
             help=f"{what} whose label has a lower probability (default: %(default)s)",
         )  # fmt: skip
     if command == "export":
-        cli.add_format(parser, "for phones")
+        command_options.add_format(parser, "for phones")
     if command == "explain":
         parser.add_argument("--html", metavar="FILE", help="write a page")
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from nlp_rnn import api
 from nlp_rnn.cli import commands
 from nlp_rnn.cli import main as cli
+from nlp_rnn.cli import options as command_options
+from nlp_rnn.cli.texts import input_texts
 from nlp_rnn.config.settings import Config
 from nlp_rnn.decoding.settings import SearchSettings
 from nlp_rnn.printable import one_line
@@ -48,7 +50,7 @@ def evaluate(options: Namespace) -> cli.Result:
     facts = translation_evaluation.evaluate_runs(
         [run_directory.Run(found[0].path, config), *found[1:]],
         options.split,
-        **cli.settings_of(SearchSettings, options),
+        **command_options.settings_of(SearchSettings, options),
     )
     text = f"{translation_evaluation.describe(facts)}\n\ntranslations: {found[0].path}/translations_{options.split}.txt"
     return cli.Result(facts, text)
@@ -61,9 +63,9 @@ def export(options: Namespace) -> cli.Result:
 
 def predict(options: Namespace) -> Iterator[cli.Result]:
     """Translates each sentence; shows the best translation, or the best few."""
-    settings = cli.settings_of(SearchSettings, options)
+    settings = command_options.settings_of(SearchSettings, options)
     model = api.load(options.model, TASK)
-    for texts in cli.input_texts(options, batch_size=32):
+    for texts in input_texts(options, batch_size=32):
         for text, found in zip(texts, model.translate_all(texts, options.n_best, **settings), strict=True):
             facts = [{"translation": each.text, "score": each.score} for each in found]
             lines = [
@@ -95,16 +97,16 @@ def tokenizer(options: Namespace) -> Iterator[cli.Result]:
     return commands.show_tokens(options, TASK)
 
 
-def add_options(parser: cli.Parser, command: str) -> None:
+def add_options(parser: command_options.Parser, command: str) -> None:
     """Adds the options of the search."""
     if command == "predict":
-        cli.add_settings(parser, SearchSettings)
-        count = cli.between(int, 1, 100, "a whole number from 1 to 100")
+        command_options.add_settings(parser, SearchSettings)
+        count = command_options.between(int, 1, 100, "a whole number from 1 to 100")
         parser.add_argument(
             "--n-best", type=count, default=1, metavar="N", help="translations to show (default: %(default)s)"
         )
     if command == "evaluate":
-        cli.add_settings(parser, SearchSettings, "beam_size", "length_penalty")
+        command_options.add_settings(parser, SearchSettings, "beam_size", "length_penalty")
     if command == "explain":
         parser.add_argument("--html", metavar="FILE", help="write a page")
         parser.add_argument(

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from nlp_rnn.cli.main import Parser, Result
+from nlp_rnn.cli.main import Result
+from nlp_rnn.cli.options import Parser
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import TFDS_SOURCES, Config
 from nlp_rnn.data import label_checks

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nlp_rnn.cli import main as cli
+from nlp_rnn.cli.texts import input_texts
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
@@ -96,7 +97,7 @@ def show_tokens(options: Namespace, task: str) -> Iterator[cli.Result]:
     loaded = api.load(options.model, task).signatures
     from nlp_rnn.visualization import attributions
 
-    for texts in cli.input_texts(options):
+    for texts in input_texts(options):
         yield from (
             cli.Result(*attributions.tokens_of(loaded, text, is_terminal=sys.stdout.isatty()), is_styled=True)
             for text in texts

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from nlp_rnn.cli import findings
 from nlp_rnn.cli.findings import Finding
-from nlp_rnn.cli.main import Parser, Result
+from nlp_rnn.cli.main import Result
+from nlp_rnn.cli.options import Parser
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.errors import ConfigError
 

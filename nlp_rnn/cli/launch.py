@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from nlp_rnn.cli.main import Parser
+from nlp_rnn.cli.options import Parser
 from nlp_rnn.errors import ConfigError
 
 _END_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from nlp_rnn.cli.main import Parser
+from nlp_rnn.cli.options import Parser
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import PAIR_SOURCES
 from nlp_rnn.data.records import LOCAL_RUNNER, write_records

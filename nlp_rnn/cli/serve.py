@@ -10,7 +10,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from nlp_rnn.cli.main import Parser, add_settings, between, set_up_logging, settings_of
+from nlp_rnn.cli.main import set_up_logging
+from nlp_rnn.cli.options import Parser, add_settings, between, settings_of
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.serving.limits import Limits
 from nlp_rnn.serving.tfserving_config import write_tfserving_config

@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 
-from nlp_rnn.cli.main import Parser
+from nlp_rnn.cli.options import Parser
 from nlp_rnn.data.service_address import check_answers, first_line
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.tensorflow_import import import_tensorflow

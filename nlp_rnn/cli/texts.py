@@ -1,0 +1,66 @@
+"""The texts that a command reads: arguments, a file or standard input."""
+
+import argparse
+import codecs
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.text_files import encoding_advice, read_lines
+
+
+def input_texts(options: argparse.Namespace, *, batch_size: int = 64) -> Iterator[list[bytes]]:
+    """Yields batches of UTF-8 texts: those of the command line, or the lines of --file or of standard input.
+
+    Args:
+      options: with `text` (list of str) and `file` (a path, or "").
+      batch_size: texts per batch; a terminal's lines come one by one.
+
+    Raises:
+      ConfigError: if both texts and --file are given, the file cannot be read, or a text is not UTF-8.
+    """
+    if options.text and options.file:
+        raise ConfigError(f"--file is {options.file}, but texts are given too; give one of the two")
+    if options.text:
+        yield [_utf8(text) for text in options.text]
+        return
+    if options.file:
+        try:
+            for _ in read_lines(Path(options.file)):
+                pass  # Read to the end first, so that a damaged file gives no output at all.
+        except ConfigError as error:
+            raise ConfigError(f"--file is {options.file}: {str(error).removeprefix(f'{options.file}: ')}") from None
+        lines: Iterator[bytes] = (line.encode() for _, line in read_lines(Path(options.file)))
+    else:
+        lines = _stdin_lines()
+    size = batch_size if options.file or not sys.stdin.isatty() else 1
+    while batch := list(itertools.islice(lines, size)):
+        yield batch
+
+
+def _stdin_lines() -> Iterator[bytes]:
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        text = line.rstrip(b"\r\n").removeprefix(codecs.BOM_UTF8 if number == 1 else b"")
+        try:
+            text.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"standard input: line {number}, byte {error.start}: not UTF-8; {encoding_advice(line, None)}"
+            ) from None
+        if b"\0" in text:
+            raise ConfigError(
+                f"standard input: line {number} contains NUL bytes, so it is not text; {encoding_advice(line, None)}"
+            )
+        yield text
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:  # an argument in another encoding
+        raise ConfigError(
+            f"TEXT is {text[:80]!r}, which is not UTF-8; set the terminal to UTF-8, "
+            "or pass the text in a file with --file"
+        ) from None
