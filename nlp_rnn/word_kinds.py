@@ -15,6 +15,7 @@ EMOJI = f"[\U0001f1e6-\U0001f1ff]{{2}}|[0-9#*]\ufe0f?\u20e3|{_PICTURE}(?:\u200d{
 _LOOKS_LIKE_EMOJI = regex.compile(r"\p{Emoji_Presentation}|.*[\ufe0f\u20e3]", regex.DOTALL)
 _EMOJI = regex.compile(EMOJI)
 _WORD = regex.compile(r"[\p{L}\p{N}]")
+UNSEPARATED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*")  # no spaces
 CONTRACTION = regex.compile(r"(?i)n['’]t|['’](?:s|re|ve|ll|d|m)")
 
 

@@ -35,10 +35,12 @@ from nlp_rnn.special_ids import EOS_ID, PAD_ID, UNK_ID
 from nlp_rnn.tokenization.build import build_tokenizer, untrained_tokenizer
 from nlp_rnn.tokenization.encoding import encode, ids_where
 from nlp_rnn.tokenization.tokenizer import Tokenizer
+from nlp_rnn.word_kinds import UNSEPARATED, is_word
 
 logger = logging.getLogger(__name__)
 
 _FORMAT = 3  # of the cache
+_NUM_FREQUENT = 500  # words that tell the script
 
 Cached = TypeVar("Cached")
 
@@ -104,6 +106,7 @@ def prepare_inputs(corpus: Corpus, config: Config, tokenizer_of_run: Path | None
     if corpus.has("test"):
         logger.info("test: %s", corpus.facts["test"].describe())
     _check_unknown(caches[0].unknown_share(), config)
+    _advise_subwords(tokenizer)
     digests = {f"the text of data.{split}": corpus.facts[split].digest for split in ("train", "validation")}
     digests["the vocabulary"] = hashlib.blake2b(tokenizer.vocabulary_text().encode(), digest_size=16).hexdigest()
     resample = Resampling(tokenizer, sampling, seed) if sampling else None
@@ -133,6 +136,17 @@ def _check_unknown(share: float, config: Config) -> None:
         f"{share:.0%} of the tokens of data.train are not in the vocabulary (tokenizer.max_unknown is "
         f"{tokenizer.max_unknown:g}); {mend}; or go on with --allow"
     )
+
+
+def _advise_subwords(tokenizer: Tokenizer) -> None:
+    """Says it if the words of a vocabulary are single characters of scripts without spaces."""
+    frequent = [word for word in tokenizer.known_vocabulary()[:_NUM_FREQUENT] if is_word(word)]
+    count = sum(bool(UNSEPARATED.fullmatch(word)) for word in frequent)
+    if tokenizer.level == "word" and count > len(frequent) / 2:
+        logger.warning(
+            "the texts are in a script without spaces, where tokenizer.level=word makes each character a word; "
+            "tokenizer.level=subword finds words of several characters"
+        )
 
 
 def prepare_tokenizer(corpus: Corpus, data: DataConfig, config: TokenizerConfig, start_from: str = "") -> Tokenizer:

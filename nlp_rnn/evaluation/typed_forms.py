@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
-from nlp_rnn.word_kinds import CONTRACTION, is_word
+from nlp_rnn.word_kinds import CONTRACTION, UNSEPARATED, is_word
 
 _CLOSING = regex.compile(
     r"[.,!?;:%)\]}…،؛؟।。、，！？]|''"
@@ -15,7 +15,6 @@ _OPENING = regex.compile(r"[(\[{$#£€¿¡]|``")  # none behind
 _QUOTE = '"'  # in turn
 _MARKED = regex.compile(r"@(.)@")  # WikiText's signs within words and numbers: state @-@ of @-@ the @-@ art
 _JOINING = regex.compile(r"[-/]")  # within words that the unicode splitter has cut
-_NO_SPACES = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*")
 
 
 class TypedForms(NamedTuple):
@@ -46,7 +45,7 @@ def typed_forms(words: Sequence[str], splitter: str) -> TypedForms:
     within = [
         bool(
             _MARKED.fullmatch(word)
-            or _NO_SPACES.fullmatch(word)
+            or UNSEPARATED.fullmatch(word)
             or (splitter == "unicode" and _JOINING.fullmatch(word))
         )
         for word in words

@@ -7,6 +7,7 @@ import pytest
 
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import TrainingConfig
+from nlp_rnn.data import datasets
 from nlp_rnn.data.bucketing import (
     Batches,
     classification_stream,
@@ -148,3 +149,19 @@ print(tokenizer.vocabulary, cache.offsets.tolist())
     assert printed[0] == printed[1]
     assert b"same" in printed[0]
     assert len(list((tmp_path / "cache").iterdir())) == 2  # and no temporary folder
+
+
+# --- scripts without spaces ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("level", "vocabulary", "is_told"),
+    [
+        ("word", ["我", "们", "。", "ok", "的"], True),
+        ("word", ["the", "我", "cat", ",", "."], False),
+        ("char", ["我", "们"], False),
+    ],
+)
+def test_words_of_single_characters_are_told(level, vocabulary, is_told, caplog):
+    datasets._advise_subwords(Tokenizer(level, vocabulary=vocabulary))
+    assert ("tokenizer.level=subword finds words" in caplog.text) == is_told
