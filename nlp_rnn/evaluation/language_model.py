@@ -65,12 +65,12 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: Adaptation
         memory = ContinuousCache(settings, vocab_size=model.vocab_size, features=model.features)
     if has_baseline:
         ngram = NGramText(ids_of("train"), model.vocab_size)
-        share = tune_ngram_share(model, ngram, ids_of("validation"), memory.settings if memory else None)
+        share = tune_ngram_share(model, ngram, ids_of("validation"), memory.settings if memory is not None else None)
         meters |= {"baseline": _make_meter(tokenizer), "mixture": _make_meter(tokenizer)}
     for scored in score_text(model, judged, title=f"scoring {split}"):
         rows, targets = scored.log_probabilities, scored.targets
         meters["metrics"].update(rows, targets)
-        if memory:
+        if memory is not None:  # it has a length, 0 at first
             rows = cached_rows(memory, scored)
             meters["adapted"].update(rows, targets)
         if ngram:
@@ -78,7 +78,7 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: Adaptation
             meters["baseline"].update(other, targets)
             meters["mixture"].update(mixed_rows(rows, other, share), targets)
     facts = {}
-    if memory:
+    if memory is not None:
         facts["adapted"] = vars(memory.settings)
         run.write_metrics(cache=vars(memory.settings))
     if adapts == "dynamic":

@@ -109,7 +109,7 @@ def tune_ngram_share(
     own, other = [], []
     for scored in score_text(model, validation, title="tuning the mixture", num_tokens=_TUNING_TOKENS):
         places = np.arange(len(scored.targets)), scored.targets
-        rows = cached_rows(memory, scored) if memory else scored.log_probabilities
+        rows = scored.log_probabilities if memory is None else cached_rows(memory, scored)
         own.append(rows[places])
         other.append(ngram.rows(scored.targets)[places])
     ngram.begin()

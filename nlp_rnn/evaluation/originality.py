@@ -74,17 +74,17 @@ def _hashes(ids: np.ndarray, length: int) -> np.ndarray:
     if len(ids) < length:
         return np.zeros(0, np.uint64)
     with np.errstate(over="ignore"):
-        powers = _powers(int(_BASE))[: len(ids)]
+        powers = _powers(int(_BASE), 2 * _CHUNK)[: len(ids)]
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_spread(ids) * powers, dtype=np.uint64)])
         # Modulo 2^64 the base, which is odd, has an inverse, so the hash of a passage does not depend on its position.
-        inverse = _powers(pow(int(_BASE), -1, 2**64))
+        inverse = _powers(pow(int(_BASE), -1, 2**64), 2 * _CHUNK)
         return (sums[length:] - sums[: len(ids) - length + 1]) * inverse[: len(ids) - length + 1]
 
 
 @functools.cache
-def _powers(base: int) -> np.ndarray:
-    """Powers of the base modulo 2^64, from 0 on, uint64, as many as a chunk needs."""
-    factors = np.full(2 * _CHUNK, base, np.uint64)
+def _powers(base: int, count: int) -> np.ndarray:
+    """Powers of the base modulo 2^64, from 0 on, uint64 [count]."""
+    factors = np.full(count, base, np.uint64)
     factors[0] = 1
     return np.cumprod(factors, dtype=np.uint64)
 

@@ -170,6 +170,7 @@ def test_the_stack_gives_the_better_part_the_larger_share():
     )
 
 
+@pytest.mark.further
 def test_a_wide_and_deep_classifier_trains_resumes_exports_and_explains(whole, tmp_path):
     settings, folder, told = whole
     assert "linear part: " in told

@@ -283,6 +283,7 @@ def test_two_processes_do_not_train_in_one_run_directory(trained, reviews):
     )
 
 
+@pytest.mark.further
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small tmpfs needs Linux and root")
 @pytest.mark.parametrize(
     ("size", "verbs"), [pytest.param("32k", ["train"], marks=pytest.mark.slow), ("200k", ["train", "export"])]

@@ -87,6 +87,7 @@ def test_scores_are_exact_sums_wherever_the_word_stands():
     assert close.segment(tf.constant(["ab", "c" * 50 + "ab"])).to_list() == [[3], [4] * 50 + [3]]
 
 
+@pytest.mark.further
 def test_long_words_are_cut_before_they_are_segmented():
     """The loops take as many steps as the longest word, so one of a million letters held a translator for 75 s."""
     word = "cab" * 833 + "x"  # 2,500 characters

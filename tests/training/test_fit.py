@@ -188,6 +188,7 @@ def plain(reviews, tmp_path_factory):
     return arguments, folder, done.stdout
 
 
+@pytest.mark.further
 def test_a_run_stopped_at_the_last_step_of_an_epoch_ends_as_an_uninterrupted_one(plain, tmp_path):
     arguments, folder, _ = plain
     with told_to_stop(lambda callback: callback.progress.step == callback.stream.steps_per_epoch - 1):
@@ -200,6 +201,7 @@ def test_a_run_stopped_at_the_last_step_of_an_epoch_ends_as_an_uninterrupted_one
     assert outcome(tmp_path / "runs" / "a") == outcome(folder / "runs" / "a")
 
 
+@pytest.mark.further
 def test_the_same_seed_gives_the_same_run_and_another_does_not(plain, tmp_path):
     arguments, folder, _ = plain
     for settings in (["name=a"], ["name=b", "seed=2"]):

@@ -76,7 +76,7 @@ def passes(model, task):
     return np.array(found[::2], float), np.array(found[1::2], float), outputs
 
 
-KINDS = ["sentiment", "next_word", pytest.param("translation", marks=pytest.mark.further)]
+KINDS = ["sentiment", *(pytest.param(task, marks=pytest.mark.further) for task in ("next_word", "translation"))]
 
 
 @pytest.mark.parametrize("task", KINDS)
