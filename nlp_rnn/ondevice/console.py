@@ -150,7 +150,7 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
 
     shown: list[Suggestion] = []
     phrase: list[Suggestion] = []  # the first suggestion and what is likely to follow it
-    taken: list[tuple[str, str, Suggestion]] = []  # the line before and after each acceptance
+    taken: list[tuple[str, str, Suggestion, int]] = []  # the line before and after each acceptance, and its keys
 
     def look(buffer: Any) -> None:
         """Computes suggestions immediately: in the background, fast typing would overtake them."""
@@ -160,11 +160,11 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
         phrase[:] = session.phrase(text, shown[0]) if shown else []
 
     def take(buffer: Any, *suggestions: Suggestion) -> None:
-        for suggestion in suggestions:
-            before = buffer.text
+        for number, suggestion in enumerate(suggestions):
+            before, keys = buffer.text, 0 if number else 1  # one key takes them all
             buffer.delete_before_cursor(suggestion.replaced)
-            buffer.insert_text(session.accept(suggestion))
-            taken.append((before, buffer.text, suggestion))
+            buffer.insert_text(session.accept(suggestion, keys))
+            taken.append((before, buffer.text, suggestion, keys))
 
     class Ghost(Processor):
         """Shows the rest of the first suggestion after the cursor, and the words that are likely to follow."""
@@ -214,9 +214,9 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
         if not taken or taken[-1][1] != buffer.text:
             buffer.undo()
             return
-        before, _, suggestion = taken.pop()
+        before, _, suggestion, keys = taken.pop()
         typed = len(suggestion.word) - len(suggestion.rest) if not suggestion.replaced else suggestion.replaced
-        session.undo(suggestion, len(before) - typed)
+        session.undo(suggestion, len(before) - typed, keys)
         buffer.document = Document(before)
 
     prompt: Any = PromptSession(

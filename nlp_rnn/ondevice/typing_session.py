@@ -145,22 +145,28 @@ class TypingSession:
             text += following[0].rest + " "
         return words
 
-    def accept(self, suggestion: Suggestion) -> str:
-        """Counts an accepted suggestion. Returns the text to insert: the rest of the word, and a space."""
-        self.statistics.accepted += 1
-        # The space makes up for the key that accepted it.
-        self.statistics.saved += len(suggestion.rest) - suggestion.replaced
+    def accept(self, suggestion: Suggestion, keys: int = 1) -> str:
+        """Counts an accepted suggestion. Returns the text to insert: the rest of the word, and a space.
+
+        Args:
+          keys: pressed for it; 0 for the further words of a phrase.
+        """
+        self._count(suggestion, keys, 1)
         return suggestion.rest + " "
 
-    def undo(self, suggestion: Suggestion, place: int) -> None:
+    def undo(self, suggestion: Suggestion, place: int, keys: int = 1) -> None:
         """Takes an accepted suggestion back. The word typed there instead is learnt at its first use.
 
         Args:
           place: where the word begins in the line, in characters.
+          keys: as it was accepted.
         """
-        self.statistics.accepted -= 1
-        self.statistics.saved -= len(suggestion.rest) - suggestion.replaced
+        self._count(suggestion, keys, -1)
         self._undone.add(place)
+
+    def _count(self, suggestion: Suggestion, keys: int, sign: int) -> None:
+        self.statistics.accepted += sign
+        self.statistics.saved += sign * (len(suggestion.rest) + 1 - suggestion.replaced - keys)  # 1: the space
 
     def finish_line(self, text: str) -> None:
         """Ends the line: it becomes part of the text, and the cache learns it."""

@@ -73,7 +73,9 @@ def test_tab_takes_all_that_is_grey_and_right_takes_a_word(session):
     text = "the cat likes the "
     phrase = session.phrase(text, session.suggest(text)[0])
     assert [each.word for each in phrase][:3] == ["green", "garden", "."][: len(phrase)] or len(phrase) > 1
-    assert type_keys(session, text + TAB) == text + "".join(each.word + " " for each in phrase)
+    taken = "".join(each.word + " " for each in phrase)
+    assert type_keys(session, text + TAB) == text + taken
+    assert session.statistics.saved == len(taken) - 1  # all of it for one key
     assert type_keys(session, text + RIGHT) == text + phrase[0].word + " "
 
 
