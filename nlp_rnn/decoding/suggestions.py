@@ -10,6 +10,7 @@ from nlp_rnn.decoding.suggestible_words import PROFANE_WORDS, Vocabulary
 from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import EOS_ID
+from nlp_rnn.tokenization.graph_tokenizer import GraphTokenizer
 from nlp_rnn.tokenization.sentencepiece_files import WORD_START
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.word_kinds import EMOJI
@@ -41,9 +42,9 @@ class WordSuggestions:
       tokenizer: of level word.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: GraphTokenizer) -> None:
         self._tokenizer = tokenizer
-        vocabulary = Vocabulary(tokenizer)
+        vocabulary = Vocabulary(tokenizer.layer)
         self._words = tf.constant(vocabulary.words)
         self._is_suggestible = tf.constant(vocabulary.is_suggestible)
         self._is_decent = tf.constant(vocabulary.is_suggestible & ~vocabulary.is_profane)
@@ -54,7 +55,7 @@ class WordSuggestions:
         Returns:
           (ids of the whole words, ragged int32 [batch, (time)]; the current word, string [batch], or "").
         """
-        end = r"\S" if self._tokenizer.splitter == "whitespace" else _WORD_END
+        end = r"\S" if self._tokenizer.layer.splitter == "whitespace" else _WORD_END
         begun = _begun(text, self._tokenizer.pieces(text), end)
         return _but_last(self._tokenizer.tokenize(text), begun != ""), begun
 

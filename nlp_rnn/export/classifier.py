@@ -14,6 +14,7 @@ from nlp_rnn.export import saved_model
 from nlp_rnn.models.calibration import Calibration, calibration_of_ensemble, median_class
 from nlp_rnn.special_ids import PAD_ID
 from nlp_rnn.tokenization.encoding import encode, truncate
+from nlp_rnn.tokenization.graph_tokenizer import GraphTokenizer
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 _EXPLAIN_STEPS = 32
@@ -50,6 +51,7 @@ class ClassifierModule(tf.Module):
         self._outputs, self._temperatures = config.data.outputs, [each.temperature for each in calibrations]
         self._calibration = calibration_of_ensemble(calibrations)
         self._models, self._tokenizer, self._data = models, tokenizer, config.data
+        self._in_graphs = GraphTokenizer(tokenizer)
         self._labels = tf.constant(labels)
         self._values = tuple(map(float, labels)) if self._outputs == "ordinal" else ()
         self.portable_layers = [layer for model in models for layer in model.get_layer("encoder").layers]
@@ -135,11 +137,11 @@ class ClassifierModule(tf.Module):
         return saved_model.tokenized(self._tokenizer, self._pieces(text), self._token_ids(text))
 
     def _token_ids(self, text: tf.Tensor) -> tf.RaggedTensor:
-        return encode(self._tokenizer, text, self._data.max_length, self._data.keep)
+        return encode(self._in_graphs, text, self._data.max_length, self._data.keep)
 
     def _pieces(self, text: tf.Tensor) -> tf.RaggedTensor:
         """The pieces as written in the text, including unknown ones."""
-        return truncate(self._tokenizer.pieces(text), self._data.max_length, self._data.keep)
+        return truncate(self._in_graphs.pieces(text), self._data.max_length, self._data.keep)
 
     def _attribute(self, number: int, row: tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
         """Attributes one text to one of the models. All points of its path form one batch."""

@@ -12,6 +12,7 @@ from nlp_rnn.export import saved_model
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import PAD_ID, UNK_ID
 from nlp_rnn.tokenization.encoding import truncate
+from nlp_rnn.tokenization.graph_tokenizer import GraphTokenizer
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 # The settings of `serving_default`.
@@ -46,6 +47,7 @@ class GenerationModule(tf.Module):
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, config: Config) -> None:
         super().__init__()
         self._generator, self._tokenizer, self._config = Generator(model), tokenizer, config
+        self._in_graphs = GraphTokenizer(tokenizer)
         self.num_parameters = sum(weight.shape.num_elements() for weight in model.kept_weights)
         size, vocab_size = sum(model.state_sizes), model.vocab_size
         session = [
@@ -118,16 +120,16 @@ class GenerationModule(tf.Module):
         Returns:
           tokens string [batch, time], padded with "", activations float32 [batch, time, units], layer by layer.
         """
-        ids = self._tokenizer.tokenize(text)
+        ids = self._in_graphs.tokenize(text)
         return {
-            "tokens": self._tokenizer.pieces(text).to_tensor(""),
+            "tokens": self._in_graphs.pieces(text).to_tensor(""),
             "activations": self._generator.activations(ids.to_tensor(PAD_ID)),
         }
 
     @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Tokenizes string [batch]; see `saved_model.tokenized`."""
-        return saved_model.tokenized(self._tokenizer, self._tokenizer.pieces(text), self._tokenizer.tokenize(text))
+        return saved_model.tokenized(self._tokenizer, self._in_graphs.pieces(text), self._in_graphs.tokenize(text))
 
     def _extend(
         self, states: tf.Tensor, log_probabilities: tf.Tensor, last_seen: tf.Tensor, recent: tf.Tensor,
@@ -151,11 +153,11 @@ class GenerationModule(tf.Module):
         return {"text": text, "stop_length": written.stop_length, **written.session._asdict()}
 
     def _ids(self, prompt: tf.Tensor) -> tf.RaggedTensor:
-        ids = self._tokenizer.tokenize(prompt)
+        ids = self._in_graphs.tokenize(prompt)
         return truncate(tf.ragged.boolean_mask(ids, ids != UNK_ID), self._config.data.max_length, "end")
 
     def _limits(self, min_length: tf.Tensor, max_length: tf.Tensor, stop: tf.Tensor) -> Limits:
-        flat = self._tokenizer.tokenize(tf.reshape(stop, [-1]))[:, :MAX_STOP_LENGTH]
+        flat = self._in_graphs.tokenize(tf.reshape(stop, [-1]))[:, :MAX_STOP_LENGTH]
         padding = tf.fill([tf.shape(stop)[0] * tf.shape(stop)[1], MAX_STOP_LENGTH], PAD_ID)
         # The last columns of padding and ids together, so that the ids are right-aligned.
         aligned = tf.concat([padding, flat], axis=1)[:, -MAX_STOP_LENGTH:].to_tensor(

@@ -11,6 +11,7 @@ from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import EOS_ID, PAD_ID
 from nlp_rnn.tokenization.encoding import truncate
+from nlp_rnn.tokenization.graph_tokenizer import GraphTokenizer
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 NUM_WORDS = 5  # suggestions of serving_default
@@ -28,8 +29,9 @@ class NextWordModule(tf.Module):
         super().__init__()
         self.keras_models = [model]
         self._model, self._tokenizer, self._config = model, tokenizer, config
+        self._in_graphs = GraphTokenizer(tokenizer)
         is_subword = tokenizer.level == "subword"
-        self._suggestions = SubwordSuggestions(model, tokenizer) if is_subword else WordSuggestions(tokenizer)
+        self._suggestions = SubwordSuggestions(model, tokenizer) if is_subword else WordSuggestions(self._in_graphs)
         self.portable_layers = model.recurrent
         size = sum(model.state_sizes)
         self.step = tf.function(
@@ -87,7 +89,7 @@ class NextWordModule(tf.Module):
     @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Tokenizes string [batch]; see `saved_model.tokenized`."""
-        return saved_model.tokenized(self._tokenizer, self._tokenizer.pieces(text), self._tokenizer.tokenize(text))
+        return saved_model.tokenized(self._tokenizer, self._in_graphs.pieces(text), self._in_graphs.tokenize(text))
 
     def _step(self, token_ids: tf.Tensor, states: tf.Tensor) -> dict[str, tf.Tensor]:
         """Reads one id per row. A text begins with EOS_ID, the end of the previous text, and zero states.

@@ -12,6 +12,7 @@ from nlp_rnn.export import saved_model
 from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.translator import Translator
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from nlp_rnn.tokenization.graph_tokenizer import GraphTokenizer
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 MAX_BEAMS = 100
@@ -47,6 +48,7 @@ class TranslationModule(tf.Module):
     def __init__(self, models: list[Translator], tokenizer: Tokenizer, config: Config) -> None:
         super().__init__()
         self._models, self._tokenizer, self._config = models, tokenizer, config
+        self._in_graphs = GraphTokenizer(tokenizer)
         self.keras_models = models
         self.portable_layers = [
             layer
@@ -97,7 +99,7 @@ class TranslationModule(tf.Module):
           -1e9 and -1e9.
         """
         source = self._source(text)
-        forced = self._tokenizer.tokenize(prefix)
+        forced = self._in_graphs.tokenize(prefix)
         num_pieces = tf.cast(source.row_lengths(), tf.int32) - 1  # without EOS_ID
         usual = _LENGTH[0] * num_pieces + _LENGTH[1] + tf.cast(forced.row_lengths(), tf.int32)
         shortest, ratio = (
@@ -142,7 +144,7 @@ class TranslationModule(tf.Module):
             tf.reduce_any(translation == ""), lambda: self.translate_best(text)["translation"], lambda: translation
         )
         target_text = tf.where(translation == "", best, translation)
-        source, target = self._source(text), self._with_end(self._tokenizer.tokenize(target_text))
+        source, target = self._source(text), self._with_end(self._in_graphs.tokenize(target_text))
         target_ids = self._padded(target)
         scores, weights = self._score(self._padded(source), target_ids)
         log_probabilities = tf.where(target_ids != PAD_ID, tf.gather(scores, target_ids, batch_dims=2), 0.0)
@@ -162,7 +164,7 @@ class TranslationModule(tf.Module):
           nats float32 [], the negative log-probability of all pieces of the translations and their ends, each given the
           pieces before it; num_tokens int32 []; num_correct int32 [], how many were the most likely.
         """
-        target_ids = self._padded(self._with_end(self._tokenizer.tokenize(translation)))
+        target_ids = self._padded(self._with_end(self._in_graphs.tokenize(translation)))
         scores, _ = self._score(self._padded(self._source(text)), target_ids)
         is_token = target_ids != PAD_ID
         is_best = is_token & (tf.argmax(scores, axis=2, output_type=tf.int32) == target_ids)
@@ -173,10 +175,10 @@ class TranslationModule(tf.Module):
     @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Tokenizes string [batch]; see `saved_model.tokenized`."""
-        return saved_model.tokenized(self._tokenizer, self._tokenizer.pieces(text), self._tokenizer.tokenize(text))
+        return saved_model.tokenized(self._tokenizer, self._in_graphs.pieces(text), self._in_graphs.tokenize(text))
 
     def _source(self, text: tf.Tensor) -> tf.RaggedTensor:
-        ids = self._tokenizer.tokenize(text)
+        ids = self._in_graphs.tokenize(text)
         return self._with_end(ids[:, : self._config.data.max_length])
 
     def _padded(self, ids: tf.RaggedTensor) -> tf.Tensor:
@@ -227,7 +229,7 @@ class TranslationModule(tf.Module):
 
     def _pieces(self, text: tf.Tensor, ids: tf.RaggedTensor) -> tf.Tensor:
         """The pieces as written in the text, and the end."""
-        pieces = self._tokenizer.pieces(text)
+        pieces = self._in_graphs.pieces(text)
         places = tf.ragged.range(pieces.row_lengths())
         pieces = tf.ragged.boolean_mask(pieces, places < tf.expand_dims(ids.row_lengths() - 1, 1))
         return tf.concat([pieces, tf.fill([pieces.nrows(), 1], "</s>")], axis=1).to_tensor("")

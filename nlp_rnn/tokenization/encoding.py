@@ -5,11 +5,18 @@ from typing import Any
 import tensorflow as tf
 
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, UNK_ID
+from nlp_rnn.tokenization.graph_tokenizer import GraphTokenizer
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 
 def encode(
-    tokenizer: Tokenizer, texts: Any, max_length: int, keep: str, *, add_bos: bool = False, add_eos: bool = False
+    tokenizer: Tokenizer | GraphTokenizer,
+    texts: Any,
+    max_length: int,
+    keep: str,
+    *,
+    add_bos: bool = False,
+    add_eos: bool = False,
 ) -> tf.RaggedTensor:
     """Encodes texts, in training and in exported graphs alike.
 

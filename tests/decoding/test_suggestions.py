@@ -10,6 +10,7 @@ from nlp_rnn.export.next_word import NextWordModule
 from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.build import build_language_model
 from nlp_rnn.special_ids import EOS_ID
+from nlp_rnn.tokenization.graph_tokenizer import GraphTokenizer
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from tests.conftest import make_lines
 
@@ -114,7 +115,7 @@ def test_a_row_of_a_batch_is_answered_as_alone(subword):
 def test_a_word_begun_is_told_from_a_whole_one(splitter, text, words, begun):
     vocabulary = ["hello", "wor", ",", "well", "-", "\u2764", "\ufe0f"]
     tokenizer = Tokenizer("word", splitter=splitter, vocabulary=vocabulary)
-    ids, found = WordSuggestions(tokenizer).read(tf.constant([text]))
+    ids, found = WordSuggestions(GraphTokenizer(tokenizer)).read(tf.constant([text]))
     assert found.numpy()[0].decode() == begun
     assert ids.to_list()[0] == [vocabulary.index(word) + 4 for word in words]
 
