@@ -102,6 +102,7 @@ def test_a_task_and_a_cell_from_outside_train_evaluate_and_export(outside):
     assert classify.explain("a storm").tokens == ["a", "storm"]
 
 
+@pytest.mark.further
 def test_a_cell_from_outside_generates(outside):
     settings = {
         "data.source": "documents",

@@ -82,6 +82,7 @@ def test_the_loss_is_the_mean_of_both_passes_plus_alpha_times_their_divergence(o
     assert float(loss) == pytest.approx(cross_entropy + ALPHA * expected, rel=1e-4)
 
 
+@pytest.mark.further
 def test_a_sampled_softmax_estimates_the_divergence_over_the_vocabulary():
     def mean_error(num_sampled):
         head = make_head(softmax="sampled", num_sampled=num_sampled)

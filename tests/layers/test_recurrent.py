@@ -43,7 +43,12 @@ OTHER_VARIANTS = [
     )
 ]
 VARIANTS = [
-    *CELL_VARIANTS,
+    *(each for each in CELL_VARIANTS if "model.is_bidirectional=true" in each),
+    *(
+        pytest.param(each, marks=pytest.mark.further)
+        for each in CELL_VARIANTS
+        if "model.is_bidirectional=false" in each
+    ),
     *(each for each in OTHER_VARIANTS if each[0] == "model.cell=lstm"),
     *(pytest.param(each, marks=pytest.mark.slow) for each in OTHER_VARIANTS if each[0] != "model.cell=lstm"),
 ]
@@ -69,7 +74,7 @@ def test_padding_changes_no_answer(settings):
             "model.pooling=[attention]",
         ),
         ("model.cell=gru", "model.weight_dropout=0.2", "model.recurrent_dropout=0.2", "model.word_dropout=0.2"),
-        ("model.cell=min_gru", "model.num_layers=2", "model.dropout=0.2"),
+        pytest.param(("model.cell=min_gru", "model.num_layers=2", "model.dropout=0.2"), marks=pytest.mark.further),
         ("model.cell=simple_rnn", "model.is_bidirectional=false", "model.embedding_dropout=0.2", "model.dropout=0"),
     ],
 )

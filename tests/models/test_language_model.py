@@ -126,7 +126,10 @@ def test_short_epochs_read_on_where_the_last_one_stopped(tmp_path):
 # --- the model -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru", "min_gru", "min_lstm"])
+@pytest.mark.parametrize(
+    "cell",
+    ["lstm", "min_gru", *(pytest.param(each, marks=pytest.mark.further) for each in ("simple_rnn", "gru", "min_lstm"))],
+)
 @pytest.mark.parametrize("fast", ["auto", "off"])
 def test_a_text_in_chunks_costs_what_it_costs_in_one_piece(tmp_path, cell, fast):
     _, cache = make_cache(tmp_path, 4 * 25)
@@ -206,7 +209,11 @@ def test_all_regularisers_together_learn_a_repeated_text(tmp_path):
     [
         pytest.param({}, id="tied"),
         pytest.param({"softmax": "sampled", "num_sampled": 8}, id="sampled", marks=pytest.mark.further),
-        pytest.param({"softmax": "adaptive", "cutoffs": (6, 14), "tie_embeddings": False}, id="adaptive"),
+        pytest.param(
+            {"softmax": "adaptive", "cutoffs": (6, 14), "tie_embeddings": False},
+            id="adaptive",
+            marks=pytest.mark.further,
+        ),
         pytest.param({"tie_embeddings": False}, id="untied", marks=pytest.mark.further),
     ],
 )

@@ -22,6 +22,12 @@ VARIANTS = [
 VOCAB_SIZE = 11
 
 
+def first(count):
+    """The first variants now, the others by `make further`."""
+    others = [pytest.param(each, marks=pytest.mark.further) for each in VARIANTS[count:]]
+    return pytest.mark.parametrize("settings", [*VARIANTS[:count], *others], ids=" ".join)
+
+
 def make_model(settings=(), **options):
     keras.utils.set_random_seed(1)
     config = load_config(None, [*SETTINGS, *settings], task="translation").model
@@ -38,7 +44,7 @@ def make_pairs(rows=3, source=5, target=4, seed=0):
     ).astype(np.int32)
 
 
-@pytest.mark.parametrize("settings", VARIANTS, ids=" ".join)
+@first(5)
 def test_steps_give_what_all_at_once_gives(settings):
     model = make_model(settings)
     source, target = make_pairs()
@@ -52,7 +58,7 @@ def test_steps_give_what_all_at_once_gives(settings):
     np.testing.assert_allclose(np.sum(weights, axis=2), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", VARIANTS, ids=" ".join)
+@first(5)
 def test_padding_does_not_change_a_sentence(settings):
     model = make_model(settings)
     source, target = make_pairs(rows=2)
@@ -95,11 +101,7 @@ def test_the_fast_decoder_is_keras_loop(settings, target_length):
     assert tape.gradient(loss, fast.readout.kernel) is not None
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [*VARIANTS[:2], *(pytest.param(each, marks=pytest.mark.further) for each in VARIANTS[2:])],
-    ids=" ".join,
-)
+@first(1)
 def test_a_training_step_changes_every_weight(settings):
     regularized = ["model.word_dropout=0.1", "model.embedding_dropout=0.1", "model.dropout=0.1"]
     model = make_model([*settings, *regularized, "model.fast=off"], label_smoothing=0.1, scheduled_sampling=0.3)
@@ -162,6 +164,7 @@ def test_scheduled_sampling_feeds_predictions_of_the_step_before():
     np.testing.assert_array_equal(found[1, 2:], 0)
 
 
+@pytest.mark.further
 def test_it_learns_to_turn_a_sentence_round():
     model = make_model(["model.units=32", "model.embedding_dim=16", "model.cell=gru"])
     model.compile(keras.optimizers.Adam(0.01), jit_compile=False)

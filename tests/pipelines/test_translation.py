@@ -157,6 +157,7 @@ def test_an_empty_sentence_has_an_empty_translation(loaded):
     assert loaded.translate_best(tf.zeros([0], tf.string))["translation"].shape == (0,)
 
 
+@pytest.mark.further
 def test_a_long_sentence_is_cut_and_explained_with_its_end(translation_trained):
     module = load_module([load_run(translation_trained / "runs" / "small", "translation")])
     found = module.explain(tf.constant(["the " * 500]), tf.constant(["der"]))

@@ -9,7 +9,10 @@ from tests.serving.conftest import listening, part_of, wait_until
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the extra dev is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium on this machine")
+pytestmark = [
+    pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium on this machine"),
+    pytest.mark.further,
+]
 SIZES = {"phone": (390, 800), "desk": (1280, 900)}
 
 
@@ -27,7 +30,7 @@ def address(exports):
         yield f"http://127.0.0.1:{port}"
 
 
-@pytest.fixture(params=["phone", pytest.param("desk", marks=pytest.mark.further)])
+@pytest.fixture(params=["phone", "desk"])
 def page(browser, address, request):
     """A page of the playground. Fails if it asks another server, or writes an error to its console."""
     width, height = SIZES[request.param]

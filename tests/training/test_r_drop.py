@@ -109,7 +109,7 @@ def test_without_it_a_step_is_one_pass_to_the_last_bit(task):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("task", SETTINGS)
+@pytest.mark.parametrize("task", KINDS)
 def test_without_dropout_both_passes_are_the_same(task):
     first, second, _ = passes(build(task, ALPHA, dropout=0.0), task)
     np.testing.assert_array_equal(first, second)

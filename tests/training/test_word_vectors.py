@@ -188,7 +188,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(folder):
     assert all(np.array_equal(values, other[name]) for name, values in one.items())
 
 
-@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("is_tied", [True, pytest.param(False, marks=pytest.mark.further)])
 def test_a_language_model_begins_with_vectors(folder, is_tied):
     settings = [
         "data.source=csv", "data.train=reviews.csv", "model.units=6", "model.embedding_dim=4", "training.batch_size=8",
