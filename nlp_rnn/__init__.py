@@ -29,14 +29,15 @@ if TYPE_CHECKING:
         LabelSet,
         Prediction,
         Suggestion,
+        TextScore,
         Tokens,
         Translation,
     )
 
 __all__ = [
     "Attributions", "CharacterModel", "ConfigError", "Evaluation", "Generation", "LabelSet", "LabelSetClassifier",
-    "NextWordModel", "Prediction", "Run", "Stopped", "Suggestion", "TextClassifier", "Tokens", "Translation",
-    "TranslationModel", "Trial", "Tuning", "load", "train", "tune",
+    "NextWordModel", "Prediction", "Run", "Stopped", "Suggestion", "TextClassifier", "TextScore", "Tokens",
+    "Translation", "TranslationModel", "Trial", "Tuning", "load", "train", "tune",
 ]  # fmt: skip
 
 

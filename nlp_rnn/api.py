@@ -28,7 +28,17 @@ from nlp_rnn.config.tables import TASKS, Answers, resolve
 from nlp_rnn.decoding.settings import GenerationSettings, SearchSettings
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.layers.masking import IMPOSSIBLE
-from nlp_rnn.results import Attributions, Evaluation, Generation, LabelSet, Prediction, Suggestion, Tokens, Translation
+from nlp_rnn.results import (
+    Attributions,
+    Evaluation,
+    Generation,
+    LabelSet,
+    Prediction,
+    Suggestion,
+    TextScore,
+    Tokens,
+    Translation,
+)
 
 if TYPE_CHECKING:
     from nlp_rnn.training.recipes import Trained
@@ -145,7 +155,21 @@ class LabelSetClassifier(_Labeller[LabelSet]):
         return found
 
 
-class NextWordModel(Model):
+class _LanguageModel(Model):
+    """Tells how likely a text is."""
+
+    def score(self, text: Text) -> TextScore:
+        """Scores a text from its beginning to its end.
+
+        Raises:
+          ConfigError: of an export that has no signature `score`.
+        """
+        answer = self._calls.answer("score", [_bytes(text)])
+        tokens = [token.decode("utf-8", "replace") for token in answer["tokens"][0]]
+        return TextScore(tokens, list(map(float, answer["log_probabilities"][0])))
+
+
+class NextWordModel(_LanguageModel):
     """Suggests next words, and completions of the current word."""
 
     def suggest(self, text: Text, count: int = 5, allow_profanity: bool = False) -> list[Suggestion]:
@@ -163,7 +187,7 @@ class NextWordModel(Model):
                 yield [Suggestion(word.decode("utf-8"), float(share)) for word, share in pairs if word]
 
 
-class CharacterModel(Model):
+class CharacterModel(_LanguageModel):
     """Continues a prompt, character by character."""
 
     def generate(self, prompt: Text, **settings: Any) -> Generation:
@@ -231,7 +255,10 @@ class _Local:
         import tensorflow as tf
 
         columns = {name: tf.fill([len(texts)], value) for name, value in settings.items()}
-        answer = getattr(self._signatures, function)(_strings(texts), **columns)
+        called = getattr(self._signatures, function, None)
+        if called is None:
+            raise ConfigError(f"the model has no signature {function}: an earlier version exported it; export it again")
+        answer = called(_strings(texts), **columns)
         return {name: value.numpy() for name, value in answer.items()}
 
     def generate(self, prompts: list[bytes], settings: dict[str, Any]) -> Iterator[dict[str, Any]]:

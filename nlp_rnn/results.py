@@ -1,5 +1,6 @@
 """What the Python API returns: frozen dataclasses."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +60,29 @@ class Generation:
     prompt: str
     text: str
     log_probability: float
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """How likely a language model finds a text.
+
+    Attributes:
+      tokens: of the text, ended by "</s>".
+      log_probabilities: in nats, of each token after the ones before it. Unknown tokens are scored as one token.
+    """
+
+    tokens: list[str]
+    log_probabilities: list[float]
+
+    @property
+    def log_probability(self) -> float:
+        """Of the whole text and its end, in nats."""
+        return math.fsum(self.log_probabilities)
+
+    @property
+    def perplexity(self) -> float:
+        """Per token, counting the end as one."""
+        return math.exp(min(-self.log_probability / len(self.tokens), 700))
 
 
 @dataclass(frozen=True)

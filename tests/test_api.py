@@ -10,13 +10,17 @@ import threading
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 import nlp_rnn
 from nlp_rnn import api
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import Config, DataConfig
 from nlp_rnn.decoding.settings import GenerationSettings, SearchSettings
+from nlp_rnn.evaluation.run_model import load_language_model
+from nlp_rnn.special_ids import EOS_ID
 from tests.conftest import ROOT, SMALL, ask
 
 
@@ -100,6 +104,29 @@ def test_a_run_answers_as_its_export_does(trained, next_word_trained, characters
         nlp_rnn.load(name).generate("The cat", max_length=30, seed=3).text for name in ("runs/small", "char_generation")
     )
     assert one == other
+
+
+@pytest.mark.parametrize("task", ["next_word", "char_generation"])
+def test_texts_are_scored_as_the_model_scores_them(task, next_word_trained, characters_trained, inside):
+    folder = {"next_word": next_word_trained, "char_generation": characters_trained}[task]
+    inside(folder)
+    scorer, run = nlp_rnn.load(task), nlp_rnn.Run.open("runs/small")
+    text = "The cat likes the green garden ."
+    found = scorer.score(text)
+    assert found.tokens[-1] == "</s>"
+    assert found.tokens[:-1] == scorer.tokenize(text).pieces
+    model, tokenizer = load_language_model(run._directory)
+    ids = [EOS_ID, *tokenizer.tokenize([text])[0].numpy(), EOS_ID]
+    hidden, _ = model.run(np.array([ids[:-1]]), model.zero_states(1))
+    expected = np.array(model.head(hidden))[0][np.arange(len(ids) - 1), ids[1:]]
+    np.testing.assert_allclose(found.log_probabilities, expected, atol=1e-4)
+    assert found.perplexity == pytest.approx(np.exp(-expected.mean()), rel=1e-4)
+    # Rows of a batch do not change each other, and padding has no cost.
+    rows = scorer.signatures.score(tf.constant([text, "", "The cat"]))
+    np.testing.assert_allclose(rows["log_probabilities"][0], found.log_probabilities, atol=1e-5)
+    assert rows["tokens"][1].numpy().tolist()[:2] == [b"</s>", b""]
+    assert rows["log_probabilities"][1][1:].numpy().tolist() == [0] * (len(found.tokens) - 1)
+    assert scorer.signatures.score(tf.constant([], tf.string))["tokens"].shape[0] == 0
 
 
 def test_the_keyboard_suggests(next_word_trained, inside):

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from nlp_rnn.decoding import sampling as sampling_of
 from nlp_rnn.decoding.sampling import REPETITION_WINDOW, Sampling
+from nlp_rnn.decoding.scoring import score_tokens
 from nlp_rnn.decoding.settings import MAX_STOP_LENGTH
 from nlp_rnn.decoding.stepper import States, Stepper
 from nlp_rnn.layers.masking import IMPOSSIBLE
@@ -213,6 +214,15 @@ class Generator(tf.Module):
 
         (progress,) = tf.while_loop(goes_on, body, (progress,))
         return progress
+
+    def score(self, token_ids: tf.RaggedTensor) -> tf.Tensor:
+        """The model's log-probability of each id and of the end; see `score_tokens`."""
+
+        def step(ids: tf.Tensor, states: States) -> tuple[tf.Tensor, States]:
+            hidden, after = self._stepper.step(ids, states)
+            return self._stepper.predict(hidden, with_all=True), after
+
+        return score_tokens(token_ids, self._stepper.zero_states(tf.cast(token_ids.nrows(), tf.int32)), step)
 
     def activations(self, token_ids: tf.Tensor) -> tf.Tensor:
         """The hidden states of all layers after each id: int32 [batch, time] -> float32 [batch, time, units]."""

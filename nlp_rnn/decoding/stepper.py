@@ -55,6 +55,7 @@ class Stepper(tf.Module):
         temperature = model.head.temperature
         self._head = tf.Variable(tf.transpose(model.head.kernel) / temperature, trainable=False)
         bias = model.head.bias.numpy() / np.float32(temperature)
+        self._all_bias = tf.Variable(bias, trainable=False)
         bias[list(never)] = IMPOSSIBLE
         self._head_bias = tf.Variable(bias, trainable=False)
 
@@ -80,9 +81,18 @@ class Stepper(tf.Module):
             vectors = add_and_norm(inputs, after[0], is_residual=self._is_residual, norm=self._norms[number])
         return vectors, new
 
-    def predict(self, hidden: tf.Tensor) -> tf.Tensor:
-        """Hidden float32 [batch, features] -> log-probabilities float32 [batch, vocabulary] of the next id."""
-        return tf.nn.log_softmax(tf.nn.bias_add(hidden @ self._head, self._head_bias))
+    def predict(self, hidden: tf.Tensor, *, with_all: bool = False) -> tf.Tensor:
+        """Computes the log-probabilities of the next id.
+
+        Args:
+          hidden: float32 [batch, features].
+          with_all: whether the ids of `never` have the model's probability too.
+
+        Returns:
+          float32 [batch, vocabulary].
+        """
+        bias = self._all_bias if with_all else self._head_bias
+        return tf.nn.log_softmax(tf.nn.bias_add(hidden @ self._head, bias))
 
 
 def _by_gate(weight: tf.Tensor | None, num_gates: int) -> list[tf.Variable]:

@@ -62,7 +62,7 @@ class GenerationModule(tf.Module):
 
     def signature_functions(self) -> dict[str, Any]:
         """The signatures of the export by name."""
-        names = ("generate", "begin", "extend", "explain", "tokenize")
+        names = ("generate", "begin", "extend", "score", "explain", "tokenize")
         return {"serving_default": self.write} | {name: getattr(self, name) for name in names}
 
     @tf.function(input_signature=[_PROMPT], autograph=False)
@@ -109,6 +109,13 @@ class GenerationModule(tf.Module):
     def begin(self, prompt: tf.Tensor) -> dict[str, tf.Tensor]:
         """Reads prompts, string [batch], and returns their sessions for `extend`; see `decoding.generation.Session`."""
         return self._generator.begin(self._ids(prompt))._asdict()
+
+    @tf.function(input_signature=[saved_model.TEXT], autograph=False)
+    def score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Scores texts; see `saved_model.scored`. Unknown characters are scored as one character."""
+        texts = saved_model.at_least_one(text)
+        found = self._generator.score(self._in_graphs.tokenize(texts))
+        return saved_model.without_added(saved_model.scored(self._in_graphs.pieces(texts), found), text)
 
     @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def explain(self, text: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -5,10 +5,11 @@ from typing import Any
 import tensorflow as tf
 
 from nlp_rnn.config.settings import Config
+from nlp_rnn.decoding.scoring import score_tokens
 from nlp_rnn.decoding.suggestions import SubwordSuggestions, WordSuggestions
 from nlp_rnn.export import saved_model
 from nlp_rnn.layers.masking import IMPOSSIBLE
-from nlp_rnn.models.language_model import LanguageModel
+from nlp_rnn.models.language_model import LanguageModel, States
 from nlp_rnn.special_ids import EOS_ID, PAD_ID
 from nlp_rnn.tokenization.encoding import truncate
 from nlp_rnn.tokenization.graph_tokenizer import GraphTokenizer
@@ -45,7 +46,9 @@ class NextWordModule(tf.Module):
 
     def signature_functions(self) -> dict[str, Any]:
         """The signatures of the export by name."""
-        return {"serving_default": self.complete, "suggest": self.suggest, "step": self.step, "tokenize": self.tokenize}
+        return {"serving_default": self.complete, "suggest": self.suggest, "step": self.step} | {
+            name: getattr(self, name) for name in ("score", "tokenize")
+        }
 
     @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def complete(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -85,6 +88,18 @@ class NextWordModule(tf.Module):
         words, scores = words[:, :most], scores[:, :most]
         is_there = (scores > IMPOSSIBLE / 2) & (tf.range(most) < count[:, None])
         return {"words": tf.where(is_there, words, ""), "probabilities": tf.where(is_there, tf.exp(scores), 0.0)}
+
+    @tf.function(input_signature=[saved_model.TEXT], autograph=False)
+    def score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Scores texts; see `saved_model.scored`. Unknown words are scored as one word."""
+
+        def step(ids: tf.Tensor, states: States) -> tuple[tf.Tensor, States]:
+            hidden, after = self._model.advance(ids, states)
+            return self._model.head(hidden), after
+
+        texts = saved_model.at_least_one(text)
+        found = score_tokens(self._in_graphs.tokenize(texts), self._model.zero_states(tf.shape(texts)[0]), step)
+        return saved_model.without_added(saved_model.scored(self._in_graphs.pieces(texts), found), text)
 
     @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -243,6 +243,17 @@ def tokenized(tokenizer: Tokenizer, pieces: tf.RaggedTensor, ids: tf.RaggedTenso
     return {"tokens": tokens, "token_ids": token_ids, "text": tokenizer.detokenize(ids)}
 
 
+def scored(pieces: tf.RaggedTensor, log_probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The result of a signature `score`.
+
+    Returns:
+      tokens string [batch, time + 1], each text ended by "</s>", padded with ""; log_probabilities float32 of the same
+      shape, in nats, of each token after the ones before it, padded with 0.
+    """
+    tokens = tf.concat([pieces, tf.fill([pieces.nrows(), 1], "</s>")], axis=1)
+    return {"tokens": tokens.to_tensor("", shape=tf.shape(log_probabilities)), "log_probabilities": log_probabilities}
+
+
 def at_least_one(rows: tf.Tensor) -> tf.Tensor:
     """Adds a row of zeros or "" to an empty batch, since loops and reductions need one; see `without_added`."""
     is_empty = tf.cast(tf.equal(tf.shape(rows)[0], 0), tf.int32)

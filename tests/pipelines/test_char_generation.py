@@ -164,7 +164,7 @@ def test_the_saved_model_needs_tensorflow_alone(characters_trained):
     loaded = tf.saved_model.load(str(characters_trained / "saved_models" / "char_generation" / "1"))
     answer = loaded.signatures["serving_default"](prompt=tf.constant(["The cat ", b"\xff\xfe"]))
     assert [len(text) for text in answer["text"].numpy()] == [200, 200]
-    assert {"generate", "begin", "extend", "explain", "tokenize"} < set(loaded.signatures)
+    assert {"generate", "begin", "extend", "score", "explain", "tokenize"} < set(loaded.signatures)
 
 
 def test_gradients_of_a_model_without_recurrence_reach_nowhere():
