@@ -1,0 +1,138 @@
+"""Claim: each model in saved_models/ has the figure that its card and RESULTS.md give, with TensorFlow alone.
+
+Each model answers the official test data in a process of its own that imports TensorFlow and not this package; the
+answers are scored here and compared with the figure in the model's `metrics.json`, to the printed digits. Needs
+NLP_RNN_DATA.
+
+    python -m benchmarks.verify_models [--short] [NAME ...]
+
+--short: the first examples only, against the figures of saved_models/short_figures.json (a minute in all).
+`--short --write` writes that file, after a new model has passed in full.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nlp_rnn.config.loading import load_saved_config
+from nlp_rnn.config.tables import TASKS
+from nlp_rnn.data.corpus import corpus_with
+from nlp_rnn.evaluation.translation_metrics import require_sacrebleu
+
+_ROOT = Path(__file__).parent.parent
+_MODELS = _ROOT / "saved_models"
+_SHORT_FIGURES = _MODELS / "short_figures.json"
+
+
+class Figure(NamedTuple):
+    """What a task is judged by.
+
+    Attributes:
+      name: in metrics.json, where shares are 0-1.
+      percent: whether it is printed in percent.
+      digits: after the point, as printed in RESULTS.md.
+      num_short: examples of the short form; characters of the text for a model of characters.
+      compute: (answers of `answer_alone`, texts, references) -> the figure.
+    """
+
+    name: str
+    percent: bool
+    digits: int
+    num_short: int
+    compute: Callable[[Any, list[str], list[str]], float]
+
+
+def _accuracy(answers: list[str], _: list[str], labels: list[str]) -> float:
+    return sum(map(str.__eq__, answers, labels)) / len(labels)
+
+
+def _perplexity(cost: dict[str, float], _texts: list[str], _labels: list[str]) -> float:
+    return math.exp(cost["nats"] / cost["num_tokens"])
+
+
+def _nats(cost: dict[str, float], texts: list[str], _: list[str]) -> float:
+    return cost["nats"] / (cost["num_tokens"] - len(texts))  # the ends of texts are no characters
+
+
+def _bleu(answers: list[str], _: list[str], references: list[str]) -> float:
+    return float(require_sacrebleu().BLEU(lowercase=True).corpus_score(answers, [references]).score)
+
+
+_FIGURES = {
+    "labels": Figure("accuracy", True, 2, 200, _accuracy),
+    "words": Figure("perplexity", False, 2, 20, _perplexity),
+    "characters": Figure("nats_per_character", False, 4, 5000, _nats),
+    "translations": Figure("lowercased_bleu", False, 2, 50, _bleu),
+}
+
+
+def main() -> int:
+    """Prints a line for each model; the exit status is 1 if a figure differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of a folder in saved_models/ (default: all)")
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    expected = json.loads(_SHORT_FIGURES.read_text()) if _SHORT_FIGURES.is_file() else {}
+    is_good = True
+    for version in sorted(_MODELS.glob("*/1/saved_model.pb")):
+        name, start = version.parent.parent.name, time.monotonic()
+        if options.names and name not in options.names:
+            continue
+        found, promised, seconds = verify(version.parent, is_short=options.short)
+        if options.short and options.write:
+            expected[name] = promised = found
+        elif options.short:
+            promised = expected.get(name, "none")
+        is_same = found == promised
+        is_good &= is_same
+        print(
+            f"{name}: {found} ({'as promised' if is_same else f'promised: {promised}'}); loaded in "
+            f"{seconds['load']:.1f} s, answered in {seconds['answer']:.0f} s, {time.monotonic() - start:.0f} s in all",
+            flush=True,
+        )
+    if options.write:
+        _SHORT_FIGURES.write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
+    return 0 if is_good else 1
+
+
+def verify(version: Path, *, is_short: bool) -> tuple[str, str, dict[str, float]]:
+    """Measures a model's figure.
+
+    Returns:
+      (the figure as printed, the one in its metrics.json, seconds of loading and answering).
+    """
+    config = load_saved_config(version / "assets.extra" / "config.yaml")
+    metrics = json.loads((version / "assets.extra" / "metrics.json").read_text(encoding="utf-8"))
+    figure = _FIGURES[TASKS[config.task].answers]
+    examples = list(corpus_with(config, "test").examples("test"))
+    texts, references = [each.text for each in examples], [each.label for each in examples]
+    if is_short and len(texts) == 1:
+        texts = [texts[0][: figure.num_short]]
+    elif is_short:  # spread, since a source may have its labels in order
+        chosen = slice(0, len(texts), max(len(texts) // figure.num_short, 1))
+        texts, references = texts[chosen][: figure.num_short], references[chosen][: figure.num_short]
+    with tempfile.TemporaryDirectory() as folder:
+        questions, answers = Path(folder) / "questions.json", Path(folder) / "answers.json"
+        questions.write_text(json.dumps(texts), encoding="utf-8")
+        script = _ROOT / "benchmarks" / "answer_alone.py"
+        command = [sys.executable, "-P", *map(str, (script, version, questions, answers))]
+        subprocess.run(command, check=True, cwd=folder)
+        found = json.loads(answers.read_text(encoding="utf-8"))
+    value = figure.compute(found["answers"], texts, references)
+    return _printed(figure, value), _printed(figure, metrics["test"][figure.name]), found["seconds"]
+
+
+def _printed(figure: Figure, value: float) -> str:
+    return f"{100 * value:.{figure.digits}f} %" if figure.percent else f"{value:.{figure.digits}f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
