@@ -21,7 +21,7 @@ NEXT_WORD = $(BIN)/python -m pipelines.next_word
 CHARACTERS = $(BIN)/python -m pipelines.char_generation
 TRANSLATION = $(BIN)/python -m pipelines.translation
 
-.PHONY: keyboard-page demo demo-next-word demo-characters demo-translation test lint types unit versions short further slow chaos distribution bench bench-memory bench-scaling bench-console results docs clean
+.PHONY: keyboard-page demo demo-next-word demo-characters demo-translation test lint types unit versions short further slow chaos distribution bench bench-memory bench-scaling bench-console verify-models results docs clean
 
 demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of real film reviews (minutes)
 	$(SENTIMENT) train --config $(DEMO_CONFIG)
@@ -110,6 +110,9 @@ bench-scaling: $(VENV)/demo.stamp  ## training on 1, 2 and 4 processes (five min
 
 bench-console: $(VENV)/demo.stamp  ## the latency of a key in the console; needs saved_models/next_word_litert
 	$(BIN)/python -m benchmarks.console
+
+verify-models: $(VENV)/dev.stamp  ## each model of saved_models/ has its figure; needs NLP_RNN_DATA (VERIFY=--short: a minute)
+	$(BIN)/python -m benchmarks.verify_models $(VERIFY)
 
 results: $(VENV)/dev.stamp  ## the figures of RESULTS.md; needs NLP_RNN_DATA (about half an hour)
 	$(SENTIMENT) train --config configs/sentiment.yaml

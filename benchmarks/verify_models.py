@@ -112,7 +112,7 @@ def verify(version: Path, *, is_short: bool) -> tuple[str, str, dict[str, float]
     config = load_saved_config(version / "assets.extra" / "config.yaml")
     metrics = json.loads((version / "assets.extra" / "metrics.json").read_text(encoding="utf-8"))
     figure = _FIGURES[TASKS[config.task].answers]
-    examples = list(corpus_with(config, "test").examples("test"))
+    examples = list(corpus_with(config, "test").examples("test"))[: metrics["test"].get("num_texts")]
     texts, references = [each.text for each in examples], [each.label for each in examples]
     if is_short and len(texts) == 1:
         texts = [texts[0][: figure.num_short]]

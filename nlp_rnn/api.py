@@ -449,8 +449,8 @@ class Run:
           split: "validation" or "test".
           options: baseline=True (sentiment, next_word) also trains and scores the baseline; min_probability (sentiment)
             also tells how many answers have that probability; adapt="cache" or "dynamic" (next_word) also scores
-            the model while it learns from the text; temperature, seed (char_generation); beam_size, length_penalty
-            (translation).
+            the model while it learns from the text, max_examples=1000 only the first 1,000 texts; temperature, seed
+            (char_generation); beam_size, length_penalty (translation).
         """
         from nlp_rnn.evaluation import of_task
 

@@ -56,12 +56,13 @@ def evaluate(options: Namespace) -> cli.Result:
         config = cli.config_of(
             load_config(device.path / "config.yaml", task=TASK), device.path / "config.yaml", options.settings
         )
-        facts = language_evaluation.evaluate_device(device, config, options.split)
+        facts = language_evaluation.evaluate_device(device, config, options.split, max_examples=options.max_examples)
         return cli.Result(facts, language_evaluation.describe(facts))
     run = run_directory.load_run(Path(options.run), TASK)
     config = cli.config_of(run.config, run.path / "config.yaml", options.settings)
     facts = language_evaluation.evaluate_run(
-        run_directory.Run(run.path, config), options.split, has_baseline=options.baseline, adapts=options.adapt
+        run_directory.Run(run.path, config), options.split, has_baseline=options.baseline, adapts=options.adapt,
+        max_examples=options.max_examples,
     )  # fmt: skip
     return cli.Result(facts, language_evaluation.describe(facts))
 
@@ -126,6 +127,13 @@ def add_options(parser: command_options.Parser, command: str) -> None:
             default="",
             help="also score the model while it learns from the text: with a cache of the previous words (default), or "
             "by dynamic evaluation, which trains it",
+        )
+        parser.add_argument(
+            "--max-examples",
+            metavar="N",
+            type=command_options.between(int, 0, sys.maxsize, "a whole number from 0"),
+            default=0,
+            help="score the first N texts of the split only (default: all)",
         )
     if command == "console":
         parser.add_argument(

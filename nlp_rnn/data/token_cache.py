@@ -1,7 +1,7 @@
 """The token ids of one split's texts or pairs on disk. It does not import TensorFlow."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,6 +46,13 @@ class TokenCache:
         manifest.check(path, "remove that folder", is_thorough=False)
         weights = load_array(path / "weights.npy") if (path / "weights.npy").is_file() else None
         return cls(path, load_array(path / "offsets.npy"), load_array(path / "labels.npy"), weights)
+
+    def first(self, count: int) -> "TokenCache":
+        """The first `count` texts; 0: all."""
+        if not count:
+            return self
+        weights = None if self.weights is None else self.weights[:count]
+        return replace(self, offsets=self.offsets[: count + 1], labels=self.labels[:count], weights=weights)
 
     def unknown_share(self) -> float:
         """The share of ids that are UNK_ID, 0-1, computed in constant memory."""

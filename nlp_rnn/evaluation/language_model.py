@@ -1,6 +1,8 @@
 """Scores a language model on a split: perplexity, keyboard metrics, an n-gram baseline, and what adaptation brings."""
 
+import itertools
 import math
+import sys
 from typing import Any, Literal
 
 import numpy as np
@@ -32,13 +34,16 @@ from nlp_rnn.training.run_directory import Run
 Adaptation = Literal["", "cache", "dynamic"]
 
 
-def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: Adaptation) -> dict[str, Any]:
-    """Scores the run's best weights on a whole split, read as one text, and adds the figures to metrics.json.
+def evaluate_run(
+    run: Run, split: str, *, has_baseline: bool, adapts: Adaptation, max_examples: int = 0
+) -> dict[str, Any]:
+    """Scores the run's best weights on a split, read as one text, and adds the figures to metrics.json.
 
     Args:
       has_baseline: whether an n-gram model is trained on the same ids and scored too, alone and mixed with the model.
       adapts: how the model is also scored while it learns from the text that it has read: with a continuous cache, or
         by dynamic evaluation. The settings of both are chosen on the validation split.
+      max_examples: scores the first so many texts of the split; 0: all. metrics.json says it as `num_texts`.
 
     Returns:
       split, metrics and, if requested, baseline, mixture and adapted: each the result of a `KeyboardMeter`, for subword
@@ -54,7 +59,7 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: Adaptation
     def ids_of(name: str) -> TokenCache:
         return datasets.prepare_stream(corpus, name, config.data, tokenizer, is_reversed=config.model.is_reversed)
 
-    judged = ids_of(split)
+    judged = ids_of(split).first(max_examples)
     meters = {"metrics": _make_meter(tokenizer)}
     memory = ngram = None
     share = 0.0
@@ -91,8 +96,11 @@ def evaluate_run(run: Run, split: str, *, has_baseline: bool, adapts: Adaptation
         name = f"interpolated modified Kneser-Ney, {ORDER}-grams"
         facts |= {"baseline": {"name": name, "seconds": round(ngram.seconds, 1)}, "mixture": {"ngram_share": share}}
     results = {name: meter.result() | facts.get(name, {}) for name, meter in meters.items()}
-    num_words = _num_words(corpus, split)
-    results["metrics"]["word_perplexity"] = math.exp(meters["metrics"].nats / num_words)
+    num_words = _num_words(corpus, split, len(judged))
+    results["metrics"] |= {
+        "word_perplexity": math.exp(meters["metrics"].nats / num_words),
+        "num_texts": len(judged),
+    }
     run.write_metrics(
         **{split: results["metrics"]},
         **{f"{split}_{name}": value for name, value in results.items() if name != "metrics"},
@@ -107,11 +115,12 @@ def _make_meter(tokenizer: Tokenizer) -> PerplexityMeter:
     return KeyboardMeter(words.words, words.is_suggestible, words.is_symbol, splitter=tokenizer.splitter)
 
 
-def _num_words(corpus: Corpus, split: str) -> int:
-    return sum(len(example.text.split()) + 1 for example in corpus.examples(split))  # one end per text
+def _num_words(corpus: Corpus, split: str, num_texts: int) -> int:
+    texts = itertools.islice(corpus.examples(split), num_texts)
+    return sum(len(example.text.split()) + 1 for example in texts)  # one end per text
 
 
-def evaluate_device(device: OnDeviceModel, config: Config, split: str) -> dict[str, Any]:
+def evaluate_device(device: OnDeviceModel, config: Config, split: str, *, max_examples: int = 0) -> dict[str, Any]:
     """Like `evaluate_run`, for a LiteRT file: one step per word, as on a phone."""
     corpus = corpus_with(config, split)
     meter = KeyboardMeter(
@@ -121,11 +130,12 @@ def evaluate_device(device: OnDeviceModel, config: Config, split: str) -> dict[s
         splitter=device.splitter,
     )
     step = device.step(EOS_ID, device.zero_states())
-    for example in track(corpus.examples(split), f"scoring {split}", corpus.facts[split].num_examples):
+    count = min(max_examples or sys.maxsize, corpus.facts[split].num_examples)
+    for example in track(itertools.islice(corpus.examples(split), count), f"scoring {split}", count):
         for token in [*device.ids(device.split(example.text)), EOS_ID]:
             meter.update(step.log_probabilities[None], np.array([token]))
             step = device.step(token, step.states)
-    return {"split": split, "metrics": meter.result()}
+    return {"split": split, "metrics": meter.result() | {"num_texts": count}}
 
 
 def describe(facts: dict[str, Any]) -> str:

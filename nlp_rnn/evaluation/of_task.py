@@ -9,7 +9,7 @@ from nlp_rnn.training.run_directory import Run
 
 _OPTIONS = {
     "labels": {"baseline", "min_probability"},
-    "words": {"baseline", "adapt"},
+    "words": {"baseline", "adapt", "max_examples"},
     "characters": {"temperature", "seed"},
     "translations": {"beam_size", "length_penalty"},
 }
@@ -43,7 +43,10 @@ def evaluate(run: Run, split: str, **options: Any) -> tuple[dict[str, Any], dict
         if adapts not in (True, False, "", "cache", "dynamic"):
             raise ConfigError(f"adapt is {adapts!r}, but must be cache or dynamic")
         adapts = "cache" if adapts is True else adapts or ""  # True: as in earlier versions
-        facts = language_model.evaluate_run(run, split, has_baseline=options.get("baseline", False), adapts=adapts)
+        facts = language_model.evaluate_run(
+            run, split, has_baseline=options.get("baseline", False), adapts=adapts,
+            max_examples=options.get("max_examples", 0),
+        )  # fmt: skip
     elif answers == "characters":
         facts = characters.evaluate_run(run, split, **options)
     else:

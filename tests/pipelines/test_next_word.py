@@ -64,12 +64,14 @@ def test_evaluate_scores_model_cache_and_ngram(next_word_trained):
     assert written["cache"] == {"share": found["adapted"]["share"], "theta": found["adapted"]["theta"]}
     text = ask("evaluate", "--run", "runs/small", cwd=next_word_trained)
     assert text.startswith("validation: ")
+    few = json.loads(ask("evaluate", "--json", "--run", "runs/small", "--max-examples", "7", cwd=next_word_trained))
+    assert (few["metrics"]["num_texts"], few["metrics"]["num_tokens"]) == (7, few["metrics"]["num_words"] + 2 * 7)
 
 
 def test_the_phone_scores_what_the_run_scores(next_word_trained):
     run, device = (
         json.loads(ask("evaluate", "--json", *where, "--split", "test", cwd=next_word_trained))["metrics"]
-        for where in (("--run", "runs/small"), LITERT)
+        for where in (("--run", "runs/small", "--max-examples", "20"), (*LITERT, "--max-examples", "20"))
     )
     assert device["num_tokens"] == run["num_tokens"]
     assert device["perplexity"] == pytest.approx(run["perplexity"], rel=0.02)
