@@ -89,7 +89,8 @@ def command_parser(program: str, command: str, text: str, pipeline: ModuleType) 
         )
         parser.add_argument(
             "--weights", choices=("float32", "int8"), default="float32",
-            help="int8: a quarter of the space on disk, the same speed (default: %(default)s)",
+            help="int8: a quarter of the space on disk, the same speed; of LiteRT, without the float file "
+            "(default: %(default)s)",
         )  # fmt: skip
     if command == "tune":
         _add_limits(parser)

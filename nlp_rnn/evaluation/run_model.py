@@ -212,7 +212,8 @@ def export_runs(
 
     Args:
       format: "savedmodel"; or "litert", of one run that does not translate.
-      weights: "float32"; or "int8", in a quarter of the space, of SavedModels that do not generate text.
+      weights: "float32"; or "int8", in a quarter of the space. LiteRT: "int8" leaves the float file out. Not of
+        SavedModels that generate text.
       to: the folder of the exported models.
       data: of LiteRT: where the validation texts are on which the files are checked; None: where the run found them.
 
@@ -224,12 +225,12 @@ def export_runs(
     allowed = ("savedmodel",) if TASKS[config.task].answers == "translations" else ("savedmodel", "litert")
     if format not in allowed:
         raise ConfigError(f"format is {format!r}, but must be {' or '.join(allowed)} for {config.task}")
-    if weights == "int8" and (TASKS[config.task].answers == "characters" or format == "litert"):
-        kind = "litert" if format == "litert" else config.task
-        raise ConfigError(f"weights is 'int8', but {kind} has one form of weights only; leave it out")
     if format == "litert":
-        path, checked = _export_litert(run, data or config.data, to / f"{config.task}_litert")
+        folder = to / f"{config.task}_litert"
+        path, checked = _export_litert(run, data or config.data, folder, int8_only=weights == "int8")
         return Exported(path, (), checked["bytes"], checked)
+    if weights == "int8" and TASKS[config.task].answers == "characters":
+        raise ConfigError(f"weights is 'int8', but {config.task} has one form of weights only; leave it out")
     module = load_module(runs)
     name: str = config.task
     signatures = module.signature_functions()
@@ -249,7 +250,7 @@ def export_runs(
     return Exported(path, tuple(signatures), {}, {})
 
 
-def _export_litert(run: Run, data: DataConfig, folder: Path) -> tuple[Path, dict[str, Any]]:
+def _export_litert(run: Run, data: DataConfig, folder: Path, *, int8_only: bool) -> tuple[Path, dict[str, Any]]:
     from nlp_rnn.export import litert_classifier, litert_language_model
 
     config, answers = run.config, TASKS[run.config.task].answers
@@ -257,13 +258,19 @@ def _export_litert(run: Run, data: DataConfig, folder: Path) -> tuple[Path, dict
         plain = _with_layers(run, fast="off")  # LiteRT has none of the operations of the fast layers
         model, tokenizer = load_classifier(plain)
         texts = _validation_texts(config, data)
-        return litert_classifier.export_classifier(model, tokenizer, config, run.labels, run.calibration, texts, folder)
+        return litert_classifier.export_classifier(
+            model, tokenizer, config, run.labels, run.calibration, texts, folder, int8_only=int8_only
+        )
     _check_direction(run)
     language_model, tokenizer = load_language_model(run)
     texts = _validation_texts(config, data)
     if answers == "characters":
-        return litert_language_model.export_characters(language_model, tokenizer, config, texts, folder)
-    return litert_language_model.export_next_word(language_model, tokenizer, config, run.metrics, texts, folder)
+        return litert_language_model.export_characters(
+            language_model, tokenizer, config, texts, folder, int8_only=int8_only
+        )
+    return litert_language_model.export_next_word(
+        language_model, tokenizer, config, run.metrics, texts, folder, int8_only=int8_only
+    )
 
 
 def _validation_texts(config: Config, data: DataConfig) -> list[str]:

@@ -28,11 +28,14 @@ _LARGE_FILE = 2_000_000  # bytes from which on the graph itself hardly counts
 _USE_SAVEDMODEL = "nothing was written: export with --format savedmodel"
 
 
-def write_version(folder: Path, write: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
+def write_version(
+    folder: Path, write: Callable[[Path], dict[str, Any]], *, int8_only: bool
+) -> tuple[Path, dict[str, Any]]:
     """Writes the next version under `folder`, atomically.
 
     Args:
-      write: writes the files into a temporary folder, checks them and returns what it measured.
+      write: writes the files into a temporary folder, checks them and returns what it measured: `bytes` and more.
+      int8_only: whether the float file is left out, after the check.
 
     Returns:
       (the version's folder, what `write` returned).
@@ -42,6 +45,9 @@ def write_version(folder: Path, write: Callable[[Path], dict[str, Any]]) -> tupl
         try:
             with files.atomic_folder(path) as temporary:
                 found = write(temporary)
+                if int8_only:
+                    (temporary / "model_float.tflite").unlink()
+                    del found["bytes"]["float"]
                 manifest.write(temporary)
             return path, found
         except FileExistsError:

@@ -24,7 +24,7 @@ _BATCH_SIZE = 32
 
 def export_classifier(
     model: keras.Model, tokenizer: Tokenizer, config: Config, labels: list[str], calibration: Calibration,
-    texts: list[str], folder: Path,
+    texts: list[str], folder: Path, *, int8_only: bool = False,
 ) -> tuple[Path, dict[str, Any]]:  # fmt: skip
     """Writes model_float.tflite, model_int8.tflite, vocabulary.json and README.md as the next version, atomically.
 
@@ -33,6 +33,7 @@ def export_classifier(
       calibration: part of the files.
       texts: on which the files are compared with the model.
       folder: the version becomes a subfolder of it.
+      int8_only: whether only the int8 file is kept, after the check of both.
 
     Returns:
       (the version's folder, the checked facts: sizes in bytes, largest differences of probabilities, and the share of
@@ -56,7 +57,7 @@ def export_classifier(
         litert.write_settings(temporary, settings, config, "litert_classifier.md")
         return check(temporary, ClassifierModule([model], tokenizer, config, labels, [calibration]), config, texts)
 
-    return litert.write_version(folder, write)
+    return litert.write_version(folder, write, int8_only=int8_only)
 
 
 def check(folder: Path, module: ClassifierModule, config: Config, texts: list[str]) -> dict[str, Any]:

@@ -25,13 +25,21 @@ _MEAN_LIMITS = {"float": 1e-4, "int8": 0.05}  # of the mean log-probability of t
 
 
 def export_next_word(
-    model: LanguageModel, tokenizer: Tokenizer, config: Config, metrics: dict[str, Any], texts: list[str], folder: Path
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    config: Config,
+    metrics: dict[str, Any],
+    texts: list[str],
+    folder: Path,
+    *,
+    int8_only: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Writes model_float.tflite, model_int8.tflite, vocabulary.json and README.md as the next version, atomically.
 
     Args:
       texts: on which the files are compared with the model, as one text.
       folder: the version becomes a subfolder of it.
+      int8_only: whether only the int8 file is kept, after the check of both.
 
     Returns:
       (the version's folder, the checked facts: sizes in bytes, largest differences of log-probabilities, and
@@ -55,11 +63,17 @@ def export_next_word(
         litert.write_settings(temporary, settings, config, "litert_next_word.md")
         return check(temporary, model, tokenizer, texts, OnDeviceModel)
 
-    return litert.write_version(folder, write)
+    return litert.write_version(folder, write, int8_only=int8_only)
 
 
 def export_characters(
-    model: LanguageModel, tokenizer: Tokenizer, config: Config, texts: list[str], folder: Path
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    config: Config,
+    texts: list[str],
+    folder: Path,
+    *,
+    int8_only: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Writes the files of a character model; see `export_next_word`.
 
@@ -81,7 +95,7 @@ def export_characters(
         litert.write_settings(temporary, settings, config, "litert_characters.md")
         return check(temporary, model, tokenizer, texts, OnDeviceGenerator)
 
-    return litert.write_version(folder, write)
+    return litert.write_version(folder, write, int8_only=int8_only)
 
 
 def check(

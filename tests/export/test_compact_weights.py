@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import nlp_rnn
 from nlp_rnn.export import compact_weights
+from nlp_rnn.ondevice.litert_model import OnDeviceModel
 from tests.conftest import SMALL, ask, refused
 
 
@@ -109,9 +110,17 @@ def test_rounding_loses_little(shape):
     assert np.abs(values * scales - matrix).max() <= scales.max() / 2 + 1e-6
 
 
-def test_what_has_no_int8_weights_says_so(next_word_trained, characters_trained):
+def test_a_litert_export_without_the_float_file(next_word_trained, tmp_path):
+    command = ["export", "--run", "runs/small", "--weights", "int8", "--format", "litert", "--to", tmp_path]
+    ask(*command, cwd=next_word_trained, task="next_word")
+    version = tmp_path / "next_word_litert" / "1"
+    assert [path.name for path in version.glob("*.tflite")] == ["model_int8.tflite"]
+    assert OnDeviceModel(version).words[4:]
+    told = refused("console", "--model", version, "--precision", "float", cwd=next_word_trained, task="next_word")
+    assert "model_float.tflite" in told
+
+
+def test_what_has_no_int8_weights_says_so(characters_trained):
     command = ["export", "--run", "runs/small", "--weights", "int8"]
-    told = refused(*command, "--format", "litert", cwd=next_word_trained, task="next_word")
-    assert told.endswith("weights is 'int8', but litert has one form of weights only; leave it out")
     told = refused(*command, cwd=characters_trained, task="char_generation")
     assert told.endswith("weights is 'int8', but char_generation has one form of weights only; leave it out")
