@@ -1,13 +1,12 @@
 """Claim: each model in saved_models/ has the figure that its card and RESULTS.md give, with TensorFlow alone.
 
-Each model answers the official test data in a process of its own that imports TensorFlow and not this package; the
-answers are scored here and compared with the figure in the model's `metrics.json`, to the printed digits. Needs
-NLP_RNN_DATA.
+Each model answers the official test data in a process of its own that imports TensorFlow and not this package. The
+answers are scored here and compared with saved_models/figures.json, to the printed digits. Needs NLP_RNN_DATA.
 
-    python -m benchmarks.verify_models [--short] [NAME ...]
+    python -m benchmarks.verify_models [--short] [--write] [NAME ...]
 
---short: the first examples only, against the figures of saved_models/short_figures.json (a minute in all).
-`--short --write` writes that file, after a new model has passed in full.
+--short: some of the examples only (a minute in all). --write: writes the figures of a new model, with and without
+--short.
 """
 
 import argparse
@@ -28,15 +27,15 @@ from nlp_rnn.evaluation.translation_metrics import require_sacrebleu
 
 _ROOT = Path(__file__).parent.parent
 _MODELS = _ROOT / "saved_models"
-_SHORT_FIGURES = _MODELS / "short_figures.json"
+_FIGURES_FILE = _MODELS / "figures.json"
 
 
 class Figure(NamedTuple):
     """What a task is judged by.
 
     Attributes:
-      name: in metrics.json, where shares are 0-1.
-      percent: whether it is printed in percent.
+      name: as in metrics.json.
+      percent: whether the share, 0-1, is printed in percent.
       digits: after the point, as printed in RESULTS.md.
       num_short: examples of the short form; characters of the text for a model of characters.
       compute: (answers of `answer_alone`, texts, references) -> the figure.
@@ -80,26 +79,22 @@ def main() -> int:
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    expected = json.loads(_SHORT_FIGURES.read_text()) if _SHORT_FIGURES.is_file() else {}
-    is_good = True
+    promises = json.loads(_FIGURES_FILE.read_text(encoding="utf-8")) if _FIGURES_FILE.is_file() else {}
+    form, is_good = "short" if options.short else "full", True
     for version in sorted(_MODELS.glob("*/1/saved_model.pb")):
         name, start = version.parent.parent.name, time.monotonic()
         if options.names and name not in options.names:
             continue
-        found, promised, seconds = verify(version.parent, is_short=options.short)
-        if options.short and options.write:
-            expected[name] = promised = found
-        elif options.short:
-            promised = expected.get(name, "none")
-        is_same = found == promised
-        is_good &= is_same
-        print(
-            f"{name}: {found} ({'as promised' if is_same else f'promised: {promised}'}); loaded in "
-            f"{seconds['load']:.1f} s, answered in {seconds['answer']:.0f} s, {time.monotonic() - start:.0f} s in all",
-            flush=True,
-        )
+        measured, figure, seconds = verify(version.parent, is_short=options.short)
+        if options.write:
+            promises.setdefault(name, {"figure": figure})[form] = measured
+        promised = promises.get(name, {}).get(form, "nothing")
+        is_good &= measured == promised
+        told = "as promised" if measured == promised else f"PROMISED: {promised}"
+        parts = f"loaded in {seconds['load']:.1f} s, answered in {seconds['answer']:.0f} s"
+        print(f"{name}: {figure} {measured}, {told}; {parts}, {time.monotonic() - start:.0f} s in all", flush=True)
     if options.write:
-        _SHORT_FIGURES.write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
+        _FIGURES_FILE.write_text(json.dumps(promises, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return 0 if is_good else 1
 
 
@@ -107,7 +102,7 @@ def verify(version: Path, *, is_short: bool) -> tuple[str, str, dict[str, float]
     """Measures a model's figure.
 
     Returns:
-      (the figure as printed, the one in its metrics.json, seconds of loading and answering).
+      (the figure as printed, its name, seconds of loading and answering).
     """
     config = load_saved_config(version / "assets.extra" / "config.yaml")
     metrics = json.loads((version / "assets.extra" / "metrics.json").read_text(encoding="utf-8"))
@@ -127,11 +122,8 @@ def verify(version: Path, *, is_short: bool) -> tuple[str, str, dict[str, float]
         subprocess.run(command, check=True, cwd=folder)
         found = json.loads(answers.read_text(encoding="utf-8"))
     value = figure.compute(found["answers"], texts, references)
-    return _printed(figure, value), _printed(figure, metrics["test"][figure.name]), found["seconds"]
-
-
-def _printed(figure: Figure, value: float) -> str:
-    return f"{100 * value:.{figure.digits}f} %" if figure.percent else f"{value:.{figure.digits}f}"
+    printed = f"{100 * value:.{figure.digits}f} %" if figure.percent else f"{value:.{figure.digits}f}"
+    return printed, figure.name, found["seconds"]
 
 
 if __name__ == "__main__":
