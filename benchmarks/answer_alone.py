@@ -67,7 +67,8 @@ def score_as_one_text(signatures: Any, texts: list[str]) -> dict[str, float]:
 
         def body(time: tf.Tensor, states: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, ...]:
             outputs = step(token_ids=token_ids[time : time + 1], states=states)
-            return time + 1, outputs["states"], total + outputs["log_probabilities"][0, token_ids[time + 1]]
+            total += outputs["log_probabilities"][0, token_ids[time + 1]]
+            return time + 1, tf.ensure_shape(outputs["states"], [1, size]), total
 
         _, states, total = tf.while_loop(
             lambda time, *_: time < tf.size(token_ids) - 1, body, (0, states, tf.constant(0.0))

@@ -1,0 +1,33 @@
+"""Exports answer with TensorFlow alone, and have the figures that `evaluate` gives."""
+
+import json
+
+import pytest
+
+from benchmarks import verify_models
+from tests.conftest import ask
+
+pytestmark = pytest.mark.further  # a process and an evaluation for each task
+
+
+@pytest.mark.parametrize("task", ["sentiment", "next_word", "char_generation", "translation"])
+def test_the_figure_of_an_export_is_that_of_its_run(
+    task, trained, next_word_trained, characters_trained, translation_trained, monkeypatch, tmp_path
+):
+    folder = {
+        "sentiment": trained, "next_word": next_word_trained, "char_generation": characters_trained,
+        "translation": translation_trained,
+    }[task]  # fmt: skip
+    metrics = json.loads(ask("evaluate", "--json", "--run", "runs/small", "--split", "test", cwd=folder, task=task))[
+        "metrics"
+    ]
+    ask("export", "--run", "runs/small", "--to", tmp_path, cwd=folder, task=task)  # with the figures
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("NLP_RNN_CACHE", str(folder / "cache"))
+    (version,) = tmp_path.glob("*/1")
+    found, name, seconds = verify_models.verify(version, is_short=False)
+    value = 100 * metrics[name] if "%" in found else metrics[name]
+    printed = found.removesuffix(" %")
+    assert float(printed) == pytest.approx(value, abs=0.7 * 0.1 ** len(printed.partition(".")[2]))
+    assert seconds["load"] > 0
+    assert verify_models.verify(version, is_short=True)[0]
