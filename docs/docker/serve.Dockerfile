@@ -1,0 +1,15 @@
+# Serves the models of saved_models/ on processors. From the top of the checkout:
+# docker build -f docs/docker/serve.Dockerfile -t nlp-rnn-serve:0.1.0 .
+# docker run -p 8501:8501 nlp-rnn-serve:0.1.0
+FROM python:3.13-slim
+COPY docs/docker/requirements_cpu.txt constraints.txt /src/
+RUN pip install --no-cache-dir -c /src/constraints.txt -r /src/requirements_cpu.txt
+COPY setup.cfg pyproject.toml README.md LICENSE NOTICE /src/
+COPY nlp_rnn /src/nlp_rnn
+COPY pipelines /src/pipelines
+COPY configs /src/configs
+RUN pip install --no-cache-dir --no-deps /src
+COPY saved_models /models
+USER 65534
+EXPOSE 8501
+CMD ["nlp-rnn", "serve", "--models", "/models", "--host", "0.0.0.0"]
