@@ -30,7 +30,14 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{self.prog}: {shown}; see {self.prog} --help")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Also checks that values of options with the metavar DIR or FILE can be paths."""
+        """Also checks that no option replaces itself, and that values with the metavar DIR or FILE can be paths."""
+        given = list(sys.argv[1:] if args is None else args)
+        given = given[: given.index("--")] if "--" in given else given
+        for action in self._actions:
+            names = tuple(action.option_strings)
+            times = sum(word in names or word.startswith(tuple(f"{name}=" for name in names)) for word in given)
+            if times > 1 and isinstance(action, argparse._StoreAction):
+                self.error(f"argument {names[0]}: is given {times} times, but only one would count; give it once")
         options, others = super().parse_known_args(args, namespace)
         for action in self._actions:
             value: Any = getattr(options, action.dest, None)
