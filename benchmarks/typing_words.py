@@ -11,7 +11,8 @@ the rate that Palin et al. 2019 found on phones. A mistake is seen at the end of
 backspace key unless a suggestion does it. Savings are shares of the keys that the same mistakes cost without
 suggestions.
 
-With --presage, the same text is typed with Presage (Debian's presage; its own English n-grams and recency).
+With --presage, the same text is typed with Presage (Debian's presage; its own English n-grams and recency); with
+--ngram FILE, with a Kneser-Ney model of 5-grams of that text, one text per line.
 
     python -m benchmarks.typing_words --model saved_models/next_word_litert --file valid.txt [--words 20000]
 """
@@ -26,6 +27,7 @@ from typing import NamedTuple
 
 import regex
 
+from benchmarks.kneser_ney_rival import NGramKeyboard
 from benchmarks.presage_rival import Presage
 from nlp_rnn.ondevice.litert_model import OnDeviceModel
 from nlp_rnn.ondevice.typing_session import TypingSession
@@ -59,6 +61,7 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=20_000, help="of the file that are typed")
     parser.add_argument("--typos", type=float, default=0.0, metavar="RATE", help="share of letters that are mistyped")
     parser.add_argument("--presage", action="store_true", help="type it with Presage too")
+    parser.add_argument("--ngram", type=Path, metavar="FILE", help="type it with an n-gram model of this text too")
     options = parser.parse_args()
     model = OnDeviceModel(options.model)
     lines = list(_lines(options.file, options.words))
@@ -76,6 +79,9 @@ def main() -> None:
         _report(name, lines, _words_of(session), session.finish_line, options.typos)
         if learns_words:
             print(f"  {len(session.words)} own words: {', '.join(word for word, _ in session.words.words()[:12])} ...")
+    if options.ngram:
+        keyboard = NGramKeyboard(model, options.ngram, count=_COUNT)
+        _report("Kneser-Ney", lines, keyboard.suggest, keyboard.finish_line, options.typos)
     if options.presage:
         with Presage(_COUNT) as presage:
             _report("Presage", lines, presage.suggest, presage.finish_line, options.typos)
