@@ -267,3 +267,14 @@ def read_json(path: Path, kind: type, mend: str) -> Any:
     if not isinstance(value, kind):
         raise ConfigError(f"{path}: is damaged (holds no {'list' if kind is list else 'object'}); {mend}")
     return value
+
+
+def versions(folder: Path) -> list[int]:
+    """The numbers of the versions of an exported model, which lie in saved_models/<task>."""
+    return [int(entry.name) for entry in folder.glob("*") if re.fullmatch(r"\d+", entry.name) and entry.is_dir()]
+
+
+def newest_version(folder: Path) -> Path:
+    """The folder of the newest version of an exported model; the given folder itself if it has no versions."""
+    found = versions(folder)
+    return folder / str(max(found)) if found else folder

@@ -85,6 +85,10 @@ def folder(reviews, trained, next_word_trained, characters_trained, translation_
         "model.ngrams=2",
         "model.init_from=runs/next_word_imdb",
     ])  # fmt: skip
+    make_config(folder / "configs" / "sentiment_transfer.yaml", [
+        *settings, "model.units=24", "model.embedding_dim=16", "model.num_layers=2",
+        "model.last_units=16", "model.is_bidirectional=false", "model.init_from=saved_models/next_word",
+    ])  # fmt: skip
     ask("train", "--config", "configs/sentiment_demo.yaml", "training.epochs=2", "name=short", cwd=folder)
     return folder
 

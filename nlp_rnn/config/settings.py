@@ -139,8 +139,8 @@ class TokenizerConfig:
 class ModelConfig:
     """The recurrent model."""
 
-    # Run directory of a language model whose vocabulary, embedding and recurrent layers are copied; empty: random
-    # weights.
+    # Run directory or exported SavedModel of a language model whose vocabulary, embedding and recurrent layers are
+    # copied; empty: random weights.
     init_from: str = ""
     # Text file of pretrained word vectors for the embedding, plain or .gz: GloVe, word2vec (with its header line) or
     # fastText (.vec). Its dimension must be model.embedding_dim. Words that the file lacks begin with random vectors.
@@ -204,8 +204,8 @@ class ModelConfig:
 class TrainingConfig:
     """How the model is trained."""
 
-    # Run directory of a model with the same settings, for example trained on more text. Training starts from its best
-    # weights and uses its vocabulary. Empty: random weights.
+    # Run directory or exported SavedModel of a model with the same settings, for example trained on more text. Training
+    # starts from its best weights and uses its vocabulary. Empty: random weights.
     start_from: str = ""
     batch_size: BatchSize = 64
     epochs: PositiveInt = 10

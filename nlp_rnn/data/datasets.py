@@ -32,7 +32,7 @@ from nlp_rnn.data.token_cache import PairCache, TokenCache
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.progress import track
 from nlp_rnn.special_ids import EOS_ID, PAD_ID, UNK_ID
-from nlp_rnn.tokenization.build import build_tokenizer, untrained_tokenizer
+from nlp_rnn.tokenization.build import build_tokenizer, tokenizer_of, untrained_tokenizer
 from nlp_rnn.tokenization.encoding import encode, ids_where
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.word_kinds import UNSEPARATED, is_word
@@ -153,10 +153,10 @@ def prepare_tokenizer(corpus: Corpus, data: DataConfig, config: TokenizerConfig,
     """The tokenizer of a surveyed corpus, trained on its train split only, on both sides of pairs; or found on disk.
 
     Args:
-      start_from: a run directory whose tokenizer to take instead.
+      start_from: a run directory or an exported model whose tokenizer to take instead.
     """
     if start_from:
-        return Tokenizer.load(Path(start_from) / "tokenizer")
+        return tokenizer_of(Path(start_from))
     given = _file_digest(Path(config.vocabulary)) if config.vocabulary else ""
     sides = 1 + corpus.is_parallel
     how = dataclasses.asdict(config) | untrained_tokenizer(config).settings()

@@ -29,10 +29,9 @@ class CompactWeights(tf.Module):
         self._places: dict[int, int] = {}
         self._kept: list[Any] = []
         self._id = uuid.uuid4().hex
-        for weight in (weight for model in models for weight in model.weights):
-            if id(weight) not in self._places:
-                self._places[id(weight)] = len(self._kept)
-                self._kept.append(_kept(weight.numpy(), f"{self._id}_{len(self._kept)}"))
+        for number, weight in enumerate(unique_weights(models)):
+            self._places[id(weight)] = number
+            self._kept.append(_kept(weight.numpy(), f"{self._id}_{number}"))
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
@@ -66,6 +65,11 @@ class _Scope(keras.StatelessScope):
 
     def get_current_value(self, variable: keras.Variable) -> Any:
         return self._weights.read(variable)
+
+
+def unique_weights(models: Iterable[keras.Model]) -> list[keras.Variable]:
+    """The weights of models in order, each once."""
+    return list({id(weight): weight for model in models for weight in model.weights}.values())
 
 
 def quantized(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

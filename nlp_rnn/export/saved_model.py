@@ -22,7 +22,7 @@ from nlp_rnn import __version__, files, manifest
 from nlp_rnn.config.loading import load_saved_config, to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.export.compact_weights import CompactWeights
+from nlp_rnn.export.compact_weights import CompactWeights, unique_weights
 from nlp_rnn.export.graph_ops import check_ops
 from nlp_rnn.export.warm_up import write_warm_up
 from nlp_rnn.layers.recurrent import unwrapped
@@ -83,6 +83,9 @@ def export_module(
                 compact = CompactWeights(module.keras_models) if is_int8 else None
                 with portable(getattr(module, "portable_layers", [])), compact.in_use() if compact else nullcontext():
                     root = _without_weights(module, compact) if compact else module
+                    models = getattr(module, "keras_models", [])
+                    if not compact and len(models) == 1:
+                        root.ordered_weights = unique_weights(models)  # training.exported_weights reads them
                     tf.saved_model.save(root, str(temporary), signatures=signatures)
                 (temporary / "assets.extra").mkdir()
                 for name, text in extras.items():
@@ -108,7 +111,7 @@ def _without_weights(module: Any, compact: CompactWeights) -> tf.Module:
 
 def next_version(folder: Path) -> Path:
     """The folder of the next version under saved_models/<task>."""
-    return folder / str(max(_versions(folder), default=0) + 1)
+    return folder / str(max(files.versions(folder), default=0) + 1)
 
 
 @dataclass(frozen=True)
@@ -182,10 +185,7 @@ def load_graph(folder: Path) -> Any:
 def find_model(path: str | os.PathLike[str], task: str | None = None) -> Path:
     """The folder of the newest version at or under `path`."""
     files.check_path("--model", path)
-    folder = Path(path)
-    versions = _versions(folder)
-    if versions:
-        folder = folder / str(max(versions))
+    folder = files.newest_version(Path(path))
     if not (folder / "saved_model.pb").is_file() or not (folder / "assets.extra" / "config.yaml").is_file():
         raise ConfigError(
             f"--model is {path}, but holds no exported model; give a folder that export wrote, "
@@ -226,6 +226,7 @@ def extras(config: Config, tokenizer: Tokenizer, metrics: dict[str, Any], model_
     return {
         "config.yaml": to_yaml(config),
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
+        "tokenizer.json": tokenizer.settings_text(),
         "vocabulary": tokenizer.vocabulary_text(),
         "MODEL_CARD.md": model_card,
     }
@@ -272,10 +273,6 @@ def _check_path(folder: Path, found: str) -> None:
             "so the model would not load; "
             "use a folder without it"
         )
-
-
-def _versions(folder: Path) -> list[int]:
-    return [int(entry.name) for entry in folder.glob("*") if re.fullmatch(r"\d+", entry.name) and entry.is_dir()]
 
 
 def _refuse_foreign_ops(folder: Path) -> None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from nlp_rnn import files
 from nlp_rnn.config.settings import TokenizerConfig
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.special_ids import SPECIAL_PIECES
@@ -39,6 +40,18 @@ def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
             "they would never be found; set tokenizer.case=keep"
         )
     return tokenizer
+
+
+def tokenizer_of(origin: Path) -> Tokenizer:
+    """The tokenizer of a run directory, of an exported model, or of the newest version of one.
+
+    Raises:
+      ConfigError: if there is none, or it is damaged.
+    """
+    version = files.newest_version(origin)
+    if (version / "saved_model.pb").is_file():
+        return Tokenizer.load(version / "assets.extra", vocabulary_file="vocabulary")
+    return Tokenizer.load(origin / "tokenizer")
 
 
 def untrained_tokenizer(config: TokenizerConfig) -> Tokenizer:

@@ -261,9 +261,7 @@ class Tokenizer(keras.layers.Layer):
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json (settings) and vocabulary.txt; for subwords also sentencepiece.model."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.json").write_text(
-            json.dumps(self.settings(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-        )
+        (folder / "tokenizer.json").write_text(self.settings_text(), encoding="utf-8")
         (folder / VOCABULARY_FILE).write_text(self.vocabulary_text(), encoding="utf-8", newline="\n")
         if self.scores is not None:
             sentencepiece_files.write_model(
@@ -272,8 +270,11 @@ class Tokenizer(keras.layers.Layer):
             )  # fmt: skip
 
     @classmethod
-    def load(cls, folder: Path) -> "Tokenizer":
+    def load(cls, folder: Path, vocabulary_file: str = VOCABULARY_FILE) -> "Tokenizer":
         """Reads a folder that `save` wrote.
+
+        Args:
+          vocabulary_file: name of the file with the pieces; exports have another.
 
         Raises:
           ConfigError: if a file is missing or damaged.
@@ -283,7 +284,7 @@ class Tokenizer(keras.layers.Layer):
             tokenizer = cls(**settings)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{folder / 'tokenizer.json'}: is damaged ({error}); {_RESTORE}") from None
-        path = folder / VOCABULARY_FILE
+        path = folder / vocabulary_file
         try:
             tokenizer._read_vocabulary(path.read_bytes().decode("utf-8"))
         except OSError as error:
@@ -308,6 +309,10 @@ class Tokenizer(keras.layers.Layer):
     def all_pieces(self) -> list[str]:
         """The pieces by id, special ones first; hash buckets have none."""
         return [*SPECIAL_PIECES, *self.own_symbols(), *self.known_vocabulary()]
+
+    def settings_text(self) -> str:
+        """The settings as JSON, for tokenizer.json."""
+        return json.dumps(self.settings(), ensure_ascii=False, indent=1) + "\n"
 
     def vocabulary_text(self) -> str:
         """All pieces by id, one per line, with `\\n` and `\\\\` escaped; for subwords with a tab and their score."""

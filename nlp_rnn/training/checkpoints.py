@@ -84,7 +84,18 @@ def load_checkpoint(path: Path, variables: list[Any]) -> None:
     Raises:
       ConfigError: if there is no such file or it belongs to another model.
     """
-    arrays = load_arrays(path)
+    assign_arrays(load_arrays(path), variables, path)
+
+
+def assign_arrays(arrays: dict[str, np.ndarray], variables: list[Any], path: str | Path) -> None:
+    """Assigns the values of a checkpoint, in order.
+
+    Args:
+      path: where they come from, for the message.
+
+    Raises:
+      ConfigError: if they belong to another model.
+    """
     if len(arrays) != len(variables) or any(
         values.shape != tuple(v.shape) for values, v in zip(arrays.values(), variables, strict=True)
     ):

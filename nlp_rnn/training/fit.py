@@ -7,7 +7,6 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -38,9 +37,10 @@ from nlp_rnn.errors import ConfigError
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.models.translator import Translator
 from nlp_rnn.training import stacking, transfer, word_vectors
-from nlp_rnn.training.checkpoints import Progress, checkpoint_arrays, load_checkpoint, load_progress, save_checkpoint
+from nlp_rnn.training.checkpoints import Progress, assign_arrays, checkpoint_arrays, load_progress, save_checkpoint
 from nlp_rnn.training.class_weights import make_objective, warn_of_imbalance
 from nlp_rnn.training.optimizers import build_optimizer, scale_rates
+from nlp_rnn.training.origin import find_origin
 from nlp_rnn.training.run_callback import RunCallback, kept_weights
 from nlp_rnn.training.run_directory import Run
 
@@ -243,7 +243,7 @@ def _begin(model: keras.Model, run: Run, train: TokenCache | PairCache) -> None:
     elif run.config.model.vectors:
         word_vectors.initialize(_embeddings(model, run.config), run.path, train)
     elif start := run.config.training.start_from:
-        load_checkpoint(Path(start) / "checkpoints" / "best.npz", kept_weights(model))
+        assign_arrays(find_origin("training.start_from", start).load(), kept_weights(model), start)
         logger.info("starting from the best weights of %s", start)
 
 

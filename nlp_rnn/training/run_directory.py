@@ -14,7 +14,6 @@ import filelock
 from nlp_rnn import files, manifest
 from nlp_rnn.config.loading import differences, load_saved_config, to_yaml
 from nlp_rnn.config.settings import Config
-from nlp_rnn.config.tables import TASKS
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.models.calibration import Calibration, load_calibration
 from nlp_rnn.training import word_vectors
@@ -98,11 +97,9 @@ def find_run(config: Config) -> Run | None:
     """Finds the run directory of a config; None if there is none.
 
     Raises:
-      ConfigError: if the directory holds a run of another config, its parent is not writable, or the model cannot start
-        from training.start_from, model.init_from or model.vectors.
+      ConfigError: if the directory holds a run of another config, its parent is not writable, or model.vectors
+        cannot be read.
     """
-    _check_start(config)
-    _check_init(config)
     path = Path(config.runs_dir) / config.name
     if not path.exists():
         if config.model.vectors:
@@ -234,71 +231,6 @@ def locked(run: Run, *, is_chief: bool = True) -> Iterator[None]:
         logging.getLogger("nlp_rnn").removeHandler(handler)
         handler.close()
         lock.release()
-
-
-def _check_start(config: Config) -> None:
-    start = config.training.start_from
-    if not start:
-        return
-    run = load_run(Path(start), config.task)
-    if not run.best_checkpoint.exists():
-        raise ConfigError(
-            f"training.start_from is {start}, which was not trained to its first validation; train it further"
-        )
-    if run.config.data.outputs != config.data.outputs:
-        raise ConfigError(
-            f"training.start_from is {start}, whose data.multi_label is {str(run.config.data.multi_label).lower()} and "
-            "data.labels_are "
-            f"{run.config.data.labels_are}; use the same, or start from another run"
-        )
-    _check_tokenizer(run, config, f"training.start_from is {start}")
-
-
-def _check_init(config: Config) -> None:
-    """Checks that the model can take the weights of the language model in model.init_from."""
-    start, model = config.model.init_from, config.model
-    if not start:
-        return
-    run = load_run(Path(start))
-    if run.config.kind != "language_model":
-        raise ConfigError(
-            f"model.init_from is {start}, a run of the task {run.config.task}; give the run directory of a language "
-            f"model "
-            f"({' or '.join(name for name, task in TASKS.items() if task.kind == 'language_model')})"
-        )
-    if not run.best_checkpoint.exists():
-        raise ConfigError(
-            f"model.init_from is {start}, which was not trained to its first validation; train it further"
-        )
-    _check_tokenizer(run, config, f"model.init_from is {start}")
-    source = run.config.model
-    wanted: dict[str, Any] = {key: getattr(source, key) for key in ("cell", "embedding_dim", "units", "is_reversed")}
-    if config.kind != "translator":
-        wanted |= {key: getattr(source, key) for key in ("num_layers", "is_residual", "layer_norm")}
-    if config.kind == "classifier":
-        wanted["is_bidirectional"] = False
-        last = source.units_of(
-            source.num_layers - 1, default=source.embedding_dim if source.tie_embeddings else source.units
-        )
-        if model.units_of(model.num_layers - 1) != last:
-            wanted["last_units"] = last
-    wrong = [key for key in wanted if getattr(model, key) != wanted[key]]
-    if wrong:
-        found = ", ".join(f"model.{key} is {_as_setting(getattr(model, key))}" for key in wrong)
-        settings = " ".join(f"model.{key}={_as_setting(wanted[key])}" for key in wrong)
-        raise ConfigError(
-            f"{found}, but the language model of model.init_from, {start}, has other values; set {settings}"
-        )
-
-
-def _as_setting(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _check_tokenizer(run: Run, config: Config, found: str) -> None:
-    changed = differences(Config(tokenizer=run.config.tokenizer), Config(tokenizer=config.tokenizer))
-    if changed := [each for each in changed if not each.startswith("tokenizer.sampling ")]:
-        raise ConfigError(f"{found}, whose vocabulary is taken, but {changed[0]} there; use its tokenizer.* settings")
 
 
 def _check_writable(folder: Path) -> None:

@@ -19,6 +19,7 @@ from nlp_rnn.distribution.placement import Placement, start_devices
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.tensorflow_import import keras_backend
 from nlp_rnn.training import run_directory, word_vectors
+from nlp_rnn.training.origin import check_origins
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +41,9 @@ def opened(config: Config) -> Iterator[PreparedTraining]:
 
     Raises:
       ConfigError: if the run directory is of another config or locked by another process; see `run_directory.find_run`,
-        `corpus.load_corpus`, `placement.start_devices`, `datasets.prepare_inputs`.
+        `check_origins`, `corpus.load_corpus`, `placement.start_devices`, `datasets.prepare_inputs`.
     """
+    check_origins(config)
     run = run_directory.find_run(config)  # raises if it is of another config
     prepared = run if run is not None and run.ids.is_dir() else None
     if keras_backend() == "jax":
@@ -74,6 +76,7 @@ def prepare(config: Config) -> tuple[run_directory.Run, Inputs]:
     Raises:
       ConfigError: see `opened`.
     """
+    check_origins(config)
     run = run_directory.find_run(config)
     if run is not None and run.ids.is_dir():
         return run, load_inputs(run.ids)

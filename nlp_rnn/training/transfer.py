@@ -1,26 +1,24 @@
 """Initializes a model with the weights of a trained language model (model.init_from)."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nlp_rnn.config.settings import Config
-from nlp_rnn.training.checkpoints import load_arrays
-from nlp_rnn.training.run_directory import load_run
+from nlp_rnn.training.origin import find_origin
 
 logger = logging.getLogger(__name__)
 
 
 def initialize(model: Any, config: Config) -> None:
-    """Assigns the embedding, recurrent layers and norms of the run model.init_from to a built model.
+    """Assigns the embedding, recurrent layers and norms of the model in model.init_from to a built model.
 
     Layers without a counterpart of the same shape keep their random weights; one log line names them.
-    `run_directory.find_run` must have checked that the two models fit.
+    `origin.check_origins` must have checked that the two models fit.
     """
-    source = load_run(Path(config.model.init_from))
-    arrays = {name.partition(":")[2]: values for name, values in load_arrays(source.best_checkpoint).items()}
+    source = find_origin("model.init_from", config.model.init_from)
+    arrays = {name.partition(":")[2]: values for name, values in source.load().items()}
     taken, left = [], []
     for name, layer in _counterparts(model, config):
         weights = {weight.path.rsplit("/", 1)[-1]: weight for weight in layer.trainable_weights}

@@ -170,10 +170,7 @@ def test_what_does_not_fit_is_one_line(folder, settings, message):
 
 def test_a_classifier_is_no_language_model_to_begin_with(folder, trained):
     told = refused("train", "name=new", *CLASSIFIER, f"model.init_from={trained}/runs/small", cwd=folder)
-    assert (
-        "runs/small, a run of the task sentiment; give the run directory of a language model (next_word or "
-        "char_generation)" in told
-    )
+    assert "runs/small, a model of the task sentiment; give a language model (next_word or char_generation)" in told
 
 
 def test_a_model_that_reads_backwards_predicts_no_next_word(folder):

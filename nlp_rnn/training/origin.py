@@ -1,0 +1,134 @@
+"""Where a training begins from: the weights of a run, or of an exported model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nlp_rnn import files, manifest
+from nlp_rnn.config.loading import differences, load_saved_config
+from nlp_rnn.config.settings import Config
+from nlp_rnn.config.tables import TASKS
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.training.checkpoints import load_arrays
+from nlp_rnn.training.run_directory import load_run
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A trained model that another one begins with.
+
+    Attributes:
+      path: the run directory, or the export's version.
+      config: its settings.
+      load: reads the weights as `load_arrays` does.
+    """
+
+    path: Path
+    config: Config
+    load: Callable[[], dict[str, np.ndarray]]
+
+
+def find_origin(key: str, value: str, task: str | None = None) -> Origin:
+    """Finds the model that a setting names.
+
+    Args:
+      key: the setting, training.start_from or model.init_from.
+      value: a run directory, an exported model, or the folder of its versions.
+      task: the task that it must have; None allows any.
+
+    Raises:
+      ConfigError: if there is none, it is of another task, damaged or not trained.
+    """
+    files.check_path(key, value)
+    version = files.newest_version(Path(value))
+    if (version / "saved_model.pb").is_file():
+        if not (version / "assets.extra" / "tokenizer.json").is_file():
+            raise ConfigError(
+                f"{key} is {value}, which an earlier version exported, without its tokenizer; export it again, or give "
+                "its run directory"
+            )
+        if not manifest.check(version, "export it again"):
+            manifest.log_missing(version)
+        config = load_saved_config(version / "assets.extra" / "config.yaml", task)
+        return Origin(version, config, lambda: _exported_arrays(key, version, config))
+    run = load_run(Path(value), task)
+    if not run.best_checkpoint.exists():
+        raise ConfigError(f"{key} is {value}, which was not trained to its first validation; train it further")
+    return Origin(run.path, run.config, lambda: load_arrays(run.best_checkpoint))
+
+
+def _exported_arrays(key: str, version: Path, config: Config) -> dict[str, np.ndarray]:
+    from nlp_rnn.training.exported_weights import load_exported
+
+    try:
+        return load_exported(version, config)
+    except LookupError as error:
+        raise ConfigError(f"{key} is {version}, {error.args[0]}; give a run directory") from None
+
+
+def check_origins(config: Config) -> None:
+    """Checks that the model can take the weights that training.start_from and model.init_from name.
+
+    Raises:
+      ConfigError: if it cannot; see `find_origin`.
+    """
+    _check_start(config)
+    _check_init(config)
+
+
+def _check_start(config: Config) -> None:
+    start = config.training.start_from
+    if not start:
+        return
+    origin = find_origin("training.start_from", start, config.task)
+    if origin.config.data.outputs != config.data.outputs:
+        raise ConfigError(
+            f"training.start_from is {start}, whose data.multi_label is {_as_setting(origin.config.data.multi_label)} "
+            f"and data.labels_are {origin.config.data.labels_are}; use the same, or start from another model"
+        )
+    _check_tokenizer(origin, config, f"training.start_from is {start}")
+
+
+def _check_init(config: Config) -> None:
+    """Checks that the model can take the weights of the language model in model.init_from."""
+    start, model = config.model.init_from, config.model
+    if not start:
+        return
+    origin = find_origin("model.init_from", start)
+    if origin.config.kind != "language_model":
+        raise ConfigError(
+            f"model.init_from is {start}, a model of the task {origin.config.task}; give a language model "
+            f"({' or '.join(name for name, task in TASKS.items() if task.kind == 'language_model')})"
+        )
+    _check_tokenizer(origin, config, f"model.init_from is {start}")
+    source = origin.config.model
+    wanted: dict[str, Any] = {key: getattr(source, key) for key in ("cell", "embedding_dim", "units", "is_reversed")}
+    if config.kind != "translator":
+        wanted |= {key: getattr(source, key) for key in ("num_layers", "is_residual", "layer_norm")}
+    if config.kind == "classifier":
+        wanted["is_bidirectional"] = False
+        last = source.units_of(
+            source.num_layers - 1, default=source.embedding_dim if source.tie_embeddings else source.units
+        )
+        if model.units_of(model.num_layers - 1) != last:
+            wanted["last_units"] = last
+    wrong = [key for key in wanted if getattr(model, key) != wanted[key]]
+    if wrong:
+        found = ", ".join(f"model.{key} is {_as_setting(getattr(model, key))}" for key in wrong)
+        settings = " ".join(f"model.{key}={_as_setting(wanted[key])}" for key in wrong)
+        raise ConfigError(
+            f"{found}, but the language model of model.init_from, {start}, has other values; set {settings}"
+        )
+
+
+def _as_setting(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_tokenizer(origin: Origin, config: Config, found: str) -> None:
+    changed = differences(Config(tokenizer=origin.config.tokenizer), Config(tokenizer=config.tokenizer))
+    if changed := [each for each in changed if not each.startswith("tokenizer.sampling ")]:
+        raise ConfigError(f"{found}, whose vocabulary is taken, but {changed[0]} there; use its tokenizer.* settings")
