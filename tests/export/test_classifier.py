@@ -130,6 +130,7 @@ def test_the_graph_holds_core_operations_only_and_the_extras_are_there(trained):
         "config.yaml",
         "labels.json",
         "metrics.json",
+        "tokenizer.json",
         "vocabulary",
     }
     assert "bidirectional lstm text classifier" in extras["MODEL_CARD.md"]

@@ -140,7 +140,7 @@ def test_what_label_sets_do_not_have_is_refused(tickets):
     assert told.splitlines()[-1] == (
         "training.start_from is runs/tickets, whose data.multi_label is true and data.labels_are classes; "
         "use the same, or start from "
-        "another run"
+        "another model"
     )
     told = refused("evaluate", "--model", "saved_models/sentiment", "--baseline", cwd=tickets)
     assert "--baseline is NBSVM, which has one label per text" in told

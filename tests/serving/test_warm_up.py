@@ -34,7 +34,7 @@ def test_stock_messages_hold_requests_that_every_signature_answers(exports, mode
 
 def test_we_read_what_we_write(exports):
     requests = list(read_warm_up(exports / "next_word" / "1"))
-    assert {name for name, _ in requests} == {"serving_default", "suggest", "step", "tokenize"}
+    assert {name for name, _ in requests} == {"serving_default", "suggest", "step", "score", "tokenize"}
     suggest = next(inputs for name, inputs in requests if name == "suggest")
     assert suggest["count"].tolist() == [5]
     assert suggest["allow_profanity"].dtype == np.bool_
