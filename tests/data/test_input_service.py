@@ -92,6 +92,7 @@ def test_texts_are_those_that_are_read_here(service, tokenizer, tmp_path, monkey
         assert_equal(served(reader, hardware(service))(plan, 0, 0), reader(plan))
 
 
+@pytest.mark.further
 def test_pairs_are_drawn_as_here(service, tokenizer, tmp_path):
     source, target = (
         make_cache(tmp_path / side, tokenizer, seed, is_ended=True) for seed, side in enumerate(("source", "target"))

@@ -129,6 +129,7 @@ def test_two_processes_write_the_same(texts: Path, written: Path, tmp_path: Path
     assert one.facts == two.facts
 
 
+@pytest.mark.further
 def test_a_model_trained_from_records_is_the_same(texts: Path, written: Path, tmp_path: Path) -> None:
     ask("train", "name=lines", *SMALL, "data.source=text", f"data.train={texts}", cwd=tmp_path)
     ask("train", "name=records", *SMALL, "data.source=records", f"data.dir={written}", cwd=tmp_path)

@@ -76,6 +76,7 @@ def test_xla_compiles_the_whole_training_step(task: str) -> None:
 
 
 # char_generation draws what next_word draws.
+@pytest.mark.further
 @pytest.mark.parametrize(
     "task",
     [

@@ -51,6 +51,7 @@ def test_an_ensemble_averages_calibrated_probabilities_and_attributions(folder):
     np.testing.assert_array_equal(explained[2]["tokens"], explained[0]["tokens"])
 
 
+@pytest.mark.further
 def test_evaluate_and_the_export_agree_and_leave_the_runs_figures_alone(folder):
     figures = (folder / "runs" / "small" / "metrics.json").read_text()
     members = ["--run", "runs/small", "--run", "runs/other"]

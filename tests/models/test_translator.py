@@ -72,6 +72,7 @@ def test_padding_does_not_change_a_sentence(settings):
     assert np.abs(more[:, :, 3:]).max() == 0
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(
     "settings",
     [["model.cell=lstm", "model.attention=dot"], pytest.param(["model.cell=gru"], marks=pytest.mark.further)],
@@ -101,6 +102,7 @@ def test_the_fast_decoder_is_keras_loop(settings, target_length):
     assert tape.gradient(loss, fast.readout.kernel) is not None
 
 
+@pytest.mark.further
 @first(1)
 def test_a_training_step_changes_every_weight(settings):
     regularized = ["model.word_dropout=0.1", "model.embedding_dropout=0.1", "model.dropout=0.1"]

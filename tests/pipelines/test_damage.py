@@ -271,6 +271,7 @@ def test_texts_that_are_not_utf_8_are_told_before_anything_is_answered(trained, 
     assert json.loads(line)["text"] == "good film"
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("encoding", ["cp1252", pytest.param("ascii", marks=pytest.mark.further)])
 def test_consoles_without_utf_8_get_escapes(trained, encoding):
     arguments = [sys.executable, "-m", "pipelines", "sentiment", "predict", "--model", "saved_models/sentiment"]

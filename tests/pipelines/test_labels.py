@@ -92,6 +92,7 @@ def test_label_sets_are_scored_alike_from_run_and_export(tickets):
     assert "mAP" in (tickets / "saved_models/sentiment/1/assets.extra/MODEL_CARD.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.further
 def test_predict_and_explain_label_sets(tickets):
     model = ("--model", "saved_models/sentiment")
     texts = ("the invoice and my password .", "the film was a story")

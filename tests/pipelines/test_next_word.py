@@ -470,6 +470,7 @@ def test_profanity_is_suggested_on_request_only(model):
 # --- calibration ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.further
 def test_evaluation_and_exports_use_the_temperature_of_the_run(next_word_trained, tmp_path):
     shutil.copytree(next_word_trained / "runs", tmp_path / "runs")
     for file in next_word_trained.glob("*.txt"):

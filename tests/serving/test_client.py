@@ -11,6 +11,7 @@ from nlp_rnn.serving.limits import Limits
 from tests.conftest import ROOT, ask, free_port, refused
 from tests.serving.conftest import listening, part_of
 
+pytestmark = pytest.mark.further  # tests/serving/test_exports.py asks for the same answers
 NAMES = ("sentiment", "next_word", "char_generation", "translation_en_de")
 
 

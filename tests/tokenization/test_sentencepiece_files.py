@@ -342,6 +342,7 @@ def test_vocabularies_that_the_texts_do_not_support_are_refused():
 # --- exported ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.further
 def test_an_exported_tokenizer_needs_tensorflow_alone(tokenizer, tmp_path):
     class Module(tf.Module):
         def __init__(self):

@@ -144,6 +144,7 @@ def embedding_of(run, name="embedding/embeddings"):
     return dict(zip((piece.split("\t")[0] for piece in pieces), table, strict=True))
 
 
+@pytest.mark.further
 def test_frozen_vectors_stay_and_the_coverage_is_told(folder):
     done = run_pipeline("train", "name=frozen", "model.vectors=vectors.vec", "model.vectors_trainable=false", *SMALL,
                         cwd=folder)  # fmt: skip
