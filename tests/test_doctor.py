@@ -187,3 +187,14 @@ def test_installation_and_hardware(tmp_path, monkeypatch):
     assert whats[0] == "The processor has no AVX2."
     assert whats[1] == "OMP_NUM_THREADS is 1, but there are 4 processors."
     assert whats[2] == f"{tmp_path} has 0.1 GB left."
+
+
+def test_a_litert_export_is_examined_file_by_file(next_word_trained, tmp_path, monkeypatch):
+    exported = shutil.copytree(next_word_trained / "saved_models" / "next_word_litert", tmp_path / "next_word_litert")
+    assert diagnose("--model", exported, cwd=tmp_path, monkeypatch=monkeypatch) == ([], 0)
+    file = exported / "1" / "model_int8.tflite"
+    file.write_bytes(file.read_bytes()[:-1000])
+    found, status = diagnose("--model", exported, cwd=tmp_path, monkeypatch=monkeypatch)
+    assert status == 2
+    assert found[0][0] == "error"
+    assert "model_int8.tflite" in found[0][1]
