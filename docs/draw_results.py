@@ -57,10 +57,11 @@ class Row(NamedTuple):
 
 
 def rows_of(picture: Picture, text: str) -> list[Row]:
-    """The rows of a table in RESULTS.md. Those without a number are left out."""
+    """The rows of the first table below a heading in RESULTS.md. Those without a number are left out."""
     section = next(part for part in re.split(r"(?m)^## ", text) if part.startswith(picture.heading))
     found = []
-    for line in re.findall(r"(?m)^\| .*\|$", section)[1:]:
+    table = re.search(r"(?m)^\|(?:.*\n\|)*.*$", section)  # the first one
+    for line in table[0].splitlines()[2:] if table else []:
         cells = [re.sub(r"[*`%]", "", cell).strip() for cell in line.strip("|").split("|")]
         numbers = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", cells[picture.column])]
         if numbers:
