@@ -23,7 +23,7 @@ _LONGEST = 40  # characters
 _MAX_FOLLOWERS = 50  # words kept after one word
 # Never learnt: addresses, and what holds digits, such as numbers of cards, codes and passwords.
 _SECRET = regex.compile(r"\S+@\S+|(?i:\b(?:https?://|www\.)\S+)|\S*\d\S*")
-_CONTRACTION = regex.compile(r"(?i)['’](?:s|re|ve|ll|d|m|t)\b")
+_CONTRACTION = regex.compile(r"(?i)(?<=\p{L})(?:n['’]t|['’](?:s|re|ve|ll|d|m|t))\b")  # its end, as the splitter cuts it
 _WORD = regex.compile(r"\p{L}[\p{L}\p{M}\u200c\u200d]*")
 
 
