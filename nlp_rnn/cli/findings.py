@@ -270,13 +270,12 @@ def _weights(path: Path) -> Iterator[Finding]:
 
 def model(path: Path, run_path: Path | None = None) -> Iterator[Finding]:
     """An exported model: its files, its figures, and whether it is the run's. Of LiteRT exports the files alone."""
-    from nlp_rnn.ondevice import litert_file
+    from nlp_rnn.evaluation.model_health import examine, has_vocabulary_of, litert_problems
 
-    if litert_file.is_ondevice(path):
-        yield from _litert_files(litert_file.find(path))
+    problems = litert_problems(path)
+    if problems is not None:
+        yield from (Finding("error", f"{each}.", "It cannot be used.", "Export it again.") for each in problems)
         return
-    from nlp_rnn.evaluation.model_health import examine, has_vocabulary_of
-
     try:
         folder, metrics, problem = examine(path)
         is_of_run = run_path is None or has_vocabulary_of(folder, run_path)
@@ -303,16 +302,6 @@ def model(path: Path, run_path: Path | None = None) -> Iterator[Finding]:
                 "A probability of 0.9 does not mean 90 %.", "Calibrate on validation data that is like the user's.",
             )  # fmt: skip
             break
-
-
-def _litert_files(version: Path) -> Iterator[Finding]:
-    from nlp_rnn.ondevice import litert_file
-
-    for file in sorted(version.glob("model_*.tflite")):
-        try:
-            litert_file.open_model(version, file.stem.removeprefix("model_"))
-        except ConfigError as error:
-            yield Finding("error", f"{error}.", "It cannot be used.", "Export it again.")
 
 
 def everything(checks: list[Callable[[], Iterator[Finding]]]) -> list[Finding]:

@@ -7,8 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from nlp_rnn import files
+from nlp_rnn.errors import ConfigError
 from nlp_rnn.evaluation.run_model import load_tokenizer
 from nlp_rnn.export import saved_model
+from nlp_rnn.ondevice import litert_file
 from nlp_rnn.training.run_directory import load_run
 
 
@@ -35,6 +37,19 @@ def examine(path: Path) -> tuple[Path, dict[str, Any], str]:
         if value.dtype.is_floating and not np.isfinite(value.numpy()).all():
             return folder, figures, f"its output {key} is not finite"
     return folder, figures, ""
+
+
+def litert_problems(path: Path) -> list[str] | None:
+    """What is wrong with the files of a LiteRT export; None if it is none."""
+    if not litert_file.is_ondevice(path):
+        return None
+    version, problems = litert_file.find(path), []
+    for file in sorted(version.glob("model_*.tflite")):
+        try:
+            litert_file.open_model(version, file.stem.removeprefix("model_"))
+        except ConfigError as error:
+            problems.append(str(error))
+    return problems
 
 
 def has_vocabulary_of(folder: Path, run: Path) -> bool:
