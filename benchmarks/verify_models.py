@@ -1,4 +1,4 @@
-"""Claim: each model in saved_models/ has the figure that its card and RESULTS.md give, with TensorFlow alone.
+"""Claim: each SavedModel in saved_models/ has the figure that its card and RESULTS.md give, with TensorFlow alone.
 
 Each model answers the official test data in a process of its own that imports TensorFlow and not this package. The
 answers are scored here and compared with saved_models/figures.json, to the printed digits. Needs NLP_RNN_DATA.
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nlp_rnn import files
 from nlp_rnn.config.loading import load_saved_config
 from nlp_rnn.config.tables import TASKS
 from nlp_rnn.data.corpus import corpus_with
@@ -73,29 +74,46 @@ _FIGURES = {
 
 
 def main() -> int:
-    """Prints a line for each model; the exit status is 1 if a figure differs."""
+    """Prints a line for each model; the exit status is 1 if a figure differs, and 2 if a model is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="of a folder in saved_models/ (default: all)")
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    promises = json.loads(_FIGURES_FILE.read_text(encoding="utf-8")) if _FIGURES_FILE.is_file() else {}
+    versions = {path.parent.parent.name: path.parent for path in sorted(_MODELS.glob("*/1/saved_model.pb"))}
+    promised = _promises()
+    missing = sorted({*options.names, *promised} - set(versions))
+    if missing:
+        print(f"saved_models has no version 1 of {', '.join(missing)}", file=sys.stderr)
+        return 2
+    if not versions:
+        print("saved_models holds no model of the project yet")
     form, is_good = "short" if options.short else "full", True
-    for version in sorted(_MODELS.glob("*/1/saved_model.pb")):
-        name, start = version.parent.parent.name, time.monotonic()
-        if options.names and name not in options.names:
-            continue
-        measured, figure, seconds = verify(version.parent, is_short=options.short)
+    for name in options.names or versions:
+        start = time.monotonic()
+        measured, figure, seconds = verify(versions[name], is_short=options.short)
         if options.write:
-            promises.setdefault(name, {"figure": figure})[form] = measured
-        promised = promises.get(name, {}).get(form, "nothing")
-        is_good &= measured == promised
-        told = "as promised" if measured == promised else f"PROMISED: {promised}"
+            _write(name, figure, form, measured)
+            told = "written"
+        else:
+            wanted = promised.get(name, {}).get(form, "nothing")
+            told = "as promised" if measured == wanted else f"PROMISED: {wanted}"
+            is_good &= measured == wanted
         parts = f"loaded in {seconds['load']:.1f} s, answered in {seconds['answer']:.0f} s"
         print(f"{name}: {figure} {measured}, {told}; {parts}, {time.monotonic() - start:.0f} s in all", flush=True)
-    if options.write:
-        _FIGURES_FILE.write_text(json.dumps(promises, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return 0 if is_good else 1
+
+
+def _promises() -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    return json.loads(_FIGURES_FILE.read_text(encoding="utf-8")) if _FIGURES_FILE.is_file() else found
+
+
+def _write(name: str, figure: str, form: str, measured: str) -> None:
+    promises = _promises()  # read anew: another process may have written meanwhile
+    promises.setdefault(name, {"figure": figure})[form] = measured
+    with files.atomic_file(_FIGURES_FILE) as path:
+        path.write_text(json.dumps(promises, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def verify(version: Path, *, is_short: bool) -> tuple[str, str, dict[str, float]]:

@@ -7,9 +7,8 @@ import pytest
 from benchmarks import verify_models
 from tests.conftest import ask
 
-pytestmark = pytest.mark.further  # a process and an evaluation for each task
 
-
+@pytest.mark.further  # a process and an evaluation for each task
 @pytest.mark.parametrize("task", ["sentiment", "next_word", "char_generation", "translation"])
 def test_the_figure_of_an_export_is_that_of_its_run(
     task, trained, next_word_trained, characters_trained, translation_trained, monkeypatch, tmp_path
@@ -31,3 +30,29 @@ def test_the_figure_of_an_export_is_that_of_its_run(
     assert float(printed) == pytest.approx(value, abs=0.7 * 0.1 ** len(printed.partition(".")[2]))
     assert seconds["load"] > 0
     assert verify_models.verify(version, is_short=True)[0]
+
+
+def test_another_figure_and_a_missing_model_are_found(trained, monkeypatch, capsys, tmp_path):
+    (tmp_path / "sentiment").symlink_to(trained / "saved_models" / "sentiment")
+    monkeypatch.setattr(verify_models, "_MODELS", tmp_path)
+    monkeypatch.setattr(verify_models, "_FIGURES_FILE", tmp_path / "figures.json")
+    measured = ["91.00 %"]
+    monkeypatch.setattr(
+        verify_models, "verify", lambda *_, **__: (measured[0], "accuracy", {"load": 0.1, "answer": 0.1})
+    )
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["verify_models", *arguments])
+        return verify_models.main()
+
+    assert run() == 1  # nothing is promised
+    assert run("--write") == 0
+    assert run() == 0
+    assert run("--short") == 1
+    measured[0] = "91.01 %"
+    assert run() == 1
+    assert "accuracy 91.01 %, PROMISED: 91.00 %" in capsys.readouterr().out
+    assert run("next_word") == 2
+    (tmp_path / "sentiment").unlink()
+    assert run() == 2  # a promise without its model
+    assert "no version 1 of sentiment" in capsys.readouterr().err
