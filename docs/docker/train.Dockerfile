@@ -1,4 +1,5 @@
-# Trains, and serves, in a cluster (docs/kubernetes) or on one machine with GPUs. From the top of the checkout:
+# Trains, and serves, in a cluster (docs/kubernetes), on processors; GPUs also need tensorflow[and-cuda]. From the top of
+# the checkout:
 # docker build -f docs/docker/train.Dockerfile -t nlp-rnn:0.1.0 .
 FROM python:3.13-slim
 COPY setup.cfg pyproject.toml README.md LICENSE NOTICE constraints.txt /src/
