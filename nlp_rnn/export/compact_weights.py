@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from nlp_rnn.models.unique import unique
+
 _SMALLEST = 4096  # values of a matrix; smaller ones, and vectors, stay float32
 _LEAST_PER_SCALE = 32  # values that share a scale
 
@@ -29,7 +31,7 @@ class CompactWeights(tf.Module):
         self._places: dict[int, int] = {}
         self._kept: list[Any] = []
         self._id = uuid.uuid4().hex
-        for number, weight in enumerate(unique_weights(models)):
+        for number, weight in enumerate(unique(weight for model in models for weight in model.weights)):
             self._places[id(weight)] = number
             self._kept.append(_kept(weight.numpy(), f"{self._id}_{number}"))
 
@@ -65,11 +67,6 @@ class _Scope(keras.StatelessScope):
 
     def get_current_value(self, variable: keras.Variable) -> Any:
         return self._weights.read(variable)
-
-
-def unique_weights(models: Iterable[keras.Model]) -> list[keras.Variable]:
-    """The weights of models in order, each once."""
-    return list({id(weight): weight for model in models for weight in model.weights}.values())
 
 
 def quantized(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,11 +22,12 @@ from nlp_rnn import __version__, files, manifest
 from nlp_rnn.config.loading import load_saved_config, to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.export.compact_weights import CompactWeights, unique_weights
+from nlp_rnn.export.compact_weights import CompactWeights
 from nlp_rnn.export.graph_ops import check_ops
 from nlp_rnn.export.warm_up import write_warm_up
 from nlp_rnn.layers.recurrent import unwrapped
 from nlp_rnn.models.calibration import Calibration, load_calibration
+from nlp_rnn.models.unique import unique
 from nlp_rnn.special_ids import PAD_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
@@ -85,7 +86,7 @@ def export_module(
                     root = _without_weights(module, compact) if compact else module
                     models = getattr(module, "keras_models", [])
                     if not compact and len(models) == 1:
-                        root.ordered_weights = unique_weights(models)  # training.exported_weights reads them
+                        root.ordered_weights = unique(models[0].weights)  # training.exported_weights reads them
                     tf.saved_model.save(root, str(temporary), signatures=signatures)
                 (temporary / "assets.extra").mkdir()
                 for name, text in extras.items():

@@ -12,6 +12,7 @@ from nlp_rnn import files
 from nlp_rnn.config.settings import Config
 from nlp_rnn.models.build import build_language_model, build_translator
 from nlp_rnn.models.classifier import build_classifier
+from nlp_rnn.models.unique import unique
 from nlp_rnn.tokenization.build import tokenizer_of
 from nlp_rnn.training.checkpoints import checkpoint_arrays
 
@@ -28,7 +29,7 @@ def load_exported(version: Path, config: Config) -> dict[str, np.ndarray]:
     """
     model = _build(version, config)
     reader = tf.train.load_checkpoint(str(version / "variables" / "variables"))
-    weights = list({id(weight): weight for weight in model.weights}.values())
+    weights = unique(model.weights)
     values = list(_values(reader))
     if [each.shape for each in values] != [tuple(weight.shape) for weight in weights]:
         raise LookupError("whose export does not hold the layers of one model")

@@ -36,6 +36,7 @@ from nlp_rnn.distribution.placement import ONE_DEVICE, Placement
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.models.translator import Translator
+from nlp_rnn.models.unique import unique
 from nlp_rnn.training import stacking, transfer, word_vectors
 from nlp_rnn.training.checkpoints import Progress, assign_arrays, checkpoint_arrays, load_progress, save_checkpoint
 from nlp_rnn.training.class_weights import make_objective, warn_of_imbalance
@@ -252,7 +253,7 @@ def _embeddings(model: keras.Model, config: Config) -> list[keras.layers.Embeddi
     if config.kind == "classifier":
         return [model.get_layer("embedding")]
     layers = [model.embedding, getattr(model, "target_embedding", model.embedding)]
-    return list({id(layer): layer for layer in layers}.values())
+    return unique(layers)
 
 
 def _train(

@@ -15,6 +15,7 @@ import numpy as np
 from nlp_rnn import files
 from nlp_rnn.distribution.placement import Placement
 from nlp_rnn.errors import DivergenceError, Stopped
+from nlp_rnn.models.unique import unique
 from nlp_rnn.progress import Bar
 from nlp_rnn.training.checkpoints import Progress, checkpoint_arrays, load_checkpoint, save_checkpoint
 from nlp_rnn.training.run_directory import Run
@@ -232,15 +233,11 @@ def kept_weights(model: keras.Model) -> list[Any]:
 
 def training_variables(model: keras.Model) -> list[Any]:
     """All variables that the next step depends on: weights, seeds of random layers, optimizer, metrics."""
-    return _unique([*model.variables, *model.optimizer.variables, *_metric_variables(model)])
+    return unique([*model.variables, *model.optimizer.variables, *_metric_variables(model)])
 
 
 def _metric_variables(model: keras.Model) -> list[Any]:
-    return _unique([variable for metric in model.metrics for variable in metric.variables])
-
-
-def _unique(variables: list[Any]) -> list[Any]:
-    return list({id(variable): variable for variable in variables}.values())
+    return unique([variable for metric in model.metrics for variable in metric.variables])
 
 
 def _write_history(path: Path, history: list[dict[str, float]]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from nlp_rnn.config.settings import Config
+from nlp_rnn.models.unique import unique
 from nlp_rnn.training.origin import find_origin
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def _counterparts(model: Any, config: Config) -> list[tuple[str, Any]]:
             *((name, layers[name]) for name in names if name in layers),
         ]
     if config.kind == "translator":
-        embeddings = {id(layer): layer for layer in (model.embedding, model.target_embedding)}.values()
+        embeddings = unique([model.embedding, model.target_embedding])
         sides = [*zip(numbers, model.forward_layers, strict=True), *zip(numbers, model.decoder_layers, strict=True)]
         return [
             *(("embedding", layer) for layer in embeddings),
