@@ -13,11 +13,6 @@ CHARACTERS_RUN = runs/$(basename $(notdir $(CHARACTERS_CONFIG)))
 DEMO_RUN = runs/$(basename $(notdir $(DEMO_CONFIG)))
 TRANSLATION_CONFIG ?= configs/translation_demo.yaml
 TRANSLATION_RUN = runs/$(basename $(notdir $(TRANSLATION_CONFIG)))
-# The demos' own models, apart from those that the project ships.
-DEMO_MODELS = runs/models
-DEMO_REVIEWS = "A warm, funny and beautifully acted film. I want to see it again." \
-	"Two hours of my life that I will never get back: dull, predictable and badly written." \
-	"The first half drags, but the ending more than makes up for it."
 BENCH_PLOTS ?= runs/bench
 # The tested version of LiteRT for browsers.
 LITERT_JS = 2.5.3
@@ -28,39 +23,39 @@ TRANSLATION = $(BIN)/python -m pipelines.translation
 
 .PHONY: keyboard-page demo demo-next-word demo-characters demo-translation test lint types unit versions short further slow chaos distribution bench bench-memory bench-scaling bench-console verify-models results docs clean
 
-demo: $(VENV)/demo.stamp  ## ask the model of saved_models/; train, evaluate, export and ask a small one (minutes)
-	$(SENTIMENT) predict $(DEMO_REVIEWS)
+demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of real film reviews (minutes)
 	$(SENTIMENT) train --config $(DEMO_CONFIG)
 	$(SENTIMENT) evaluate --run $(DEMO_RUN) --split test --baseline
-	$(SENTIMENT) export --run $(DEMO_RUN) --to $(DEMO_MODELS)
-	$(SENTIMENT) predict --model $(DEMO_MODELS)/sentiment $(DEMO_REVIEWS)
+	$(SENTIMENT) export --run $(DEMO_RUN)
+	$(SENTIMENT) predict --model saved_models/sentiment \
+		"A warm, funny and beautifully acted film. I want to see it again." \
+		"Two hours of my life that I will never get back: dull, predictable and badly written." \
+		"The first half drags, but the ending more than makes up for it."
 	@echo
 	@echo "training curves:  $(DEMO_RUN)/curves.png"
 	@echo "confusion matrix: $(DEMO_RUN)/confusion_test.png"
-	@echo "model:            $(DEMO_MODELS)/sentiment (newest version; the second column above is the probability of 'pos')"
+	@echo "model:            saved_models/sentiment (newest version; the second column above is the probability of 'pos')"
 
-demo-next-word: $(VENV)/demo.stamp  ## the same for a model of the next word (the longest of the demos)
-	$(NEXT_WORD) predict "This is one of the " "I really enj" "The acting was "
+demo-next-word: $(VENV)/demo.stamp  ## train, evaluate, export and ask a model of the next word (the longest of the demos)
 	$(NEXT_WORD) train --config $(NEXT_WORD_CONFIG)
 	$(NEXT_WORD) evaluate --run $(NEXT_WORD_RUN) --split test --baseline
-	$(NEXT_WORD) export --run $(NEXT_WORD_RUN) --to $(DEMO_MODELS)
-	$(NEXT_WORD) export --run $(NEXT_WORD_RUN) --to $(DEMO_MODELS) --format litert
-	$(NEXT_WORD) predict --model $(DEMO_MODELS)/next_word "This is one of the " "I really enj" "The acting was "
+	$(NEXT_WORD) export --run $(NEXT_WORD_RUN)
+	$(NEXT_WORD) export --run $(NEXT_WORD_RUN) --format litert
+	$(NEXT_WORD) predict --model saved_models/next_word "This is one of the " "I really enj" "The acting was "
 	@echo
-	@echo "now type: $(NEXT_WORD) console --model $(DEMO_MODELS)/next_word_litert"
-	@echo "or, with the model of saved_models/: $(NEXT_WORD) console"
+	@echo "now type: $(NEXT_WORD) console --model saved_models/next_word_litert"
 
 demo-characters: $(VENV)/demo.stamp  ## train, evaluate, export and let write a model of characters (minutes)
 	$(CHARACTERS) train --config $(CHARACTERS_CONFIG)
 	$(CHARACTERS) evaluate --run $(CHARACTERS_RUN) --split test
-	$(CHARACTERS) export --run $(CHARACTERS_RUN) --to $(DEMO_MODELS)
-	$(CHARACTERS) predict --model $(DEMO_MODELS)/char_generation "This film is " "I was "
+	$(CHARACTERS) export --run $(CHARACTERS_RUN)
+	$(CHARACTERS) predict --model saved_models/char_generation "This film is " "I was "
 
 demo-translation: $(VENV)/demo.stamp  ## train, evaluate, export and ask a translator of dates, numbers and money (minutes)
 	$(TRANSLATION) train --config $(TRANSLATION_CONFIG)
 	$(TRANSLATION) evaluate --run $(TRANSLATION_RUN) --split test
-	$(TRANSLATION) export --run $(TRANSLATION_RUN) --to $(DEMO_MODELS)
-	$(TRANSLATION) predict --model $(DEMO_MODELS)/translation_en_fr "Saturday, November 21, 2026" "1,234.50 euros" "ninety-one thousand and two"
+	$(TRANSLATION) export --run $(TRANSLATION_RUN)
+	$(TRANSLATION) predict --model saved_models/translation_en_fr "Saturday, November 21, 2026" "1,234.50 euros" "ninety-one thousand and two"
 
 test: lint types unit  ## lint, types, tests
 
@@ -116,7 +111,7 @@ bench-scaling: $(VENV)/demo.stamp  ## training on 1, 2 and 4 processes (five min
 bench-console: $(VENV)/demo.stamp  ## the latency of a key in the console; needs saved_models/next_word_litert
 	$(BIN)/python -m benchmarks.console
 
-verify-models: $(VENV)/dev.stamp  ## each model of saved_models/ has its figure; needs NLP_RNN_DATA (VERIFY=--short: a minute)
+verify-models: $(VENV)/dev.stamp  ## the figures of the project's models in saved_models/ (none yet); needs NLP_RNN_DATA
 	$(BIN)/python -m benchmarks.verify_models $(VERIFY)
 
 results: $(VENV)/dev.stamp  ## the figures of RESULTS.md; needs NLP_RNN_DATA (about half an hour)

@@ -12,7 +12,7 @@ connections that stay open; the load comes from this process, on the same machin
 FastAPI, LitServe and the batch function serve the classifier only. It also times one client beside a call of the
 SavedModel in this process.
 
-    python -m benchmarks.serving --models runs/models --run runs/sentiment_demo [--seconds 5] [--plot FILE]
+    python -m benchmarks.serving --models saved_models --run runs/sentiment_demo [--seconds 5] [--plot FILE]
 """
 
 import argparse

@@ -3,7 +3,7 @@
 Each answer is compared with the model's own in this process. Memory is read every ten seconds: from the first fifth of
 the time to the end it grows by less than 5 %. At the end the server is killed and started again.
 
-    python -m benchmarks.serving_soak --models runs/models [--minutes 10] [--plot FILE]
+    python -m benchmarks.serving_soak --models saved_models [--minutes 10] [--plot FILE]
 """
 
 import argparse

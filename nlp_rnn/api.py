@@ -3,7 +3,7 @@
     import nlp_rnn
 
     classify = nlp_rnn.load("saved_models/sentiment")
-    classify("What a film!")                                # Prediction(label='pos', probability=0.66, ...)
+    classify("What a film!")                                # Prediction(label='pos', probability=0.98, ...)
 
     run = nlp_rnn.train("configs/sentiment_demo.yaml", {"training.epochs": 2})
     run.evaluate("test").metrics["accuracy"]
