@@ -89,7 +89,8 @@ def draw(picture: Picture, rows: list[Row], path: Path) -> None:
     axes.set_xlim(left=picture.start)
     for place, row in enumerate(ordered):
         axes.annotate(row.shown, (row.value, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set_xlabel(picture.caption, fontsize=8)
+    begins = f"; the axis begins at {picture.start:g}" if picture.start else ""
+    axes.set_xlabel(picture.caption + begins, fontsize=8)
     axes.tick_params(labelsize=8, left=False)
     axes.spines[["top", "right", "left"]].set_visible(False)
     figure.savefig(path, dpi=130, metadata={"Description": describe(rows), "Software": None})
