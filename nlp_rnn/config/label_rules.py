@@ -15,6 +15,7 @@ def check_labels(config: Config, report: Callable[[str, str], None]) -> None:
         ("data", "weight_column", "''"),
         ("training", "class_weights", "none"),
         ("training", "focal_gamma", "0"),
+        ("training", "adversarial", "0"),
     ):
         value = getattr(getattr(config, section), key)
         if value != getattr(getattr(default, section), key) and config.kind != "classifier":

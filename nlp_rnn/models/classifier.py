@@ -35,9 +35,24 @@ class Classifier(keras.Model):
 
     def call(self, token_ids: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
         """int32 ids [batch, time] -> logits [batch, classes]; in training with R-Drop [2 * batch, classes]."""
-        has_two_passes = training and self.objective.r_drop
-        token_ids = r_drop.twice(token_ids) if has_two_passes else token_ids
-        return super().call(token_ids, training=training, mask=mask, **kwargs)
+        return super().call(self._passes(token_ids, training), training=training, mask=mask, **kwargs)
+
+    def embed(self, token_ids: Any, *, training: bool) -> tuple[Any, Any]:
+        """The first part of `call`: int32 ids [batch, time] -> the ids and their vectors, for `classify`.
+
+        Returns:
+          int32 [batch, time] and float [batch, time, embedding_dim]; in training with R-Drop of 2 * batch rows.
+        """
+        token_ids = self._passes(token_ids, training)
+        return token_ids, self.get_layer("embedding")(token_ids)
+
+    def classify(self, token_ids: Any, vectors: Any, *, training: bool) -> Any:
+        """The second part of `call`: what `embed` returns -> float32 logits [rows, classes]."""
+        mask = self.get_layer("mask")(token_ids)
+        logits = self.get_layer("encoder")([vectors, mask], training=training)
+        if any(layer.name == "stack" for layer in self.layers):
+            logits = self.get_layer("stack")(logits, self.get_layer("ngrams")(token_ids))
+        return logits
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -49,20 +64,31 @@ class Classifier(keras.Model):
           y_pred: float32 [batch, num_classes], logits, as from `call`.
           sample_weight: float [batch]; None means 1.
         """
+        loss, facts = self.loss_of(y, y_pred, sample_weight, training=training)
+        self.accuracy.update_state(facts["are_right"], sample_weight=facts["weights"])
+        self.cross_entropy.update_state(facts["cross_entropies"], sample_weight=facts["weights"])
+        return loss
+
+    def loss_of(self, y: Any, logits: Any, sample_weight: Any, *, training: bool) -> tuple[Any, dict[str, Any]]:
+        """What `compute_loss` returns, and what its metrics need, each float or bool [rows]; updates no metric."""
         ops = keras.ops
         rows = ops.ones(ops.shape(y)[:1]) if sample_weight is None else sample_weight
         num_rows = replicas.batch_weight(replicas.rows_of(rows))
         alpha = self.objective.r_drop if training else 0.0
         if alpha:
             y, rows = r_drop.twice(y), r_drop.twice(rows) / 2
-        cross_entropies = self.objective.cross_entropies(y, y_pred)
+        cross_entropies = self.objective.cross_entropies(y, logits)
         losses, weights = self.objective.weigh(y, self.objective.focused(cross_entropies), rows)
         cross_entropies, _ = self.objective.weigh(y, cross_entropies, rows)
         if alpha:
-            losses += alpha * self.objective.divergences(y_pred)
-        self.accuracy.update_state(self.objective.are_right(y, y_pred), sample_weight=weights)
-        self.cross_entropy.update_state(cross_entropies, sample_weight=weights)
-        return ops.sum(losses * weights) / ops.maximum(num_rows, 1.0)
+            losses += alpha * self.objective.divergences(logits)
+        are_right = self.objective.are_right(y, logits)
+        facts = {"are_right": are_right, "cross_entropies": cross_entropies, "weights": weights}
+        return ops.sum(losses * weights) / ops.maximum(num_rows, 1.0), facts
+
+    def _passes(self, token_ids: Any, training: bool | None) -> Any:
+        """The ids, or with R-Drop in training each row twice."""
+        return r_drop.twice(token_ids) if training and self.objective.r_drop else token_ids
 
 
 def build_classifier(

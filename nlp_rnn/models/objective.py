@@ -21,6 +21,7 @@ class Objective:
       negative_weights: of label sets: of each label's texts that have it not; empty: 1.
       focal_gamma: exponent of the focal loss; 0: the cross-entropy.
       r_drop: weight of the divergence between two passes with different dropout; 0: one pass.
+      adversarial: how far adversarial training moves a text's vectors, in standard deviations of them; 0: not at all.
     """
 
     outputs: Outputs = "classes"
@@ -28,6 +29,7 @@ class Objective:
     negative_weights: tuple[float, ...] = ()
     focal_gamma: float = 0.0
     r_drop: float = 0.0
+    adversarial: float = 0.0
 
     def cross_entropies(self, targets: Any, logits: Any) -> Any:
         """Cross-entropy in nats: of classes float [batch], of label sets float [batch, labels]; not weighted.

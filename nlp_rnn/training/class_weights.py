@@ -28,7 +28,8 @@ def make_objective(config: Config, labels: list[str], train: TokenCache) -> Obje
     if positive:
         shown = ", ".join(f"{label} {weight:.3g}" for label, weight in zip(labels[:20], positive, strict=False))
         logger.info("class weights: %s%s", shown, ", ..." if len(labels) > 20 else "")
-    return Objective(outputs, positive, negative, config.training.focal_gamma, config.training.r_drop)
+    training = config.training
+    return Objective(outputs, positive, negative, training.focal_gamma, training.r_drop, training.adversarial)
 
 
 def balanced_weights(counts: np.ndarray) -> tuple[float, ...]:

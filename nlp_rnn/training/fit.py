@@ -87,6 +87,10 @@ def train_classifier(
       Stopped: on Ctrl-C or SIGTERM, after saving.
     """
     config, train = run.config.training, inputs.train
+    if config.adversarial and not _has_tensorflow():
+        raise ConfigError(
+            f"training.adversarial is {config.adversarial}, which needs Keras's backend tensorflow; use 0 here"
+        )
     model.objective = make_objective(run.config, inputs.labels, train)
     warn_of_imbalance(run.config, inputs.labels, train)
     rows = placement.rows(config.batch_size)

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from nlp_rnn.distribution import replicas
 from nlp_rnn.distribution.placement import Placement
+from nlp_rnn.training import gradients
 
 logger = logging.getLogger(__name__)
 
@@ -57,23 +58,19 @@ def train_step(model: keras.Model, num_parts: int, data: Any) -> dict[str, Any]:
     Args:
       data: (inputs, targets, sample weights), each [rows of this replica, ...]; the rows are a multiple of `num_parts`.
     """
-    optimizer, variables = model.optimizer, model.trainable_variables
+    optimizer = model.optimizer
     weight = replicas.batch_weight(replicas.rows_of(data[2]))
-    gradients: list[Any] = []
+    total: list[Any] = []
     loss: Any = 0.0
     for part in range(num_parts):
         x, y, weights = tf.nest.map_structure(lambda tensor, part=part: _part_of(tensor, part, num_parts), data)
         # One part after the other: computed at once, they would need the memory that they are meant to save.
-        with tf.control_dependencies(gradients), replicas.computing_part(part, num_parts, weight):
-            with tf.GradientTape() as tape:
-                predicted = model(x, training=True)
-                part_loss = model.compute_loss(x, y, predicted, weights, training=True)
-                scaled = optimizer.scale_loss(part_loss)
-            found = tape.gradient(scaled, variables)
-            gradients = [_sum(*pair) for pair in zip(gradients, found, strict=True)] if gradients else found
+        with tf.control_dependencies(total), replicas.computing_part(part, num_parts, weight):
+            part_loss, found = gradients.of_loss(model, x, y, weights)
+            total = [gradients.add(*pair) for pair in zip(total, found, strict=True)] if total else found
             loss += part_loss
     model._loss_tracker.update_state(replicas.num_replicas() * loss, sample_weight=tf.shape(data[2])[0])
-    optimizer.apply(replicas.total(gradients), variables)
+    optimizer.apply(replicas.total(total), model.trainable_variables)
     return model.get_metrics_result()
 
 
@@ -87,13 +84,6 @@ def _next_seed(generator: keras.random.SeedGenerator, ordered: bool = True) -> A
 def _part_of(tensor: tf.Tensor, part: int, num_parts: int) -> tf.Tensor:
     size = tensor.shape[0] // num_parts if num_parts > 1 else 0
     return tensor[part * size : (part + 1) * size] if num_parts > 1 else tensor
-
-
-def _sum(one: Any, other: Any) -> Any:
-    if isinstance(one, tf.IndexedSlices) and isinstance(other, tf.IndexedSlices):
-        values, indices = tf.concat([one.values, other.values], 0), tf.concat([one.indices, other.indices], 0)
-        return tf.IndexedSlices(values, indices, one.dense_shape)
-    return tf.convert_to_tensor(one) + tf.convert_to_tensor(other)
 
 
 def _with_axis(step: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:

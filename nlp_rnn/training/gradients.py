@@ -1,0 +1,86 @@
+"""The gradients of a batch's loss: of one pass, or with adversarial training of two.
+
+Adversarial training of classifiers adds a pass with the texts' vectors moved against the model. Source: Miyato et al.
+2017, "Adversarial Training Methods for Semi-Supervised Text Classification", section 3. Instead of normalising the
+embeddings, as the paper does, the length of the move is measured in the spread of each text's vectors.
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from nlp_rnn.models.classifier import Classifier
+from nlp_rnn.special_ids import PAD_ID
+
+
+def of_loss(model: keras.Model, x: Any, y: Any, sample_weights: Any) -> tuple[Any, list[Any]]:
+    """Returns the loss of the rows, and its gradients by the trainable variables, scaled as the optimizer wants."""
+    if isinstance(model, Classifier) and model.objective.adversarial:
+        return _of_two_passes(model, x, y, sample_weights)
+    with tf.GradientTape() as tape:
+        predicted = model(x, training=True)
+        loss = model.compute_loss(x, y, predicted, sample_weights, training=True)
+        scaled = model.optimizer.scale_loss(loss)
+    return loss, tape.gradient(scaled, model.trainable_variables)
+
+
+def _of_two_passes(model: Classifier, x: Any, y: Any, sample_weights: Any) -> tuple[Any, list[Any]]:
+    """The mean of the losses of the texts and of their moved vectors, and its gradients by the trainable variables.
+
+    The metrics are those of the texts as they are. The gradients are scaled as the optimizer wants.
+
+    Args:
+      x: int32 ids [batch, time], right-padded.
+      y: the targets, as in `Classifier.compute_loss`.
+      sample_weights: float [batch].
+    """
+    variables, optimizer = model.trainable_variables, model.optimizer
+    with tf.GradientTape() as tape:
+        ids, vectors = model.embed(x, training=True)
+        tape.watch(vectors)  # also where the embedding is not trained
+        logits = model.classify(ids, vectors, training=True)
+        loss = model.compute_loss(x, y, logits, sample_weights, training=True) / 2
+        scaled = optimizer.scale_loss(loss)
+    *gradients, direction = tape.gradient(scaled, [*variables, vectors])
+    move = tf.stop_gradient(moves(vectors, direction, tf.not_equal(ids, PAD_ID), model.objective.adversarial))
+    with tf.GradientTape() as tape:
+        ids, vectors = model.embed(x, training=True)
+        logits = model.classify(ids, vectors + move, training=True)
+        moved_loss = model.loss_of(y, logits, sample_weights, training=True)[0] / 2
+        scaled = optimizer.scale_loss(moved_loss)
+    found = tape.gradient(scaled, variables)
+    return loss + moved_loss, [add(*pair) for pair in zip(gradients, found, strict=True)]
+
+
+def moves(vectors: Any, gradients: Any, mask: Any, length: float) -> Any:
+    """How far each vector moves: along the gradient, all vectors of a text together by `length` standard deviations.
+
+    Args:
+      vectors: float [batch, time, features].
+      gradients: of the loss by them, in the same shape.
+      mask: bool [batch, time], False where padding is, which does not move.
+      length: of the move of a text as one vector [time * features], in standard deviations of its vectors' entries.
+
+    Returns:
+      in the shape and dtype of `vectors`; 0 for texts without gradient, such as rows of weight 0.
+    """
+    real = tf.cast(mask, tf.float32)[:, :, None]
+    num_real = tf.maximum(tf.reduce_sum(real, axis=1, keepdims=True), 1.0)
+    values, slopes = tf.cast(vectors, tf.float32) * real, tf.cast(gradients, tf.float32) * real
+    # Both parts of the variance are means over the entries; the mean vector of the text is subtracted.
+    mean = tf.reduce_sum(values, axis=1, keepdims=True) / num_real
+    variance = tf.reduce_mean(tf.square(values - mean) * real, axis=[1, 2], keepdims=True)
+    variance *= tf.cast(tf.shape(vectors)[1], tf.float32) / num_real
+    largest = tf.reduce_max(tf.abs(slopes), axis=[1, 2], keepdims=True)  # so that tiny gradients' squares are not 0
+    slopes = tf.math.divide_no_nan(slopes, largest)
+    norm = tf.sqrt(tf.reduce_sum(tf.square(slopes), axis=[1, 2], keepdims=True))
+    return tf.cast(length * tf.sqrt(variance) * tf.math.divide_no_nan(slopes, norm), vectors.dtype)
+
+
+def add(one: Any, other: Any) -> Any:
+    """The sum of two gradients of a variable; of two that have only some of its rows, again such a one."""
+    if isinstance(one, tf.IndexedSlices) and isinstance(other, tf.IndexedSlices):
+        values, indices = tf.concat([one.values, other.values], 0), tf.concat([one.indices, other.indices], 0)
+        return tf.IndexedSlices(values, indices, one.dense_shape)
+    return tf.convert_to_tensor(one) + tf.convert_to_tensor(other)

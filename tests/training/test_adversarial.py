@@ -1,0 +1,142 @@
+"""Adversarial training: the move of the vectors, the gradients of both passes, and whole trainings."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nlp_rnn.config.loading import load_config
+from nlp_rnn.distribution import replicas
+from nlp_rnn.distribution.placement import ONE_DEVICE
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.models.classifier import build_classifier
+from nlp_rnn.models.objective import Objective
+from nlp_rnn.training import fit, gradients
+
+ROWS, STEPS, WORDS, LENGTH = 8, 12, 50, 3.0
+GENERATOR = np.random.default_rng(0)
+IDS = GENERATOR.integers(4, WORDS, (ROWS, STEPS), np.int32)
+IDS[0, 7:] = 0
+LABELS = GENERATOR.integers(0, 2, ROWS, np.int32)
+WEIGHTS = np.float32([1, 2, 1, 1, 1, 1, 1, 0])
+
+
+def build(length, *settings, r_drop=0.0, dropout=0.0):
+    """A classifier that is ready to train, with the same weights and seeds each time."""
+    keras.utils.set_random_seed(1)
+    plain = ["training.optimizer=sgd", "training.clip_norm=0", "training.learning_rate=0.5"]
+    config = load_config(None, ["model.units=8", "model.embedding_dim=6", *plain, *settings], task="sentiment")
+    model = build_classifier(dataclasses.replace(config.model, dropout=dropout), vocab_size=WORDS, num_classes=2)
+    model.objective = Objective(adversarial=length, r_drop=r_drop)
+    fit.compile_model(model, config.training, 10, ONE_DEVICE)
+    return model
+
+
+def gradients_of(model, ids=IDS, labels=LABELS, weights=WEIGHTS):
+    loss, found = gradients.of_loss(model, tf.constant(ids), tf.constant(labels), tf.constant(weights))
+    return float(loss), [tf.convert_to_tensor(gradient).numpy() for gradient in found]
+
+
+def loss_at(model, vectors):
+    logits = model.classify(tf.constant(IDS), vectors, training=True)
+    return float(model.loss_of(LABELS, logits, WEIGHTS, training=True)[0])
+
+
+def test_a_text_moves_along_its_gradient_by_a_multiple_of_the_spread_of_its_vectors():
+    vectors, slopes = GENERATOR.normal(2, 3, (2, ROWS, STEPS, 6)).astype(np.float32)
+    slopes[3] = 0  # a text without gradient
+    slopes[4] *= 1e-30  # whose square is 0 in float32
+    move = gradients.moves(tf.constant(vectors), tf.constant(slopes), tf.constant(IDS != 0), LENGTH).numpy()
+    for row, length in enumerate([7, *[STEPS] * (ROWS - 1)]):
+        real, slope = vectors[row, :length], slopes[row, :length].astype(np.float64)
+        if row == 3:
+            assert not move[row].any()
+            continue
+        expected = LENGTH * (real - real.mean(axis=0)).std() * slope / np.linalg.norm(slope)
+        np.testing.assert_allclose(move[row, :length], expected, rtol=1e-4)
+        assert not move[row, length:].any()
+
+
+def test_the_loss_grows_along_the_move_faster_than_along_others_of_the_same_length():
+    model = build(1e-3)
+    with tf.GradientTape() as tape:
+        _, vectors = model.embed(tf.constant(IDS), training=True)
+        tape.watch(vectors)
+        logits = model.classify(tf.constant(IDS), vectors, training=True)
+        loss = model.loss_of(LABELS, logits, WEIGHTS, training=True)[0]
+    move = gradients.moves(vectors, tape.gradient(loss, vectors), tf.constant(IDS != 0), 0.1).numpy()
+    gains = []
+    for _ in range(20):
+        other = GENERATOR.normal(size=move.shape) * (IDS != 0)[:, :, None]
+        other *= np.sqrt((move**2).sum((1, 2)) / (other**2).sum((1, 2)))[:, None, None]
+        gains.append(loss_at(model, vectors + other.astype(np.float32)) - float(loss))
+    assert loss_at(model, vectors + move) - float(loss) > 1.5 * max(gains) > 0
+
+
+@pytest.mark.parametrize("r_drop", [0.0, 1.0])
+def test_a_move_of_almost_nothing_gives_the_gradients_of_one_pass(r_drop):
+    one, two = (gradients_of(build(length, r_drop=r_drop)) for length in (0.0, 1e-7))
+    assert two[0] == pytest.approx(one[0], rel=1e-5)
+    for first, second in zip(one[1], two[1], strict=True):
+        np.testing.assert_allclose(second, first, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [["model.ngrams=2"], ["model.layer_norm=true", "model.num_layers=2"]])
+def test_the_gradients_are_the_mean_of_those_at_the_vectors_and_at_the_moved_ones(settings):
+    model, reference = build(LENGTH, *settings), build(0.0, *settings)
+    loss, found = gradients_of(model)
+    ids = tf.constant(IDS)
+    variables = reference.trainable_variables
+    with tf.GradientTape() as tape:
+        plain = reference.compute_loss(y=LABELS, y_pred=reference(ids, training=True), sample_weight=WEIGHTS)
+    expected = tape.gradient(plain, variables)
+    with tf.GradientTape() as tape:
+        _, vectors = reference.embed(ids, training=True)
+        tape.watch(vectors)
+        value = reference.loss_of(LABELS, reference.classify(ids, vectors, training=True), WEIGHTS, training=True)[0]
+    move = gradients.moves(vectors, tape.gradient(value, vectors), ids != 0, LENGTH)
+    with tf.GradientTape() as tape:
+        _, vectors = reference.embed(ids, training=True)
+        logits = reference.classify(ids, vectors + move, training=True)
+        moved = reference.loss_of(LABELS, logits, WEIGHTS, training=True)[0]
+    assert float(moved) > float(plain)  # otherwise it would not be adversarial
+    assert loss == pytest.approx((float(plain) + float(moved)) / 2, rel=1e-5)
+    for gradient, first, second in zip(found, expected, tape.gradient(moved, variables), strict=True):
+        mean = (tf.convert_to_tensor(first) + tf.convert_to_tensor(second)) / 2
+        np.testing.assert_allclose(gradient, mean, atol=1e-5)
+
+
+def test_the_metrics_are_those_of_the_texts_as_they_are():
+    figures = [tf.function(build(length).train_step)((IDS, LABELS, WEIGHTS)) for length in (0.0, LENGTH)]
+    assert float(figures[0]["cross_entropy"]) == pytest.approx(float(figures[1]["cross_entropy"]), rel=1e-6)
+    assert float(figures[0]["accuracy"]) == float(figures[1]["accuracy"])
+    assert float(figures[1]["loss"]) > float(figures[0]["loss"])
+
+
+def test_the_parts_of_a_batch_add_up_to_the_whole():
+    whole = gradients_of(build(LENGTH))
+    model, total, loss = build(LENGTH), None, 0.0
+    for part in range(2):
+        rows = slice(part * ROWS // 2, (part + 1) * ROWS // 2)
+        with replicas.computing_part(part, 2, float(np.count_nonzero(WEIGHTS))):
+            part_loss, found = gradients_of(model, IDS[rows], LABELS[rows], WEIGHTS[rows])
+        total = found if total is None else [first + second for first, second in zip(total, found, strict=True)]
+        loss += part_loss
+    assert loss == pytest.approx(whole[0], rel=1e-5)
+    for first, second in zip(total, whole[1], strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_a_frozen_embedding_stays_and_its_vectors_move():
+    model = build(LENGTH)
+    model.get_layer("embedding").trainable = False
+    loss, found = gradients_of(model)
+    assert len(found) == len(model.trainable_variables)
+    assert loss > gradients_of(build(0.0))[0]
+
+
+def test_only_classifiers_can_have_it():
+    with pytest.raises(ConfigError, match=r"training\.adversarial is 5\.0, but applies only to classifiers"):
+        load_config(None, ["training.adversarial=5"], task="next_word")
