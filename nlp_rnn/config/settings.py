@@ -260,8 +260,9 @@ class TrainingConfig:
     # and word_dropout of other models, which are drawn once per batch. Source: Liang et al. 2021, section 2.1.
     r_drop: NonNegativeFloat = 0.0
     # Classifiers: adversarial training. Each step also trains on texts whose embedding vectors are moved in the
-    # direction in which the loss grows fastest. This is the length of the move over a whole text, in standard deviations
-    # of its vectors; 0: no such pass, in half the time; 2 to 5 is usual. Source: Miyato et al. 2017, section 3.
+    # direction in which the loss grows fastest. This is the length of the move over a whole text, in standard
+    # deviations of its vectors; 0: no such pass, in half the time; 2 to 5 is usual. Source: Miyato et al. 2017,
+    # section 3.
     adversarial: NonNegativeFloat = 0.0
     label_smoothing: Fraction = 0.0  # translation: share of the target probability spread over all pieces
     scheduled_sampling: Fraction = 0.0  # translation: share of the decoder's inputs that are its own predictions
