@@ -1,12 +1,13 @@
-"""Claim: each SavedModel in saved_models/ has the figure that its card and RESULTS.md give, with TensorFlow alone.
+"""Claim: each model in saved_models/ has the figure that its card and RESULTS.md give.
 
-Each model answers the official test data in a process of its own that imports TensorFlow and not this package. The
-answers are scored here and compared with saved_models/figures.json, to the printed digits. Needs NLP_RNN_DATA.
+Each SavedModel answers the official test data in a process of its own that imports TensorFlow and not this package; a
+LiteRT export (int8) in one without TensorFlow. The answers are scored here and compared with saved_models/figures.json,
+to the printed digits. Needs NLP_RNN_DATA.
 
-    python -m benchmarks.verify_models [--short] [--write] [NAME ...]
+    python -m benchmarks.verify_models [--short] [--write [--max-examples N]] [NAME ...]
 
 --short: some of the examples only (a minute in all). --write: writes the figures of a new model, with and without
---short.
+--short; --max-examples: of the first N examples, also from then on.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from nlp_rnn.config.loading import load_saved_config
 from nlp_rnn.config.tables import TASKS
 from nlp_rnn.data.corpus import corpus_with
 from nlp_rnn.evaluation.translation_metrics import require_sacrebleu
+from nlp_rnn.ondevice import litert_file
 
 _ROOT = Path(__file__).parent.parent
 _MODELS = _ROOT / "saved_models"
@@ -79,8 +81,11 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="of a folder in saved_models/ (default: all)")
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--max-examples", type=int, metavar="N")
     options = parser.parse_args()
-    versions = {path.parent.parent.name: path.parent for path in sorted(_MODELS.glob("*/1/saved_model.pb"))}
+    if options.max_examples is not None and (not options.write or options.max_examples < 1):
+        parser.error("--max-examples needs a number of 1 or more, and --write")
+    versions = {path.parent.name: path for path in sorted(_MODELS.glob("*/1")) if _is_model(path)}
     promised = _promises()
     missing = sorted({*options.names, *promised} - set(versions))
     if missing:
@@ -91,12 +96,14 @@ def main() -> int:
     form, is_good = "short" if options.short else "full", True
     for name in options.names or versions:
         start = time.monotonic()
-        measured, figure, seconds = verify(versions[name], is_short=options.short)
+        promise = promised.get(name, {})
+        num_texts = options.max_examples or promise.get("num_texts")
+        measured, figure, seconds = verify(versions[name], is_short=options.short, num_texts=num_texts)
         if options.write:
-            _write(name, figure, form, measured)
+            _write(name, {"figure": figure, form: measured} | ({"num_texts": num_texts} if num_texts else {}))
             told = "written"
         else:
-            wanted = promised.get(name, {}).get(form, "nothing")
+            wanted = promise.get(form, "nothing")
             told = "as promised" if measured == wanted else f"PROMISED: {wanted}"
             is_good &= measured == wanted
         parts = f"loaded in {seconds['load']:.1f} s, answered in {seconds['answer']:.0f} s"
@@ -104,28 +111,35 @@ def main() -> int:
     return 0 if is_good else 1
 
 
-def _promises() -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
+def _is_model(version: Path) -> bool:
+    return (version / "saved_model.pb").is_file() or litert_file.is_ondevice(version)
+
+
+def _promises() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
     return json.loads(_FIGURES_FILE.read_text(encoding="utf-8")) if _FIGURES_FILE.is_file() else found
 
 
-def _write(name: str, figure: str, form: str, measured: str) -> None:
+def _write(name: str, facts: dict[str, Any]) -> None:
     promises = _promises()  # read anew: another process may have written meanwhile
-    promises.setdefault(name, {"figure": figure})[form] = measured
+    promises.setdefault(name, {}).update(facts)
     with files.atomic_file(_FIGURES_FILE) as path:
         path.write_text(json.dumps(promises, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def verify(version: Path, *, is_short: bool) -> tuple[str, str, dict[str, float]]:
+def verify(version: Path, *, is_short: bool, num_texts: int | None = None) -> tuple[str, str, dict[str, float]]:
     """Measures a model's figure.
+
+    Args:
+      num_texts: uses the first so many examples of test; None: all.
 
     Returns:
       (the figure as printed, its name, seconds of loading and answering).
     """
-    config = load_saved_config(version / "assets.extra" / "config.yaml")
-    metrics = json.loads((version / "assets.extra" / "metrics.json").read_text(encoding="utf-8"))
+    is_ondevice = litert_file.is_ondevice(version)
+    config = load_saved_config(version / ("" if is_ondevice else "assets.extra") / "config.yaml")
     figure = _FIGURES[TASKS[config.task].answers]
-    examples = list(corpus_with(config, "test").examples("test"))[: metrics["test"].get("num_texts")]
+    examples = list(corpus_with(config, "test").examples("test"))[:num_texts]
     texts, references = [each.text for each in examples], [each.label for each in examples]
     if is_short and len(texts) == 1:
         texts = [texts[0][: figure.num_short]]
@@ -135,9 +149,10 @@ def verify(version: Path, *, is_short: bool) -> tuple[str, str, dict[str, float]
     with tempfile.TemporaryDirectory() as folder:
         questions, answers = Path(folder) / "questions.json", Path(folder) / "answers.json"
         questions.write_text(json.dumps(texts), encoding="utf-8")
-        script = _ROOT / "benchmarks" / "answer_alone.py"
-        command = [sys.executable, "-P", *map(str, (script, version, questions, answers))]
-        subprocess.run(command, check=True, cwd=folder)
+        # SavedModels: in another folder and without this one in the path, so that the package cannot help.
+        script = ["-m", "benchmarks.answer_ondevice"] if is_ondevice else ["-P", _ROOT / "benchmarks/answer_alone.py"]
+        command = [sys.executable, *map(str, (*script, version.absolute(), questions, answers))]
+        subprocess.run(command, check=True, cwd=_ROOT if is_ondevice else folder)
         found = json.loads(answers.read_text(encoding="utf-8"))
     value = figure.compute(found["answers"], texts, references)
     printed = f"{100 * value:.{figure.digits}f} %" if figure.percent else f"{value:.{figure.digits}f}"

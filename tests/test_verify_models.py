@@ -1,4 +1,4 @@
-"""Exports answer with TensorFlow alone, and have the figures that `evaluate` gives."""
+"""Exports answer with TensorFlow or LiteRT alone, and have the figures that `evaluate` gives."""
 
 import json
 
@@ -20,7 +20,7 @@ def test_the_figure_of_an_export_is_that_of_its_run(
     metrics = json.loads(ask("evaluate", "--json", "--run", "runs/small", "--split", "test", cwd=folder, task=task))[
         "metrics"
     ]
-    ask("export", "--run", "runs/small", "--to", tmp_path, cwd=folder, task=task)  # with the figures
+    ask("export", "--run", "runs/small", "--to", tmp_path, cwd=folder, task=task)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("NLP_RNN_CACHE", str(folder / "cache"))
     (version,) = tmp_path.glob("*/1")
@@ -30,6 +30,23 @@ def test_the_figure_of_an_export_is_that_of_its_run(
     assert float(printed) == pytest.approx(value, abs=0.7 * 0.1 ** len(printed.partition(".")[2]))
     assert seconds["load"] > 0
     assert verify_models.verify(version, is_short=True)[0]
+    assert verify_models.verify(version, is_short=False, num_texts=1)[0]
+
+
+@pytest.mark.further
+@pytest.mark.parametrize("task", ["sentiment", "next_word", "char_generation"])
+def test_the_figure_of_a_litert_export_is_about_that_of_the_float32_model(
+    task, trained, next_word_trained, characters_trained, monkeypatch, tmp_path
+):
+    folder = {"sentiment": trained, "next_word": next_word_trained, "char_generation": characters_trained}[task]
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("NLP_RNN_CACHE", str(folder / "cache"))
+    figures = []
+    for form in ("savedmodel", "litert"):
+        ask("export", "--run", "runs/small", "--format", form, "--to", tmp_path / form, cwd=folder, task=task)
+        (version,) = (tmp_path / form).glob("*/1")
+        figures.append(float(verify_models.verify(version, is_short=False)[0].removesuffix(" %")))
+    assert figures[1] == pytest.approx(figures[0], rel=0.02)
 
 
 def test_another_figure_and_a_missing_model_are_found(trained, monkeypatch, capsys, tmp_path):

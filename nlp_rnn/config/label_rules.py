@@ -13,6 +13,7 @@ def check_labels(config: Config, report: Callable[[str, str], None]) -> None:
         ("data", "multi_label", "false"),
         ("data", "labels_are", "classes"),
         ("data", "weight_column", "''"),
+        ("model", "standardize", "false"),
         ("training", "class_weights", "none"),
         ("training", "focal_gamma", "0"),
         ("training", "adversarial", "0"),

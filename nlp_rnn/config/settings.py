@@ -161,6 +161,10 @@ class ModelConfig:
     is_residual: Switch = False
     layer_norm: Switch = False
     pooling: tuple[PoolingName, ...] = ("last", "max", "mean")
+    # Classifiers: before training, the mean and the spread of the pooled features are fitted on training texts, and the
+    # output layer reads them standardised. Features of pretrained layers change little from text to text, so without
+    # it the output layer learns slowly from them.
+    standardize: Switch = False
     # Drops whole words of the input: in classifiers single occurrences, in language models all occurrences in a batch.
     word_dropout: Fraction = 0.0
     embedding_dropout: Fraction = 0.0  # drops embedding dimensions, the same ones at every time step

@@ -11,6 +11,7 @@ from nlp_rnn.layers import r_drop
 from nlp_rnn.layers.cumulative_link import CumulativeLink
 from nlp_rnn.layers.ngrams import NgramLinear, Stack
 from nlp_rnn.layers.recurrent import MaskedPooling, ReverseTexts, build_recurrent_stack
+from nlp_rnn.layers.standardize import Standardize
 from nlp_rnn.models.objective import Objective
 from nlp_rnn.special_ids import PAD_ID
 
@@ -144,6 +145,8 @@ def build_classifier_encoder(config: ModelConfig, *, num_classes: int, outputs: 
         sequences = keras.layers.SpatialDropout1D(config.embedding_dropout, name="embedding_dropout")(sequences)
     sequences = build_recurrent_stack(config, sequences, mask)
     pooled = MaskedPooling(config.pooling, is_bidirectional=config.is_bidirectional, name="pooling")(sequences, mask)
+    if config.standardize:
+        pooled = Standardize(name="standardize")(pooled)
     if config.final_dropout:
         pooled = keras.layers.Dropout(config.final_dropout, name="dropout")(pooled)
     if outputs == "ordinal":

@@ -114,6 +114,8 @@ def train_classifier(
 
 def _begin_classifier(model: keras.Model, run: Run, train: TokenCache) -> None:
     _begin(model, run, train)
+    if run.config.model.standardize and not run.config.training.start_from:
+        stacking.fit_standardization(model, train, run.config.seed)
     if run.config.data.outputs == "ordinal" and not run.config.training.start_from:
         scale = model.get_layer("encoder").get_layer("scale")
         scale.assign_counts(np.bincount(train.labels, minlength=scale.num_classes))

