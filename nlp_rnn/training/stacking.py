@@ -109,11 +109,17 @@ def fit_standardization(model: keras.Model, train: TokenCache, seed: int) -> Non
     """Fits the layer `standardize` of a built classifier to the pooled features of training texts."""
     encoder = model.get_layer("encoder")
     pooled = keras.Model(encoder.inputs, encoder.get_layer("pooling").output)
-    rows = np.sort(np.random.default_rng(seed).permutation(len(train))[:_MAX_STANDARDIZED])
-    features = []
-    for _, token_ids in _batches(train, rows):
+
+    def features_of(token_ids: Any) -> Any:
         vectors, mask = model.get_layer("embedding")(token_ids), model.get_layer("mask")(token_ids)
-        features.append(keras.ops.convert_to_numpy(pooled([vectors, mask], training=False)))
+        return pooled([vectors, mask], training=False)
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        features_of = tf.function(features_of, input_signature=[tf.TensorSpec([None, None], tf.int32)])
+    rows = np.sort(np.random.default_rng(seed).permutation(len(train))[:_MAX_STANDARDIZED])
+    features = [keras.ops.convert_to_numpy(features_of(token_ids)) for _, token_ids in _batches(train, rows)]
     encoder.get_layer("standardize").assign(np.concatenate(features))
 
 
