@@ -36,6 +36,11 @@ class TokenCache:
         """int64 [examples], in tokens."""
         return np.diff(self.offsets)
 
+    @property
+    def num_tokens(self) -> int:
+        """The number of tokens of all texts."""
+        return int(self.offsets[-1] - self.offsets[0])
+
     @classmethod
     def load(cls, path: Path) -> "TokenCache":
         """Reads what `datasets.write_cache` wrote.

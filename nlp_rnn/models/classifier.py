@@ -149,12 +149,14 @@ def build_classifier_encoder(config: ModelConfig, *, num_classes: int, outputs: 
         pooled = Standardize(name="standardize")(pooled)
     if config.final_dropout:
         pooled = keras.layers.Dropout(config.final_dropout, name="dropout")(pooled)
+    # From zeros, since the sum of many standardised features with random weights would begin far from the truth.
+    start = "zeros" if config.standardize else "glorot_uniform"
     if outputs == "ordinal":
-        number = keras.layers.Dense(1, use_bias=False, dtype="float32", name="number")(pooled)
+        number = keras.layers.Dense(1, use_bias=False, dtype="float32", kernel_initializer=start, name="number")(pooled)
         logits = CumulativeLink(num_classes, dtype="float32", name="scale")(number)
         return keras.Model([vectors, mask], logits, name="encoder")
     # Logits in float32, since a softmax in half precision loses the last digits of the probabilities.
-    logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(pooled)
+    logits = keras.layers.Dense(num_classes, dtype="float32", kernel_initializer=start, name="logits")(pooled)
     return keras.Model([vectors, mask], logits, name="encoder")
 
 

@@ -23,7 +23,8 @@ class Trained:
     Attributes:
       run: the run directory.
       inputs: the training and validation data.
-      summary: seconds, epochs, best_epoch and seed; on the chief also parameters.
+      summary: seconds, epochs, best_epoch, seed and tokens (of the train split; of pairs those of the target); on the
+        chief also parameters.
       best: the best value of the monitored metric; nan if no epoch was finished.
       is_chief: whether this process writes the run's files.
       probabilities: of classifiers, on the chief: float32 [validation examples, classes] of the best weights,
@@ -55,6 +56,7 @@ def train_run(config: Config) -> Trained:
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
         "seed": config.seed,
+        "tokens": inputs.train.num_tokens,
     }
     if placement.is_chief:
         from nlp_rnn.training import fit

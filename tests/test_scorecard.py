@@ -1,0 +1,71 @@
+"""The scorecard trains, scores once, and writes one row for each task."""
+
+import shutil
+
+import pytest
+
+from benchmarks import scorecard
+from tests.conftest import ROOT
+
+SMALL = """
+data: {source: csv, train: reviews.csv, test_fraction: 0.2, max_length: 20}
+tokenizer: {vocab_size: 60}
+model: {units: 8, embedding_dim: 6, num_layers: 2, last_units: 6, is_bidirectional: false}
+training: {batch_size: 16, epochs: 1}
+"""
+WORDS = SMALL.replace("last_units: 6, is_bidirectional: false", "softmax: full").replace(
+    "data:", "task: next_word\ndata:"
+)
+
+
+@pytest.fixture
+def folder(reviews, tmp_path, monkeypatch):
+    """A checkout with two small configs, of which the second begins with the first."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "words.yaml").write_text(WORDS, encoding="utf-8")
+    (tmp_path / "configs" / "labels.yaml").write_text(SMALL, encoding="utf-8")
+    shutil.copy(reviews, tmp_path / "reviews.csv")
+    shutil.copy(ROOT / "RESULTS.md", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scorecard, "_ROOT", tmp_path)
+    monkeypatch.setattr(scorecard, "_RESULTS", tmp_path / "RESULTS.md")
+    card = scorecard.CARDS["sentiment"]._replace(configs=("words", "labels"))
+    monkeypatch.setitem(scorecard.CARDS, "sentiment", card)
+    return tmp_path
+
+
+def test_a_row_is_trained_scored_once_and_written(folder, monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["scorecard", "sentiment", *arguments])
+        status = scorecard.main()
+        return status, capsys.readouterr()
+
+    status, told = run("training.learning_rate=0.01")
+    assert status == 0, told.err
+    row = told.out.strip()
+    text = (folder / "RESULTS.md").read_text(encoding="utf-8")
+    assert row in text.splitlines()
+    metrics = folder / "runs" / "scorecard_labels_1" / "metrics.json"
+    assert "init_from: runs/scorecard_words_1" in (metrics.parent / "config.yaml").read_text(encoding="utf-8")
+    before = metrics.stat().st_mtime_ns
+    assert run("training.learning_rate=0.01")[1].out.strip() == row
+    assert metrics.stat().st_mtime_ns == before  # not scored again
+    status, told = run("--seeds", "1", "2", "training.learning_rate=0.01")
+    assert status == 0
+    text = (folder / "RESULTS.md").read_text(encoding="utf-8")
+    assert row not in text.splitlines()
+    assert told.out.strip() in text.splitlines()
+    assert "±" in told.out
+    assert "--seeds 1 2 training.learning_rate=0.01`" in told.out
+    assert text.count("| sentiment |") == 1
+    status, told = run("training.units=3")
+    assert status == 2
+    assert "training.units" in told.err
+
+
+def test_operations_count_matrices_and_each_token_of_each_epoch(folder, monkeypatch):
+    run = scorecard.train("sentiment", 1, [])
+    matrices = 6 * 32 + 8 * 32 + 8 * 24 + 6 * 24 + 18 * 2
+    tokens = run.metrics["training"]["tokens"]
+    assert tokens > 1000
+    assert scorecard.num_operations(run) == 6 * matrices * tokens
