@@ -114,7 +114,7 @@ bench-console: $(VENV)/demo.stamp  ## the latency of a key in the console; needs
 verify-models: $(VENV)/dev.stamp  ## the figures of the project's models in saved_models/ (none yet); needs NLP_RNN_DATA
 	$(BIN)/python -m benchmarks.verify_models $(VERIFY)
 
-# TASK: sentiment, next_word, char_generation or translation; CARD="--seeds 1 2 3 training.epochs=8"
+# TASK: sentiment, next_word, char_generation or translation; CARD="--seeds 1,2,3 training.epochs=8"
 scorecard: $(VENV)/dev.stamp  ## trains TASK, scores it once on test and writes its row of RESULTS.md; needs NLP_RNN_DATA
 	$(BIN)/python -m benchmarks.scorecard $(TASK) $(CARD)
 	$(BIN)/python docs/draw_results.py

@@ -1,6 +1,6 @@
 """Trains a task by its published config, scores it once on the official test split, and writes its row of RESULTS.md.
 
-    python -m benchmarks.scorecard TASK [--seeds 1 2 3] [section.key=value ...]
+    python -m benchmarks.scorecard TASK [--seeds 1,2,3] [section.key=value ...]
 
 TASK: sentiment, next_word, char_generation or translation. Trainings are resumed by the same command, and a run whose
 metrics.json already has its figure on test is not scored again. With several seeds, the row has their mean and spread.
@@ -72,7 +72,7 @@ def main() -> int:
     """Trains, scores and writes; the exit status is 2 for mistakes in settings or data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=CARDS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1])
+    parser.add_argument("--seeds", type=_seeds, default=[1], metavar="1,2,3", help="(default: 1)")
     parser.add_argument("settings", nargs="*", metavar="section.key=value")
     options = parser.parse_intermixed_args()
     try:
@@ -84,6 +84,10 @@ def main() -> int:
     write(options.task, row)
     print(row)
     return 0
+
+
+def _seeds(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def train(task: str, seed: int, settings: list[str]) -> nlp_rnn.Run:
@@ -111,10 +115,10 @@ def row_of(task: str, runs: list[nlp_rnn.Run], seeds: list[int], settings: list[
     compute = [num_operations(run) / 1e15 for run in runs]
     minutes = statistics.mean(each["seconds"] for each in training) / 60
     cores = f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}"
-    told = f"{statistics.mean(compute):.2g} PFLOP, {minutes:.0f} minutes, {cores}; seed {', '.join(map(str, seeds))}"
-    command = " ".join(
-        ["python -m benchmarks.scorecard", task, *(["--seeds", *map(str, seeds)] if seeds != [1] else []), *settings]
-    )
+    shown = ",".join(map(str, seeds))
+    told = f"{statistics.mean(compute):.2g} PFLOP, {minutes:.0f} minutes, {cores}; seed {shown}"
+    words = ["python -m benchmarks.scorecard", task, *([f"--seeds {shown}"] if seeds != [1] else []), *settings]
+    command = " ".join(words)
     return (
         f"| {task} | {card.data} | **{ours}** | {card.reference} | {card.baseline} | {training[0]['parameters']:,} | "
         f"{told} | `{command}` |"
