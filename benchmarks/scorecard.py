@@ -114,7 +114,7 @@ def row_of(task: str, runs: list[nlp_rnn.Run], seeds: list[int], settings: list[
     training = [run.metrics["training"] for run in runs]
     compute = [num_operations(run) / 1e15 for run in runs]
     minutes = statistics.mean(each["seconds"] for each in training) / 60
-    cores = f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}"
+    cores = f"{os.cpu_count()} cores, {platform.machine()}"
     shown = ",".join(map(str, seeds))
     told = f"{statistics.mean(compute):.2g} PFLOP, {minutes:.0f} minutes, {cores}; seed {shown}"
     words = ["python -m benchmarks.scorecard", task, *([f"--seeds {shown}"] if seeds != [1] else []), *settings]
