@@ -41,20 +41,19 @@ def tune(options: Namespace) -> cli.Result:
 
 
 def evaluate(options: Namespace) -> cli.Result:
-    """Scores a run, reports the originality of its texts, and draws how far back its gradients reach."""
+    """Scores a run, or an ensemble of several, reports the originality of its texts, and draws a run's gradients."""
     import_tensorflow()
     from nlp_rnn.evaluation import characters as character_evaluation
-    from nlp_rnn.training import run_directory
 
     settings = command_options.settings_of(GenerationSettings, options)
-    run = run_directory.load_run(Path(options.run), TASK)
-    config = cli.config_of(run.config, run.path / "config.yaml", options.settings)
-    facts = character_evaluation.evaluate_run(run_directory.Run(run.path, config), options.split, **settings)
-    return cli.Result(facts, f"{character_evaluation.describe(facts)}\n\ngradients: {run.path}/gradients.png")
+    runs = commands.runs_of(options, TASK)
+    facts = character_evaluation.evaluate_runs(runs, options.split, **settings)
+    picture = f"\n\ngradients: {runs[0].path}/gradients.png" if len(runs) == 1 else ""
+    return cli.Result(facts, f"{character_evaluation.describe(facts)}{picture}")
 
 
 def export(options: Namespace) -> cli.Result:
-    """Writes the run's best weights as the next version under saved_models/char_generation (LiteRT: _litert)."""
+    """Writes a run's best weights, or an ensemble of several, under saved_models/char_generation (LiteRT: _litert)."""
     return commands.export(options, TASK)
 
 

@@ -41,11 +41,10 @@ def tune(options: Namespace) -> cli.Result:
 
 
 def evaluate(options: Namespace) -> cli.Result:
-    """Scores a run (perplexity and keyboard metrics, added to its metrics.json), or a LiteRT export word by word."""
+    """Scores a run (added to its metrics.json), an ensemble of several, or a LiteRT export word by word."""
     import_tensorflow()
     from nlp_rnn.evaluation import language_model as language_evaluation
     from nlp_rnn.ondevice import litert_model
-    from nlp_rnn.training import run_directory
 
     if options.model:
         if options.baseline or options.adapt:
@@ -58,17 +57,15 @@ def evaluate(options: Namespace) -> cli.Result:
         )
         facts = language_evaluation.evaluate_device(device, config, options.split, max_examples=options.max_examples)
         return cli.Result(facts, language_evaluation.describe(facts))
-    run = run_directory.load_run(Path(options.run), TASK)
-    config = cli.config_of(run.config, run.path / "config.yaml", options.settings)
-    facts = language_evaluation.evaluate_run(
-        run_directory.Run(run.path, config), options.split, has_baseline=options.baseline, adapts=options.adapt,
+    facts = language_evaluation.evaluate_runs(
+        commands.runs_of(options, TASK), options.split, has_baseline=options.baseline, adapts=options.adapt,
         max_examples=options.max_examples,
     )  # fmt: skip
     return cli.Result(facts, language_evaluation.describe(facts))
 
 
 def export(options: Namespace) -> cli.Result:
-    """Writes the run's best weights as the next version under saved_models/next_word, or next_word_litert."""
+    """Writes a run's best weights, or an ensemble of several, under saved_models/next_word or next_word_litert."""
     return commands.export(options, TASK)
 
 

@@ -17,7 +17,6 @@ from nlp_rnn.printable import one_line
 from nlp_rnn.tensorflow_import import import_tensorflow
 
 TASK = "sentiment"
-HAS_ENSEMBLES = True
 
 
 def train(config: Config) -> cli.Result:
@@ -48,14 +47,11 @@ def evaluate(options: Namespace) -> cli.Result:
     import_tensorflow()
     from nlp_rnn.evaluation import classifier as classifier_evaluation
     from nlp_rnn.export import saved_model
-    from nlp_rnn.training import run_directory
 
     settings = {"min_probability": options.min_probability}
     if options.run:
-        run, *others = [run_directory.load_run(Path(path), TASK) for path in options.run]
-        config = cli.config_of(run.config, run.path / "config.yaml", options.settings)
-        runs = [run_directory.Run(run.path, config), *others]
-        found = classifier_evaluation.evaluate_runs(runs, options.split, **settings)
+        runs = commands.runs_of(options, TASK)
+        config, found = runs[0].config, classifier_evaluation.evaluate_runs(runs, options.split, **settings)
     else:
         exported = saved_model.load_model(options.model, TASK)
         config = cli.config_of(exported.config, exported.path / "assets.extra" / "config.yaml", options.settings)

@@ -16,7 +16,6 @@ from nlp_rnn.printable import one_line
 from nlp_rnn.tensorflow_import import import_tensorflow
 
 TASK = "translation"
-HAS_ENSEMBLES = True
 
 
 def train(config: Config) -> cli.Result:
@@ -43,16 +42,10 @@ def evaluate(options: Namespace) -> cli.Result:
     """Scores a run, or an ensemble of several, against the references of a split."""
     import_tensorflow()
     from nlp_rnn.evaluation import translation as translation_evaluation
-    from nlp_rnn.training import run_directory
 
-    found = [run_directory.load_run(Path(path), TASK) for path in options.run]
-    config = cli.config_of(found[0].config, found[0].path / "config.yaml", options.settings)
-    facts = translation_evaluation.evaluate_runs(
-        [run_directory.Run(found[0].path, config), *found[1:]],
-        options.split,
-        **command_options.settings_of(SearchSettings, options),
-    )
-    text = f"{translation_evaluation.describe(facts)}\n\ntranslations: {found[0].path}/translations_{options.split}.txt"
+    runs, search = commands.runs_of(options, TASK), command_options.settings_of(SearchSettings, options)
+    facts = translation_evaluation.evaluate_runs(runs, options.split, **search)
+    text = f"{translation_evaluation.describe(facts)}\n\ntranslations: {runs[0].path}/translations_{options.split}.txt"
     return cli.Result(facts, text)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nlp_rnn.cli import main as cli
 from nlp_rnn.cli.texts import input_texts
@@ -14,6 +14,9 @@ from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.tensorflow_import import import_tensorflow
+
+if TYPE_CHECKING:
+    from nlp_rnn.training.run_directory import Run
 
 
 def prepare(config: Config) -> cli.Result:
@@ -59,17 +62,25 @@ def tune(options: Namespace, task: str) -> cli.Result:
     return cli.Result(facts, "\n".join(lines))
 
 
+def runs_of(options: Namespace, task: str) -> "list[Run]":
+    """The runs named by --run. The settings of the command line apply to the first one."""
+    from nlp_rnn.training.run_directory import Run, load_run
+
+    run, *others = [load_run(Path(path), task) for path in options.run]
+    config = cli.config_of(run.config, run.path / "config.yaml", options.settings)
+    return [Run(run.path, config), *others]
+
+
 def export(options: Namespace, task: str) -> cli.Result:
     """Exports the best weights of the run given by --run, or an ensemble if --run names several runs."""
     import_tensorflow()
     from nlp_rnn.evaluation import run_model
     from nlp_rnn.training.run_directory import load_run
 
-    paths = options.run if isinstance(options.run, list) else [options.run]
-    runs = [load_run(Path(path), task) for path in paths]
     format, settings = getattr(options, "format", "savedmodel"), getattr(options, "settings", [])
     if settings and format != "litert":
         raise ConfigError(f"command line: {settings[0]!r}: only --format litert reads data; leave it out")
+    runs = [load_run(Path(path), task) for path in options.run]
     data = cli.config_of(runs[0].config, runs[0].path / "config.yaml", settings).data
     exported = run_model.export_runs(runs, Path(options.to), format=format, weights=options.weights, data=data)
     if format == "litert":

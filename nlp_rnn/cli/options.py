@@ -74,9 +74,8 @@ def command_parser(program: str, command: str, text: str, pipeline: ModuleType) 
         )
     if command in ("evaluate", "export"):
         parser.source = parser.add_mutually_exclusive_group(required=True)
-        several: dict[str, Any] = {"action": "append"} if getattr(pipeline, "HAS_ENSEMBLES", False) else {}
-        also = "; repeat it for an ensemble" if several else ""
-        parser.source.add_argument("--run", metavar="DIR", help=f"run directory that train wrote{also}", **several)
+        text = "run directory that train wrote; repeat it for an ensemble"
+        parser.source.add_argument("--run", metavar="DIR", action="append", help=text)
     if command == "evaluate":
         parser.add_argument("--split", choices=("validation", "test"), default="validation")
     if command in ("predict", "explain", "tokenizer"):

@@ -12,8 +12,9 @@ from nlp_rnn.decoding import sampling as sampling_of
 from nlp_rnn.decoding.sampling import REPETITION_WINDOW, Sampling
 from nlp_rnn.decoding.scoring import score_tokens
 from nlp_rnn.decoding.settings import MAX_STOP_LENGTH
-from nlp_rnn.decoding.stepper import States, Stepper
+from nlp_rnn.decoding.stepper import States, make_stepper
 from nlp_rnn.layers.masking import IMPOSSIBLE
+from nlp_rnn.models.language_ensemble import LanguageEnsemble
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
@@ -108,12 +109,12 @@ class Generator(tf.Module):
     """Continues texts with a language model, from ids to ids. `export.generation` does the same for strings.
 
     Args:
-      model: with its weights.
+      model: with its weights, or an ensemble.
     """
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel | LanguageEnsemble) -> None:
         super().__init__()
-        self._stepper = Stepper(model, never=(PAD_ID, UNK_ID, BOS_ID))
+        self._stepper = make_stepper(model, never=(PAD_ID, UNK_ID, BOS_ID))
         self._end_only = tf.one_hot(EOS_ID, model.vocab_size, IMPOSSIBLE, 0.0)
 
     def begin(self, prompts: tf.RaggedTensor) -> Session:
@@ -257,7 +258,7 @@ class Generator(tf.Module):
             ]
             return time + 1, after, tf.where(is_on, found, hidden)
 
-        start = (0, self._stepper.zero_states(rows), tf.zeros([rows, self._stepper.sizes[-1][0]]))
+        start = (0, self._stepper.zero_states(rows), tf.zeros([rows, self._stepper.features]))
         _, states, hidden = tf.while_loop(lambda time, *_: time < tf.shape(padded)[1], body, start)
         return states, hidden
 

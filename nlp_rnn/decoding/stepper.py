@@ -15,6 +15,7 @@ from nlp_rnn.config.tables import CELLS, resolve
 from nlp_rnn.layers.cells import MinGRUCell, MinLSTMCell
 from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.layers.recurrent import add_and_norm, unwrapped
+from nlp_rnn.models.language_ensemble import LanguageEnsemble, log_of_mean
 from nlp_rnn.models.language_model import LanguageModel
 
 States = list[list[tf.Tensor]]
@@ -37,6 +38,7 @@ class Stepper(tf.Module):
             model.vocab_size,
             [[tensor.shape[1] for tensor in layer] for layer in model.zero_states(1)],
         )
+        self.features = model.features
         self._norms = model.norms
         self._embedding = tf.Variable(model.embedding.embeddings, trainable=False) if config.is_residual else None
         self._layers = []
@@ -93,6 +95,45 @@ class Stepper(tf.Module):
         """
         bias = self._all_bias if with_all else self._head_bias
         return tf.nn.log_softmax(tf.nn.bias_add(hidden @ self._head, bias))
+
+
+class EnsembleStepper(tf.Module):
+    """The steppers of several models over one vocabulary, with the mean of their probabilities.
+
+    Hidden vectors and states are those of all members side by side, as in `LanguageEnsemble`.
+    """
+
+    def __init__(self, members: Sequence[Stepper]) -> None:
+        super().__init__()
+        self._members, self.vocab_size = list(members), members[0].vocab_size
+        self.sizes = [sizes for member in members for sizes in member.sizes]
+        self.features = sum(member.features for member in members)
+
+    def zero_states(self, batch_size: tf.Tensor) -> States:
+        """See `Stepper.zero_states`."""
+        return [layer for member in self._members for layer in member.zero_states(batch_size)]
+
+    def step(self, token_ids: tf.Tensor, states: States) -> tuple[tf.Tensor, States]:
+        """See `Stepper.step`."""
+        layers, hidden, new = iter(states), [], []
+        for member in self._members:
+            vectors, after = member.step(token_ids, [next(layers) for _ in member.sizes])
+            hidden.append(vectors)
+            new += after
+        return tf.concat(hidden, axis=1), new
+
+    def predict(self, hidden: tf.Tensor, *, with_all: bool = False) -> tf.Tensor:
+        """See `Stepper.predict`."""
+        parts = tf.split(hidden, [member.features for member in self._members], axis=1)
+        pairs = zip(self._members, parts, strict=True)
+        return log_of_mean([member.predict(part, with_all=with_all) for member, part in pairs])
+
+
+def make_stepper(model: LanguageModel | LanguageEnsemble, *, never: Sequence[int] = ()) -> Stepper | EnsembleStepper:
+    """The stepper of a model or of an ensemble; see `Stepper`."""
+    if isinstance(model, LanguageEnsemble):
+        return EnsembleStepper([Stepper(member, never=never) for member in model.members])
+    return Stepper(model, never=never)
 
 
 def _by_gate(weight: tf.Tensor | None, num_gates: int) -> list[tf.Variable]:

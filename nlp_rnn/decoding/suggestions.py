@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from nlp_rnn.decoding.suggestible_words import PROFANE_WORDS, Vocabulary
 from nlp_rnn.layers.masking import IMPOSSIBLE
+from nlp_rnn.models.language_ensemble import LanguageEnsemble
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.tokenization.graph_tokenizer import GraphTokenizer
@@ -94,7 +95,7 @@ class SubwordSuggestions:
       tokenizer: of level subword.
     """
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: LanguageModel | LanguageEnsemble, tokenizer: Tokenizer) -> None:
         self._model, self._tokenizer = model, tokenizer
         names = tokenizer.texts()
         ids = np.arange(len(names))

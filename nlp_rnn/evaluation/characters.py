@@ -8,11 +8,12 @@ import numpy as np
 from nlp_rnn.data import datasets
 from nlp_rnn.data.corpus import Corpus, corpus_with
 from nlp_rnn.evaluation import inspection, originality
-from nlp_rnn.evaluation.run_model import load_language_model
+from nlp_rnn.evaluation.run_model import check_seeds, load_language_models
 from nlp_rnn.evaluation.scored_text import score_text
 from nlp_rnn.evaluation.typing_metrics import PerplexityMeter
 from nlp_rnn.export import generation_client
 from nlp_rnn.export.generation import GenerationModule
+from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.training.run_directory import Run
 from nlp_rnn.visualization import plots
@@ -49,19 +50,26 @@ class CharacterMeter(PerplexityMeter):
         }  # fmt: skip
 
 
-def evaluate_run(run: Run, split: str, *, temperature: float = 0.8, seed: int = 1) -> dict[str, Any]:
-    """Scores the run's best weights on a whole split with carried states, generates texts, and draws gradients.png.
+def evaluate_runs(runs: list[Run], split: str, *, temperature: float = 0.8, seed: int = 1) -> dict[str, Any]:
+    """Scores the best weights of a run, or an ensemble of runs, on a whole split with carried states; generates texts.
+
+    Of a single run, draws gradients.png and adds the figures to metrics.json.
 
     Args:
+      runs: one run, or the members of an ensemble; the config of the first one names the data.
       temperature, seed: of the generated texts for the originality report. They continue 16 prompts of 100 characters,
         at evenly spaced positions of the split.
 
     Returns:
       split, metrics, originality (`originality.report` of the generated texts and of as much of the split), sample.
-      metrics and originality are also added to metrics.json.
+
+    Raises:
+      ConfigError: if the runs of an ensemble do not fit together: see `load_language_models` and `check_seeds`.
     """
+    run = runs[0]
     corpus = corpus_with(run.config, split, also=("train",))
-    model, tokenizer = load_language_model(run)
+    check_seeds(runs, corpus, split)
+    model, tokenizer = load_language_models(runs)
     caches = {name: datasets.prepare_stream(corpus, name, run.config.data, tokenizer) for name in ("train", split)}
     meter = CharacterMeter()
     for scored in score_text(model, caches[split], title=f"scoring {split}"):
@@ -78,12 +86,16 @@ def evaluate_run(run: Run, split: str, *, temperature: float = 0.8, seed: int = 
         return originality.report(texts, [row.numpy() for row in rows], train, words)
 
     copied = {"temperature": temperature, "seed": seed, "written": report(written), "held_out": report(held_out)}
-    ids = np.fromfile(caches[split].path / "ids.bin", np.int32)
+    metrics = meter.result()
+    if isinstance(model, LanguageModel):
+        _draw_gradients(model, run, np.fromfile(caches[split].path / "ids.bin", np.int32))
+        run.write_metrics(**{split: metrics, f"{split}_originality": copied})
+    return {"split": split, "metrics": metrics, "originality": copied, "sample": prompts[0] + written[0]}
+
+
+def _draw_gradients(model: LanguageModel, run: Run, ids: np.ndarray) -> None:
     norms = inspection.gradient_norms(model, run.config.model, ids, seed=run.config.seed)
     plots.plot_gradients(norms, run.path / "gradients.png", title=f"{run.config.name}: how far back the loss reaches")
-    metrics = meter.result()
-    run.write_metrics(**{split: metrics, f"{split}_originality": copied})
-    return {"split": split, "metrics": metrics, "originality": copied, "sample": prompts[0] + written[0]}
 
 
 def describe(facts: dict[str, Any]) -> str:

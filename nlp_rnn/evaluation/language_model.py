@@ -12,6 +12,7 @@ from nlp_rnn.data import datasets
 from nlp_rnn.data.corpus import Corpus, corpus_with
 from nlp_rnn.data.token_cache import TokenCache
 from nlp_rnn.decoding.suggestible_words import Vocabulary
+from nlp_rnn.errors import ConfigError
 from nlp_rnn.evaluation.dynamic import DynamicEvaluation
 from nlp_rnn.evaluation.mixtures import (
     ORDER,
@@ -21,9 +22,10 @@ from nlp_rnn.evaluation.mixtures import (
     tune_cache,
     tune_ngram_share,
 )
-from nlp_rnn.evaluation.run_model import load_language_model
+from nlp_rnn.evaluation.run_model import check_seeds, load_language_models
 from nlp_rnn.evaluation.scored_text import score_text
 from nlp_rnn.evaluation.typing_metrics import KeyboardMeter, PerplexityMeter
+from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.ondevice.continuous_cache import ContinuousCache
 from nlp_rnn.ondevice.litert_model import OnDeviceModel
 from nlp_rnn.progress import track
@@ -34,12 +36,15 @@ from nlp_rnn.training.run_directory import Run
 Adaptation = Literal["", "cache", "dynamic"]
 
 
-def evaluate_run(
-    run: Run, split: str, *, has_baseline: bool, adapts: Adaptation, max_examples: int = 0
+def evaluate_runs(
+    runs: list[Run], split: str, *, has_baseline: bool, adapts: Adaptation, max_examples: int = 0
 ) -> dict[str, Any]:
-    """Scores the run's best weights on a split, read as one text, and adds the figures to metrics.json.
+    """Scores the best weights of a run, or an ensemble of runs, on a split that is read as one text.
+
+    Of a single run, adds the figures to metrics.json.
 
     Args:
+      runs: one run, or the members of an ensemble; the config of the first one names the data.
       has_baseline: whether an n-gram model is trained on the same ids and scored too, alone and mixed with the model.
       adapts: how the model is also scored while it learns from the text that it has read: with a continuous cache, or
         by dynamic evaluation. The settings of both are chosen on the validation split.
@@ -50,11 +55,18 @@ def evaluate_run(
       models of a `PerplexityMeter`. The mixture is of the n-gram model and the model, with its cache if there is one.
       metrics also has word_perplexity, which models with different tokenizers can be compared by: the perplexity per
       word between white space, counting each end of a text as a word.
+
+    Raises:
+      ConfigError: if an ensemble cannot be adapted that way, or its runs do not fit together: see
+        `load_language_models` and `check_seeds`.
     """
-    config = run.config
+    config = runs[0].config
+    if adapts == "dynamic" and len(runs) > 1:
+        raise ConfigError(f"--adapt is dynamic, but there are {len(runs)} runs; adapt one, or use --adapt cache")
     also = (*(("train",) if has_baseline else ()), *(("validation",) if adapts or has_baseline else ()))
     corpus = corpus_with(config, split, also=also)
-    model, tokenizer = load_language_model(run)
+    check_seeds(runs, corpus, split)
+    model, tokenizer = load_language_models(runs)
 
     def ids_of(name: str) -> TokenCache:
         return datasets.prepare_stream(corpus, name, config.data, tokenizer, is_reversed=config.model.is_reversed)
@@ -85,8 +97,8 @@ def evaluate_run(
     facts = {}
     if memory is not None:
         facts["adapted"] = vars(memory.settings)
-        run.write_metrics(cache=vars(memory.settings))
-    if adapts == "dynamic":
+        _keep(runs, cache=vars(memory.settings))
+    if adapts == "dynamic" and isinstance(model, LanguageModel):
         learner = DynamicEvaluation(model, ids_of("validation"))
         chosen = learner.tune()
         facts["adapted"] = chosen._asdict()
@@ -101,11 +113,17 @@ def evaluate_run(
         "word_perplexity": math.exp(meters["metrics"].nats / num_words),
         "num_texts": len(judged),
     }
-    run.write_metrics(
+    _keep(
+        runs,
         **{split: results["metrics"]},
         **{f"{split}_{name}": value for name, value in results.items() if name != "metrics"},
     )
     return {"split": split, **results}
+
+
+def _keep(runs: list[Run], **figures: Any) -> None:
+    if len(runs) == 1:
+        runs[0].write_metrics(**figures)
 
 
 def _make_meter(tokenizer: Tokenizer) -> PerplexityMeter:
@@ -121,7 +139,7 @@ def _num_words(corpus: Corpus, split: str, num_texts: int) -> int:
 
 
 def evaluate_device(device: OnDeviceModel, config: Config, split: str, *, max_examples: int = 0) -> dict[str, Any]:
-    """Like `evaluate_run`, for a LiteRT file: one step per word, as on a phone."""
+    """Like `evaluate_runs`, for a LiteRT file: one step per word, as on a phone."""
     corpus = corpus_with(config, split)
     meter = KeyboardMeter(
         device.words,

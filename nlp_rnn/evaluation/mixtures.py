@@ -12,6 +12,7 @@ import numpy as np
 from nlp_rnn.data.token_cache import TokenCache
 from nlp_rnn.evaluation.kneser_ney import KneserNey
 from nlp_rnn.evaluation.scored_text import Scored, score_text
+from nlp_rnn.models.language_ensemble import LanguageEnsemble
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.ondevice.continuous_cache import CacheSettings, ContinuousCache
 from nlp_rnn.special_ids import EOS_ID
@@ -25,7 +26,7 @@ _SHARES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
 _NGRAM_SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-def tune_cache(model: LanguageModel, validation: TokenCache) -> CacheSettings:
+def tune_cache(model: LanguageModel | LanguageEnsemble, validation: TokenCache) -> CacheSettings:
     """Chooses the cache settings with the lowest perplexity on the first tokens of the validation split."""
     memory = ContinuousCache(CacheSettings(0, 0), vocab_size=model.vocab_size, features=model.features)
     own, cached = [], []
@@ -97,7 +98,7 @@ def mixed_rows(own: np.ndarray, ngram: np.ndarray, share: float) -> np.ndarray:
 
 
 def tune_ngram_share(
-    model: LanguageModel, ngram: NGramText, validation: TokenCache, cache: CacheSettings | None
+    model: LanguageModel | LanguageEnsemble, ngram: NGramText, validation: TokenCache, cache: CacheSettings | None
 ) -> float:
     """Chooses the n-gram model's share with the lowest perplexity on the first tokens of the validation split.
 

@@ -43,12 +43,12 @@ def evaluate(run: Run, split: str, **options: Any) -> tuple[dict[str, Any], dict
         if adapts not in (True, False, "", "cache", "dynamic"):
             raise ConfigError(f"adapt is {adapts!r}, but must be cache or dynamic")
         adapts = "cache" if adapts is True else adapts or ""  # True: as in earlier versions
-        facts = language_model.evaluate_run(
-            run, split, has_baseline=options.get("baseline", False), adapts=adapts,
+        facts = language_model.evaluate_runs(
+            [run], split, has_baseline=options.get("baseline", False), adapts=adapts,
             max_examples=options.get("max_examples", 0),
         )  # fmt: skip
     elif answers == "characters":
-        facts = characters.evaluate_run(run, split, **options)
+        facts = characters.evaluate_runs([run], split, **options)
     else:
         facts = translation.evaluate_runs([run], split, **options)
     return facts["metrics"], facts

@@ -22,6 +22,7 @@ from nlp_rnn.export.signature_defaults import signature_defaults
 from nlp_rnn.export.translation import TranslationModule, translation_extras
 from nlp_rnn.models.build import build_language_model, build_translator
 from nlp_rnn.models.classifier import build_classifier
+from nlp_rnn.models.language_ensemble import LanguageEnsemble
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.training.checkpoints import load_checkpoint
@@ -112,6 +113,24 @@ def load_language_model(run: Run) -> tuple[LanguageModel, Tokenizer]:
     return model, tokenizer
 
 
+def load_language_models(runs: list[Run]) -> tuple[LanguageModel | LanguageEnsemble, Tokenizer]:
+    """Loads one run's language model, or an ensemble of several, and the tokenizer.
+
+    Raises:
+      ConfigError: if the runs do not share their vocabulary and the direction in which they read.
+    """
+    loaded = [load_language_model(run) for run in runs]
+    _check_vocabularies(runs, [tokenizer for _, tokenizer in loaded])
+    for run in runs[1:]:
+        if run.config.model.is_reversed != runs[0].config.model.is_reversed:
+            raise ConfigError(
+                f"--run {run.path}: model.is_reversed is {str(run.config.model.is_reversed).lower()}, but not in "
+                f"{runs[0].path}; the runs of an ensemble must read in one direction"
+            )
+    models = [model for model, _ in loaded]
+    return (models[0] if len(models) == 1 else LanguageEnsemble(models)), loaded[0][1]
+
+
 def load_tokenizer(run: Run) -> Tokenizer:
     """Loads the tokenizer that the run was trained with."""
     return Tokenizer.load(run.path / "tokenizer")
@@ -132,10 +151,10 @@ def _in_float32() -> Iterator[None]:
 
 
 def load_module(runs: list[Run]) -> Any:
-    """Builds the module to export from one run's best weights, or from an ensemble of translators or classifiers.
+    """Builds the module to export from one run's best weights, or from an ensemble.
 
     Raises:
-      ConfigError: see `_load_translators` and `load_classifiers`.
+      ConfigError: see `_load_translators`, `load_classifiers` and `load_language_models`.
     """
     # Our layers in place of Keras's, whatever the run's settings: they are the ones that export quick loops.
     runs = [_with_layers(run, fast="on") for run in runs]
@@ -147,7 +166,7 @@ def load_module(runs: list[Run]) -> Any:
         return ClassifierModule(*load_classifiers(runs), run.config, run.labels, [each.calibration for each in runs])
     _check_direction(run)
     module = GenerationModule if answers == "characters" else NextWordModule
-    return module(*load_language_model(run), run.config)
+    return module(*load_language_models(runs), run.config)
 
 
 def _check_direction(run: Run) -> None:
@@ -208,10 +227,10 @@ def _check_vocabularies(runs: list[Run], tokenizers: list[Tokenizer]) -> None:
 def export_runs(
     runs: list[Run], to: Path, *, format: str = "savedmodel", weights: str = "float32", data: DataConfig | None = None
 ) -> Exported:
-    """Exports one run's best weights, or an ensemble of translators or classifiers, as the next version.
+    """Exports one run's best weights, or an ensemble, as the next version.
 
     Args:
-      format: "savedmodel"; or "litert", of one run that does not translate.
+      format: "savedmodel"; or "litert", of a single run that does not translate.
       weights: "float32"; or "int8", in a quarter of the space. LiteRT: "int8" leaves the float file out. Not of
         SavedModels that generate text.
       to: the folder of the exported models.
@@ -225,6 +244,9 @@ def export_runs(
     allowed = ("savedmodel",) if TASKS[config.task].answers == "translations" else ("savedmodel", "litert")
     if format not in allowed:
         raise ConfigError(f"format is {format!r}, but must be {' or '.join(allowed)} for {config.task}")
+    if format == "litert" and len(runs) > 1:
+        raise ConfigError(f"format is 'litert', but there are {len(runs)} runs; export an ensemble as savedmodel")
+    metrics = run.metrics if len(runs) == 1 else {}  # an ensemble has none yet
     if format == "litert":
         folder = to / f"{config.task}_litert"
         path, checked = _export_litert(run, data or config.data, folder, int8_only=weights == "int8")
@@ -235,14 +257,14 @@ def export_runs(
     name: str = config.task
     signatures = module.signature_functions()
     if isinstance(module, ClassifierModule):
-        extras = classifier_extras(module, config, run.labels, run.metrics if len(runs) == 1 else {})
+        extras = classifier_extras(module, config, run.labels, metrics)
     elif isinstance(module, NextWordModule):
-        extras = language_extras(module, config, run.metrics)
+        extras = language_extras(module, config, metrics)
     elif isinstance(module, GenerationModule):
-        extras = generation_extras(module, config, run.metrics)
+        extras = generation_extras(module, config, metrics)
     else:
         name = f"{config.task}_{config.data.source_language}_{config.data.target_language}"
-        extras = translation_extras(module, config, run.metrics if len(runs) == 1 else {})
+        extras = translation_extras(module, config, metrics)
     defaults = {signature: signature_defaults(TASKS[config.task].answers, signature) for signature in signatures}
     path = saved_model.export_module(
         module, files.child(to, name), signatures, extras, defaults, is_int8=weights == "int8"

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from nlp_rnn.data.bptt import TokenStream
 from nlp_rnn.data.token_cache import TokenCache
+from nlp_rnn.models.language_ensemble import LanguageEnsemble
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.progress import track
 
@@ -28,7 +29,9 @@ class Scored(NamedTuple):
     hidden: np.ndarray
 
 
-def score_text(model: LanguageModel, cache: TokenCache, *, title: str, num_tokens: int = 0) -> Iterator[Scored]:
+def score_text(
+    model: LanguageModel | LanguageEnsemble, cache: TokenCache, *, title: str, num_tokens: int = 0
+) -> Iterator[Scored]:
     """Yields scores for every token of a split, window by window. The split is read as one text with carried states.
 
     Args:

@@ -224,8 +224,8 @@ def classifier_extras(
     kept = {"start": "the start", "end": "the end", "both": "the first and the last half of that length"}[
         config.data.keep
     ]
-    parameters, num_models = sum(model.count_params() for model in module.keras_models), len(module.keras_models)
-    kind = "text classifier" if num_models == 1 else f"text classifier, an ensemble of {num_models} models,"
+    parameters = sum(model.count_params() for model in module.keras_models)
+    kind = saved_model.kind_of("text classifier", len(module.keras_models))
     card = saved_model.card(
         config,
         f"{direction}{config.model.cell} {kind} of {parameters:,} parameters",

@@ -9,6 +9,7 @@ from nlp_rnn.decoding.generation import Generator, Limits, Session
 from nlp_rnn.decoding.sampling import Sampling
 from nlp_rnn.decoding.settings import MAX_STOP_LENGTH
 from nlp_rnn.export import saved_model
+from nlp_rnn.models.language_ensemble import LanguageEnsemble
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import PAD_ID, UNK_ID
 from nlp_rnn.tokenization.encoding import truncate
@@ -40,15 +41,16 @@ class GenerationModule(tf.Module):
     """The content of an exported character model.
 
     Args:
-      model: with its weights.
+      model: with its weights, or an ensemble.
       tokenizer: of level char.
     """
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, config: Config) -> None:
+    def __init__(self, model: LanguageModel | LanguageEnsemble, tokenizer: Tokenizer, config: Config) -> None:
         super().__init__()
         self._generator, self._tokenizer, self._config = Generator(model), tokenizer, config
         self._in_graphs = GraphTokenizer(tokenizer)
         self.num_parameters = sum(weight.shape.num_elements() for weight in model.kept_weights)
+        self.num_models = len(model.members) if isinstance(model, LanguageEnsemble) else 1
         size, vocab_size = sum(model.state_sizes), model.vocab_size
         session = [
             tf.TensorSpec([None, size], name="states"), tf.TensorSpec([None, vocab_size], name="log_probabilities"),
@@ -188,7 +190,8 @@ def generation_extras(module: GenerationModule, config: Config, metrics: dict[st
     longest = config.data.max_length
     card = saved_model.card(
         config,
-        f"{config.model.cell} language model of {module.num_parameters:,} parameters "
+        f"{config.model.cell} {saved_model.kind_of('language model', module.num_models)} of "
+        f"{module.num_parameters:,} parameters "
         f"over {module._tokenizer.vocab_size:,} characters",
         [
             f"Input: UTF-8 text; the last {longest} characters are read, and unknown characters are skipped",

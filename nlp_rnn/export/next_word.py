@@ -9,6 +9,7 @@ from nlp_rnn.decoding.scoring import score_tokens
 from nlp_rnn.decoding.suggestions import SubwordSuggestions, WordSuggestions
 from nlp_rnn.export import saved_model
 from nlp_rnn.layers.masking import IMPOSSIBLE
+from nlp_rnn.models.language_ensemble import LanguageEnsemble
 from nlp_rnn.models.language_model import LanguageModel, States
 from nlp_rnn.special_ids import EOS_ID, PAD_ID
 from nlp_rnn.tokenization.encoding import truncate
@@ -22,13 +23,13 @@ class NextWordModule(tf.Module):
     """The content of an exported next-word model.
 
     Args:
-      model: with its weights.
+      model: with its weights, or an ensemble.
       tokenizer: of level word or subword.
     """
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, config: Config) -> None:
+    def __init__(self, model: LanguageModel | LanguageEnsemble, tokenizer: Tokenizer, config: Config) -> None:
         super().__init__()
-        self.keras_models = [model]
+        self.keras_models = model.members if isinstance(model, LanguageEnsemble) else [model]
         self._model, self._tokenizer, self._config = model, tokenizer, config
         self._in_graphs = GraphTokenizer(tokenizer)
         is_subword = tokenizer.level == "subword"
@@ -145,9 +146,10 @@ def language_extras(module: NextWordModule, config: Config, metrics: dict[str, A
         if split in ("validation", "test")
     ]
     parameters, words = module._model.count_params(), module._tokenizer.vocab_size
+    kind = saved_model.kind_of("language model", len(module.keras_models))
     card = saved_model.card(
         config,
-        f"{config.model.cell} language model of {parameters:,} parameters over {words:,} words",
+        f"{config.model.cell} {kind} of {parameters:,} parameters over {words:,} words",
         [
             f"Input: UTF-8 text; the last {config.data.max_length} tokens are read",
             "Never suggested: unknown words, symbols and, unless allowed, a list of English profanity",

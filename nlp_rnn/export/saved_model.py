@@ -195,6 +195,11 @@ def find_model(path: str | os.PathLike[str], task: str | None = None) -> Path:
     return folder
 
 
+def kind_of(what: str, num_models: int) -> str:
+    """What a model is, for its card: also how many models it is an ensemble of."""
+    return what if num_models == 1 else f"{what}, an ensemble of {num_models} models,"
+
+
 def card(config: Config, what: str, facts: list[str], table: list[str], warning: str) -> str:
     """A model card in Markdown: what the model is, its training data and its scores.
 

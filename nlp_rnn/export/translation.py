@@ -270,20 +270,18 @@ def translation_extras(module: TranslationModule, config: Config, metrics: dict[
         if split in ("validation", "test")
     ]
     data = config.data
-    number = f"{module.num_models} models in an ensemble, " if module.num_models > 1 else ""
+    kind = saved_model.kind_of(f"translator from {data.source_language} to {data.target_language}", module.num_models)
     card = saved_model.card(
         config,
-        f"{config.model.cell} translator from {data.source_language} to {data.target_language}, {number}"
-        f"of {module.num_parameters:,} parameters",
+        f"{config.model.cell} {kind} of {module.num_parameters:,} parameters",
         [
             f"Input: a sentence in {data.source_language}, UTF-8; the first {data.max_length} pieces are read",
             f"Tokenizer: {config.tokenizer.level} level, {module._tokenizer.vocab_size:,} pieces for both languages; "
             "see `vocabulary`",
         ],
         ["| split | sentences | beam | BLEU | chrF | perplexity per piece |", *rows],
-        "The figures hold for text like the training data. A fluent translation can be wrong: have someone check it "
-        "who "
-        "speaks both languages.",
+        "The figures hold for text like the training data. A fluent translation can be wrong: have someone who speaks "
+        "both languages check it.",
     )
     return saved_model.extras(config, module._tokenizer, metrics, card)
 
