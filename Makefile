@@ -119,7 +119,7 @@ scorecard: $(VENV)/dev.stamp  ## trains TASK, scores it once on test and writes 
 	$(BIN)/python -m benchmarks.scorecard $(TASK) $(CARD)
 	$(BIN)/python docs/draw_results.py
 
-results: $(VENV)/dev.stamp  ## the figures of RESULTS.md without pre-training; needs NLP_RNN_DATA (about half an hour)
+results: $(VENV)/dev.stamp  ## the figures of RESULTS.md without pre-training; needs NLP_RNN_DATA (five minutes)
 	$(SENTIMENT) train --config configs/sentiment.yaml
 	$(SENTIMENT) evaluate --run runs/sentiment --split test --baseline
 

@@ -5,10 +5,11 @@
     classify = nlp_rnn.load("saved_models/sentiment")
     classify("What a film!")                                # Prediction(label='pos', probability=0.98, ...)
 
-    run = nlp_rnn.train("configs/sentiment_demo.yaml", {"training.epochs": 2})
+    run = nlp_rnn.train("configs/sentiment_demo.yaml", {"training.epochs": 2, "name": "short"})
     run.evaluate("test").metrics["accuracy"]
 
-`import nlp_rnn` imports neither TensorFlow nor Keras; `load` and `train` do. The command line uses this module too.
+`import nlp_rnn` imports neither TensorFlow nor Keras; `load` and `train` do where they need them. The command line uses
+this module too.
 """
 
 import itertools

@@ -11,7 +11,7 @@ def download(address: str) -> Path:
     """Downloads a model's files that are not in the cache yet.
 
     The environment variables of huggingface_hub apply: HF_ENDPOINT sets another server; HF_HUB_OFFLINE=1 uses the cache
-      only.
+    only.
 
     Args:
       address: "hf://owner/name" or "hf://owner/name@revision".

@@ -36,7 +36,7 @@ def prepare(config: Config) -> cli.Result:
 
 
 def tune(options: Namespace) -> cli.Result:
-    """Searches better settings on validation data; writes a config file."""
+    """Searches for better settings on validation data; writes a config file."""
     return commands.tune(options, TASK)
 
 

@@ -56,7 +56,7 @@ COMMANDS = {
 
 
 def main(pipeline: ModuleType, arguments: list[str] | None = None) -> int:
-    """Runs `python -m pipelines.<task> COMMAND ...`.
+    """Runs `nlp-rnn <task> COMMAND ...`.
 
     Args:
       pipeline: a module with TASK, one function per command, and optionally add_options(parser, command), which adds
@@ -114,7 +114,7 @@ def run_command(command: Callable[[], Result | None], *, is_json: bool) -> int:
 
 
 def _run(pipeline: ModuleType, arguments: list[str]) -> None:
-    program = f"python -m pipelines.{pipeline.TASK}"
+    program = f"nlp-rnn {pipeline.TASK}"
     commands = {command: text for command, text in COMMANDS.items() if hasattr(pipeline, command)}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview(program, pipeline, commands))

@@ -67,6 +67,7 @@ def command_parser(program: str, command: str, text: str, pipeline: ModuleType) 
             metavar="FILE",
             help="YAML file, or a name such as sentiment_demo (default: the default settings)",
         )
+    if command in ("prepare", "train"):
         parser.add_argument(
             "--allow",
             action="store_true",
@@ -77,10 +78,14 @@ def command_parser(program: str, command: str, text: str, pipeline: ModuleType) 
         text = "run directory that train wrote; repeat it for an ensemble"
         parser.source.add_argument("--run", metavar="DIR", action="append", help=text)
     if command == "evaluate":
-        parser.add_argument("--split", choices=("validation", "test"), default="validation")
+        parser.add_argument(
+            "--split", choices=("validation", "test"), default="validation", help="(default: %(default)s)"
+        )
     if command in ("predict", "explain", "tokenizer"):
         parser.add_argument(
-            "--model", metavar="DIR", help=f"exported model (default: {pipeline.TASK}, of the folders with models)"
+            "--model",
+            metavar="DIR",
+            help=f"exported model, or its name (default: {pipeline.TASK}, under NLP_RNN_MODELS or saved_models)",
         )
         parser.add_argument("text", metavar="TEXT", nargs="*" if command != "explain" else 1)
     if command in ("predict", "tokenizer"):
@@ -95,8 +100,8 @@ def command_parser(program: str, command: str, text: str, pipeline: ModuleType) 
         )
         parser.add_argument(
             "--weights", choices=("float32", "int8"), default="float32",
-            help="int8: a quarter of the space on disk, the same speed; of LiteRT, without the float file "
-            "(default: %(default)s)",
+            help="int8: a quarter of the space on disk, at the same speed (not SavedModels of char_generation); "
+            "LiteRT: without the float file (default: %(default)s)",
         )  # fmt: skip
     if command == "tune":
         _add_limits(parser)

@@ -1,8 +1,7 @@
 """Reads YAML files and `section.key=value` settings into a checked Config, and writes Configs as YAML.
 
 Precedence: dataclass default < the task's defaults < YAML file < command line. All mistakes are reported at once.
-  Nothing
-here imports TensorFlow, so a misspelt key is reported within milliseconds.
+Nothing here imports TensorFlow, so a misspelt key is reported within milliseconds.
 """
 
 import dataclasses

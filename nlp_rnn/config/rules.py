@@ -38,7 +38,7 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
     if task is not None and config.task != task:
         report(
             "task",
-            f"task is {config.task!r}, but this command is {task}; run python -m pipelines.{config.task} instead",
+            f"task is {config.task!r}, but this command is {task}; run nlp-rnn {config.task} instead",
         )
         return mistakes  # the rules of another task would mislead
     if data.source in FILE_SOURCES and not data.train:

@@ -74,7 +74,7 @@ class Corpus:
     """The examples of a source, split into train, validation and test.
 
     A text that is in two splits stays in the one that is evaluated: test before validation before train
-      (data.remove_repeated).
+    (data.remove_repeated).
 
     Args:
       is_parallel: whether the examples are pairs of a sentence and its translation; those with an empty side are left

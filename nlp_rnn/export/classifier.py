@@ -68,8 +68,7 @@ class ClassifierModule(tf.Module):
           text: string [batch].
 
         Returns:
-          of classes: probability float32 [batch] (of two classes: of the second, positive one; else of the label),
-            label
+          of classes: probability float32 [batch] (of two classes of the second, positive one; else of the label), label
           string [batch], probabilities float32 [batch, classes]. Of a scale also score float32 [batch], the expected
           value; the label is the median. Of label sets: labels string [batch, labels], the names of all labels,
           probabilities float32 [batch, labels], chosen bool [batch, labels], whether the label's threshold is reached.

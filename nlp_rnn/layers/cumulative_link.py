@@ -13,9 +13,8 @@ class CumulativeLink(keras.layers.Layer):
     """float [batch, 1] -> float32 [batch, classes]: the logarithms of the probabilities of a scale's steps.
 
     One number for each text, and rising cutpoints that all texts share: P(class <= k) = sigmoid(cutpoint k - number).
-      Source: McCullagh
-    1980, section 2 ("proportional odds"); CORAL (Cao et al. 2020) has the same output, trained as one binary task per
-    cutpoint instead of by the likelihood. Here cutpoints rise by construction.
+    Source: McCullagh 1980, section 2 ("proportional odds"); CORAL (Cao et al. 2020) has the same output, trained as one
+    binary task per cutpoint instead of by the likelihood. Here cutpoints rise by construction.
 
     Args:
       num_classes: three or more.

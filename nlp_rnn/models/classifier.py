@@ -104,9 +104,8 @@ def build_classifier(
 
     Returns:
       a model from int32 ids [batch, time], right-padded with PAD_ID, to float32 logits [batch, num_classes].
-      Explanations
-      call its layers one by one: `embedding` (ids -> vectors), `encoder` ([vectors, mask] -> logits) and, with
-      config.ngrams, `stack`, which adds the logits of `ngrams` (ids -> logits).
+      Explanations call its layers one by one: `embedding` (ids -> vectors), `encoder` ([vectors, mask] -> logits) and,
+      with config.ngrams, `stack`, which adds the logits of `ngrams` (ids -> logits).
     """
     token_ids = keras.Input((None,), dtype="int32", name="token_ids")
     mask = NotPadding(name="mask")(token_ids)

@@ -217,7 +217,7 @@ def test_mistakes_in_settings_are_one_line_and_leave_nothing(tmp_path):
         "c.yaml: line 2, column 1: not readable as YAML"
     )
     assert mistake("train", "--confg", "c.yaml", cwd=tmp_path).startswith(
-        "python -m pipelines.sentiment train: unrecognized arguments"
+        "nlp-rnn sentiment train: unrecognized arguments"
     )
     assert mistake("evaluate", "--run", "runs/none", cwd=tmp_path).startswith("runs/none is not a run directory")
 
