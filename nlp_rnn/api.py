@@ -26,6 +26,7 @@ from nlp_rnn.config.loading import load_config, load_saved_config
 from nlp_rnn.config.rules import broken_rules
 from nlp_rnn.config.settings import Config
 from nlp_rnn.config.tables import TASKS, Answers, resolve
+from nlp_rnn.data.labels import without_surrogates
 from nlp_rnn.decoding.settings import GenerationSettings, SearchSettings
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.layers.masking import IMPOSSIBLE
@@ -632,7 +633,10 @@ def _bytes(text: Text) -> bytes:
     if isinstance(text, bytes):
         return text
     if isinstance(text, str):
-        return text.encode("utf-8", "surrogateescape")
+        try:
+            return text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # unpaired surrogates, as in JSON
+            return without_surrogates(text).encode("utf-8")
     raise TypeError(f"a text is a str or bytes, not a {type(text).__name__}")
 
 
@@ -643,6 +647,7 @@ def _strings(texts: Iterable[Text]) -> Any:
 
 
 def _batches(texts: Iterable[Text], size: int) -> Iterator[list[bytes]]:
+    if size < 1:
+        raise ConfigError(f"batch_size is {size}, but must be 1 or more")
     stream = (_bytes(text) for text in texts)
-    while batch := list(itertools.islice(stream, size)):
-        yield batch
+    return iter(lambda: list(itertools.islice(stream, size)), [])

@@ -25,6 +25,8 @@ except ImportError:  # Windows, where nothing is locked or removed
     fcntl = None  # type: ignore[assignment]
 
 _TEMPORARY = ".nlp-rnn-"  # how the names of temporary files and folders begin
+_UMASK = os.umask(0o077)  # it can be read only by setting it, so once, before there are threads
+os.umask(_UMASK)
 _MIN_AGE = 10  # seconds until a temporary file counts as left over: longer than between its creation and its lock
 
 
@@ -32,7 +34,8 @@ _MIN_AGE = 10  # seconds until a temporary file counts as left over: longer than
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yields a temporary path to write to. Renames it to `path` if the block succeeds; removes it otherwise.
 
-    If `path` is a symbolic link, its target is replaced. If it is a device or a pipe, the content is written to it.
+    A file that is replaced keeps its permissions. If `path` is a symbolic link, its target is replaced. If it is a
+    device or a pipe, the content is written to it.
 
     Raises:
       ConfigError: if the disk is full or the folder is not writable.
@@ -55,7 +58,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
                 with open(temporary, "rb") as source, open(path, "wb") as device:
                     shutil.copyfileobj(source, device)
                 return
-            os.chmod(temporary, 0o666 & ~_umask())
+            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~_UMASK)
             _flush(temporary)
             os.replace(temporary, path)
             _flush(path.parent)
@@ -82,7 +85,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         try:
             handle = _locked(os.open(temporary, os.O_RDONLY)) if fcntl else None
             yield temporary
-            os.chmod(temporary, 0o777 & ~_umask())
+            os.chmod(temporary, 0o777 & ~_UMASK)
             for entry in (*temporary.rglob("*"), temporary):
                 _flush(entry)
             try:
@@ -191,12 +194,6 @@ def _explained(path: Path, number: int | None, reason: str) -> ConfigError:
     return ConfigError(f"{path}: cannot be written ({reason}); no partial file was left; {advice}")
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 # --- names and JSON ------------------------------------------------------------------------------------------------
 
 
@@ -269,12 +266,17 @@ def read_json(path: Path, kind: type, mend: str) -> Any:
     return value
 
 
-def versions(folder: Path) -> list[int]:
-    """The numbers of the versions of an exported model, which lie in saved_models/<task>."""
-    return [int(entry.name) for entry in folder.glob("*") if re.fullmatch(r"\d+", entry.name) and entry.is_dir()]
+def versions(folder: Path, *, folders_only: bool = True) -> dict[int, Path]:
+    """The versions of an exported model, which lie in saved_models/<task>: number -> path.
+
+    Args:
+      folders_only: False: also files, which take a number as well.
+    """
+    entries = (entry for entry in folder.glob("*") if re.fullmatch(r"[0-9]{1,18}", entry.name))
+    return {int(entry.name): entry for entry in entries if entry.is_dir() or not folders_only}
 
 
 def newest_version(folder: Path) -> Path:
     """The folder of the newest version of an exported model; the given folder itself if it has no versions."""
     found = versions(folder)
-    return folder / str(max(found)) if found else folder
+    return found[max(found)] if found else folder

@@ -52,9 +52,7 @@ def check(folder: Path, mend: str, *, names: Iterable[str] | None = None, is_tho
     path = folder / NAME
     if not path.is_file():
         return False
-    entries = files.read_json(path, dict, mend).get("files")
-    if not isinstance(entries, dict):
-        raise DamagedFileError(f"{path}: is damaged (names no files); {mend}")
+    entries = _entries(path, mend)
     wanted = None if names is None else tuple(names)
     for name, entry in entries.items():
         if wanted is None or name in wanted or name.startswith(tuple(f"{each}/" for each in wanted)):
@@ -73,11 +71,14 @@ def identity(folder: Path, names: tuple[str, ...] = ()) -> str | None:
 
     Returns:
       the digest of the manifest without modification times, 32 hexadecimal digits; None if there is no manifest.
+
+    Raises:
+      DamagedFileError: if the manifest is damaged.
     """
     path = folder / NAME
     if not path.is_file():
         return None
-    entries = files.read_json(path, dict, "restore it from a copy").get("files", {})
+    entries = _entries(path, "restore it from a copy")
     contents = {
         name: entry.get("blake2b")
         for name, entry in entries.items()
@@ -95,6 +96,14 @@ def digest_of(path: Path) -> str:
 def log_missing(folder: Path) -> None:
     """Logs that a folder has no manifest."""
     logger.info("%s: has no %s (an earlier version wrote it), so damaged files are not detected", folder, NAME)
+
+
+def _entries(path: Path, mend: str) -> dict[str, dict[str, Any]]:
+    """The entries of a manifest by the files' names."""
+    entries = files.read_json(path, dict, mend).get("files")
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise DamagedFileError(f"{path}: is damaged (names no files); {mend}")
+    return entries
 
 
 def _check_file(path: Path, entry: Any, mend: str, *, is_thorough: bool) -> None:

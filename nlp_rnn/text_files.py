@@ -252,7 +252,7 @@ def _reading_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
     except ValueError as error:
-        if isinstance(error, ConfigError) or "null" not in str(error):
+        if isinstance(error, ConfigError) or "embedded null" not in str(error):
             raise
         raise ConfigError(f"{str(path)!r}: contains a NUL character, so it is not a path; check the path") from None
 

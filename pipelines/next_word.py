@@ -12,7 +12,7 @@ from nlp_rnn.cli import commands
 from nlp_rnn.cli import main as cli
 from nlp_rnn.cli import options as command_options
 from nlp_rnn.cli.texts import input_texts
-from nlp_rnn.config.loading import load_config
+from nlp_rnn.config.loading import load_saved_config
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.printable import one_line
@@ -52,9 +52,8 @@ def evaluate(options: Namespace) -> cli.Result:
                 "--baseline and --adapt are for --run: the n-gram and the cache are measured with the run's weights"
             )
         device = litert_model.OnDeviceModel(options.model, precision=options.precision)
-        config = cli.config_of(
-            load_config(device.path / "config.yaml", task=TASK), device.path / "config.yaml", options.settings
-        )
+        saved = device.path / "config.yaml"
+        config = cli.config_of(load_saved_config(saved, TASK), saved, options.settings)
         facts = language_evaluation.evaluate_device(device, config, options.split, max_examples=options.max_examples)
         return cli.Result(facts, language_evaluation.describe(facts))
     facts = language_evaluation.evaluate_runs(

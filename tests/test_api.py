@@ -71,6 +71,10 @@ def test_a_classifier_labels_a_text_a_list_and_a_stream(trained, inside):
     assert len(read) == 3
     with pytest.raises(TypeError, match="a text is a str or bytes, not a int"):
         classify([3])
+    for texts in (["a"], iter(["a"])):
+        with pytest.raises(nlp_rnn.ConfigError, match="batch_size is 0, but must be 1 or more"):
+            classify(texts, batch_size=0)
+    assert classify("a film \ud83d").probabilities == classify("a film \ufffd").probabilities  # half an emoji
 
 
 def test_a_classifier_explains_and_shows_its_tokens(trained, inside):

@@ -143,3 +143,28 @@ def test_paths_that_no_file_can_have_are_refused(path, fault):
     assert str(refused.value).strip("'").startswith("--run is ")
     assert fault in str(refused.value)
     files.check_path("--run", "a" * 255)
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path):
+    path = tmp_path / "memory.json"
+    path.write_text("[]")
+    path.chmod(0o600)
+    with files.atomic_file(path) as temporary:
+        temporary.write_text("[1]")
+    assert path.read_text() == "[1]"
+    assert path.stat().st_mode & 0o777 == 0o600
+    with files.atomic_file(tmp_path / "new.json") as temporary:
+        temporary.write_text("[]")
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "new.json").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_versions_are_folders_with_numbers_as_names(tmp_path):
+    for name in ("1", "007", "\u0663", "2-old", ".3"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "9").write_text("a file")
+    assert files.versions(tmp_path) == {1: tmp_path / "1", 7: tmp_path / "007"}
+    assert files.newest_version(tmp_path) == tmp_path / "007"
+    assert set(files.versions(tmp_path, folders_only=False)) == {1, 7, 9}
+    assert files.newest_version(tmp_path / "1") == tmp_path / "1"

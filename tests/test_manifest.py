@@ -73,3 +73,10 @@ def test_the_identity_is_of_contents(folder):
     manifest.write(folder)
     assert manifest.identity(folder) != before
     assert set(json.loads((folder / "manifest.json").read_text())["files"]) == {"one.txt", "deep/two.txt"}
+
+
+@pytest.mark.parametrize("content", ['{"files": []}', '{"files": {"a": 1}}', '{"files": {"a": null}}', "{}"])
+def test_a_manifest_that_names_no_files_has_no_identity(folder, content):
+    (folder / manifest.NAME).write_text(content, encoding="utf-8")
+    with pytest.raises(manifest.DamagedFileError, match="is damaged"):
+        manifest.identity(folder)

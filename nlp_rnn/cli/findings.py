@@ -53,7 +53,7 @@ def installation() -> Iterator[Finding]:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         version = ".".join(map(str, sys.version_info[:2]))
         yield Finding("error", f"Python is {version}.", "It is not tested.", "Use Python 3.11, 3.12 or 3.13.")
-    for package, least, below in (("tensorflow", (2, 21), (2, 22)), ("keras", (3, 15), (4, 0))):
+    for package, least, below in (("tensorflow", (2, 21), (2, 22)), ("keras", (3, 15), (3, 16))):
         try:
             text = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

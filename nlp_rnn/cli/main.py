@@ -13,11 +13,12 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from nlp_rnn.cli.options import command_parser
-from nlp_rnn.config.loading import load_config
+from nlp_rnn.config.loading import load_config, load_saved_config
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.printable import printable, to_json
@@ -189,7 +190,7 @@ def config_of(config: Config, path: str | os.PathLike[str], settings: list[str])
             )
     if not settings:
         return config
-    found = load_config(path, settings, task=config.task)
+    found = load_saved_config(Path(path), config.task, settings)
     if found.data.outputs != config.data.outputs:
         raise ConfigError(
             "command line: data.multi_label and data.labels_are say what a model answers, "

@@ -4,7 +4,7 @@ import argparse
 import codecs
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nlp_rnn.errors import ConfigError
@@ -27,17 +27,25 @@ def input_texts(options: argparse.Namespace, *, batch_size: int = 64) -> Iterato
         yield [_utf8(text) for text in options.text]
         return
     if options.file:
-        try:
-            for _ in read_lines(Path(options.file)):
-                pass  # Read to the end first, so that a damaged file gives no output at all.
-        except ConfigError as error:
-            raise ConfigError(f"--file is {options.file}: {str(error).removeprefix(f'{options.file}: ')}") from None
-        lines: Iterator[bytes] = (line.encode() for _, line in read_lines(Path(options.file)))
+        lines: Iterator[bytes] = (line.encode() for line in _file_lines(Path(options.file)))
     else:
         lines = _stdin_lines()
     size = batch_size if options.file or not sys.stdin.isatty() else 1
     while batch := list(itertools.islice(lines, size)):
         yield batch
+
+
+def _file_lines(path: Path) -> Iterable[str]:
+    """The lines of a file, which was read to its end before, so that a damaged file gives no output at all."""
+    can_be_read_again = path.is_file()  # not a pipe, such as that of the shell's <(command)
+    lines: list[str] = []
+    try:
+        for _, line in read_lines(path):
+            if not can_be_read_again:
+                lines.append(line)
+    except ConfigError as error:
+        raise ConfigError(f"--file is {path}: {str(error).removeprefix(f'{path}: ')}") from None
+    return (line for _, line in read_lines(path)) if can_be_read_again else lines
 
 
 def _stdin_lines() -> Iterator[bytes]:

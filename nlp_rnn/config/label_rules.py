@@ -8,23 +8,6 @@ from nlp_rnn.config.settings import Config
 def check_labels(config: Config, report: Callable[[str, str], None]) -> None:
     """Reports (setting, message) for each broken rule."""
     data, training = config.data, config.training
-    default = Config()
-    for section, key, off in (
-        ("data", "multi_label", "false"),
-        ("data", "labels_are", "classes"),
-        ("data", "weight_column", "''"),
-        ("model", "standardize", "false"),
-        ("training", "class_weights", "none"),
-        ("training", "focal_gamma", "0"),
-        ("training", "adversarial", "0"),
-    ):
-        value = getattr(getattr(config, section), key)
-        if value != getattr(getattr(default, section), key) and config.kind != "classifier":
-            fault = f"{section}.{key} is {str(value).lower() if value is True else value}"
-            report(
-                f"{section}.{key}",
-                f"{fault}, but applies only to classifiers (the task is {config.task}); use {off} or leave it out",
-            )
     if config.kind != "classifier":
         return
     tables = ("csv", "tsv", "jsonl", "parquet")

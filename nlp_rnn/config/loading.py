@@ -4,6 +4,7 @@ Precedence: dataclass default < the task's defaults < YAML file < command line. 
 Nothing here imports TensorFlow, so a misspelt key is reported within milliseconds.
 """
 
+import copy
 import dataclasses
 import difflib
 import itertools
@@ -39,6 +40,17 @@ class _Loader(yaml.SafeLoader):
         if self.flow_level >= _MAX_DEPTH:
             raise RecursionError
         super().fetch_flow_collection_start(*arguments)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Reads `key: value` lines. PyYAML drops all but the last of those with one key."""
+        places: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in places:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} stands also in line {places[key.value]}", key.start_mark
+                )
+            places[str(key.value)] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -109,21 +121,35 @@ def find_config(path: str | os.PathLike[str]) -> Path:
     return Path(name)
 
 
-def load_saved_config(path: Path, task: str | None = None) -> Config:
+def load_saved_config(path: Path, task: str | None = None, overrides: Iterable[str] = ()) -> Config:
     """Reads the config of a run or an exported model.
 
-    The rules between settings are not checked, since a new rule must not make models of earlier versions unloadable.
+    Rules between settings are checked only where the overrides break them, since a new rule must not make models of
+    earlier versions unloadable.
 
     Args:
       path: the saved config.yaml.
       task: the task that the model must have; None: any task.
+      overrides: `section.key=value` texts, whose values are read as YAML.
 
     Raises:
-      ConfigError: if the file is damaged, or the model has another task.
+      ConfigError: if the file is damaged, the model has another task, or an override is wrong.
     """
-    config, mistakes = _validate(_with_task_defaults(_with_moved_settings(_read_yaml(path))), str(path), {})
-    if config is not None and task is not None and config.task != task:
-        mistakes = [f"{path}: {text}" for _, text in broken_rules(config, task)]
+    tree = _with_task_defaults(_with_moved_settings(_read_yaml(path)))
+    saved, mistakes = _validate(copy.deepcopy(tree), str(path), {})
+    if saved is not None and task is not None and saved.task != task:
+        mistakes = [f"{path}: {text}" for _, text in broken_rules(saved, task)]
+    if saved is None or mistakes:
+        raise ConfigError("\n".join(mistakes))
+    origins: dict[str, str] = {}
+    for override in overrides:
+        _apply_override(tree, override, origins, mistakes)
+    config, invalid = _validate(tree, str(path), origins)
+    mistakes += invalid
+    if config is not None and not mistakes and origins:
+        before = broken_rules(saved, task)
+        new = [rule for rule in broken_rules(config, task) if rule not in before]
+        mistakes = [f"{_origin_of(key, str(path), origins)}: {text}" for key, text in new]
     if config is None or mistakes:
         raise ConfigError("\n".join(mistakes))
     return config

@@ -30,11 +30,6 @@ def check_transfer(config: Config, report: Report) -> None:
             f"but there are {model.num_layers} recurrent layers and the embedding"
         )
         report("training.unfreeze", f"{fault} to keep frozen; use {model.num_layers + 1} phases or fewer")
-    if model.ngrams and config.kind != "classifier":
-        report(
-            "model.ngrams",
-            f"model.ngrams is {model.ngrams}, but applies only to classifiers (the task is {config.task}); use 0",
-        )
     if model.ngrams and config.tokenizer.vocab_size > 2**20:
         fault = f"tokenizer.vocab_size is {config.tokenizer.vocab_size}, but model.ngrams allows at most {2**20:,} ids"
         report("tokenizer.vocab_size", f"{fault}; lower it or use model.ngrams=0")
@@ -42,11 +37,6 @@ def check_transfer(config: Config, report: Report) -> None:
         if getattr(training, key) == off:
             continue
         shown = getattr(training, key) if key == "layer_decay" else list(training.unfreeze)
-        if config.kind != "classifier":
-            report(
-                f"training.{key}",
-                f"training.{key} is {shown}, but applies only to classifiers (the task is {config.task}); leave it out",
-            )
         if training.weight_decay:
             fault = (
                 f"training.{key} is {shown}, but training.weight_decay is {training.weight_decay}, "
@@ -67,15 +57,7 @@ def check_transfer(config: Config, report: Report) -> None:
 
 
 def check_partial_shuffle(config: Config, report: Report) -> None:
-    if not config.training.partial_shuffle:
-        return
-    if config.kind != "language_model":
-        report(
-            "training.partial_shuffle",
-            "training.partial_shuffle is true, but applies only to language models, whose text is one long row "
-            f"(the task is {config.task}); use false",
-        )
-    if steps := config.training.max_steps_per_epoch:
+    if config.training.partial_shuffle and (steps := config.training.max_steps_per_epoch):
         report(
             "training.partial_shuffle",
             f"training.partial_shuffle is true, but training.max_steps_per_epoch is {steps}, so that epochs are parts "

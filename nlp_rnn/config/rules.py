@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 from nlp_rnn import files
+from nlp_rnn.config.kind_rules import check_kind
 from nlp_rnn.config.label_rules import check_labels
 from nlp_rnn.config.model_rules import (
     check_language_model,
@@ -77,13 +78,8 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
     if training.weight_decay and training.optimizer != "adamw":
         fault = f"training.weight_decay is {training.weight_decay}, but training.optimizer is {training.optimizer}"
         report("training.weight_decay", f"{fault}; only the optimizer adamw decays weights")
+    check_kind(config, report)
     check_partial_shuffle(config, report)
-    if training.fit_temperature and config.kind != "language_model":
-        report(
-            "training.fit_temperature",
-            f"training.fit_temperature is true, but applies only to language models (the task is {config.task}); "
-            "use false",
-        )
     if training.ema_ramp and not training.ema_momentum:
         report(
             "training.ema_ramp",

@@ -288,11 +288,19 @@ def _cached(folder: Path, make: Callable[[Path], None], load: Callable[[Path], C
             return load(folder)
         except ConfigError as error:
             logger.warning("damaged cache, computed again: %s", error)
-            shutil.rmtree(folder)
+            _remove(folder)
     with contextlib.suppress(FileExistsError), files.atomic_folder(folder) as temporary:
         make(temporary)
         manifest.write(temporary)
     return load(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a damaged folder of the cache, unless another run has replaced it meanwhile."""
+    damaged = folder.with_name(f"{folder.name}.damaged-{os.getpid()}")
+    with files.disk_errors(folder), contextlib.suppress(FileNotFoundError):
+        os.rename(folder, damaged)  # at once, so that no run sees half of it
+        shutil.rmtree(damaged)
 
 
 def _key(**facts: object) -> str:

@@ -41,9 +41,10 @@ def label_names(corpus: Corpus) -> list[str]:
     if data.labels_are == "ordinal":
         _check_scale(found)
     try:
-        return sorted(found, key=float)
+        numbers = [float(label) for label in found]
     except ValueError:
         return sorted(found)
+    return sorted(found, key=float) if all(map(math.isfinite, numbers)) else sorted(found)
 
 
 def check_labels(corpus: Corpus, split: str, known: list[str]) -> None:

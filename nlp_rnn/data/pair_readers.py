@@ -1,18 +1,15 @@
 """Readers of the user's files of pairs. An example's text is the source sentence; its label is the target sentence."""
 
 import functools
-import gzip
 import unicodedata
 import xml.etree.ElementTree as ElementTree
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from nlp_rnn.config.settings import DataConfig
 from nlp_rnn.data.readers import SPLIT_NAMES, Example, Splits, existing_path, tell_once
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.text_files import open_binary, read_lines
+from nlp_rnn.text_files import opened_bytes, read_lines
 
 _XML_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 
@@ -127,7 +124,7 @@ def _elements(path: Path, name: str) -> Iterator[ElementTree.Element]:
       ConfigError: if the file is not well-formed, or cannot be read.
     """
     try:
-        with open_binary(path) as file:
+        with opened_bytes(path) as file:
             # Expat rejects entities that expand without limit, and loads no files.
             parents: list[ElementTree.Element] = []
             for event, element in ElementTree.iterparse(file, events=("start", "end")):  # noqa: S314
@@ -146,12 +143,6 @@ def _elements(path: Path, name: str) -> Iterator[ElementTree.Element]:
                     parents[-1].remove(element)  # otherwise it stays in memory to the end of the file
     except ElementTree.ParseError as error:
         raise ConfigError(f"{path}: not readable as TMX ({error}); repair the file or export it again") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ConfigError(f"{path}: not a whole gzip file ({error}); compress it again") from None
-    except zipfile.BadZipFile as error:
-        raise ConfigError(f"{path}: not a readable zip archive ({error}); pack it again") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
     except (ValueError, LookupError) as error:
         if isinstance(error, ConfigError):
             raise

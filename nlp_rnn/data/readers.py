@@ -6,7 +6,7 @@ import importlib.util
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -282,7 +282,7 @@ def can_be_cut(path: Path, data: DataConfig) -> bool:
 
 
 def _folder_examples(path: Path, data: DataConfig) -> Iterator[Example]:
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and _is_users(entry))
+    folders = _in_order(entry for entry in path.iterdir() if entry.is_dir() and _is_users(entry))
     if not folders:
         raise ConfigError(
             f"{path}: holds no folders, but data.source folders reads one folder per label; "
@@ -293,7 +293,7 @@ def _folder_examples(path: Path, data: DataConfig) -> Iterator[Example]:
         tell_once(f"{path}: left out: its folder unsup, IMDB's reviews without a label")
         folders = [folder for folder in folders if folder.name != "unsup"]
     texts = {
-        folder: sorted(each for each in folder.iterdir() if each.is_file() and _is_users(each)) for folder in folders
+        folder: _in_order(each for each in folder.iterdir() if each.is_file() and _is_users(each)) for folder in folders
     }
     usual = {folder: [each for each in found if _TEXT_NAME.search(each.name)] for folder, found in texts.items()}
     if any(usual.values()):
@@ -312,9 +312,14 @@ _TEXT_NAME = re.compile(r"\.txt(\.gz|\.zip)?$", re.IGNORECASE)
 
 
 def _why_empty(folder: Path) -> str:
-    inner = next((entry.name for entry in sorted(folder.iterdir()) if entry.is_dir()), "")
+    inner = next((entry.name for entry in _in_order(folder.iterdir()) if entry.is_dir()), "")
     mend = f"its texts lie deeper, in {inner}: give the folder whose folders are the labels" if inner else "remove it"
     return f"{folder}: no files, but of data.source folders each folder holds the texts of one label; {mend}"
+
+
+def _in_order(paths: Iterable[Path]) -> list[Path]:
+    """Sorts paths alike on all systems; by itself, Windows ignores the case of letters."""
+    return sorted(paths, key=lambda path: path.parts)
 
 
 def _is_users(entry: Path) -> bool:
@@ -325,7 +330,7 @@ def _document_examples(path: Path, data: DataConfig) -> Iterator[Example]:
     files = (
         [path]
         if path.is_file()
-        else [file for file in sorted(path.rglob("*")) if _is_document(file, path, data.patterns)]
+        else [file for file in _in_order(path.rglob("*")) if _is_document(file, path, data.patterns)]
     )
     if not files:
         raise ConfigError(
@@ -346,7 +351,7 @@ def _document_examples(path: Path, data: DataConfig) -> Iterator[Example]:
 
 def _is_document(file: Path, folder: Path, patterns: tuple[str, ...]) -> bool:
     is_users = all(_is_users(Path(part)) for part in file.relative_to(folder).parts)
-    return file.is_file() and is_users and any(fnmatch.fnmatch(file.name, pattern) for pattern in patterns)
+    return file.is_file() and is_users and any(fnmatch.fnmatchcase(file.name, pattern) for pattern in patterns)
 
 
 def require_package(module: str, extra: str, why: str) -> None:

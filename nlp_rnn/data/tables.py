@@ -113,6 +113,8 @@ def is_quoted_by_doubling(path: Path | Part, table: TableFormat) -> bool:
     except csv.Error:
         if len(probed) < _NUM_PROBED or reader.line_num < len(probed):
             return False  # else the last row goes on after the probed lines
+    if not rows:  # a quotation mark in the header is not closed
+        return False
     widths = {len(row) for row in rows if row}
     is_header_quoted = table.has_header and probed[0].startswith('"') and probed[0].count('"') == 2 * len(rows[0])
     has_doubled = any('"' in field for row in rows for field in row) and any('""' in line for line in probed)

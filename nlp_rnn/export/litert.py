@@ -51,7 +51,9 @@ def write_version(
                 manifest.write(temporary)
             return path, found
         except FileExistsError:
-            continue  # another export has taken the number
+            if next_version(folder) == path:
+                raise
+            # Otherwise another export has taken the number.
 
 
 def write_settings(folder: Path, settings: dict[str, Any], config: Config, readme: str) -> None:

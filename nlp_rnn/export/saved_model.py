@@ -97,7 +97,9 @@ def export_module(
                 manifest.write(temporary)
             return path
         except FileExistsError:
-            continue  # another export has taken the number
+            if next_version(folder) == path:
+                raise
+            # Otherwise another export has taken the number.
 
 
 def _without_weights(module: Any, compact: CompactWeights) -> tf.Module:
@@ -112,7 +114,8 @@ def _without_weights(module: Any, compact: CompactWeights) -> tf.Module:
 
 def next_version(folder: Path) -> Path:
     """The folder of the next version under saved_models/<task>."""
-    return folder / str(max(files.versions(folder), default=0) + 1)
+    taken = files.versions(folder, folders_only=False)
+    return folder / str(max(taken, default=0) + 1)
 
 
 @dataclass(frozen=True)
@@ -273,7 +276,8 @@ def without_added(answer: dict[str, tf.Tensor], rows: tf.Tensor) -> dict[str, tf
 
 
 def _check_path(folder: Path, found: str) -> None:
-    if mark := re.search(r"[*?\[\]\\]", str(folder)):
+    # as_posix: on Windows, where "\\" separates names, it is no part of one.
+    if mark := re.search(r"[*?\[\]\\]", folder.as_posix()):
         raise ConfigError(
             f"{found}, but TensorFlow takes the character {mark[0]!r} in a path for a pattern, "
             "so the model would not load; "

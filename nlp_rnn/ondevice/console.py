@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from nlp_rnn import files
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.ondevice.litert_file import is_ondevice
 from nlp_rnn.ondevice.litert_model import OnDeviceModel
@@ -289,7 +290,7 @@ def _language(session: TypingSession, name: str = "") -> str:
 def _languages(session: TypingSession) -> dict[str, Path]:
     """The exports beside the model in use: saved_models/next_word_es_litert is es, next_word_litert is en."""
     path = session.model.path
-    folder = path.parent.parent if path.name.isdecimal() else path.parent
+    folder = path.parent.parent if path in files.versions(path.parent).values() else path.parent
     names = {entry: entry.name.removeprefix("next_word").removesuffix("_litert") for entry in folder.glob("next_word*")}
     found = {name.strip("_") or "en": entry for entry, name in names.items() if is_ondevice(entry)}
     return dict(sorted(found.items()))

@@ -99,10 +99,8 @@ def open_model(path: Path, precision: str) -> Any:
 
 
 def _newest(folder: Path) -> Path | None:
-    versions = [
-        int(entry.name) for entry in folder.glob("*") if entry.name.isdecimal() and (entry / SETTINGS_FILE).is_file()
-    ]
-    version = folder / str(max(versions)) if versions else folder
+    versions = {number: path for number, path in files.versions(folder).items() if (path / SETTINGS_FILE).is_file()}
+    version = versions[max(versions)] if versions else folder
     return version if (version / SETTINGS_FILE).is_file() else None
 
 

@@ -110,22 +110,31 @@ class Connection:
         """
         path = f"/v1/models/{quote(self._name, safe='')}:stream"
         connection, answer = self._send("POST", path, {"prompt": _to_json(prompt), **settings})
-        kind = "message"
         with contextlib.closing(connection):
-            while line := answer.readline(_LONGEST_EVENT).decode("utf-8").rstrip("\n"):
-                while line:
-                    field, _, value = line.partition(": ")
-                    if field == "event":
-                        kind = value
-                    else:
-                        data = json.loads(value)
-                    line = answer.readline(_LONGEST_EVENT).decode("utf-8").rstrip("\n")
+            for kind, data in self._events(answer):
                 if kind == "end":
                     return
                 if kind == "error":
                     raise ConfigError(f"{self.url}: {data['error']}")
                 yield data["text"]
         raise ConfigError(f"{self.url}: the server ended the text early; try again")
+
+    def _events(self, answer: http.client.HTTPResponse) -> Iterator[tuple[str, Any]]:
+        """Yields (kind, data) of each whole server-sent event."""
+        kind: str = "message"
+        data: Any = None
+        try:
+            while line := answer.readline(_LONGEST_EVENT).decode("utf-8"):
+                field, _, value = line.rstrip("\n").partition(": ")
+                if field == "event":
+                    kind = value
+                elif field == "data":
+                    data = json.loads(value)
+                elif data is not None:  # an empty line ends the event
+                    yield kind, data
+                    kind, data = "message", None
+        except (OSError, http.client.HTTPException, ValueError):
+            return  # cut off, or not what our server sends
 
     def _json(self, method: str, path: str, body: Any = None) -> Any:
         connection, answer = self._send(method, path, body)

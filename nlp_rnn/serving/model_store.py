@@ -4,8 +4,6 @@ import contextlib
 import ctypes
 import gc
 import logging
-import os
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nlp_rnn import files
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.serving.request_errors import RequestError, invalid
 
@@ -236,12 +235,12 @@ def _settle_memory() -> None:
 def find_versions(folder: Path) -> dict[str, dict[int, Path]]:
     """The SavedModels under a folder: name -> version -> its folder."""
     found: dict[str, dict[int, Path]] = {}
-    for model in os.scandir(folder) if folder.is_dir() else ():
-        if not model.is_dir() or model.name.startswith("."):
+    for model in folder.iterdir() if folder.is_dir() else ():
+        if model.name.startswith("."):
             continue
-        for version in os.scandir(model.path):
-            if re.fullmatch(r"[0-9]{1,18}", version.name) and os.path.isfile(f"{version.path}/saved_model.pb"):
-                found.setdefault(model.name, {})[int(version.name)] = Path(version.path)
+        for number, version in files.versions(model).items():
+            if (version / "saved_model.pb").is_file():
+                found.setdefault(model.name, {})[number] = version
     return found
 
 

@@ -82,8 +82,11 @@ def prepare(config: Config) -> tuple[run_directory.Run, Inputs]:
         return run, load_inputs(run.ids)
     placement, corpus = start(config)
     run, inputs = make_inputs(config, placement, corpus)
-    with run_directory.locked(run), files.atomic_folder(run.ids) as temporary:
-        save_inputs(inputs, temporary)
+    with run_directory.locked(run):
+        if run.ids.is_dir():  # another command has prepared it meanwhile
+            return run, load_inputs(run.ids)
+        with files.atomic_folder(run.ids) as temporary:
+            save_inputs(inputs, temporary)
     return run, inputs
 
 

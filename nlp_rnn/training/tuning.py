@@ -81,20 +81,21 @@ def tune(config: Config, limits: Limits, fixed: Collection[str] = ()) -> Tuned:
     if not space:
         raise ConfigError("tune has no setting to search, since all are given on the command line; leave some out")
     folder = Path(config.runs_dir) / f"{config.name}-tune"
-    is_new, is_first = not folder.exists(), not folder.parent.exists()
     new = dataclasses.replace(_trial_config(config, folder, 0, {}), name="new")
     check_origins(new)
     run_directory.find_run(new)  # checks the settings and files that need no corpus
-    try:
-        with _locked(folder), _terminated_gently():
+    is_first = not folder.parent.exists()
+    with _locked(folder), _terminated_gently():
+        is_new = {entry.name for entry in folder.iterdir()} <= {_LOCK}
+        try:
             return _tune(config, limits, folder, TuningStudy(folder, config, space))
-    except ConfigError:
-        if is_new and not [*folder.glob("trials/*/history.csv"), *folder.glob("trials/*/checkpoints/*.npz")]:
-            shutil.rmtree(folder, ignore_errors=True)  # nothing was trained that a later command could continue
-            if is_first:
-                with contextlib.suppress(OSError):
-                    folder.parent.rmdir()
-        raise
+        except ConfigError:
+            if is_new and not [*folder.glob("trials/*/history.csv"), *folder.glob("trials/*/checkpoints/*.npz")]:
+                shutil.rmtree(folder, ignore_errors=True)  # nothing was trained that a later command could continue
+                if is_first:
+                    with contextlib.suppress(OSError):
+                        folder.parent.rmdir()
+            raise
 
 
 def _tune(config: Config, limits: Limits, folder: Path, study: TuningStudy) -> Tuned:
@@ -297,18 +298,21 @@ def _slices(study: TuningStudy, records: list[Record]) -> list[Any]:
     ]
 
 
+_LOCK = ".lock"
+
+
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Prevents other processes from searching in the same folder. A killed process leaves no lock."""
+    lock = filelock.FileLock(folder / _LOCK)
     with files.disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise ConfigError(
-            f"{folder}: another process is searching there; wait for it, or choose another name=..."
-        ) from None
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise ConfigError(
+                f"{folder}: another process is searching there; wait for it, or choose another name=..."
+            ) from None
     try:
         yield
     finally:

@@ -58,13 +58,19 @@ def plot_curves(history: list[dict[str, float]], path: Path, *, title: str) -> N
 
 
 def plot_confusion(matrix: list[list[int]], labels: list[str], path: Path, *, title: str) -> None:
-    """Plots counts and row percentages. Rows are true classes."""
+    """Plots counts and row percentages. Rows are true classes. Of very many classes, only colours are shown."""
     counts = np.array(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = 2.4 + 0.7 * len(labels)
+    is_large = len(labels) > _MAX_LABELLED
+    size = 2.4 + 0.7 * min(len(labels), _MAX_LABELLED)
     figure = Figure(figsize=(size + 0.6, size), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(title, fontsize=10)
+    if is_large:
+        _save(figure, path)
+        return
     for row, column in np.ndindex(counts.shape):
         axes.text(
             column, row, f"{counts[row, column]:,}\n{100 * shares[row, column]:.1f} %",
@@ -73,9 +79,10 @@ def plot_confusion(matrix: list[list[int]], labels: list[str], path: Path, *, ti
     names = [_literal(label if len(label) <= 14 else label[:13] + "…") for label in labels]
     axes.set_xticks(range(len(labels)), names, rotation=45 if len(labels) > 4 else 0)
     axes.set_yticks(range(len(labels)), names)
-    axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(title, fontsize=10)
     _save(figure, path)
+
+
+_MAX_LABELLED = 40  # classes; the picture then has 4,000 pixels, and Matplotlib draws at most 65,536
 
 
 def plot_attributions(words: list[str], scores: list[float], path: Path, *, title: str) -> None:

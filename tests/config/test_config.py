@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from nlp_rnn.config import settings as config_module
-from nlp_rnn.config.loading import ALL_SETTINGS, differences, load_config, to_yaml
+from nlp_rnn.config.loading import ALL_SETTINGS, differences, load_config, load_saved_config, to_yaml
 from nlp_rnn.config.settings import HardwareConfig
 from nlp_rnn.config.tables import TASKS
 from nlp_rnn.data.sources import PAIR_SOURCES, SOURCES
@@ -254,28 +254,41 @@ def test_class_weights_are_a_mapping_or_a_list_and_read_back_equal(tmp_path, giv
 
 
 @pytest.mark.parametrize(
-    "setting",
+    ("task", "setting", "kinds", "usual"),
     [
-        "data.multi_label=true",
-        "data.labels_are=ordinal",
-        "data.weight_column=w",
-        "training.class_weights=balanced",
-        "training.focal_gamma=2",
+        ("next_word", "data.multi_label=true", "classifiers", "false"),
+        ("next_word", "data.labels_are=ordinal", "classifiers", "classes"),
+        ("next_word", "data.weight_column=w", "classifiers", ""),
+        ("next_word", "training.class_weights=balanced", "classifiers", "none"),
+        ("next_word", "training.focal_gamma=2", "classifiers", "0"),
+        ("char_generation", "model.pooling=[mean]", "classifiers", "['last', 'max', 'mean']"),
+        ("translation", "training.unfreeze=[1]", "classifiers", "[]"),
+        ("sentiment", "training.window=70", "language models", "35"),
+        ("translation", "training.state_reset=0.1", "language models", "0"),
+        ("sentiment", "training.label_smoothing=0.1", "translators", "0"),
+        ("next_word", "model.num_heads=2", "translators", "1"),
+        ("next_word", "training.pad_to_multiple_of=8", "classifiers and translators", "0"),
+        ("sentiment", "model.softmax=sampled", "language models and translators", "full"),
+        ("sentiment", "model.tie_embeddings=false", "language models and translators", "true"),
     ],
 )
-def test_what_is_for_classifiers_is_refused_for_other_tasks(setting):
+def test_settings_of_other_kinds_of_model_are_rejected(task, setting, kinds, usual):
     key = setting.partition("=")[0]
-    with pytest.raises(
-        ConfigError,
-        match=rf"{key} is .*, but applies only to classifiers \(the task is next_word\); use .* or leave it out",
-    ):
-        load_config(None, [setting, "data.source=csv", "data.train=x"], task="next_word")
+    source = ["data.source=csv", "data.train=x"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [setting, *source], task=task)
+    message = f"but applies only to {kinds} (the task is {task}); use {usual} or leave it out"
+    assert any(line.endswith(message) and f"{key} is " in line for line in str(caught.value).splitlines())
+
+
+def test_a_task_s_own_defaults_can_be_written_out():
+    load_config(None, ["model.tie_embeddings=false", "data.keep=both"], task="char_generation")
 
 
 def test_only_language_models_with_whole_epochs_are_shuffled_partially():
     load_config(None, ["training.partial_shuffle=true"], task="next_word")
     for task, more, message in (
-        ("sentiment", [], "applies only to language models, whose text is one long row (the task is sentiment)"),
+        ("sentiment", [], "applies only to language models (the task is sentiment); use false or leave it out"),
         ("next_word", ["training.max_steps_per_epoch=9"],
          "but training.max_steps_per_epoch is 9, so that epochs are parts of one pass over the text; "
          "use training.max_steps_per_epoch=0, or training.partial_shuffle=false"),
@@ -417,3 +430,27 @@ def test_thousands_of_brackets_are_refused_at_once(tmp_path):
     with pytest.raises(ConfigError, match=r"command line: seed is .{a: \[{a"):
         load_config(None, ["seed=" + "{a: [" * 20_000])
     assert time.process_time() - begun < 1
+
+
+def test_a_key_that_stands_twice_is_told(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("training: {epochs: 3}\nmodel: {units: 8}\ntraining: {batch_size: 4}\n")
+    assert mistakes(path) == [
+        f"{path}: line 3, column 1: not readable as YAML ('training' stands also in line 1); fix that line"
+    ]
+    path.write_text("training:\n  epochs: 3\n  epochs: 4\n")
+    assert "line 3, column 3: not readable as YAML ('epochs' stands also in line 2)" in mistakes(path)[0]
+
+
+def test_a_saved_config_keeps_what_a_later_rule_rejects_and_its_overrides_are_checked(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("task: sentiment\nname: old\ntraining: {window: 70}\ndata: {source: csv, train: a.csv}\n")
+    assert load_saved_config(path, "sentiment", ["data.test=b.csv"]).data.test == "b.csv"
+    with pytest.raises(ConfigError) as caught:
+        load_saved_config(path, "sentiment", ["data.encoding=utf-99", "data.train="])
+    assert str(caught.value).splitlines() == [
+        "command line: data.train is empty, but data.source csv reads files; set data.train=PATH",
+        "command line: data.encoding is 'utf-99', but must be an encoding of Python, such as utf-8, cp1252 or utf-16",
+    ]
+    with pytest.raises(ConfigError, match=r"command line: data\.max_length is -1"):
+        load_saved_config(path, "sentiment", ["data.max_length=-1"])

@@ -64,6 +64,7 @@ PANDAS = 'text\tlabel\n"she wrote ""no"""\tbad\nplain\tgood\n'
         ('"text"\t"label"\n"a b"\t"good"\n', True),  # as R writes
         ('text\tlabel\n"two\nlines"\tgood\n', True),
         ('text\tlabel\n"a stray mark\tgood\n', False),
+        ('"text\tlabel\n' + "plain\tgood\n" * 1200, False),  # a mark that stays open in the header
         ('text\tlabel\nhe said "no"\tbad\n"yes" he said\tgood\n', False),
         ("text\tlabel\nplain\tgood\n", False),
     ],

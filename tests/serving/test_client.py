@@ -1,5 +1,6 @@
 """`nlp_rnn.load("http://...")` answers like the model in a folder."""
 
+import io
 import itertools
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 import nlp_rnn
+from nlp_rnn.serving.client import Connection
 from nlp_rnn.serving.limits import Limits
 from tests.conftest import ROOT, ask, free_port, refused
 from tests.serving.conftest import listening, part_of
@@ -94,6 +96,28 @@ def test_mistakes_are_told(url):
         _ = nlp_rnn.load(f"{url}/sentiment").signatures
     with pytest.raises(nlp_rnn.ConfigError, match="top_p is 2"):
         nlp_rnn.load(f"{url}/char_generation").generate("a", top_p=2)
+
+
+@pytest.mark.parametrize(
+    ("sent", "pieces"),
+    [
+        (b'data: {"text": "a"}\n\ndata: {"text": "b"}\n\n', ["a", "b"]),
+        (b'data: {"text": "a"}\n\nevent: error\n', ["a"]),
+        (b'data: {"text": "a"}\n\ndata: {"te', ["a"]),
+        (b"\xff\n", []),
+        (b"", []),
+    ],
+)
+def test_a_text_that_ends_early_is_told(url, monkeypatch, sent, pieces):
+    model = nlp_rnn.load(f"{url}/char_generation")
+    answer, closed = io.BytesIO(sent), io.BytesIO()
+    monkeypatch.setattr(Connection, "_send", lambda *_: (closed, answer))
+    found = []
+    with pytest.raises(nlp_rnn.ConfigError, match="the server ended the text early; try again"):
+        for piece in model.stream("a"):
+            found.append(piece)
+    assert found == pieces
+    assert closed.closed
 
 
 def test_commands_take_the_url_of_a_model(url, tmp_path):

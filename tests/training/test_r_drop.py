@@ -26,9 +26,14 @@ IDS[0, 7:] = 0
 WEIGHTS = (IDS != 0).astype(np.float32)
 SETTINGS = {
     "sentiment": ["model.num_layers=2"],
-    "next_word": ["model.num_layers=2", "training.state_reset=0.5", "training.activation_regularization=1"],
+    "next_word": [
+        "model.num_layers=2",
+        f"training.window={STEPS}",
+        "training.state_reset=0.5",
+        "training.activation_regularization=1",
+    ],
     "translation": ["training.scheduled_sampling=0.3", "training.label_smoothing=0.1"],
-}
+}  # fmt: skip
 BATCHES = {
     "sentiment": (IDS, GENERATOR.integers(0, 2, ROWS, np.int32), np.float32([1, 2, 1, 1, 1, 1, 1, 0])),
     "next_word": (IDS, np.roll(IDS, -1, axis=1), WEIGHTS),
@@ -43,7 +48,7 @@ def batch(task):
 def build(task, r_drop, *settings, dropout=0.3):
     """A model that is ready to train, with the same weights and seeds each time."""
     keras.utils.set_random_seed(1)
-    common = ["model.units=8", "model.embedding_dim=8", f"training.batch_size={ROWS}", f"training.window={STEPS}"]
+    common = ["model.units=8", "model.embedding_dim=8", f"training.batch_size={ROWS}"]
     plain = ["training.optimizer=sgd", "training.clip_norm=0", "training.learning_rate=0.5"]
     config = load_config(None, [*common, *plain, *SETTINGS[task], *settings], task=task)
     model_config = dataclasses.replace(config.model, dropout=dropout)

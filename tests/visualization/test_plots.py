@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 
 from nlp_rnn.visualization import plots
 
@@ -33,3 +34,14 @@ def test_texts_of_the_user_are_shown_as_they_are(tmp_path):
     plots.plot_attention([r"$\no$", "b"], ["c"], [[0.5, 0.5]], tmp_path / "attention.png")
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_the_confusion_of_hundreds_of_classes_is_drawn(tmp_path):
+    matrix = np.eye(700, dtype=int).tolist()
+    plots.plot_confusion(matrix, [f"class {number}" for number in range(700)], tmp_path / "many.png", title="many")
+    plots.plot_confusion([[3, 1], [0, 2]], ["neg", "pos"], tmp_path / "two.png", title="two")
+    widths = []
+    for name in ("many", "two"):
+        with PIL.Image.open(tmp_path / f"{name}.png") as picture:
+            widths.append(picture.width)
+    assert 300 < widths[1] < widths[0] < 5000
