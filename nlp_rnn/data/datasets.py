@@ -1,7 +1,7 @@
 """Examples -> cached token ids, and batches -> tf.data.
 
 Texts are tokenised once; their ids lie on disk, keyed by a digest of texts and tokenizer, and are read row by row
-(`batches`), so that a corpus may be larger than RAM.
+(`bucketing`, `bptt`), so that a corpus may be larger than RAM.
 """
 
 import contextlib

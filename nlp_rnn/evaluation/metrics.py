@@ -144,20 +144,6 @@ def coverage_rows(
     return rows
 
 
-def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, num_bins: int = 15) -> float:
-    """The `calibration_error` of the likeliest classes.
-
-    Args:
-      probabilities: float [examples, classes]; each row sums to 1.
-      labels: int [examples].
-      num_bins: number of bins.
-
-    Returns:
-      the mean over examples, 0-1.
-    """
-    return calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, num_bins=num_bins)
-
-
 def calibration_error(confidence: np.ndarray, is_right: np.ndarray, *, num_bins: int = 15) -> float:
     """Mean distance between confidence and accuracy over bins of equal width. Source: Guo et al. 2017, equation 3.
 

@@ -237,7 +237,7 @@ def export_runs(
       data: of LiteRT: where the validation texts are on which the files are checked; None: where the run found them.
 
     Raises:
-      ConfigError: if the task has no such format or weights; see `load_module`, `litert_export.export_run`.
+      ConfigError: if the task has no such format or weights; see `load_module`, `litert.word_settings`.
     """
     run = runs[0]
     config = run.config

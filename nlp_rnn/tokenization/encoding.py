@@ -4,40 +4,22 @@ from typing import Any
 
 import tensorflow as tf
 
-from nlp_rnn.special_ids import BOS_ID, EOS_ID, UNK_ID
+from nlp_rnn.special_ids import UNK_ID
 from nlp_rnn.tokenization.graph_tokenizer import GraphTokenizer
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 
-def encode(
-    tokenizer: Tokenizer | GraphTokenizer,
-    texts: Any,
-    max_length: int,
-    keep: str,
-    *,
-    add_bos: bool = False,
-    add_eos: bool = False,
-) -> tf.RaggedTensor:
+def encode(tokenizer: Tokenizer | GraphTokenizer, texts: Any, max_length: int, keep: str) -> tf.RaggedTensor:
     """Encodes texts, in training and in exported graphs alike.
 
     Args:
       texts: string [batch].
       max_length: the largest number of ids per row; see `truncate`. A text without tokens becomes UNK_ID.
-      add_bos, add_eos: whether BOS_ID comes first and EOS_ID last; truncation keeps them.
 
     Returns:
       ragged int32 [batch, (time)].
-
-    Raises:
-      ValueError: if `max_length` leaves no room for the text.
     """
-    if max_length <= add_bos + add_eos:
-        raise ValueError(
-            f"max_length is {max_length}, which leaves no room for text; use {add_bos + add_eos + 1} or more"
-        )
-    ids = never_empty(truncate(tokenizer.tokenize(texts), max_length - add_bos - add_eos, keep))
-    column = tf.ones([ids.nrows(), 1], tf.int32)
-    return tf.concat([column * BOS_ID] * add_bos + [ids] + [column * EOS_ID] * add_eos, axis=1)
+    return never_empty(truncate(tokenizer.tokenize(texts), max_length, keep))
 
 
 def never_empty(token_ids: tf.RaggedTensor) -> tf.RaggedTensor:

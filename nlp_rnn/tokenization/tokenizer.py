@@ -37,8 +37,8 @@ UNKNOWN_TEXT = "\ufffd"  # the text of an unknown piece
 # Within the layer, a reserved symbol is one private-use character; in texts, that range is unknown.
 _FIRST_STAND_IN = 0x10F800
 _STAND_INS = r"[\x{10F7F0}-\x{10FFFF}]"
-# Beyond so many distinct pieces, counting drops the rarest, so that memory stays constant.
 _RESTORE = "restore it from a copy, or train again under another name=..."
+# Beyond so many distinct pieces, counting drops the rarest, so that memory stays constant.
 _MAX_TRACKED_PIECES = 2_000_000
 
 

@@ -59,7 +59,6 @@ class Tuned:
     config_file: Path
     picture: Path
     best: Record
-    first: Record
     records: list[Record]
 
 
@@ -276,7 +275,7 @@ def _write(config: Config, limits: Limits, folder: Path, study: TuningStudy) -> 
         title=f"{config.name}: {len(records)} trials, best {monitor} {best.value:.4f} (trial {best.number})",
         monitor=monitor,
     )
-    return Tuned(folder, best_config, config_file, picture, best, records[0], records)
+    return Tuned(folder, best_config, config_file, picture, best, records)
 
 
 def _slices(study: TuningStudy, records: list[Record]) -> list[Any]:

@@ -17,7 +17,7 @@ from nlp_rnn.data.corpus import Corpus
 from nlp_rnn.data.datasets import Resampling, write_cache
 from nlp_rnn.data.token_cache import TokenCache
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.special_ids import BOS_ID, EOS_ID, SPECIAL_PIECES, UNK_ID
+from nlp_rnn.special_ids import SPECIAL_PIECES, UNK_ID
 from nlp_rnn.tokenization.build import build_tokenizer
 from nlp_rnn.tokenization.encoding import encode
 from nlp_rnn.tokenization.sentencepiece_files import BYTE_PIECES, read_model, write_model
@@ -167,9 +167,10 @@ def test_pieces_of_unknown_characters_are_bytes(tokenizer):
 
 
 def test_truncation_keeps_beginning_and_end(tokenizer):
-    rows = encode(tokenizer, ["the movie was very good", ""], 4, "start", add_bos=True, add_eos=True).to_list()
     inner = tokenizer.tokenize(["the movie was very good"]).to_list()[0]
-    assert rows == [[BOS_ID, *inner[:2], EOS_ID], [BOS_ID, UNK_ID, EOS_ID]]
+    kept = {"start": inner[:4], "end": inner[-4:], "both": [*inner[:2], *inner[-2:]]}
+    for keep, expected in kept.items():
+        assert encode(tokenizer, ["the movie was very good", ""], 4, keep).to_list() == [expected, [UNK_ID]]
 
 
 def test_sampling_gives_other_pieces_of_the_same_text(tokenizer):
