@@ -8,6 +8,7 @@ from nlp_rnn.evaluation.label_set_metrics import (
     most_confident_label_errors,
 )
 from nlp_rnn.evaluation.metrics import (
+    calibration_error,
     classification_metrics,
     coverage_rows,
     most_confident_errors,
