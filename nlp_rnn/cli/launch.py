@@ -56,6 +56,10 @@ def main(arguments: list[str], tasks: tuple[str, ...]) -> int:
             f"nlp-rnn launch: the options must be followed by TASK train ..., not by {given!r}; "
             f"tasks: {', '.join(tasks)}"
         )
+    if os.name == "nt":
+        raise ConfigError("nlp-rnn launch: does not run on Windows, which lacks its signals; use Linux, WSL or macOS")
+    if options.bind and not hasattr(os, "sched_setaffinity"):
+        raise ConfigError(f"nlp-rnn launch: --bind is given, but {sys.platform} cannot bind to cores; leave it out")
     command = [sys.executable, "-m", f"pipelines.{options.command[0]}", *options.command[1:]]
     return run_workers(command, options.workers, cores=shares_of_cores(options.workers) if options.bind else None)
 

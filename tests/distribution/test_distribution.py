@@ -242,6 +242,17 @@ def test_a_worker_that_does_not_answer_is_named(reviews: Path, tmp_path: Path) -
     assert f"no answer within 2 seconds from {addresses[1]}" in told
 
 
+def test_a_launch_says_what_a_platform_cannot_do(monkeypatch):
+    arguments = ["--workers", "2", "--bind", "sentiment", "train"]
+    with monkeypatch.context() as without_cores:
+        without_cores.delattr(os, "sched_setaffinity")
+        with pytest.raises(ConfigError, match="--bind is given, but linux cannot bind to cores; leave it out"):
+            launch.main(arguments, tuple(train_all.TASKS))
+    monkeypatch.setattr(os, "name", "nt")
+    with pytest.raises(ConfigError, match="does not run on Windows"):
+        launch.main(arguments, tuple(train_all.TASKS))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
