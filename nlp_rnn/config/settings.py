@@ -225,7 +225,10 @@ class TrainingConfig:
     # Gradual unfreezing: numbers of epochs in which only the output trains, then also the last recurrent layer, and so
     # on. After them all layers train. Empty: all layers train from the start. Source: Howard & Ruder 2018, section 3.3.
     unfreeze: tuple[PositiveInt, ...] = ()
-    schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
+    # After a warm-up: "constant"; "cosine", a fall to 0; "one_cycle", the same from a lower start (Smith 2018);
+    # "flat_cosine", constant to the middle, a fall to a tenth of the peak, and at the end, for as many steps as the
+    # warm-up has, to 0, for long trainings.
+    schedule: Literal["constant", "cosine", "one_cycle", "flat_cosine"] = "one_cycle"
     warmup_fraction: Fraction = 0.1  # of all steps
     beta_1: Fraction = 0.9  # adam, adamw, lazy_adam: decay of the mean gradient
     beta_2: Fraction = 0.999  # adam, adamw, lazy_adam: decay of the mean squared gradient

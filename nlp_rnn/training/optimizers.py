@@ -11,10 +11,12 @@ from nlp_rnn.errors import ConfigError
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class WarmUpSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate by step: a warm-up, then constant, cosine or one-cycle.
+    """Learning rate by step: a warm-up, then constant, cosine, one-cycle or flat with a cosine.
 
     "constant" and "cosine" rise linearly to the peak; "cosine" then falls to 0 along a half cosine. "one_cycle" rises
     from peak / 25 along a half cosine and falls to peak / 10,000. Source: Smith 2018; the shape is fastai's.
+    "flat_cosine" rises linearly from peak / 10, stays at the peak until half of the steps are done, falls along a half
+    cosine to peak / 10, and in the last steps, as many as it rose, linearly to 0.
 
     Args:
       shape: see above.
@@ -36,6 +38,12 @@ class WarmUpSchedule(keras.optimizers.schedules.LearningRateSchedule):
             return self.peak * rise
         if self.shape == "cosine":
             return self.peak * rise * _half_cosine(fall)
+        if self.shape == "flat_cosine":
+            low, half = self.peak / 10, self.num_steps / 2
+            cosine = (step - half) / max(self.num_steps - warmup_steps - half, 1.0)
+            falling = low + (self.peak - low) * _half_cosine(ops.clip(cosine, 0.0, 1.0))
+            ending = ops.clip((self.num_steps - step) / warmup_steps, 0.0, 1.0)
+            return ops.where(step < warmup_steps, low + (self.peak - low) * rise, falling) * ending
         start, end = self.peak / 25, self.peak / 1e4
         falling = end + (self.peak - end) * _half_cosine(fall)
         return ops.where(step < warmup_steps, self.peak - (self.peak - start) * _half_cosine(rise), falling)

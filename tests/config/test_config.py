@@ -57,8 +57,8 @@ def test_all_mistakes_are_reported_at_once_with_suggestions(tmp_path):
             f"did you mean lstm?",
             f"{path}: training.epochs is True, but must be a valid integer",
             f"{path}: training.clip_norm is 'no', but must be a valid number",
-            f"{path}: training.schedule is 'cosin', but must be one of 'constant', 'cosine' or 'one_cycle'; did you "
-            f"mean cosine?",
+            f"{path}: training.schedule is 'cosin', but must be one of 'constant', 'cosine', 'one_cycle' or "
+            f"'flat_cosine'; did you mean cosine?",
             "command line: training.batch_size is -3, but must be greater than 0",
             "command line: units is not a setting; did you mean model.units?",
             f"{path}: modl is not a setting; did you mean model?",

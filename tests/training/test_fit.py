@@ -22,6 +22,7 @@ from tests.conftest import SMALL, outcome, pipeline_environment, refused, run_pi
     [
         ("constant", [0.5, 1.0, 1.0, 1.0, 1.0]),
         ("cosine", [0.5, 1.0, 1.0, (1 + np.cos(np.pi / 4)) / 2, 0.5]),
+        ("flat_cosine", [0.55, 1.0, 1.0, 1.0, 0.1 + 0.9 * 0.75]),
         (
             "one_cycle",
             [1 - (1 - 1 / 25) * 0.5, 1.0, 1.0, 1e-4 + (1 - 1e-4) * (1 + np.cos(np.pi / 4)) / 2, 1e-4 + (1 - 1e-4) / 2],
@@ -33,7 +34,13 @@ def test_schedules_worked_out_by_hand(shape, expected):
     np.testing.assert_allclose([float(schedule(step)) for step in (0, 1, 2, 4, 6)], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("shape", ["constant", "cosine", "one_cycle"])
+def test_a_flat_schedule_ends_with_a_fall_to_nothing():
+    schedule = WarmUpSchedule("flat_cosine", 2.0, num_steps=100, warmup_fraction=0.1)
+    rates = [float(schedule(step)) for step in (49, 50, 70, 90, 95, 99)]
+    np.testing.assert_allclose(rates, [2.0, 2.0, 1.1, 0.2, 0.1, 0.02], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", ["constant", "cosine", "one_cycle", "flat_cosine"])
 def test_schedules_survive_a_config_round_trip(shape):
     schedule = WarmUpSchedule(shape, 0.1, num_steps=10, warmup_fraction=0.2)
     assert WarmUpSchedule.from_config(schedule.get_config()).get_config() == schedule.get_config()
