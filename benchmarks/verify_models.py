@@ -34,7 +34,7 @@ _FIGURES_FILE = _MODELS / "figures.json"
 
 
 class Figure(NamedTuple):
-    """What a task is judged by.
+    """The figure of a task.
 
     Attributes:
       name: as in metrics.json.

@@ -24,6 +24,7 @@ try:
 except ImportError:  # Windows, where nothing is locked or removed
     fcntl = None  # type: ignore[assignment]
 
+RESTORE_RUN = "restore it from a copy, or train again under another name=..."  # advice about a damaged run directory
 _TEMPORARY = ".nlp-rnn-"  # how the names of temporary files and folders begin
 _UMASK = os.umask(0o077)  # it can be read only by setting it, so once, before there are threads
 os.umask(_UMASK)

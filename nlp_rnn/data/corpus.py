@@ -89,7 +89,7 @@ class Corpus:
         self._data, self._seed, self.is_parallel = data, seed, is_parallel
         self._read_splits = SPLIT_NAMES if reads_test else ("train", "validation")
         self._given = (SOURCES | PAIR_SOURCES)[data.source](data)
-        self._judged: dict[str, set[bytes]] = {"validation": set(), "test": set()}
+        self._evaluated: dict[str, set[bytes]] = {"validation": set(), "test": set()}
         self._kept: set[bytes] | None = None  # the keys of the texts of train that data.max_examples keeps
         self._drawn: dict[bytes | int, str] | None = None  # of small corpora: the split of each text or block
         self.facts: dict[str, SplitFacts] = {}
@@ -119,8 +119,8 @@ class Corpus:
 
     def _survey_split(self, name: str) -> None:
         facts, digest = SplitFacts(), hashlib.blake2b(digest_size=16)
-        judged = self._judged.get(name, set())
-        judged.clear()
+        evaluated = self._evaluated.get(name, set())
+        evaluated.clear()
         for example, key in self._unique(name, facts):
             facts.num_examples += 1
             facts.num_empty += not example.text.strip()
@@ -132,8 +132,8 @@ class Corpus:
             digest.update(f"{example.text}\0{example.label}\0".encode("utf-8", "surrogatepass"))
             if isinstance(example, WeightedExample):
                 digest.update(f"{example.weight}\0".encode())
-            if name in self._judged:
-                judged.add(key)
+            if name in self._evaluated:
+                evaluated.add(key)
         facts.digest = digest.hexdigest()
         self.facts[name] = facts
         if name == "train" and self._kept is None and 0 < self._data.max_examples < facts.num_examples:
@@ -173,7 +173,7 @@ class Corpus:
                 facts.dropped[reason] += 1
                 continue
             key = _text_key(example.text)
-            above = (name for name in _ABOVE[split] if self._data.remove_repeated and key in self._judged[name])
+            above = (name for name in _ABOVE[split] if self._data.remove_repeated and key in self._evaluated[name])
             if other := next(above, ""):
                 facts.dropped[f"also in {other}"] += 1
             elif kept is not None and key not in kept:

@@ -10,9 +10,8 @@ from nlp_rnn.decoding.suggestible_words import PROFANE_WORDS, Vocabulary
 from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.language_ensemble import LanguageEnsemble
 from nlp_rnn.models.language_model import LanguageModel
-from nlp_rnn.special_ids import EOS_ID
+from nlp_rnn.special_ids import EOS_ID, WORD_START
 from nlp_rnn.tokenization.graph_tokenizer import GraphTokenizer
-from nlp_rnn.tokenization.sentencepiece_files import WORD_START
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.word_kinds import EMOJI
 

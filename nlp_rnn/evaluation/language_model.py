@@ -71,7 +71,7 @@ def evaluate_runs(
     def ids_of(name: str) -> TokenCache:
         return datasets.prepare_stream(corpus, name, config.data, tokenizer, is_reversed=config.model.is_reversed)
 
-    judged = ids_of(split).first(max_examples)
+    evaluated = ids_of(split).first(max_examples)
     meters = {"metrics": _make_meter(tokenizer)}
     memory = ngram = None
     share = 0.0
@@ -84,7 +84,7 @@ def evaluate_runs(
         ngram = NGramText(ids_of("train"), model.vocab_size)
         share = tune_ngram_share(model, ngram, ids_of("validation"), memory.settings if memory is not None else None)
         meters |= {"baseline": _make_meter(tokenizer), "mixture": _make_meter(tokenizer)}
-    for scored in score_text(model, judged, title=f"scoring {split}"):
+    for scored in score_text(model, evaluated, title=f"scoring {split}"):
         rows, targets = scored.log_probabilities, scored.targets
         meters["metrics"].update(rows, targets)
         if memory is not None:  # it has a length, 0 at first
@@ -102,16 +102,16 @@ def evaluate_runs(
         learner = DynamicEvaluation(model, ids_of("validation"))
         chosen = learner.tune()
         facts["adapted"] = chosen._asdict()
-        for scored in learner.score_text(judged, chosen, title=f"adapting to {split}"):
+        for scored in learner.score_text(evaluated, chosen, title=f"adapting to {split}"):
             meters["adapted"].update(scored.log_probabilities, scored.targets)
     if ngram:
         name = f"interpolated modified Kneser-Ney, {ORDER}-grams"
         facts |= {"baseline": {"name": name, "seconds": round(ngram.seconds, 1)}, "mixture": {"ngram_share": share}}
     results = {name: meter.result() | facts.get(name, {}) for name, meter in meters.items()}
-    num_words = _num_words(corpus, split, len(judged))
+    num_words = _num_words(corpus, split, len(evaluated))
     results["metrics"] |= {
         "word_perplexity": math.exp(meters["metrics"].nats / num_words),
-        "num_texts": len(judged),
+        "num_texts": len(evaluated),
     }
     _keep(
         runs,

@@ -91,7 +91,7 @@ def export_module(
                 (temporary / "assets.extra").mkdir()
                 for name, text in extras.items():
                     (temporary / "assets.extra" / name).write_text(text, encoding="utf-8", newline="\n")
-                _refuse_foreign_ops(temporary)
+                _check_core_ops(temporary)
                 check_ops(temporary)
                 write_warm_up(temporary, defaults or {})
                 manifest.write(temporary)
@@ -285,7 +285,7 @@ def _check_path(folder: Path, found: str) -> None:
         )
 
 
-def _refuse_foreign_ops(folder: Path) -> None:
+def _check_core_ops(folder: Path) -> None:
     """Checks that all ops are core TensorFlow: an op of an add-on library would not load elsewhere."""
     from tensorflow.core.protobuf import saved_model_pb2
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.special_ids import WORD_START
 from nlp_rnn.tokenization.unigram import MAX_PIECE_LENGTH
 
-WORD_START = "\u2581"  # sentencepiece's mark for the beginning of a word
 BYTE_PIECES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 # Scores are rounded to this many nats. The library adds float32 scores along the whole text, and rounds; sums of such
 # multiples are exact up to 2^24 * 2^-8 = 65,536 nats, some 8,000 pieces, so that it finds what exact sums find.

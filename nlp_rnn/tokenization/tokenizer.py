@@ -20,11 +20,11 @@ import tensorflow as tf
 
 from nlp_rnn import files
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.special_ids import PAD_ID, SPECIAL_PIECES, UNK_ID
+from nlp_rnn.special_ids import PAD_ID, SPECIAL_PIECES, UNK_ID, WORD_START
 from nlp_rnn.tokenization import sentencepiece_files, unigram
 from nlp_rnn.tokenization.letter_case import apply_case, mark_case
 from nlp_rnn.tokenization.normalization import normalize, valid_utf8
-from nlp_rnn.tokenization.sentencepiece_files import BYTE_PIECES, WORD_START
+from nlp_rnn.tokenization.sentencepiece_files import BYTE_PIECES
 from nlp_rnn.tokenization.unigram import Segmenter
 from nlp_rnn.tokenization.vocabulary_file import VOCABULARY_FILE, escape, unescape
 from nlp_rnn.tokenization.word_splitters import SPLITTERS, split_unicode
@@ -37,7 +37,6 @@ UNKNOWN_TEXT = "\ufffd"  # the text of an unknown piece
 # Within the layer, a reserved symbol is one private-use character; in texts, that range is unknown.
 _FIRST_STAND_IN = 0x10F800
 _STAND_INS = r"[\x{10F7F0}-\x{10FFFF}]"
-_RESTORE = "restore it from a copy, or train again under another name=..."
 # Beyond so many distinct pieces, counting drops the rarest, so that memory stays constant.
 _MAX_TRACKED_PIECES = 2_000_000
 
@@ -279,18 +278,18 @@ class Tokenizer(keras.layers.Layer):
         Raises:
           ConfigError: if a file is missing or damaged.
         """
-        settings = files.read_json(folder / "tokenizer.json", dict, _RESTORE)
+        settings = files.read_json(folder / "tokenizer.json", dict, files.RESTORE_RUN)
         try:
             tokenizer = cls(**settings)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"{folder / 'tokenizer.json'}: is damaged ({error}); {_RESTORE}") from None
+            raise ConfigError(f"{folder / 'tokenizer.json'}: is damaged ({error}); {files.RESTORE_RUN}") from None
         path = folder / vocabulary_file
         try:
             tokenizer._read_vocabulary(path.read_bytes().decode("utf-8"))
         except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror}); {_RESTORE}") from None
+            raise ConfigError(f"{path}: cannot be read ({error.strerror}); {files.RESTORE_RUN}") from None
         except ValueError as error:
-            raise ConfigError(f"{path}: is damaged ({error}); {_RESTORE}") from None
+            raise ConfigError(f"{path}: is damaged ({error}); {files.RESTORE_RUN}") from None
         return tokenizer
 
     def _read_vocabulary(self, text: str) -> None:

@@ -20,8 +20,6 @@ from nlp_rnn.training import word_vectors
 
 logger = logging.getLogger(__name__)
 
-_RESTORE = "restore it from a copy, or train again under another name=..."
-
 
 @dataclass(frozen=True)
 class Run:
@@ -55,14 +53,14 @@ class Run:
     @property
     def labels(self) -> list[str]:
         """Class names, in the order of the class numbers."""
-        labels: list[str] = files.read_json(self.path / "labels.json", list, _RESTORE)
+        labels: list[str] = files.read_json(self.path / "labels.json", list, files.RESTORE_RUN)
         return labels
 
     @property
     def data_facts(self) -> dict[str, Any] | None:
         """Examples, labels and digest of the splits that it trains on; None for runs of earlier versions."""
         path = self.path / "data.json"
-        return files.read_json(path, dict, _RESTORE) if path.exists() else None
+        return files.read_json(path, dict, files.RESTORE_RUN) if path.exists() else None
 
     @property
     def calibration(self) -> Calibration:
@@ -131,7 +129,7 @@ def load_run(path: Path, task: str | None = None) -> Run:
         raise ConfigError(
             f"{path} is not a run directory (no config.yaml and tokenizer in it); give one that train wrote"
         )
-    if not manifest.check(path, _RESTORE):
+    if not manifest.check(path, files.RESTORE_RUN):
         manifest.log_missing(path)
     return Run(path, load_saved_config(path / "config.yaml", task))
 

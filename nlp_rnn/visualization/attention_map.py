@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from nlp_rnn import files
+from nlp_rnn.special_ids import WORD_START
 
 _SHADES = " ░▒▓█"
-_WORD_START = "\u2581"
 
 
 class AttentionMap(NamedTuple):
@@ -43,10 +43,10 @@ def to_terminal(attention: AttentionMap) -> str:
     """One row per target piece, one column (two characters wide) per source piece, with the source pieces below."""
     width = max(map(len, attention.target))
     lines = [
-        f"{piece.replace(_WORD_START, ' '):>{width}} |{''.join(2 * _shade(share) for share in row)}|"
+        f"{piece.replace(WORD_START, ' '):>{width}} |{''.join(2 * _shade(share) for share in row)}|"
         for piece, row in zip(attention.target, attention.weights, strict=True)
     ]
-    names = [piece.replace(_WORD_START, " ") for piece in attention.source]
+    names = [piece.replace(WORD_START, " ") for piece in attention.source]
     feet = [
         " " * (width + 2) + "".join(f"{name[line] if line < len(name) else ' '} " for name in names)
         for line in range(max(map(len, names)))
@@ -66,10 +66,10 @@ def to_plain(attention: AttentionMap) -> str:
 def write_html(attention: AttentionMap, path: Path) -> None:
     """Writes a self-contained HTML page: a table of shaded cells whose shares show on hover."""
     heads = "".join(
-        f"<th><span>{html.escape(piece.replace(_WORD_START, ' '))}</span></th>" for piece in attention.source
+        f"<th><span>{html.escape(piece.replace(WORD_START, ' '))}</span></th>" for piece in attention.source
     )
     rows = "".join(
-        f'<tr><th scope="row">{html.escape(piece.replace(_WORD_START, " "))}</th>'
+        f'<tr><th scope="row">{html.escape(piece.replace(WORD_START, " "))}</th>'
         + "".join(f'<td style="background:rgba(217,96,26,{share:.3f})" title="{share:.4f}"></td>' for share in row)
         + "</tr>"
         for piece, row in zip(attention.target, attention.weights, strict=True)

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 from nlp_rnn import files
 from nlp_rnn.printable import printable
-from nlp_rnn.special_ids import UNK_ID
+from nlp_rnn.special_ids import UNK_ID, WORD_START
 
 _ORANGE, _BLUE = (217, 96, 26), (31, 95, 168)
-_WORD_START = "\u2581"
 
 
 # --- pieces --------------------------------------------------------------------------------------------------------
@@ -151,12 +150,12 @@ def activations_to_terminal(characters: list[str], values: list[float]) -> str:
 def _shares(attribution: Attribution) -> list[tuple[str, str, float]]:
     """(space before it, word, score in [-1, 1]) of each word. Subwords include their spaces as U+2581."""
     largest = max((abs(score) for score in attribution.scores), default=0.0) or 1.0
-    are_subwords = any(word.startswith(_WORD_START) and len(word) > 1 for word in attribution.words)
+    are_subwords = any(word.startswith(WORD_START) and len(word) > 1 for word in attribution.words)
     rows = []
     for number, (word, score) in enumerate(zip(attribution.words, attribution.scores, strict=True)):
-        has_space = number and (word.startswith(_WORD_START) or not are_subwords)
+        has_space = number and (word.startswith(WORD_START) or not are_subwords)
         rows.append(
-            (" " if has_space else "", word.removeprefix(_WORD_START) if are_subwords else word, score / largest)
+            (" " if has_space else "", word.removeprefix(WORD_START) if are_subwords else word, score / largest)
         )
     return rows
 

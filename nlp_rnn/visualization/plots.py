@@ -10,6 +10,7 @@ import numpy as np
 
 from nlp_rnn import files
 from nlp_rnn.printable import printable
+from nlp_rnn.special_ids import WORD_START
 
 matplotlib.use("agg")  # no screen needed
 
@@ -170,12 +171,12 @@ def plot_attention(source: list[str], target: list[str], weights: list[list[floa
     axes.imshow(np.array(weights), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(
         range(len(source)),
-        [_literal(piece.replace("\u2581", " ")) for piece in source],
+        [_literal(piece.replace(WORD_START, " ")) for piece in source],
         rotation=60,
         ha="left",
         rotation_mode="anchor",
     )
-    axes.set_yticks(range(len(target)), [_literal(piece.replace("\u2581", " ")) for piece in target])
+    axes.set_yticks(range(len(target)), [_literal(piece.replace(WORD_START, " ")) for piece in target])
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.set_xticks(np.arange(len(source)) - 0.5, minor=True)

@@ -72,12 +72,12 @@ def test_probabilities_are_nltks():
 
 
 def test_a_longer_context_helps():
-    ids, judged = text(4000), text(500)
+    ids, other = text(4000), text(500)
     losses = []
     for order in (1, 2, 3):
         model = KneserNey(vocab_size=VOCAB_SIZE, order=order).fit(ids)
         losses.append(
-            -np.mean([np.log(model.probabilities(judged[max(0, i - 4) : i])[judged[i]]) for i in range(1, len(judged))])
+            -np.mean([np.log(model.probabilities(other[max(0, i - 4) : i])[other[i]]) for i in range(1, len(other))])
         )
     assert losses[2] < min(losses[:2]) - 0.3
 

@@ -19,9 +19,9 @@ def test_a_mixture_is_a_distribution_between_both():
 @pytest.mark.parametrize("window", [1, 3, 50])
 def test_windows_of_any_length_score_as_the_whole_text(tmp_path, window):
     generator = np.random.default_rng(0)
-    train, judged = generator.integers(3, 9, 300), generator.integers(3, 9, 50)
+    train, held_out = generator.integers(3, 9, 300), generator.integers(3, 9, 50)
     ngram = NGramText(text(tmp_path, train), vocab_size=9)
-    rows = np.concatenate([ngram.rows(judged[start : start + window]) for start in range(0, 50, window)])
-    model, ids = KneserNey(vocab_size=9).fit(train.astype(np.int32)), np.concatenate([[3], judged])
+    rows = np.concatenate([ngram.rows(held_out[start : start + window]) for start in range(0, 50, window)])
+    model, ids = KneserNey(vocab_size=9).fit(train.astype(np.int32)), np.concatenate([[3], held_out])
     expected = [np.log(model.probabilities(ids[max(0, place - 4) : place])) for place in range(1, len(ids))]
     np.testing.assert_allclose(rows, expected)
