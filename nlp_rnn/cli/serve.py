@@ -1,6 +1,5 @@
 """The command `nlp-rnn serve`: answers requests to exported models over HTTP."""
 
-import importlib.util
 import ipaddress
 import logging
 import os
@@ -10,6 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from nlp_rnn import extras
 from nlp_rnn.cli.main import set_up_logging
 from nlp_rnn.cli.options import Parser, add_settings, between, settings_of
 from nlp_rnn.errors import ConfigError
@@ -39,11 +39,9 @@ def main(arguments: list[str]) -> None:
     if options.write_tfserving_config:
         print(write_tfserving_config(folder, Path(options.write_tfserving_config), options.tfserving_base))
         return
-    try:
-        import starlette  # noqa: F401
-        import uvicorn
-    except ImportError as error:
-        raise ConfigError(f"nlp-rnn serve needs {error.name}; run: pip install 'nlp-rnn[serve]'") from None
+    extras.require("serve", "this command is nlp-rnn serve")
+    import uvicorn
+
     grpc_address = "" if options.grpc_port is None else _grpc_address(options.host, options.grpc_port)
     listener = _listener(options.host, options.port)
     with listener:
@@ -146,8 +144,7 @@ def _grpc_address(host: str, port: int) -> str:
     Raises:
       ConfigError: if the extra is not installed, or the address cannot be used.
     """
-    if importlib.util.find_spec("grpc") is None or importlib.util.find_spec("tensorflow_serving") is None:
-        raise ConfigError("--grpc-port needs tensorflow-serving-api; run: pip install 'nlp-rnn[grpc]'")
+    extras.require("grpc", f"--grpc-port is {port}")
     with _listener(host, port, "--grpc-port") as listener:
         host, port = listener.getsockname()[:2]
     return f"{_in_url(host)}:{port}"

@@ -5,8 +5,9 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from nlp_rnn import extras
 from nlp_rnn.config.settings import DataConfig
-from nlp_rnn.data.readers import Example, Splits, require_package
+from nlp_rnn.data.readers import Example, Splits
 from nlp_rnn.errors import ConfigError
 
 
@@ -19,7 +20,7 @@ def load_cldr(data: DataConfig) -> Splits:
       ConfigError: if the CLDR does not have a language, or a package is not installed.
     """
     for package in ("babel", "num2words"):
-        require_package(package, "translation", "data.source is cldr")
+        extras.require("translation", "data.source is cldr", package)
     import babel
 
     for key in ("source_language", "target_language"):

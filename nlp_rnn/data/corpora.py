@@ -2,7 +2,6 @@
 
 import functools
 import importlib.metadata
-import importlib.util
 import itertools
 import logging
 import os
@@ -10,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from nlp_rnn import extras
 from nlp_rnn.config.settings import DataConfig
-from nlp_rnn.data.readers import SPLIT_NAMES, Example, Splits, line_examples, require_package
+from nlp_rnn.data.readers import SPLIT_NAMES, Example, Splits, line_examples
 from nlp_rnn.data.tables import read_table
 from nlp_rnn.data.tfds_features import check_features
 from nlp_rnn.errors import ConfigError
@@ -52,7 +52,7 @@ def load_movie_reviews(data: DataConfig) -> Splits:
     each in the order of the films: negative reviews of films that also have positive reviews, negative reviews of other
     films, and positive reviews. The three runs are merged in step.
     """
-    require_package("movie_reviews", "demo", "data.source is movie_reviews")
+    extras.require("demo", "data.source is movie_reviews")
     # Importing the package would read the file with pandas.
     path = Path(
         str(

@@ -2,7 +2,6 @@
 
 import fnmatch
 import functools
-import importlib.util
 import json
 import logging
 import re
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nlp_rnn import extras
 from nlp_rnn.config.settings import DataConfig
 from nlp_rnn.data import labels
 from nlp_rnn.data.labels import clean_label, without_surrogates
@@ -62,7 +62,7 @@ def load_tsv(data: DataConfig) -> Splits:
 
 def load_parquet(data: DataConfig) -> Splits:
     """Parquet files."""
-    require_package("pyarrow", "parquet", "data.source is parquet")
+    extras.require("parquet", "data.source is parquet")
     return load_files(data, lambda path: _parquet_examples(path, data))
 
 
@@ -352,9 +352,3 @@ def _document_examples(path: Path, data: DataConfig) -> Iterator[Example]:
 def _is_document(file: Path, folder: Path, patterns: tuple[str, ...]) -> bool:
     is_users = all(_is_users(Path(part)) for part in file.relative_to(folder).parts)
     return file.is_file() and is_users and any(fnmatch.fnmatchcase(file.name, pattern) for pattern in patterns)
-
-
-def require_package(module: str, extra: str, why: str) -> None:
-    """Raises ConfigError if a package of an extra is missing."""
-    if importlib.util.find_spec(module) is None:
-        raise ConfigError(f"{why}, which needs the package {module}; install it: pip install 'nlp-rnn[{extra}]'")

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from nlp_rnn import extras
 from nlp_rnn.config.settings import DataConfig
-from nlp_rnn.data.readers import PART_READERS, SPLIT_NAMES, Example, Splits, can_be_cut, require_package
+from nlp_rnn.data.readers import PART_READERS, SPLIT_NAMES, Example, Splits, can_be_cut
 from nlp_rnn.data.record_source import RECORDS_VERSION, records_folder
 from nlp_rnn.data.sources import PAIR_SOURCES, SOURCES
 from nlp_rnn.errors import ConfigError
@@ -59,8 +60,7 @@ def write_records(
       ConfigError: if the folder already holds records, another process is writing there, the source cannot be read, or
         the runner or one of its options is unknown.
     """
-    for module in ("apache_beam", "tensorflow_datasets"):
-        require_package(module, "records", "nlp-rnn records")
+    extras.require("records", "nlp-rnn records")
     if data.source == "records":
         raise ConfigError("data.source is records, which are written already; give the source to write records from")
     if data.weight_column:

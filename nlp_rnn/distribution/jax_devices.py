@@ -4,10 +4,10 @@ Each device computes an equal part of the rows of every global batch (`keras.dis
 global here, so sums over the batch are already sums over all devices.
 """
 
-import importlib.util
 import logging
 from typing import Any
 
+from nlp_rnn import extras
 from nlp_rnn.config.settings import Config
 from nlp_rnn.distribution.placement import Placement
 from nlp_rnn.errors import ConfigError
@@ -36,11 +36,7 @@ def start_devices(config: Config) -> Placement:
 
 
 def _check(config: Config) -> None:
-    if importlib.util.find_spec("jax") is None:
-        raise ConfigError(
-            "KERAS_BACKEND is jax, which needs the package jax; install it: pip install 'nlp-rnn[jax]', "
-            "or unset KERAS_BACKEND"
-        )
+    extras.require("jax", "KERAS_BACKEND is jax")
     if config.hardware.strategy == "multi_worker":
         raise ConfigError(
             "hardware.strategy is multi_worker, which needs TensorFlow; JAX trains on one machine: use auto"

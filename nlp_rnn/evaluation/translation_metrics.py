@@ -4,7 +4,7 @@ import importlib.util
 import logging
 from typing import Any
 
-from nlp_rnn.errors import ConfigError
+from nlp_rnn import extras
 
 logger = logging.getLogger(__name__)
 
@@ -122,10 +122,7 @@ def require_sacrebleu() -> Any:
     Raises:
       ConfigError: if it is not installed.
     """
-    try:
-        import sacrebleu
-    except ImportError:
-        raise ConfigError(
-            "evaluate needs the package sacrebleu, which is not installed: pip install 'nlp-rnn[translation]'"
-        ) from None
+    extras.require("translation", "translations are scored with BLEU", "sacrebleu")
+    import sacrebleu
+
     return sacrebleu

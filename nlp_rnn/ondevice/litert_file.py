@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nlp_rnn import files, manifest
+from nlp_rnn import extras, files, manifest
 from nlp_rnn.errors import ConfigError
 
 EXPORT_AGAIN = "export it again"
@@ -80,12 +80,9 @@ def open_model(path: Path, precision: str) -> Any:
     Raises:
       ConfigError: if the file is damaged, or the package ai-edge-litert is missing.
     """
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        raise ConfigError(
-            f"--model is {path}, a LiteRT model, which needs the package ai-edge-litert: pip install 'nlp-rnn[console]'"
-        ) from None
+    extras.require("console", f"--model is {path}, a LiteRT model", "ai_edge_litert")
+    from ai_edge_litert.interpreter import Interpreter
+
     name = f"model_{precision}.tflite"
     manifest.check(path, EXPORT_AGAIN, names=(SETTINGS_FILE, name))
     try:

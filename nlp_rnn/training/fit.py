@@ -1,7 +1,6 @@
 """Compiles, fits and resumes models, and predicts with them."""
 
 import contextlib
-import importlib.util
 import logging
 import math
 import re
@@ -12,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from nlp_rnn import extras
 from nlp_rnn.config.settings import Config, HardwareConfig, TrainingConfig
 from nlp_rnn.data.bptt import TokenStream, WindowStream
 from nlp_rnn.data.bucketing import (
@@ -334,10 +334,7 @@ def _agreed_progress(run: Run, placement: Placement) -> Progress:
 
 
 def _tensorboard(run: Run) -> keras.callbacks.Callback:
-    if importlib.util.find_spec("tensorboard") is None:
-        raise ConfigError(
-            "training.tensorboard is true, which needs the package tensorboard: pip install 'nlp-rnn[tensorboard]'"
-        )
+    extras.require("tensorboard", "training.tensorboard is true")
     return keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False)
 
 
