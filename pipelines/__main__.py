@@ -5,9 +5,10 @@ import sys
 
 from nlp_rnn.cli import check, doctor, launch, records, serve, serve_inputs
 from nlp_rnn.cli import main as cli
+from nlp_rnn.config import tables
 from nlp_rnn.errors import ConfigError
 
-TASKS = ("sentiment", "next_word", "char_generation", "translation")
+TASKS = tuple(tables.TASKS)
 
 
 def main() -> int:

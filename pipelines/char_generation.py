@@ -22,12 +22,7 @@ TASK = "char_generation"
 
 def train(config: Config) -> cli.Result:
     """Trains a model, or resumes the run, and scores the best weights on validation data."""
-    trained = api.run_training(config)
-    run, nats = trained.run, trained.best
-    text = f"validation: {nats:.4f} nats per character (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
-    return cli.Result(
-        {"run": str(run.path), **trained.summary, "validation_nats": nats}, f"{text}\ncurves: {run.path}/curves.png"
-    )
+    return commands.train(config, "nats_per_character", "{:.4f} nats per character")
 
 
 def prepare(config: Config) -> cli.Result:

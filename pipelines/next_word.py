@@ -23,11 +23,7 @@ TASK = "next_word"
 
 def train(config: Config) -> cli.Result:
     """Trains a model, or resumes the run, and scores the best weights on validation data."""
-    trained = api.run_training(config)
-    run, perplexity = trained.run, math.exp(trained.best)
-    text = f"validation perplexity {perplexity:.2f} (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
-    facts = {"run": str(run.path), **trained.summary, "validation_perplexity": perplexity}
-    return cli.Result(facts, f"{text}\ncurves: {run.path}/curves.png")
+    return commands.train(config, "perplexity", "perplexity {:.2f}", math.exp)
 
 
 def prepare(config: Config) -> cli.Result:

@@ -19,13 +19,8 @@ TASK = "translation"
 
 
 def train(config: Config) -> cli.Result:
-    """Trains a model, or resumes the run. The best weights are those with the lowest validation loss."""
-    trained = api.run_training(config)
-    run, nats = trained.run, trained.best
-    text = f"validation: {nats:.4f} nats a token (best of {trained.summary['epochs']} epochs)\nrun: {run.path}"
-    return cli.Result(
-        {"run": str(run.path), **trained.summary, "validation_nats": nats}, f"{text}\ncurves: {run.path}/curves.png"
-    )
+    """Trains a model, or resumes the run, and scores the best weights on validation data."""
+    return commands.train(config, "cross_entropy", "{:.4f} nats per token")
 
 
 def prepare(config: Config) -> cli.Result:

@@ -155,7 +155,7 @@ def test_a_text_of_one_character_is_learned(tmp_path):
         "training.learning_rate=0.05",
     )
     assert (
-        float(re.search(r"validation: ([\d.]+) nats per character", ask("train", "name=a", *settings, cwd=tmp_path))[1])
+        float(re.search(r"validation ([\d.]+) nats per character", ask("train", "name=a", *settings, cwd=tmp_path))[1])
         < 1
     )
 
