@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from nlp_rnn.cli.options import command_parser
+from nlp_rnn.cli.texts import utf8
 from nlp_rnn.config.loading import load_config, load_saved_config
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
@@ -131,6 +132,8 @@ def _run(pipeline: ModuleType, arguments: list[str]) -> None:
         from nlp_rnn import api
 
         options.model = api.default_model(pipeline.TASK, "_litert" if command == "console" else "")
+    if command == "explain":
+        utf8(options.text[0])
     set_up_logging()
     config = None
     if command in ("prepare", "train"):

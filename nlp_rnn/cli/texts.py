@@ -24,7 +24,7 @@ def input_texts(options: argparse.Namespace, *, batch_size: int = 64) -> Iterato
     if options.text and options.file:
         raise ConfigError(f"--file is {options.file}, but texts are given too; give one of the two")
     if options.text:
-        yield [_utf8(text) for text in options.text]
+        yield [utf8(text, ", or pass the text in a file with --file") for text in options.text]
         return
     if options.file:
         lines: Iterator[bytes] = (line.encode() for line in _file_lines(Path(options.file)))
@@ -64,11 +64,9 @@ def _stdin_lines() -> Iterator[bytes]:
         yield text
 
 
-def _utf8(text: str) -> bytes:
+def utf8(text: str, or_else: str = "") -> bytes:
+    """A text of the command line; raises ConfigError if it is not UTF-8."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:  # an argument in another encoding
-        raise ConfigError(
-            f"TEXT is {text[:80]!r}, which is not UTF-8; set the terminal to UTF-8, "
-            "or pass the text in a file with --file"
-        ) from None
+        raise ConfigError(f"TEXT is {text[:80]!r}, which is not UTF-8; set the terminal to UTF-8{or_else}") from None

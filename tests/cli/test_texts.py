@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from nlp_rnn.cli.texts import input_texts
+from nlp_rnn.cli.texts import input_texts, utf8
 from nlp_rnn.errors import ConfigError
 
 
@@ -34,3 +34,9 @@ def test_a_damaged_file_gives_no_text_at_all(tmp_path):
         texts_of(path)
     path.write_bytes(b"one\ntwo\n")
     assert texts_of(path) == [b"one", b"two"]
+
+
+def test_an_argument_in_another_encoding_is_told():
+    assert utf8("caf\u00e9") == "caf\u00e9".encode()
+    with pytest.raises(ConfigError, match=r"TEXT is 'caf\\udce9', which is not UTF-8; set the terminal to UTF-8$"):
+        utf8("caf\udce9")
