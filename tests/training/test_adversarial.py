@@ -14,6 +14,8 @@ from nlp_rnn.errors import ConfigError
 from nlp_rnn.models.classifier import build_classifier
 from nlp_rnn.models.objective import Objective
 from nlp_rnn.training import fit, gradients
+from nlp_rnn.training.checkpoints import load_arrays
+from tests.conftest import spawn_pipeline
 
 ROWS, STEPS, WORDS, LENGTH = 8, 12, 50, 3.0
 GENERATOR = np.random.default_rng(0)
@@ -140,3 +142,20 @@ def test_a_frozen_embedding_stays_and_its_vectors_move():
 def test_only_classifiers_can_have_it():
     with pytest.raises(ConfigError, match=r"training\.adversarial is 5\.0, but applies only to classifiers"):
         load_config(None, ["training.adversarial=5"], task="next_word")
+
+
+@pytest.mark.further  # two processes
+def test_two_devices_train_as_one(reviews, tmp_path):
+    (tmp_path / "reviews.csv").write_bytes(reviews.read_bytes())
+    settings = [
+        "data.source=csv", "data.train=reviews.csv", "data.max_length=20", "model.units=6", "model.embedding_dim=6",
+        "model.dropout=0", "training.batch_size=16", "training.epochs=1", "training.optimizer=sgd",
+        "training.learning_rate=0.5", "training.clip_norm=0", "training.adversarial=3",
+    ]  # fmt: skip
+    devices = {"one": ["hardware.strategy=cpu"], "two": ["hardware.strategy=mirrored", "hardware.num_replicas=2"]}
+    for name, more in devices.items():
+        done = spawn_pipeline("train", f"name={name}", *settings, *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    one, two = (load_arrays(tmp_path / "runs" / name / "checkpoints" / "best.npz") for name in devices)
+    for first, second in zip(one.values(), two.values(), strict=True):
+        np.testing.assert_allclose(second, first, atol=1e-5)
