@@ -7,7 +7,7 @@ import tensorflow as tf
 from nlp_rnn.config.settings import Config
 from nlp_rnn.decoding.generation import Generator, Limits, Session
 from nlp_rnn.decoding.sampling import Sampling
-from nlp_rnn.decoding.settings import MAX_STOP_LENGTH
+from nlp_rnn.decoding.settings import MAX_STOP_LENGTH, GenerationSettings
 from nlp_rnn.export import saved_model
 from nlp_rnn.models.language_ensemble import LanguageEnsemble
 from nlp_rnn.models.language_model import LanguageModel
@@ -16,8 +16,7 @@ from nlp_rnn.tokenization.encoding import truncate
 from nlp_rnn.tokenization.graph_tokenizer import GraphTokenizer
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
-# The settings of `serving_default`.
-DEFAULTS = {"max_length": 200, "temperature": 0.8, "top_k": 0, "top_p": 1.0, "seed": 1}
+_DEFAULTS = GenerationSettings()  # of `serving_default`
 MAX_LENGTH = 1_000_000  # the longest text that can be generated
 
 
@@ -69,10 +68,9 @@ class GenerationModule(tf.Module):
 
     @tf.function(input_signature=[_PROMPT], autograph=False)
     def write(self, prompt: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`generate` with max_length 200, temperature 0.8, seed 1: prompt string [batch] -> text string [batch]."""
+        """`generate` with the defaults of `GenerationSettings`: prompt string [batch] -> text string [batch]."""
         rows = tf.shape(prompt)[0]
-        settings = {name: tf.fill([rows], value) for name, value in DEFAULTS.items()}
-        settings |= {"min_length": tf.zeros([rows], tf.int32), "repetition_penalty": tf.ones([rows])}
+        settings = {name: tf.fill([rows], value) for name, value in vars(_DEFAULTS).items() if name != "stop"}
         generated = self.generate(prompt, stop=tf.zeros([rows, 0], tf.string), **settings)
         return {"text": generated["text"]}
 
