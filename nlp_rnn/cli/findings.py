@@ -35,6 +35,7 @@ class Finding:
     mend: str
 
 
+_USUAL_EXTRAS = ("demo", "console", "translation", "tune", "serve")  # commands name the others when they need them
 _LEAST_DISK_GB = 2.0
 
 
@@ -58,11 +59,11 @@ def installation() -> Iterator[Finding]:
         if not least <= numbers < below:
             wanted = f"{package}>={'.'.join(map(str, least))},<{'.'.join(map(str, below))}"
             yield Finding("error", f"{package} is {text}.", "It is not tested.", f"Run pip install '{wanted}'.")
-    for name, extra in extras.EXTRAS.items():
+    for name in _USUAL_EXTRAS:
         if lacking := extras.missing(name):
             what = f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not installed."
             mend = f"Run pip install 'nlp-rnn[{name}]' if you want to."
-            yield Finding("note", what, f"You cannot use {extra.use}.", mend)
+            yield Finding("note", what, f"You cannot use {extras.EXTRAS[name].use}.", mend)
 
 
 def hardware(folder: Path) -> Iterator[Finding]:

@@ -140,7 +140,7 @@ def test_a_frozen_embedding_stays_and_its_vectors_move():
 
 
 def test_only_classifiers_can_have_it():
-    with pytest.raises(ConfigError, match=r"training\.adversarial is 5\.0, but applies only to classifiers"):
+    with pytest.raises(ConfigError, match=r"training\.adversarial is 5, but applies only to classifiers"):
         load_config(None, ["training.adversarial=5"], task="next_word")
 
 
