@@ -90,37 +90,38 @@ def _seeds(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
-def train(task: str, seed: int, settings: list[str]) -> nlp_rnn.Run:
-    """Trains and scores one seed. The settings are those of the last config."""
+def train(task: str, seed: int, settings: list[str]) -> list[nlp_rnn.Run]:
+    """Trains one seed's runs, one for each config, and scores the last one, to which the settings apply."""
     card, before = CARDS[task], ""
+    runs: list[nlp_rnn.Run] = []
     for number, name in enumerate(card.configs):
         given = [f"name=scorecard_{name}_{seed}", f"seed={seed}"]
         given += [f"model.init_from={before}"] if before else []
         given += settings if number == len(card.configs) - 1 else []
-        run = nlp_rnn.train(load_config(_ROOT / "configs" / f"{name}.yaml", given))
-        before = str(run.path)
-    if card.metric not in run.metrics.get("test", {}):
-        run.evaluate("test")
-    return run
+        runs.append(nlp_rnn.train(load_config(_ROOT / "configs" / f"{name}.yaml", given)))
+        before = str(runs[-1].path)
+    if card.metric not in runs[-1].metrics.get("test", {}):
+        runs[-1].evaluate("test")
+    return runs
 
 
-def row_of(task: str, runs: list[nlp_rnn.Run], seeds: list[int], settings: list[str]) -> str:
-    """The row as Markdown."""
+def row_of(task: str, runs: list[list[nlp_rnn.Run]], seeds: list[int], settings: list[str]) -> str:
+    """The row as Markdown. Compute and minutes are those of all runs of a seed, pre-training included."""
     card = CARDS[task]
-    figures = [card.factor * run.metrics["test"][card.metric] for run in runs]
+    figures = [card.factor * run.metrics["test"][card.metric] for *_, run in runs]
     ours = format(statistics.mean(figures), card.format)
     if len(figures) > 1:
         ours += f" ± {statistics.stdev(figures):{card.format}}"
-    training = [run.metrics["training"] for run in runs]
-    compute = [num_operations(run) / 1e15 for run in runs]
-    minutes = statistics.mean(each["seconds"] for each in training) / 60
+    compute = [sum(map(num_operations, each)) / 1e15 for each in runs]
+    minutes = statistics.mean(sum(run.metrics["training"]["seconds"] for run in each) for each in runs) / 60
+    parameters = runs[0][-1].metrics["training"]["parameters"]
     cores = f"{os.cpu_count()} cores, {platform.machine()}"
     shown = ",".join(map(str, seeds))
     told = f"{statistics.mean(compute):.2g} PFLOP, {minutes:.0f} minutes, {cores}; seed {shown}"
     words = ["python -m benchmarks.scorecard", task, *([f"--seeds {shown}"] if seeds != [1] else []), *settings]
     command = " ".join(words)
     return (
-        f"| {task} | {card.data} | **{ours}** | {card.reference} | {card.baseline} | {training[0]['parameters']:,} | "
+        f"| {task} | {card.data} | **{ours}** | {card.reference} | {card.baseline} | {parameters:,} | "
         f"{told} | `{command}` |"
     )
 
@@ -140,7 +141,8 @@ def num_operations(run: nlp_rnn.Run) -> float:
             rows = settings.num_sampled if settings.softmax == "sampled" else values.shape[0]
             total += min(rows, values.shape[0]) * values.shape[1]
     facts = run.metrics["training"]
-    return 6.0 * total * facts["tokens"] * facts["epochs"] * (2 if run.config.training.r_drop else 1)
+    num_passes = (2 if run.config.training.r_drop else 1) * (2 if run.config.training.adversarial else 1)
+    return 6.0 * total * facts["tokens"] * facts["epochs"] * num_passes
 
 
 def write(task: str, row: str) -> None:

@@ -74,8 +74,10 @@ def test_a_row_is_trained_scored_once_and_written(folder, monkeypatch, capsys):
 
 
 def test_operations_count_matrices_and_each_token_of_each_epoch(folder, monkeypatch):
-    run = scorecard.train("sentiment", 1, [])
+    before, run = scorecard.train("sentiment", 1, [])
     matrices = 6 * 32 + 8 * 32 + 8 * 24 + 6 * 24 + 18 * 2
     tokens = run.metrics["training"]["tokens"]
     assert tokens > 1000
     assert scorecard.num_operations(run) == 6 * matrices * tokens
+    both = scorecard.num_operations(before) + scorecard.num_operations(run)
+    assert f"{both / 1e15:.2g} PFLOP" in scorecard.row_of("sentiment", [[before, run]], [1], [])

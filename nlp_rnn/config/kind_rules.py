@@ -50,4 +50,6 @@ def _shown(value: Any) -> str:
     """A value as in YAML."""
     if isinstance(value, bool):
         return str(value).lower()
+    if value == "":
+        return "''"
     return str(list(value)) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else f"{value!s}"

@@ -268,7 +268,7 @@ class TrainingConfig:
     r_drop: NonNegativeFloat = 0.0
     # Classifiers: adversarial training. Each step also trains on texts whose embedding vectors are moved in the
     # direction in which the loss grows fastest. This is the length of the move over a whole text, in standard
-    # deviations of its vectors; 0: no such pass, in half the time; 2 to 5 is usual. Source: Miyato et al. 2017,
+    # deviations of its vectors; 0: no such pass, in half the time; the paper has 5. Source: Miyato et al. 2017,
     # section 3.
     adversarial: NonNegativeFloat = 0.0
     label_smoothing: Fraction = 0.0  # translation: share of the target probability spread over all pieces

@@ -68,10 +68,9 @@ def moves(vectors: Any, gradients: Any, mask: Any, length: float) -> Any:
     real = tf.cast(mask, tf.float32)[:, :, None]
     num_real = tf.maximum(tf.reduce_sum(real, axis=1, keepdims=True), 1.0)
     values, slopes = tf.cast(vectors, tf.float32) * real, tf.cast(gradients, tf.float32) * real
-    # Both parts of the variance are means over the entries; the mean vector of the text is subtracted.
-    mean = tf.reduce_sum(values, axis=1, keepdims=True) / num_real
-    variance = tf.reduce_mean(tf.square(values - mean) * real, axis=[1, 2], keepdims=True)
-    variance *= tf.cast(tf.shape(vectors)[1], tf.float32) / num_real
+    mean = tf.reduce_sum(values, axis=1, keepdims=True) / num_real  # the mean vector of the text
+    squares = tf.reduce_sum(tf.square(values - mean) * real, axis=[1, 2], keepdims=True)
+    variance = squares / (num_real * vectors.shape[2])
     largest = tf.reduce_max(tf.abs(slopes), axis=[1, 2], keepdims=True)  # so that tiny gradients' squares are not 0
     slopes = tf.math.divide_no_nan(slopes, largest)
     norm = tf.sqrt(tf.reduce_sum(tf.square(slopes), axis=[1, 2], keepdims=True))

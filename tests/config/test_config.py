@@ -258,7 +258,7 @@ def test_class_weights_are_a_mapping_or_a_list_and_read_back_equal(tmp_path, giv
     [
         ("next_word", "data.multi_label=true", "classifiers", "false"),
         ("next_word", "data.labels_are=ordinal", "classifiers", "classes"),
-        ("next_word", "data.weight_column=w", "classifiers", ""),
+        ("next_word", "data.weight_column=w", "classifiers", "''"),
         ("next_word", "training.class_weights=balanced", "classifiers", "none"),
         ("next_word", "training.focal_gamma=2", "classifiers", "0"),
         ("char_generation", "model.pooling=[mean]", "classifiers", "['last', 'max', 'mean']"),
