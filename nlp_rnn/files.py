@@ -102,6 +102,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 os.close(handle)
 
 
+def remove_folder(path: Path) -> None:
+    """Removes a folder, which disappears at once. Does nothing if another process has removed it.
+
+    Raises:
+      ConfigError: if it is not writable.
+    """
+    temporary = path.with_name(f"{_TEMPORARY}{_short(path.name)}-{os.getpid()}")
+    with disk_errors(path), contextlib.suppress(FileNotFoundError):
+        os.rename(path, temporary)  # what a killed command leaves of it, the next one removes
+        shutil.rmtree(temporary)
+
+
 def _short(name: str) -> str:
     """The beginning of a name, so that a temporary name is not too long."""
     return os.fsencode(name)[:100].decode("utf-8", "ignore")

@@ -168,3 +168,11 @@ def test_versions_are_folders_with_numbers_as_names(tmp_path):
     assert files.newest_version(tmp_path) == tmp_path / "007"
     assert set(files.versions(tmp_path, folders_only=False)) == {1, 7, 9}
     assert files.newest_version(tmp_path / "1") == tmp_path / "1"
+
+
+def test_a_folder_is_removed_once_by_whoever_comes_first(tmp_path):
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    (tmp_path / "a" / "deep" / "file").write_text("x")
+    files.remove_folder(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+    files.remove_folder(tmp_path / "a")

@@ -11,7 +11,6 @@ import itertools
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -288,19 +287,11 @@ def _cached(folder: Path, make: Callable[[Path], None], load: Callable[[Path], C
             return load(folder)
         except ConfigError as error:
             logger.warning("damaged cache, computed again: %s", error)
-            _remove(folder)
+            files.remove_folder(folder)
     with contextlib.suppress(FileExistsError), files.atomic_folder(folder) as temporary:
         make(temporary)
         manifest.write(temporary)
     return load(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Removes a damaged folder of the cache, unless another run has replaced it meanwhile."""
-    damaged = folder.with_name(f"{folder.name}.damaged-{os.getpid()}")
-    with files.disk_errors(folder), contextlib.suppress(FileNotFoundError):
-        os.rename(folder, damaged)  # at once, so that no run sees half of it
-        shutil.rmtree(damaged)
 
 
 def _key(**facts: object) -> str:
