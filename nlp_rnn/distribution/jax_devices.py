@@ -47,6 +47,7 @@ def _check(config: Config) -> None:
         ("training.tensorboard", config.training.tensorboard, (False,)),
         ("tokenizer.sampling", config.tokenizer.sampling, (0,)),
         ("model.softmax", config.model.softmax, ("full", "sampled")),
+        ("hardware.matmul_precision", config.hardware.matmul_precision, ("float32",)),
     ):
         if value not in allowed:
             values = ", ".join(str(each) for each in allowed)

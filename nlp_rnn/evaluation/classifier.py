@@ -81,7 +81,7 @@ def evaluate_runs(runs: list[Run], split: str, *, min_probability: float = 0.0) 
     cache = datasets.prepare_split(corpus, split, run.config.data, tokenizer, label_ids)
     calibrations, outputs, members = [each.calibration for each in runs], run.config.data.outputs, []
     for model, calibration in zip(models, calibrations, strict=True):
-        logits = fit.predict_logits(model, cache, run.config.training.batch_size)
+        logits = fit.predict_logits(model, cache, run.config.training)
         members.append(probabilities_of(logits, outputs, calibration.temperature))
     probabilities = np.mean(members, axis=0) if len(members) > 1 else members[0]
     scored = _Scored(run.labels, probabilities, cache.labels, calibration_of_ensemble(calibrations), outputs)

@@ -150,7 +150,7 @@ class WeightDrop(keras.layers.Wrapper):
         if not training or not self.rate:
             return self.layer(sequences, **options)
         kernel = self.layer.cell.recurrent_kernel
-        dropped = keras.random.dropout(kernel, self.rate, seed=self.seed_generator)
+        dropped = keras.random.dropout(keras.ops.convert_to_tensor(kernel), self.rate, seed=self.seed_generator)
         # Within the scope the layer reads `dropped` instead of its kernel, on every backend. JAX keeps its variables in
         # such a scope too: it needs the values of the other variables, and afterwards the values that were set (dropout
         # seeds).

@@ -87,10 +87,6 @@ def train_classifier(
       Stopped: on Ctrl-C or SIGTERM, after saving.
     """
     config, train = run.config.training, inputs.train
-    if config.adversarial and not _has_tensorflow():
-        raise ConfigError(
-            f"training.adversarial is {config.adversarial}, which needs Keras's backend tensorflow; use 0 here"
-        )
     model.objective = make_objective(run.config, inputs.labels, train)
     warn_of_imbalance(run.config, inputs.labels, train)
     rows = placement.rows(config.batch_size)
@@ -115,27 +111,28 @@ def train_classifier(
 def _begin_classifier(model: keras.Model, run: Run, train: TokenCache) -> None:
     _begin(model, run, train)
     if run.config.model.standardize and not run.config.training.start_from:
-        stacking.fit_standardization(model, train, run.config.seed)
+        stacking.fit_standardization(model, train, run.config.seed, _steps_multiple(run.config.training))
     if run.config.data.outputs == "ordinal" and not run.config.training.start_from:
         scale = model.get_layer("encoder").get_layer("scale")
         scale.assign_counts(np.bincount(train.labels, minlength=scale.num_classes))
     if run.config.model.ngrams:
         model.get_layer("stack").shares.assign([1.0, 0.0])  # training.start_from may have assigned others
-        stacking.fit_linear_part(model.get_layer("ngrams"), train, run.config.seed, model.objective)
 
 
-def stack_parts(model: keras.Model, run: Run, validation: TokenCache) -> None:
-    """Fits the shares of a classifier's recurrent and linear part, and saves them with the best weights.
+def stack_parts(model: keras.Model, run: Run, inputs: Inputs) -> None:
+    """Fits a classifier's linear part, then the shares of both parts, and saves them with the best weights.
 
     Args:
       model: with the run's best weights, on one device.
-      validation: its texts must not have been trained on.
+      inputs: with TokenCaches.
     """
-    layer = model.get_layer("stack")
+    objective = make_objective(run.config, inputs.labels, inputs.train)
+    stacking.fit_linear_part(model.get_layer("ngrams"), inputs.train, run.config.seed, objective)
+    layer, validation = model.get_layer("stack"), inputs.validation
 
     def logits(shares: list[float]) -> np.ndarray:
         layer.shares.assign(shares)
-        return predict_logits(model, validation, run.config.training.batch_size)
+        return predict_logits(model, validation, run.config.training)
 
     stacking.fit_stack(layer, logits([1.0, 0.0]), logits([0.0, 1.0]), validation.labels)
     save_checkpoint(run.best_checkpoint, checkpoint_arrays(model.weights))
@@ -221,6 +218,10 @@ def compile_model(model: keras.Model, config: TrainingConfig, num_steps: int, pl
         from nlp_rnn.training import train_step
 
         train_step.prepare(model, placement, config.gradient_accumulation)
+    elif config.adversarial:
+        from nlp_rnn.training import jax_gradients
+
+        jax_gradients.prepare(model)
 
 
 def _served(reader: IdReader, config: Config) -> Reader:
@@ -236,7 +237,11 @@ def _multiple(config: Config, placement: Placement) -> int:
     """The number of which all batch lengths are multiples."""
     if placement.has_fixed_shapes:
         return config.data.max_length + 1  # including EOS_ID
-    return config.training.pad_to_multiple_of or (1 if _has_tensorflow() else _USUAL_MULTIPLE)
+    return _steps_multiple(config.training)
+
+
+def _steps_multiple(config: TrainingConfig) -> int:
+    return config.pad_to_multiple_of or (1 if _has_tensorflow() else _USUAL_MULTIPLE)
 
 
 def _has_tensorflow() -> bool:
@@ -373,10 +378,10 @@ def _pair_evaluation(cache: PairCache, batch_size: int, rows: slice, multiple: i
     return Batches(lambda: (pair_batch(*ids) for ids in read(plan)), len(plan))
 
 
-def predict_logits(model: keras.Model, cache: TokenCache, batch_size: int) -> np.ndarray:
+def predict_logits(model: keras.Model, cache: TokenCache, config: TrainingConfig) -> np.ndarray:
     """Predicts logits, float32 [examples, classes], in the cache's order."""
-    multiple, rows = 1 if _has_tensorflow() else _USUAL_MULTIPLE, slice(0, batch_size)
-    batches = _classifier_evaluation(cache, batch_size, rows, multiple)
+    batch_size = config.batch_size
+    batches = _classifier_evaluation(cache, batch_size, slice(0, batch_size), _steps_multiple(config))
     num_steps = None if _has_tensorflow() else batches.count
     predicted = model.predict(_fed(batches, ONE_DEVICE), steps=num_steps, verbose=0)[: len(cache.labels)]
     logits = np.empty_like(predicted)

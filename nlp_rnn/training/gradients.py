@@ -1,8 +1,7 @@
 """The gradients of a batch's loss: of one pass, or with adversarial training of two.
 
-Adversarial training of classifiers adds a pass with the texts' vectors moved against the model. Source: Miyato et al.
-2017, "Adversarial Training Methods for Semi-Supervised Text Classification", section 3. Instead of normalising the
-embeddings, as the paper does, the length of the move is measured in the spread of each text's vectors.
+Adversarial training of classifiers adds a pass with the texts' vectors moved against the model, by
+`nlp_rnn.layers.adversarial.moves`.
 """
 
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from nlp_rnn.layers.adversarial import moves
 from nlp_rnn.models.classifier import Classifier
 from nlp_rnn.special_ids import PAD_ID
 
@@ -51,30 +51,6 @@ def _of_two_passes(model: Classifier, x: Any, y: Any, sample_weights: Any) -> tu
         scaled = optimizer.scale_loss(moved_loss)
     found = tape.gradient(scaled, variables)
     return loss + moved_loss, [add(*pair) for pair in zip(gradients, found, strict=True)]
-
-
-def moves(vectors: Any, gradients: Any, mask: Any, length: float) -> Any:
-    """How far each vector moves: along the gradient, all vectors of a text together by `length` standard deviations.
-
-    Args:
-      vectors: float [batch, time, features].
-      gradients: of the loss by them, in the same shape.
-      mask: bool [batch, time], False where padding is, which does not move.
-      length: of the move of a text as one vector [time * features], in standard deviations of its vectors' entries.
-
-    Returns:
-      in the shape and dtype of `vectors`; 0 for texts without gradient, such as rows of weight 0.
-    """
-    real = tf.cast(mask, tf.float32)[:, :, None]
-    num_real = tf.maximum(tf.reduce_sum(real, axis=1, keepdims=True), 1.0)
-    values, slopes = tf.cast(vectors, tf.float32) * real, tf.cast(gradients, tf.float32) * real
-    mean = tf.reduce_sum(values, axis=1, keepdims=True) / num_real  # the mean vector of the text
-    squares = tf.reduce_sum(tf.square(values - mean) * real, axis=[1, 2], keepdims=True)
-    variance = squares / (num_real * vectors.shape[2])
-    largest = tf.reduce_max(tf.abs(slopes), axis=[1, 2], keepdims=True)  # so that tiny gradients' squares are not 0
-    slopes = tf.math.divide_no_nan(slopes, largest)
-    norm = tf.sqrt(tf.reduce_sum(tf.square(slopes), axis=[1, 2], keepdims=True))
-    return tf.cast(length * tf.sqrt(variance) * tf.math.divide_no_nan(slopes, norm), vectors.dtype)
 
 
 def add(one: Any, other: Any) -> Any:

@@ -123,8 +123,8 @@ def _calibrate_classifier(run: Run, inputs: Inputs) -> tuple[np.ndarray, Calibra
     best = build_model(run.config, inputs)  # on this machine only
     load_checkpoint(run.best_checkpoint, best.weights)
     if run.config.model.ngrams:
-        fit.stack_parts(best, run, inputs.validation)
-    logits = fit.predict_logits(best, inputs.validation, run.config.training.batch_size)
+        fit.stack_parts(best, run, inputs)
+    logits = fit.predict_logits(best, inputs.validation, run.config.training)
     outputs = run.config.data.outputs
     calibration = calibrate.fit_calibration(logits, inputs.validation.labels, outputs)
     run.write_calibration(calibration)

@@ -43,6 +43,7 @@ class RunCallback(keras.callbacks.Callback):
         self._signal: int | None = None
         self._metrics_to_restore: list[np.ndarray] | None = None
         self._bar: Bar | None = None
+        self._unread: tuple[int, Any] | None = None  # a step, from 1, and its results, which are not read yet
         self._session_start = self._last_save = time.monotonic()
         self._seconds_before = progress.seconds
 
@@ -77,15 +78,15 @@ class RunCallback(keras.callbacks.Callback):
             self.model.reset_states("evaluation")
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            raise self._diverged(f"the training loss became {loss}")
+        self._read_results()
         self.progress.step += 1
-        if self._bar:
-            self._bar.advance(f"cross-entropy {float(logs['cross_entropy']):.4f}")
+        self._unread = self.progress.step, logs
         if self.progress.step == self.stream.steps_per_epoch:
+            self._read_results()
             return  # the end of the epoch saves and stops
         stops, saves = self._agreed_actions()
+        if stops or saves:
+            self._read_results()
         if stops:
             self._save()
             self._close_bar()
@@ -96,6 +97,23 @@ class RunCallback(keras.callbacks.Callback):
             )
         if saves:
             self._save()
+
+    def _read_results(self) -> None:
+        """Shows the results of the last step, if that was not done yet.
+
+        Reading them waits for the step. Therefore a step's results are read when the next one is already computing.
+
+        Raises:
+          DivergenceError: if the loss is not finite.
+        """
+        if self._unread is None:
+            return
+        (step, logs), self._unread = self._unread, None
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            raise self._diverged(f"the training loss became {loss}", step)
+        if self._bar:
+            self._bar.advance(f"cross-entropy {float(logs['cross_entropy']):.4f}")
 
     def _agreed_actions(self, *, asks: bool = False) -> tuple[bool, bool]:
         """Whether to stop, and whether to save. All workers get the same answer after the same step.
@@ -108,7 +126,7 @@ class RunCallback(keras.callbacks.Callback):
         if self.placement.num_workers > 1 and not asks and self.progress.step % _STEPS_BETWEEN_QUESTIONS:
             return False, False
         is_due = time.monotonic() - self._last_save > self.run.config.training.checkpoint_seconds
-        is_told = self._signal is not None or self.model.stop_training
+        is_told = self._signal is not None or self._model.stop_training  # on JAX, `model` copies all variables
         stops, saves = self.placement.sum_over_workers(int(is_told), int(is_due and self.placement.is_chief))
         return bool(stops), bool(saves)
 
@@ -155,10 +173,10 @@ class RunCallback(keras.callbacks.Callback):
             "finished: best %s %.4f in epoch %d, %.0f s", monitor, progress.best, progress.best_epoch, progress.seconds
         )
 
-    def _diverged(self, what: str) -> DivergenceError:
+    def _diverged(self, what: str, step: int) -> DivergenceError:
         config = self.run.config.training
         return DivergenceError(
-            f"{what} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}; the last good checkpoint is "
+            f"{what} in epoch {self.progress.epoch + 1}, step {step}; the last good checkpoint is "
             f"kept in {self.run.path}: lower training.learning_rate ({config.learning_rate}) or "
             f"training.clip_norm ({config.clip_norm}) and train under another name=..."
         )
@@ -171,7 +189,9 @@ class RunCallback(keras.callbacks.Callback):
     def _save(self) -> None:
         self._sync()
         if not all(np.isfinite(weight.numpy()).all() for weight in self.model.trainable_variables):
-            raise self._diverged("the weights became infinite")  # although the loss was still finite
+            raise self._diverged(
+                "the weights became infinite", self.progress.step + 1
+            )  # although the loss was still finite
         self.progress.seconds = self._seconds_before + time.monotonic() - self._session_start
         self._write(self.run.last_checkpoint, training_variables(self.model), self.progress)
         self._last_save = time.monotonic()

@@ -63,13 +63,14 @@ def _all_ngram_ids(cache: TokenCache, rows: np.ndarray, longest: int) -> Any:
     return all_ids
 
 
-def _batches(cache: TokenCache, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _batches(cache: TokenCache, rows: np.ndarray, multiple: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Texts of similar length together: yields (places in `rows`, int32 ids [batch, time])."""
     order = np.argsort(cache.lengths[rows], kind="stable")
     for start in range(0, len(rows), _TEXTS_AT_A_TIME):
         places = order[start : start + _TEXTS_AT_A_TIME]
         texts = cache.rows(rows[places])
-        token_ids = np.full((len(texts), max(map(len, texts))), PAD_ID, np.int32)
+        longest = max(map(len, texts))
+        token_ids = np.full((len(texts), -(-longest // multiple) * multiple), PAD_ID, np.int32)
         for row, ids in enumerate(texts):
             token_ids[row, : len(ids)] = ids
         yield places, token_ids
@@ -105,21 +106,22 @@ def _fit_one(features: Any, is_positive: np.ndarray, counts: np.ndarray | None) 
     return machine.coef_[0] * ratio, float(machine.intercept_[0])
 
 
-def fit_standardization(model: keras.Model, train: TokenCache, seed: int) -> None:
-    """Fits the layer `standardize` of a built classifier to the pooled features of training texts."""
+def fit_standardization(model: keras.Model, train: TokenCache, seed: int, multiple: int = 1) -> None:
+    """Fits the layer `standardize` of a built classifier to the pooled features of training texts.
+
+    Args:
+      multiple: of which the lengths of batches are multiples.
+    """
     encoder = model.get_layer("encoder")
     pooled = keras.Model(encoder.inputs, encoder.get_layer("pooling").output)
+    pooled.compile(jit_compile=keras.backend.backend() != "tensorflow")
 
-    def features_of(token_ids: Any) -> Any:
+    def features_of(token_ids: np.ndarray) -> np.ndarray:
         vectors, mask = model.get_layer("embedding")(token_ids), model.get_layer("mask")(token_ids)
-        return pooled([vectors, mask], training=False)
+        return pooled.predict_on_batch([vectors, mask])
 
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        features_of = tf.function(features_of, input_signature=[tf.TensorSpec([None, None], tf.int32)])
     rows = np.sort(np.random.default_rng(seed).permutation(len(train))[:_MAX_STANDARDIZED])
-    features = [keras.ops.convert_to_numpy(features_of(token_ids)) for _, token_ids in _batches(train, rows)]
+    features = [features_of(token_ids) for _, token_ids in _batches(train, rows, multiple)]
     encoder.get_layer("standardize").assign(np.concatenate(features))
 
 

@@ -83,6 +83,20 @@ def test_a_classifier_trained_on_jax_is_tensorflows_and_exported_by_it(prepared:
     )
 
 
+@pytest.mark.further
+def test_adversarial_training_on_jax_is_that_on_tensorflow(reviews: Path, prepared: Path) -> None:
+    settings = [*CLASSIFIER[:-1], f"data.train={reviews}", *FROM_FIRST, "training.adversarial=3", "training.epochs=2"]
+    ask("train", "name=moved_on_tensorflow", *settings, cwd=prepared)
+    ask("prepare", "name=moved_on_jax", *settings, cwd=prepared)
+    program = ROOT / "pipelines" / "sentiment.py"
+    run(jax_command(program, "train", "name=moved_on_jax", *settings), jax_environment(prepared), prepared)
+    moved, tensorflow, plain = (
+        prepared / "runs" / name for name in ("moved_on_jax", "moved_on_tensorflow", "tensorflow")
+    )
+    assert max(differences(moved, tensorflow)) < 1e-4
+    assert max(differences(moved, plain)) > 1e-3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [1, 4])
 def test_all_tasks_train_as_on_tensorflow(corpora: Path, tmp_path: Path, num_devices: int) -> None:
@@ -153,6 +167,10 @@ def test_what_jax_does_not_do_is_refused(
         (
             "training.gradient_accumulation=2",
             "training.gradient_accumulation is 2, which needs Keras's backend tensorflow",
+        ),
+        (
+            "hardware.matmul_precision=bfloat16",
+            "hardware.matmul_precision is bfloat16, which needs Keras's backend tensorflow",
         ),
         ("hardware.strategy=multi_worker", "hardware.strategy is multi_worker, which needs TensorFlow"),
     ],

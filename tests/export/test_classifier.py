@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn.config.loading import load_config
+from nlp_rnn.config.settings import TrainingConfig
 from nlp_rnn.data import datasets
 from nlp_rnn.data.corpus import Corpus
 from nlp_rnn.errors import ConfigError
@@ -72,7 +73,9 @@ def test_the_export_answers_as_the_run_does(trained, loaded):
     model, tokenizer = run_model.load_classifier(run)
     corpus = Corpus(run.config.data, run.config.seed).survey()
     cache = datasets.prepare_split(corpus, "test", run.config.data, tokenizer, {"neg": 0, "pos": 1})
-    expected = probabilities_of(predict_logits(model, cache, 16), "classes", run.calibration.temperature)
+    expected = probabilities_of(
+        predict_logits(model, cache, TrainingConfig(batch_size=16)), "classes", run.calibration.temperature
+    )
     texts = [example.text for example in corpus.examples("test")]
     np.testing.assert_allclose(loaded.classify(tf.constant(texts))["probabilities"].numpy(), expected, atol=1e-5)
 

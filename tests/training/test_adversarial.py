@@ -11,6 +11,7 @@ from nlp_rnn.config.loading import load_config
 from nlp_rnn.distribution import replicas
 from nlp_rnn.distribution.placement import ONE_DEVICE
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.layers.adversarial import moves
 from nlp_rnn.models.classifier import build_classifier
 from nlp_rnn.models.objective import Objective
 from nlp_rnn.training import fit, gradients
@@ -50,7 +51,7 @@ def test_a_text_moves_along_its_gradient_by_a_multiple_of_the_spread_of_its_vect
     vectors, slopes = GENERATOR.normal(2, 3, (2, ROWS, STEPS, 6)).astype(np.float32)
     slopes[3] = 0  # a text without gradient
     slopes[4] *= 1e-30  # whose square is 0 in float32
-    move = gradients.moves(tf.constant(vectors), tf.constant(slopes), tf.constant(IDS != 0), LENGTH).numpy()
+    move = moves(tf.constant(vectors), tf.constant(slopes), tf.constant(IDS != 0), LENGTH).numpy()
     for row, length in enumerate([7, *[STEPS] * (ROWS - 1)]):
         real, slope = vectors[row, :length], slopes[row, :length].astype(np.float64)
         if row == 3:
@@ -68,7 +69,7 @@ def test_the_loss_grows_along_the_move_faster_than_along_others_of_the_same_leng
         tape.watch(vectors)
         logits = model.classify(tf.constant(IDS), vectors, training=True)
         loss = model.loss_of(LABELS, logits, WEIGHTS, training=True)[0]
-    move = gradients.moves(vectors, tape.gradient(loss, vectors), tf.constant(IDS != 0), 0.1).numpy()
+    move = moves(vectors, tape.gradient(loss, vectors), tf.constant(IDS != 0), 0.1).numpy()
     gains = []
     for _ in range(20):
         other = GENERATOR.normal(size=move.shape) * (IDS != 0)[:, :, None]
@@ -98,7 +99,7 @@ def test_the_gradients_are_the_mean_of_those_at_the_vectors_and_at_the_moved_one
         _, vectors = reference.embed(ids, training=True)
         tape.watch(vectors)
         value = reference.loss_of(LABELS, reference.classify(ids, vectors, training=True), WEIGHTS, training=True)[0]
-    move = gradients.moves(vectors, tape.gradient(value, vectors), ids != 0, LENGTH)
+    move = moves(vectors, tape.gradient(value, vectors), ids != 0, LENGTH)
     with tf.GradientTape() as tape:
         _, vectors = reference.embed(ids, training=True)
         logits = reference.classify(ids, vectors + move, training=True)
