@@ -100,7 +100,7 @@ def command_parser(program: str, command: str, text: str, pipeline: ModuleType) 
         )
         parser.add_argument(
             "--weights", choices=("float32", "int8"), default="float32",
-            help="int8: a quarter of the space on disk, at the same speed (not SavedModels of char_generation); "
+            help="int8: a quarter of the space on disk, at the same speed; "
             "LiteRT: without the float file (default: %(default)s)",
         )  # fmt: skip
     if command == "tune":

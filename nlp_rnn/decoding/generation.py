@@ -115,6 +115,7 @@ class Generator(tf.Module):
     def __init__(self, model: LanguageModel | LanguageEnsemble) -> None:
         super().__init__()
         self._stepper = make_stepper(model, never=(PAD_ID, UNK_ID, BOS_ID))
+        self.weights = self._stepper.weights
         self._end_only = tf.one_hot(EOS_ID, model.vocab_size, IMPOSSIBLE, 0.0)
 
     def begin(self, prompts: tf.RaggedTensor) -> Session:

@@ -6,6 +6,7 @@ XLA.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -33,14 +34,15 @@ class Stepper(tf.Module):
         super().__init__()
         config = model.config
         step = CELLS[config.cell].step
-        self._model, self._advance, self._is_residual = model, resolve(step) if step else None, config.is_residual
+        self._advance, self._is_residual = resolve(step) if step else None, config.is_residual
+        self._model = None if step else model  # its cells compute the steps that this class has no function for
         self.vocab_size, self.sizes = (
             model.vocab_size,
             [[tensor.shape[1] for tensor in layer] for layer in model.zero_states(1)],
         )
         self.features = model.features
         self._norms = model.norms
-        self._embedding = tf.Variable(model.embedding.embeddings, trainable=False) if config.is_residual else None
+        self._embedding = _variable(model.embedding.embeddings) if config.is_residual else None
         self._layers = []
         for number, layer in enumerate(model.recurrent if step else []):
             cell = unwrapped(layer).cell
@@ -55,11 +57,20 @@ class Stepper(tf.Module):
             weights = (kernel, bias, getattr(cell, "recurrent_kernel", None), recurrent_bias)
             self._layers.append([_by_gate(weight, num_gates) for weight in weights])
         temperature = model.head.temperature
-        self._head = tf.Variable(tf.transpose(model.head.kernel) / temperature, trainable=False)
+        self._head = _variable(tf.transpose(model.head.kernel) / temperature)
         bias = model.head.bias.numpy() / np.float32(temperature)
-        self._all_bias = tf.Variable(bias, trainable=False)
+        self._all_bias = _variable(bias)
         bias[list(never)] = IMPOSSIBLE
-        self._head_bias = tf.Variable(bias, trainable=False)
+        self._head_bias = _variable(bias)
+
+    @property
+    def weights(self) -> list[keras.Variable]:
+        """All variables that the functions of this class read."""
+        arranged = [variable for layer in self._layers for gates in layer for variable in gates]
+        own = [self._embedding, self._head, self._all_bias, self._head_bias]
+        norms = [weight for norm in self._norms if norm is not None for weight in norm.weights]
+        of_model = self._model.weights if self._model is not None else []
+        return [*arranged, *(variable for variable in own if variable is not None), *norms, *of_model]
 
     def zero_states(self, batch_size: tf.Tensor) -> States:
         """The initial states of a text."""
@@ -67,7 +78,7 @@ class Stepper(tf.Module):
 
     def step(self, token_ids: tf.Tensor, states: States) -> tuple[tf.Tensor, States]:
         """Computes one step: int32 [batch], states -> (hidden float32 [batch, features], new states)."""
-        if self._advance is None:
+        if self._model is not None:
             return self._model.advance(token_ids, states)
         vectors, new = None, []
         for number, (kernel, bias, recurrent_kernel, recurrent_bias) in enumerate(self._layers):
@@ -106,6 +117,7 @@ class EnsembleStepper(tf.Module):
     def __init__(self, members: Sequence[Stepper]) -> None:
         super().__init__()
         self._members, self.vocab_size = list(members), members[0].vocab_size
+        self.weights = [weight for member in members for weight in member.weights]
         self.sizes = [sizes for member in members for sizes in member.sizes]
         self.features = sum(member.features for member in members)
 
@@ -136,13 +148,16 @@ def make_stepper(model: LanguageModel | LanguageEnsemble, *, never: Sequence[int
     return Stepper(model, never=never)
 
 
-def _by_gate(weight: tf.Tensor | None, num_gates: int) -> list[tf.Variable]:
-    return (
-        [] if weight is None else [tf.Variable(part, trainable=False) for part in tf.split(weight, num_gates, axis=-1)]
-    )
+def _variable(value: Any) -> keras.Variable:
+    """A variable of Keras, so that `export.compact_weights` can replace its value."""
+    return keras.Variable(value, trainable=False)
 
 
-def _products(inputs: tf.Tensor, kernels: list[tf.Variable], biases: list[tf.Variable]) -> list[tf.Tensor]:
+def _by_gate(weight: tf.Tensor | None, num_gates: int) -> list[keras.Variable]:
+    return [] if weight is None else [_variable(part) for part in tf.split(weight, num_gates, axis=-1)]
+
+
+def _products(inputs: tf.Tensor, kernels: list[keras.Variable], biases: list[keras.Variable]) -> list[tf.Tensor]:
     """Products float [batch, units] of each gate, from inputs float [batch, features]."""
     products = [inputs @ kernel for kernel in kernels]
     return (

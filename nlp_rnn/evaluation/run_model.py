@@ -231,8 +231,7 @@ def export_runs(
 
     Args:
       format: "savedmodel"; or "litert", of a single run that does not translate.
-      weights: "float32"; or "int8", in a quarter of the space. LiteRT: "int8" leaves the float file out. Not of
-        SavedModels that generate text.
+      weights: "float32"; or "int8", in a quarter of the space. LiteRT: "int8" leaves the float file out.
       to: the folder of the exported models.
       data: of LiteRT: where the validation texts are on which the files are checked; None: where the run found them.
 
@@ -251,8 +250,6 @@ def export_runs(
         folder = to / f"{config.task}_litert"
         path, checked = _export_litert(run, data or config.data, folder, int8_only=weights == "int8")
         return Exported(path, (), checked["bytes"], checked)
-    if weights == "int8" and TASKS[config.task].answers == "characters":
-        raise ConfigError(f"weights is 'int8', but {config.task} has one form of weights only; leave it out")
     module = load_module(runs)
     name: str = config.task
     signatures = module.signature_functions()

@@ -47,7 +47,7 @@ class ClassifierModule(tf.Module):
         calibrations: list[Calibration],
     ) -> None:
         super().__init__()
-        self.keras_models = models
+        self.holders_of_weights = models
         self._outputs, self._temperatures = config.data.outputs, [each.temperature for each in calibrations]
         self._calibration = calibration_of_ensemble(calibrations)
         self._models, self._tokenizer, self._data = models, tokenizer, config.data
@@ -223,8 +223,8 @@ def classifier_extras(
     kept = {"start": "the start", "end": "the end", "both": "the first and the last half of that length"}[
         config.data.keep
     ]
-    parameters = sum(model.count_params() for model in module.keras_models)
-    kind = saved_model.kind_of("text classifier", len(module.keras_models))
+    parameters = sum(model.count_params() for model in module.holders_of_weights)
+    kind = saved_model.kind_of("text classifier", len(module.holders_of_weights))
     card = saved_model.card(
         config,
         f"{direction}{config.model.cell} {kind} of {parameters:,} parameters",

@@ -20,24 +20,24 @@ _LEAST_PER_SCALE = 32  # values that share a scale
 
 
 class CompactWeights(tf.Module):
-    """The weights of models as int8, one scale for each row or column.
+    """Weights as int8, one scale for each row or column.
 
     Args:
-      models: what this object holds is what their weights contain now.
+      holders: objects with a list `weights` of Keras variables, such as models. Their values of now are kept.
     """
 
-    def __init__(self, models: Iterable[keras.Model]) -> None:
+    def __init__(self, holders: Iterable[Any]) -> None:
         super().__init__()
         self._places: dict[int, int] = {}
         self._kept: list[Any] = []
         self._id = uuid.uuid4().hex
-        for number, weight in enumerate(unique(weight for model in models for weight in model.weights)):
+        for number, weight in enumerate(unique(weight for holder in holders for weight in holder.weights)):
             self._places[id(weight)] = number
             self._kept.append(_kept(weight.numpy(), f"{self._id}_{number}"))
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Functions that are traced in the context read these weights instead of the model's."""
+        """Functions that are traced in the context read these weights instead of the variables."""
         with _Scope(self):
             yield
 

@@ -48,6 +48,7 @@ class GenerationModule(tf.Module):
         super().__init__()
         self._generator, self._tokenizer, self._config = Generator(model), tokenizer, config
         self._in_graphs = GraphTokenizer(tokenizer)
+        self.holders_of_weights = [self._generator]
         self.num_parameters = sum(weight.shape.num_elements() for weight in model.kept_weights)
         self.num_models = len(model.members) if isinstance(model, LanguageEnsemble) else 1
         size, vocab_size = sum(model.state_sizes), model.vocab_size

@@ -81,7 +81,9 @@ def check(folder: Path, module: ClassifierModule, config: Config, texts: list[st
         differences[precision] = float(np.abs(found["probabilities"] - np.array(expected["probabilities"])).max())
         agreements[precision] = _agreement(found[answers], expected[answers])
         litert.check_difference(precision, "probabilities", differences[precision], _LIMITS[precision])
-    tables = [layer.table.shape.num_elements() for layer in module.keras_models[0].layers if layer.name == "ngrams"]
+    tables = [
+        layer.table.shape.num_elements() for layer in module.holders_of_weights[0].layers if layer.name == "ngrams"
+    ]
     sizes = litert.check_sizes(folder, int8_in_both=sum(tables))
     return {"bytes": sizes, "largest_difference": differences, "same_answers": agreements, "texts": len(texts)}
 

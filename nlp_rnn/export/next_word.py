@@ -29,7 +29,7 @@ class NextWordModule(tf.Module):
 
     def __init__(self, model: LanguageModel | LanguageEnsemble, tokenizer: Tokenizer, config: Config) -> None:
         super().__init__()
-        self.keras_models = model.members if isinstance(model, LanguageEnsemble) else [model]
+        self.holders_of_weights = model.members if isinstance(model, LanguageEnsemble) else [model]
         self._model, self._tokenizer, self._config = model, tokenizer, config
         self._in_graphs = GraphTokenizer(tokenizer)
         is_subword = tokenizer.level == "subword"
@@ -146,7 +146,7 @@ def language_extras(module: NextWordModule, config: Config, metrics: dict[str, A
         if split in ("validation", "test")
     ]
     parameters, words = module._model.count_params(), module._tokenizer.vocab_size
-    kind = saved_model.kind_of("language model", len(module.keras_models))
+    kind = saved_model.kind_of("language model", len(module.holders_of_weights))
     card = saved_model.card(
         config,
         f"{config.model.cell} {kind} of {parameters:,} parameters over {words:,} words",

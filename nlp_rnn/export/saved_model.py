@@ -70,7 +70,7 @@ def export_module(
       signatures: name -> tf.function of the module.
       extras: file name -> text, for assets.extra/.
       defaults: see `write_warm_up`.
-      is_int8: whether the weights of the module's `keras_models` are stored as int8; see `compact_weights`.
+      is_int8: whether the weights of the module's `holders_of_weights` are stored as int8; see `compact_weights`.
 
     Returns:
       the version's folder.
@@ -81,12 +81,12 @@ def export_module(
         path = next_version(folder)
         try:
             with files.atomic_folder(path) as temporary:
-                compact = CompactWeights(module.keras_models) if is_int8 else None
+                compact = CompactWeights(module.holders_of_weights) if is_int8 else None
                 with portable(getattr(module, "portable_layers", [])), compact.in_use() if compact else nullcontext():
                     root = _without_weights(module, compact) if compact else module
-                    models = getattr(module, "keras_models", [])
-                    if not compact and len(models) == 1:
-                        root.ordered_weights = unique(models[0].weights)  # training.exported_weights reads them
+                    holders = getattr(module, "holders_of_weights", [])
+                    if not compact and len(holders) == 1 and isinstance(holders[0], keras.Model):
+                        root.ordered_weights = unique(holders[0].weights)  # training.exported_weights reads them
                     tf.saved_model.save(root, str(temporary), signatures=signatures)
                 (temporary / "assets.extra").mkdir()
                 for name, text in extras.items():

@@ -49,7 +49,7 @@ class TranslationModule(tf.Module):
         super().__init__()
         self._models, self._tokenizer, self._config = models, tokenizer, config
         self._in_graphs = GraphTokenizer(tokenizer)
-        self.keras_models = models
+        self.holders_of_weights = models
         self.portable_layers = [
             layer
             for model in models

@@ -30,6 +30,7 @@ def size_of(version):
     [
         ("sentiment", "trained", "sentiment"),
         ("next_word", "next_word_trained", "next_word"),
+        ("char_generation", "characters_trained", "char_generation"),
         pytest.param("translation", "translation_trained", "translation_en_de", marks=pytest.mark.further),
     ],
 )
@@ -47,6 +48,10 @@ def test_answers_stay_and_the_checkpoint_is_smaller(task, fixture, name, request
     elif task == "next_word":
         one, other = (model.suggest("The cat likes the ", count=1)[0] for model in models)
         assert (other.word, other.probability) == (one.word, pytest.approx(one.probability, abs=0.02))
+    elif task == "char_generation":
+        one, other = (model.score("the cat sat").log_probability for model in models)
+        assert other == pytest.approx(one, rel=0.02)
+        assert len(models[1].generate("the ", max_length=9, min_length=9).text) == 9
     else:
         text = "the old king sees the green garden today"
         assert models[1].translate(text).text == models[0].translate(text).text
@@ -118,9 +123,3 @@ def test_a_litert_export_without_the_float_file(next_word_trained, tmp_path):
     assert OnDeviceModel(version).words[4:]
     told = refused("console", "--model", version, "--precision", "float", cwd=next_word_trained, task="next_word")
     assert "model_float.tflite" in told
-
-
-def test_what_has_no_int8_weights_says_so(characters_trained):
-    command = ["export", "--run", "runs/small", "--weights", "int8"]
-    told = refused(*command, cwd=characters_trained, task="char_generation")
-    assert told.endswith("weights is 'int8', but char_generation has one form of weights only; leave it out")

@@ -250,7 +250,7 @@ def test_files_of_other_weights_are_not_kept(wide, tmp_path):
         "on validation texts, where at most 0.001 is allowed; nothing was written: export with --format savedmodel"
     )
     tokenizer = Tokenizer("word", vocabulary=[*BAD, *GOOD, *FILLER])
-    other_module = ClassifierModule(module.keras_models, tokenizer, *other[2:], [Calibration()])
+    other_module = ClassifierModule(module.holders_of_weights, tokenizer, *other[2:], [Calibration()])
     with pytest.raises(ConfigError, match=r"the text 'a good , lovely film . warm' has other token ids there"):
         check(path, other_module, config, TEXTS)
 
