@@ -37,7 +37,9 @@ def write_warm_up(version: Path, defaults: dict[str, dict[str, Any]]) -> None:
                 for key, info in sorted(signature.inputs.items()):
                     shape = [None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim]
                     value = example(_dtype(info.dtype), shape, defaults.get(name, {}).get(key), rows)
-                    inputs[key] = tf.make_tensor_proto(value, info.dtype).SerializeToString()
+                    # All values of an input are equal, so one is stored with the shape.
+                    stored = value.flat[0] if value.size else value
+                    inputs[key] = tf.make_tensor_proto(stored, info.dtype, value.shape).SerializeToString()
                 writer.write(_prediction_log(name, inputs).SerializeToString())
 
 
