@@ -3,6 +3,7 @@
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +86,20 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
 
 
 def _label_set(found: api.LabelSet, text: str) -> cli.Result:
-    facts = {"text": text, "labels": found.labels, "probabilities": found.probabilities}
+    facts = {"text": text} | asdict(found)
     shown = ", ".join(f"{label} {found.probabilities[label]:.4f}" for label in found.labels)
     return cli.Result(facts, f"{shown or '-'}\t{one_line(text)}")
 
 
 def _prediction(found: api.Prediction, text: str, labels: list[str], min_probability: float) -> cli.Result:
-    # Of two labels the probability is that of the second, whatever the answer.
-    probability = found.probabilities[labels[1]] if len(labels) == 2 else found.probability
     label = found.label if found.probability >= min_probability else None  # None: the model abstains
-    facts: dict[str, Any] = {"text": text, "label": label, "probability": probability}
-    columns = ["?" if label is None else label, f"{probability:.4f}", one_line(text)]
-    if found.score is not None:
-        facts["score"] = found.score
+    facts: dict[str, Any] = {"text": text} | asdict(found) | {"label": label}
+    # Of two labels the column is the probability of the second, whatever the answer.
+    shown = found.probabilities[labels[1]] if len(labels) == 2 else found.probability
+    columns = ["?" if label is None else label, f"{shown:.4f}", one_line(text)]
+    if found.score is None:
+        del facts["score"]
+    else:
         columns.insert(2, f"{found.score:.2f}")
     return cli.Result(facts, "\t".join(columns))
 

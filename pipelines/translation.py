@@ -3,6 +3,7 @@
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from nlp_rnn import api
@@ -55,7 +56,7 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
     model = api.load(options.model, TASK)
     for texts in input_texts(options, batch_size=32):
         for text, found in zip(texts, model.translate_all(texts, options.n_best, **settings), strict=True):
-            facts = [{"translation": each.text, "score": each.score} for each in found]
+            facts = [asdict(each) for each in found]
             lines = [
                 one_line(each.text) if options.n_best == 1 else f"{each.score:.4f}\t{one_line(each.text)}"
                 for each in found

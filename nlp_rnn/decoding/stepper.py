@@ -34,7 +34,8 @@ class Stepper(tf.Module):
         super().__init__()
         config = model.config
         step = CELLS[config.cell].step
-        self._advance, self._is_residual = resolve(step) if step else None, config.is_residual
+        self._advance: Any = resolve(step) if step else None
+        self._is_residual = config.is_residual
         self._model = None if step else model  # its cells compute the steps that this class has no function for
         self.vocab_size, self.sizes = (
             model.vocab_size,

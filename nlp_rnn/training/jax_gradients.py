@@ -40,11 +40,11 @@ def _train_step(model: Classifier, state: Any, data: Any) -> tuple[dict[str, Any
             logits = model.classify(ids, vectors + move, training=True)
             loss = model.compute_loss(x, y, logits, sample_weight, training=True) / 2
             scaled = model.optimizer.scale_loss(loss)
-        values = [
+        other_now, metrics_now = (
             [after.get_current_value(variable) for variable in variables]
             for variables in (model.non_trainable_variables, model.metrics_variables)
-        ]
-        return scaled, (loss, logits, ids, vectors, *values)
+        )
+        return scaled, (loss, logits, ids, vectors, other_now, metrics_now)
 
     def of_moved(trainable: Any, other: Any, move: Any) -> Any:
         with scope(trainable, other) as after:
@@ -55,12 +55,12 @@ def _train_step(model: Classifier, state: Any, data: Any) -> tuple[dict[str, Any
         return scaled, (loss, [after.get_current_value(variable) for variable in model.non_trainable_variables])
 
     no_move = jax.numpy.zeros_like(jax.eval_shape(of_texts, trainable, 0.0)[1][3])
-    both = jax.grad(of_texts, argnums=(0, 1), has_aux=True)
-    (gradients, direction), (loss, logits, ids, vectors, other, new_metrics) = both(trainable, no_move)
-    mask = keras.ops.not_equal(ids, PAD_ID)
-    move = moves(vectors, direction, mask, model.objective.adversarial)
-    more, (moved_loss, other) = jax.grad(of_moved, has_aux=True)(trainable, other, move)
+    by_both = jax.grad(of_texts, argnums=(0, 1), has_aux=True)
+    (gradients, direction), (loss, logits, ids, vectors, other_now, metrics_now) = by_both(trainable, no_move)
+    move = moves(vectors, direction, keras.ops.not_equal(ids, PAD_ID), model.objective.adversarial)
+    more, (moved_loss, other_now) = jax.grad(of_moved, has_aux=True)(trainable, other_now, move)
     gradients = jax.tree.map(jax.numpy.add, gradients, more)
-    trainable, for_optimizer = model.optimizer.stateless_apply(for_optimizer, gradients, trainable)
-    logs, metrics = model._update_metrics_variables(new_metrics, loss + moved_loss, x, y, logits, sample_weight)
-    return logs, (trainable, other, for_optimizer, metrics)
+    trainable_now, optimizer_now = model.optimizer.stateless_apply(for_optimizer, gradients, trainable)
+    total = loss + moved_loss
+    logs, metrics_now = model._update_metrics_variables(metrics_now, total, x, y, logits, sample_weight)
+    return logs, (trainable_now, other_now, optimizer_now, metrics_now)

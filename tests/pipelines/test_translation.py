@@ -197,8 +197,8 @@ def test_predict_answers_arguments_and_pipes(translation_trained):
     ).splitlines()
     found = [json.loads(line) for line in lines]
     assert [each["text"] for each in found] == [SENTENCES[1], ""]
-    assert found[1]["translations"][0]["translation"] == ""
-    assert found[0]["translations"][0]["translation"] == "nie ein junge Kind hört der lange Lied"
+    assert found[1]["translations"][0]["text"] == ""
+    assert found[0]["translations"][0]["text"] == "nie ein junge Kind hört der lange Lied"
     scores = [each["score"] for each in found[0]["translations"]]
     assert scores == sorted(scores, reverse=True)
     assert len(scores) == 3
