@@ -13,6 +13,8 @@ CHARACTERS_RUN = runs/$(basename $(notdir $(CHARACTERS_CONFIG)))
 DEMO_RUN = runs/$(basename $(notdir $(DEMO_CONFIG)))
 TRANSLATION_CONFIG ?= configs/translation_demo.yaml
 TRANSLATION_RUN = runs/$(basename $(notdir $(TRANSLATION_CONFIG)))
+# Of the tasks whose models the project ships, the demos' own models, so that the commands go on using the shipped ones.
+DEMO_MODELS = runs/models
 BENCH_PLOTS ?= runs/bench
 # The tested version of LiteRT for browsers.
 LITERT_JS = 2.5.3
@@ -36,20 +38,23 @@ demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of rea
 	@echo "confusion matrix: $(DEMO_RUN)/confusion_test.png"
 	@echo "model:            saved_models/sentiment (newest version; the second column above is the probability of 'pos')"
 
-demo-next-word: $(VENV)/demo.stamp  ## train, evaluate, export and ask a model of the next word (the longest of the demos)
+demo-next-word: $(VENV)/demo.stamp  ## the model in saved_models/ suggests; train, evaluate, export and ask a small one (the longest of the demos)
+	$(NEXT_WORD) predict "This is one of the " "I really enj" "The acting was "
 	$(NEXT_WORD) train --config $(NEXT_WORD_CONFIG)
 	$(NEXT_WORD) evaluate --run $(NEXT_WORD_RUN) --split test --baseline
-	$(NEXT_WORD) export --run $(NEXT_WORD_RUN)
-	$(NEXT_WORD) export --run $(NEXT_WORD_RUN) --format litert
-	$(NEXT_WORD) predict --model saved_models/next_word "This is one of the " "I really enj" "The acting was "
+	$(NEXT_WORD) export --run $(NEXT_WORD_RUN) --to $(DEMO_MODELS)
+	$(NEXT_WORD) export --run $(NEXT_WORD_RUN) --to $(DEMO_MODELS) --format litert
+	$(NEXT_WORD) predict --model $(DEMO_MODELS)/next_word "This is one of the " "I really enj" "The acting was "
 	@echo
-	@echo "now type: $(NEXT_WORD) console --model saved_models/next_word_litert"
+	@echo "now type: $(NEXT_WORD) console --model $(DEMO_MODELS)/next_word_litert"
+	@echo "or, with the model of saved_models/: $(NEXT_WORD) console"
 
-demo-characters: $(VENV)/demo.stamp  ## train, evaluate, export and let write a model of characters (minutes)
+demo-characters: $(VENV)/demo.stamp  ## the model in saved_models/ writes; train, evaluate, export and ask a small one (minutes)
+	$(CHARACTERS) predict "ROMEO:"
 	$(CHARACTERS) train --config $(CHARACTERS_CONFIG)
 	$(CHARACTERS) evaluate --run $(CHARACTERS_RUN) --split test
-	$(CHARACTERS) export --run $(CHARACTERS_RUN)
-	$(CHARACTERS) predict --model saved_models/char_generation "This film is " "I was "
+	$(CHARACTERS) export --run $(CHARACTERS_RUN) --to $(DEMO_MODELS)
+	$(CHARACTERS) predict --model $(DEMO_MODELS)/char_generation "This film is " "I was "
 
 demo-translation: $(VENV)/demo.stamp  ## train, evaluate, export and ask a translator of dates, numbers and money (minutes)
 	$(TRANSLATION) train --config $(TRANSLATION_CONFIG)
@@ -111,7 +116,7 @@ bench-scaling: $(VENV)/demo.stamp  ## training on 1, 2 and 4 processes (five min
 bench-console: $(VENV)/demo.stamp  ## the latency of a key in the console; needs saved_models/next_word_litert
 	$(BIN)/python -m benchmarks.console
 
-verify-models: $(VENV)/dev.stamp  ## the figures of the project's models in saved_models/ (none yet); needs NLP_RNN_DATA
+verify-models: $(VENV)/dev.stamp  ## each model of saved_models/ has its figure; needs NLP_RNN_DATA (VERIFY=--short: a minute)
 	$(BIN)/python -m benchmarks.verify_models $(VERIFY)
 
 # TASK: sentiment, next_word, char_generation or translation; CARD="--seeds 1,2,3 training.epochs=8"

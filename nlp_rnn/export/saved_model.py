@@ -218,7 +218,7 @@ def card(config: Config, what: str, facts: list[str], table: list[str], warning:
     scores = "\n".join([table[0], "|---" * (table[0].count("|") - 1) + "|", *table[1:]])
     return f"""# {config.task}: {config.name}
 
-A {what}, trained by nlp-rnn {__version__} on TensorFlow {tf.__version__}, Keras {keras.__version__}.
+A {what}, exported by nlp-rnn {__version__} with TensorFlow {tf.__version__}, Keras {keras.__version__}.
 
 {lines}
 

@@ -148,7 +148,7 @@ def test_exports_are_numbered_and_the_newest_is_used(trained, tmp_path):
     for version in (1, 2):
         assert ask("export", "--run", "runs/small", cwd=tmp_path).startswith(f"saved_models/sentiment/{version}: ")
     card = (tmp_path / "saved_models/sentiment/2/assets.extra/MODEL_CARD.md").read_text()
-    assert f"trained by nlp-rnn {__version__}" in card
+    assert f"exported by nlp-rnn {__version__}" in card
 
 
 def test_the_installed_command_knows_every_task():

@@ -1,0 +1,58 @@
+"""The models in saved_models/ answer, are small and have cards; their figures are those of the documentation."""
+
+import json
+import re
+
+import pytest
+
+import nlp_rnn
+from nlp_rnn.ondevice.litert_model import OnDeviceModel
+from nlp_rnn.ondevice.typing_session import TypingSession
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "saved_models"
+VERSIONS = sorted(path for path in FOLDER.glob("*/1") if path.is_dir())
+FIGURES = json.loads((FOLDER / "figures.json").read_text(encoding="utf-8"))
+
+
+def size_of(version):
+    return sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.parent.name)
+def test_a_model_is_small_and_has_a_card(version):
+    name = version.parent.name
+    assert size_of(version) <= 15e6
+    assert f"({name.removesuffix('_litert')}/README.md)" in (FOLDER / "README.md").read_text(encoding="utf-8")
+    card = (FOLDER / name.removesuffix("_litert") / "README.md").read_text(encoding="utf-8")
+    for part in ("## How it was trained", "## Data and licence", "## Intended use and limits"):
+        assert part in card
+    assert f"{size_of(version) / 1e6:.1f} MB" in card
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_its_figure_is_that_of_its_card_and_of_the_results(name):
+    for page in (FOLDER / name.removesuffix("_litert") / "README.md", FOLDER / "README.md", ROOT / "RESULTS.md"):
+        assert FIGURES[name]["full"] in re.sub(r"\*", "", page.read_text(encoding="utf-8")), page
+
+
+def test_no_file_names_the_machine_that_trained_it():
+    for version in VERSIONS:
+        for path in version.rglob("*"):
+            if path.suffix in (".yaml", ".json", ".md"):
+                assert not re.search(r"(?m)^ *\w+: /", path.read_text(encoding="utf-8")), path
+
+
+def test_the_model_of_characters_writes(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # the checkout's models are found from anywhere
+    written = nlp_rnn.load("char_generation").generate("ROMEO:", max_length=200, min_length=200, seed=1).text
+    assert len(written) == 200
+    assert len(set(written.lower().split()) & {"the", "and", "i", "to", "of", "my", "you", "is", "that", "a"}) >= 3
+
+
+def test_the_keyboard_suggests(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = [each.word for each in nlp_rnn.load("next_word").suggest("I really enj", count=3)]
+    assert words[:2] == ["enjoyed", "enjoy"]
+    session = TypingSession(OnDeviceModel(FOLDER / "next_word_litert"), count=3)
+    assert [each.word for each in session.suggest("I really enj")][:2] == ["enjoyed", "enjoy"]
