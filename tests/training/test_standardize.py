@@ -36,21 +36,22 @@ def test_it_subtracts_the_mean_and_divides_by_the_spread():
 
 
 def test_the_features_of_texts_of_any_length_are_standardised(tmp_path):
-    lengths = GENERATOR.integers(1, 30, 200)
+    lengths = GENERATOR.integers(1, 30, 60)
     GENERATOR.integers(4, 50, lengths.sum(), np.int32).tofile(tmp_path / "ids.bin")
-    texts = TokenCache(tmp_path, np.concatenate([[0], np.cumsum(lengths)]), np.zeros(200, np.int32))
+    texts = TokenCache(tmp_path, np.concatenate([[0], np.cumsum(lengths)]), np.zeros(60, np.int32))
     config = ModelConfig(units=6, embedding_dim=5, standardize=True)
     model = build_classifier(config, vocab_size=50, num_classes=2)
     fit_standardization(model, texts, seed=1)
     encoder, embedding = model.get_layer("encoder"), model.get_layer("embedding")
     standardized = keras.Model(encoder.inputs, encoder.get_layer("standardize").output)
-    rows = [texts.rows(np.array([number]))[0][None] for number in range(200)]
+    rows = [texts.rows(np.array([number]))[0][None] for number in range(60)]
     features = np.concatenate([standardized([embedding(ids), tf.constant(ids != 0)], training=False) for ids in rows])
-    assert features.shape == (200, 6 * 2 * 3)
+    assert features.shape == (60, 6 * 2 * 3)
     np.testing.assert_allclose(features.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(features.std(axis=0), 1, atol=1e-4)
 
 
+@pytest.mark.further  # several processes
 def test_training_keeps_them_exports_have_them_and_another_training_takes_them(reviews, tmp_path):
     (tmp_path / "reviews.csv").write_bytes(reviews.read_bytes())
     ask("train", "name=first", *SETTINGS, cwd=tmp_path)
