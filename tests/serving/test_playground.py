@@ -75,6 +75,13 @@ def test_suggestions_follow_the_keys(page):
     field.press_sequentially("The cat likes the ")
     buttons = tab.get_by_role("group", name="Suggestions").get_by_role("button")
     tab.get_by_text("suggestions in").wait_for()
+
+    def are_settled():  # none of an earlier key
+        words = buttons.all_inner_texts()
+        page.wait_for_timeout(500)
+        return words == buttons.all_inner_texts()
+
+    wait_until(are_settled)
     word = buttons.first.inner_text()
     field.press("Alt+1")
     assert field.input_value() == f"The cat likes the {word} "
