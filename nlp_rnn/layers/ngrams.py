@@ -42,7 +42,7 @@ def ngram_ids(token_ids: Any, longest: int, ops: Any = keras.ops) -> Any:
 class NgramLinear(keras.layers.Layer):
     """Sums the weights of a text's distinct n-grams. Padding counts for nothing.
 
-    `fit` does not train the weights; `stacking.fit_linear_part` fits them beforehand. They are int8, with one scale per
+    `fit` does not train the weights; `stacking.fit_linear_part` fits them afterwards. They are int8, with one scale per
     column.
 
     Args:

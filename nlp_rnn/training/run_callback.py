@@ -189,9 +189,8 @@ class RunCallback(keras.callbacks.Callback):
     def _save(self) -> None:
         self._sync()
         if not all(np.isfinite(weight.numpy()).all() for weight in self.model.trainable_variables):
-            raise self._diverged(
-                "the weights became infinite", self.progress.step + 1
-            )  # although the loss was still finite
+            what = "the weights became infinite"  # although the loss was still finite
+            raise self._diverged(what, self.progress.step + 1)
         self.progress.seconds = self._seconds_before + time.monotonic() - self._session_start
         self._write(self.run.last_checkpoint, training_variables(self.model), self.progress)
         self._last_save = time.monotonic()
