@@ -136,12 +136,12 @@ class TextClassifier(_Labeller[Prediction]):
 
     def _classify(self, texts: list[bytes]) -> list[Prediction]:
         answer = self._calls.answer("classify", texts)
-        found = []
+        predictions = []
         for number, (name, row) in enumerate(zip(answer["label"], answer["probabilities"], strict=True)):
             label, probabilities = name.decode("utf-8"), dict(zip(self.labels, map(float, row), strict=True))
             score = float(answer["score"][number]) if "score" in answer else None
-            found.append(Prediction(label, probabilities[label], probabilities, score))
-        return found
+            predictions.append(Prediction(label, probabilities[label], probabilities, score))
+        return predictions
 
 
 class LabelSetClassifier(_Labeller[LabelSet]):
@@ -149,12 +149,12 @@ class LabelSetClassifier(_Labeller[LabelSet]):
 
     def _classify(self, texts: list[bytes]) -> list[LabelSet]:
         answer = self._calls.answer("classify", texts)
-        found = []
+        label_sets = []
         for row, is_chosen in zip(answer["probabilities"], answer["chosen"], strict=True):
             order = [number for number in (-row).argsort(kind="stable") if is_chosen[number]]
             probabilities = dict(zip(self.labels, map(float, row), strict=True))
-            found.append(LabelSet([self.labels[number] for number in order], probabilities))
-        return found
+            label_sets.append(LabelSet([self.labels[number] for number in order], probabilities))
+        return label_sets
 
 
 class _LanguageModel(Model):
@@ -343,13 +343,13 @@ def _load_ondevice(path: Path, task: str | None) -> Model | None:
     kinds = {"labels": "classifier:OnDeviceClassifier", "characters": "generator:OnDeviceGenerator"}
     if not litert_file.is_ondevice(path):
         return None
-    found = litert_file.find(path)
-    kind = litert_file.kind_of(litert_file.read_settings(found))
+    folder = litert_file.find(path)
+    kind = litert_file.kind_of(litert_file.read_settings(folder))
     if kind not in kinds:
         return None
-    config = load_saved_config(found / "config.yaml", task)
-    calls = resolve(f"nlp_rnn.ondevice.{kinds[kind]}")(found)
-    return _class_of(config.task, config.data.multi_label)(None, config, found, getattr(calls, "labels", []), calls)
+    config = load_saved_config(folder / "config.yaml", task)
+    calls = resolve(f"nlp_rnn.ondevice.{kinds[kind]}")(folder)
+    return _class_of(config.task, config.data.multi_label)(None, config, folder, getattr(calls, "labels", []), calls)
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:

@@ -291,5 +291,5 @@ def versions(folder: Path, *, folders_only: bool = True) -> dict[int, Path]:
 
 def newest_version(folder: Path) -> Path:
     """The folder of the newest version of an exported model; the given folder itself if it has no versions."""
-    found = versions(folder)
-    return found[max(found)] if found else folder
+    numbered = versions(folder)
+    return numbered[max(numbered)] if numbered else folder

@@ -64,8 +64,8 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
                     print(printable(piece), end="", flush=True)
                 print()
             continue
-        for found in model.generate_all(prompts, **settings):
-            yield cli.Result(asdict(found), found.prompt + found.text)
+        for generation in model.generate_all(prompts, **settings):
+            yield cli.Result(asdict(generation), generation.prompt + generation.text)
 
 
 def explain(options: Namespace) -> cli.Result:
@@ -76,11 +76,11 @@ def explain(options: Namespace) -> cli.Result:
     from nlp_rnn.evaluation import inspection
     from nlp_rnn.visualization import attributions
 
-    found = {
+    facts = {
         name: value.numpy()[0]
         for name, value in loaded.explain(tf.constant([options.text[0].encode("utf-8", "surrogateescape")])).items()
     }
-    characters, activations = [token.decode("utf-8") for token in found["tokens"]], found["activations"]
+    characters, activations = [token.decode("utf-8") for token in facts["tokens"]], facts["activations"]
     if not characters:
         raise ConfigError("TEXT is empty; give a text to show a unit's activation over")
     units = activations.shape[1]

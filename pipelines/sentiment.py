@@ -52,14 +52,14 @@ def evaluate(options: Namespace) -> cli.Result:
     settings = {"min_probability": options.min_probability}
     if options.run:
         runs = commands.runs_of(options, TASK)
-        config, found = runs[0].config, classifier_evaluation.evaluate_runs(runs, options.split, **settings)
+        config, evaluation = runs[0].config, classifier_evaluation.evaluate_runs(runs, options.split, **settings)
     else:
         exported = saved_model.load_model(options.model, TASK)
         config = cli.config_of(exported.config, exported.path / "assets.extra" / "config.yaml", options.settings)
-        found = classifier_evaluation.evaluate_model(exported, config, options.split, **settings)
+        evaluation = classifier_evaluation.evaluate_model(exported, config, options.split, **settings)
     if options.baseline:
-        found.facts["baseline"] = classifier_evaluation.evaluate_baseline(config, options.split)
-    return cli.Result(found.facts, classifier_evaluation.describe(found))
+        evaluation.facts["baseline"] = classifier_evaluation.evaluate_baseline(config, options.split)
+    return cli.Result(evaluation.facts, classifier_evaluation.describe(evaluation))
 
 
 def export(options: Namespace) -> cli.Result:
@@ -77,30 +77,30 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
             "of its own; leave it out"
         )
     for texts in input_texts(options):
-        for text, found in zip(texts, classify(texts), strict=True):
+        for text, answer in zip(texts, classify(texts), strict=True):
             shown = text.decode("utf-8", "replace")
-            if isinstance(found, api.LabelSet):
-                yield _label_set(found, shown)
+            if isinstance(answer, api.LabelSet):
+                yield _label_set(answer, shown)
             else:
-                yield _prediction(found, shown, classify.labels, options.min_probability)
+                yield _prediction(answer, shown, classify.labels, options.min_probability)
 
 
-def _label_set(found: api.LabelSet, text: str) -> cli.Result:
-    facts = {"text": text} | asdict(found)
-    shown = ", ".join(f"{label} {found.probabilities[label]:.4f}" for label in found.labels)
+def _label_set(label_set: api.LabelSet, text: str) -> cli.Result:
+    facts = {"text": text} | asdict(label_set)
+    shown = ", ".join(f"{label} {label_set.probabilities[label]:.4f}" for label in label_set.labels)
     return cli.Result(facts, f"{shown or '-'}\t{one_line(text)}")
 
 
-def _prediction(found: api.Prediction, text: str, labels: list[str], min_probability: float) -> cli.Result:
-    label = found.label if found.probability >= min_probability else None  # None: the model abstains
-    facts: dict[str, Any] = {"text": text} | asdict(found) | {"label": label}
+def _prediction(prediction: api.Prediction, text: str, labels: list[str], min_probability: float) -> cli.Result:
+    label = prediction.label if prediction.probability >= min_probability else None  # None: the model abstains
+    facts: dict[str, Any] = {"text": text} | asdict(prediction) | {"label": label}
     # Of two labels the column is the probability of the second, whatever the answer.
-    shown = found.probabilities[labels[1]] if len(labels) == 2 else found.probability
+    shown = prediction.probabilities[labels[1]] if len(labels) == 2 else prediction.probability
     columns = ["?" if label is None else label, f"{shown:.4f}", one_line(text)]
-    if found.score is None:
+    if prediction.score is None:
         del facts["score"]
     else:
-        columns.insert(2, f"{found.score:.2f}")
+        columns.insert(2, f"{prediction.score:.2f}")
     return cli.Result(facts, "\t".join(columns))
 
 
@@ -109,13 +109,13 @@ def explain(options: Namespace) -> cli.Result:
     signatures = api.load(options.model, TASK).signatures
     from nlp_rnn.visualization import attributions
 
-    found = attributions.attribute(signatures, options.text[0])
+    attribution = attributions.attribute(signatures, options.text[0])
     if options.html:
-        attributions.write_html(found, Path(options.html))
+        attributions.write_html(attribution, Path(options.html))
     if options.png:
-        attributions.write_png(found, Path(options.png))
-    text = attributions.to_terminal(found) if sys.stdout.isatty() else attributions.to_plain(found)
-    return cli.Result(found._asdict(), text, is_styled=sys.stdout.isatty())
+        attributions.write_png(attribution, Path(options.png))
+    text = attributions.to_terminal(attribution) if sys.stdout.isatty() else attributions.to_plain(attribution)
+    return cli.Result(attribution._asdict(), text, is_styled=sys.stdout.isatty())
 
 
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:

@@ -55,11 +55,11 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
     settings = command_options.settings_of(SearchSettings, options)
     model = api.load(options.model, TASK)
     for texts in input_texts(options, batch_size=32):
-        for text, found in zip(texts, model.translate_all(texts, options.n_best, **settings), strict=True):
-            facts = [asdict(each) for each in found]
+        for text, hypotheses in zip(texts, model.translate_all(texts, options.n_best, **settings), strict=True):
+            facts = [asdict(each) for each in hypotheses]
             lines = [
                 one_line(each.text) if options.n_best == 1 else f"{each.score:.4f}\t{one_line(each.text)}"
-                for each in found
+                for each in hypotheses
             ]
             end = "\n" if options.n_best > 1 else ""  # a blank line between sentences
             yield cli.Result({"text": text.decode("utf-8", "replace"), "translations": facts}, "\n".join(lines) + end)
@@ -70,15 +70,15 @@ def explain(options: Namespace) -> cli.Result:
     loaded = api.load(options.model, TASK).signatures
     from nlp_rnn.visualization import attention_map
 
-    found = attention_map.read_attention(loaded, options.text[0], options.translation)
+    alignment = attention_map.read_attention(loaded, options.text[0], options.translation)
     if options.html:
-        attention_map.write_html(found, Path(options.html))
+        attention_map.write_html(alignment, Path(options.html))
     if options.png:
         from nlp_rnn.visualization.plots import plot_attention
 
-        plot_attention(found.source, found.target, found.weights, Path(options.png))
+        plot_attention(alignment.source, alignment.target, alignment.weights, Path(options.png))
     show = attention_map.to_terminal if sys.stdout.isatty() else attention_map.to_plain
-    return cli.Result(found._asdict(), show(found))
+    return cli.Result(alignment._asdict(), show(alignment))
 
 
 def tokenizer(options: Namespace) -> Iterator[cli.Result]:

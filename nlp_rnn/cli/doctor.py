@@ -35,9 +35,9 @@ def main(arguments: list[str]) -> Result:
         checks.append(functools.partial(findings.run, options.run))
     if options.model:
         checks.append(functools.partial(findings.model, options.model, options.run))
-    found = findings.everything(checks)
-    status = {"error": 2, "warning": 1}.get(found[0].severity, 0) if found else 0
-    return Result({"findings": [asdict(each) for each in found]}, _describe(found), status=status)
+    results = findings.everything(checks)
+    status = {"error": 2, "warning": 1}.get(results[0].severity, 0) if results else 0
+    return Result({"findings": [asdict(each) for each in results]}, _describe(results), status=status)
 
 
 def _config(path: str | None, settings: list[str]) -> Iterator[Finding]:
@@ -50,7 +50,7 @@ def _config(path: str | None, settings: list[str]) -> Iterator[Finding]:
     yield from findings.data(config)
 
 
-def _describe(found: list[Finding]) -> str:
-    if not found:
+def _describe(results: list[Finding]) -> str:
+    if not results:
         return "nothing to mend"
-    return "\n".join(f"{each.severity}: {each.what} {each.consequence} {each.mend}" for each in found)
+    return "\n".join(f"{each.severity}: {each.what} {each.consequence} {each.mend}" for each in results)

@@ -175,7 +175,7 @@ def run(path: Path) -> Iterator[Finding]:
     from nlp_rnn.training.run_directory import load_run
 
     try:
-        found = load_run(path)
+        loaded = load_run(path)
     except ConfigError as error:
         yield Finding("error", f"{error}.", "It cannot be used.", "Restore it from a copy, or train again.")
         return
@@ -183,13 +183,13 @@ def run(path: Path) -> Iterator[Finding]:
         yield Finding(
             "note", f"{path} has no {manifest.NAME}.", "Damaged files are not noticed.", "Newer runs have one."
         )
-    if not found.best_checkpoint.is_file():
+    if not loaded.best_checkpoint.is_file():
         yield Finding("error", f"{path} has no weights yet.", "It cannot be evaluated or exported.", "Train on.")
         return
-    yield from _curve(path / "history.csv", found.config.training.monitor)
-    yield from _weights(found.best_checkpoint)
-    if found.config.kind == "classifier":
-        temperature = found.calibration.temperature
+    yield from _curve(path / "history.csv", loaded.config.training.monitor)
+    yield from _weights(loaded.best_checkpoint)
+    if loaded.config.kind == "classifier":
+        temperature = loaded.calibration.temperature
         if not 0.5 <= temperature <= 2:
             kind = "over" if temperature > 1 else "under"
             yield Finding(

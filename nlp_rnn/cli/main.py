@@ -193,11 +193,11 @@ def config_of(config: Config, path: str | os.PathLike[str], settings: list[str])
             )
     if not settings:
         return config
-    found = load_saved_config(Path(path), config.task, settings)
-    if found.data.outputs != config.data.outputs:
+    saved = load_saved_config(Path(path), config.task, settings)
+    if saved.data.outputs != config.data.outputs:
         raise ConfigError(
             "command line: data.multi_label and data.labels_are say what a model answers, "
             f"so a trained one keeps those of {path}; leave "
             "them out"
         )
-    return found
+    return saved

@@ -118,10 +118,10 @@ def _parser() -> Parser:
 def _labels(options: list[str]) -> dict[str, dict[str, int]]:
     labels: dict[str, dict[str, int]] = {}
     for option in options:
-        found = re.fullmatch(r"([^/:=]+)/([^/:=]+)=([0-9]{1,18})", option)
-        if not found:
+        parts = re.fullmatch(r"([^/:=]+)/([^/:=]+)=([0-9]{1,18})", option)
+        if not parts:
             raise ConfigError(f"--label is {option!r}, but must be MODEL/LABEL=VERSION, such as sentiment/stable=3")
-        labels.setdefault(found[1], {})[found[2]] = int(found[3])
+        labels.setdefault(parts[1], {})[parts[2]] = int(parts[3])
     return labels
 
 

@@ -144,10 +144,10 @@ class Corpus:
         """Examples, digest and labels (if any) of train and validation, to identify the data. After `survey`."""
         facts: dict[str, dict[str, Any]] = {}
         for split in ("train", "validation"):
-            found = self.facts[split]
-            facts[split] = {"examples": found.num_examples, "digest": found.digest}
-            if set(found.labels) - {""}:
-                facts[split]["labels"] = dict(found.labels)
+            split_facts = self.facts[split]
+            facts[split] = {"examples": split_facts.num_examples, "digest": split_facts.digest}
+            if set(split_facts.labels) - {""}:
+                facts[split]["labels"] = dict(split_facts.labels)
         return facts
 
     def examples(self, split: str) -> Iterator[Example]:
@@ -316,10 +316,10 @@ class Corpus:
         if not total:
             return f"{name}: {given or data.source} {_what_is_in(given, data)}; give a file with texts"
         distinct = len({_text_key(example.text) for example in self._given["train"]()})
-        found = f"data.train has {total:,} {'text' if total == 1 else 'texts'}"
-        found += f", but {distinct:,} different ones" if distinct < total else ""
+        total_texts = f"data.train has {total:,} {'text' if total == 1 else 'texts'}"
+        total_texts += f", but {distinct:,} different ones" if distinct < total else ""
         return (
-            f"{name}: {found}, to be drawn into {1 + len(self._fractions())} splits; "
+            f"{name}: {total_texts}, to be drawn into {1 + len(self._fractions())} splits; "
             "give more texts, or data.validation (and "
             "data.test), or cut one long text with data.split=contiguous"
         )

@@ -62,8 +62,8 @@ def write_cache(
             ids = encode_texts(tf.constant([text for text, *_ in chunk]))
             ids.flat_values.numpy().astype(np.int32).tofile(file)
             lengths.append(ids.row_lengths().numpy())
-            found = np.array([label for _, label, *_ in chunk])
-            labels.append(found.astype(np.int32) if found.ndim == 1 else found)
+            chunk_labels = np.array([label for _, label, *_ in chunk])
+            labels.append(chunk_labels.astype(np.int32) if chunk_labels.ndim == 1 else chunk_labels)
             weights += [weight for _, _, *rest in chunk for weight in rest]
     np.save(path / "offsets.npy", np.concatenate([[0], *lengths]).cumsum(dtype=np.int64))
     np.save(path / "labels.npy", np.concatenate(labels or [np.zeros(0, np.int32)]))

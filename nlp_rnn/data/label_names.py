@@ -15,36 +15,36 @@ def label_names(corpus: Corpus) -> list[str]:
       ConfigError: if there are no labels, a single one, or others in validation or test; or if they are not what
         data.multi_label and data.labels_are say.
     """
-    found, data = corpus.facts["train"].labels, corpus._data
+    counts, data = corpus.facts["train"].labels, corpus._data
     if data.multi_label:
-        if not found:
+        if not counts:
             raise ConfigError(
                 "data.multi_label is true, but no text of data.train has a label; check data.label_column, "
                 "data.label_columns or the __label__ of the lines"
             )
-    elif any(labels.JOINT in label for label in found):
+    elif any(labels.JOINT in label for label in counts):
         raise ConfigError("data.train has texts with several labels; set data.multi_label=true")
-    elif "" in found:
+    elif "" in counts:
         raise ConfigError(
-            f"data.train has {found['']} examples without a label, the first is example "
+            f"data.train has {counts['']} examples without a label, the first is example "
             f"{corpus.facts['train'].first_places['']}; a classifier needs one on each: set data.label_column, or use "
             "a labelled source"
         )
-    elif len(found) < 2:
+    elif len(counts) < 2:
         raise ConfigError(
-            f"data.train has one label only, {next(iter(found))!r}; "
+            f"data.train has one label only, {next(iter(counts))!r}; "
             "a classifier needs two or more: check data.label_column"
         )
     for name in ("validation", "test"):
         if name in corpus.facts:
-            check_labels(corpus, name, list(found))
+            check_labels(corpus, name, list(counts))
     if data.labels_are == "ordinal":
-        _check_scale(found)
+        _check_scale(counts)
     try:
-        numbers = [float(label) for label in found]
+        numbers = [float(label) for label in counts]
     except ValueError:
-        return sorted(found)
-    return sorted(found, key=float) if all(map(math.isfinite, numbers)) else sorted(found)
+        return sorted(counts)
+    return sorted(counts, key=float) if all(map(math.isfinite, numbers)) else sorted(counts)
 
 
 def check_labels(corpus: Corpus, split: str, known: list[str]) -> None:
@@ -62,10 +62,10 @@ def check_labels(corpus: Corpus, split: str, known: list[str]) -> None:
         )
 
 
-def _check_scale(found: Iterable[str]) -> None:
+def _check_scale(names: Iterable[str]) -> None:
     """Raises ConfigError unless the labels are distinct numbers, three or more."""
     values = set()
-    for label in found:
+    for label in names:
         value = _number_of(label)
         values.add(value)
         if not math.isfinite(value):
@@ -73,8 +73,8 @@ def _check_scale(found: Iterable[str]) -> None:
                 f"data.labels_are is ordinal, but data.train has the label {label!r}, which is no number; "
                 "write the labels as numbers in their order, or use data.labels_are=classes"
             )
-    if len(values) < 3 or len(values) < len(set(found)):
-        shown = ", ".join(map(repr, sorted(found)[:10]))
+    if len(values) < 3 or len(values) < len(set(names)):
+        shown = ", ".join(map(repr, sorted(names)[:10]))
         raise ConfigError(
             f"data.labels_are is ordinal, but data.train has the labels {shown}; "
             "a scale has three different numbers or more: use data.labels_are=classes"

@@ -249,19 +249,19 @@ def _text_examples(path: Path | Part, data: DataConfig) -> Iterator[Example]:
     for number, line in read_lines(path, data.encoding):
         if not line.strip():
             continue
-        found = [each.rstrip(",") for each in _FASTTEXT_LABEL.findall(line)] if "__label__" in line else []
-        text = _FASTTEXT_LABEL.sub("", line).strip() if found else line
+        labels_of_line = [each.rstrip(",") for each in _FASTTEXT_LABEL.findall(line)] if "__label__" in line else []
+        text = _FASTTEXT_LABEL.sub("", line).strip() if labels_of_line else line
         if data.multi_label:
-            yield Example(text, labels.join(found))
+            yield Example(text, labels.join(labels_of_line))
             continue
-        if len(found) > 1 and data.label_column:
-            shown = ", ".join(map(repr, found[:5]))
+        if len(labels_of_line) > 1 and data.label_column:
+            shown = ", ".join(map(repr, labels_of_line[:5]))
             raise ConfigError(
-                f"{path}: line {number} has {len(found)} labels ({shown}), but a text has one; "
+                f"{path}: line {number} has {len(labels_of_line)} labels ({shown}), but a text has one; "
                 "set data.multi_label=true, keep one "
                 "label, or set data.label_column= (empty) to train without labels"
             )
-        yield Example(text, found[0] if found else "")
+        yield Example(text, labels_of_line[0] if labels_of_line else "")
 
 
 # Of the sources that can be read from any line on, for `records`.
@@ -295,16 +295,16 @@ def _folder_examples(path: Path, data: DataConfig) -> Iterator[Example]:
     texts = {
         folder: _in_order(each for each in folder.iterdir() if each.is_file() and _is_users(each)) for folder in folders
     }
-    usual = {folder: [each for each in found if _TEXT_NAME.search(each.name)] for folder, found in texts.items()}
+    usual = {folder: [each for each in paths if _TEXT_NAME.search(each.name)] for folder, paths in texts.items()}
     if any(usual.values()):
-        others = [each for folder, found in texts.items() for each in found if each not in usual[folder]]
+        others = [each for folder, paths in texts.items() for each in paths if each not in usual[folder]]
         if others:
             tell_once(f"{path}: left out: {len(others)} files that do not end with .txt, such as {others[0].name}")
         texts = usual
-    for folder, found in texts.items():
-        if not found:
+    for folder, paths in texts.items():
+        if not paths:
             raise ConfigError(_why_empty(folder))
-        for file in found:
+        for file in paths:
             yield Example("".join(line for _, line in decoded_lines(file, data.encoding)), clean_label(folder.name))
 
 

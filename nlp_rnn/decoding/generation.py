@@ -229,18 +229,18 @@ class Generator(tf.Module):
     def activations(self, token_ids: tf.Tensor) -> tf.Tensor:
         """The hidden states of all layers after each id: int32 [batch, time] -> float32 [batch, time, units]."""
 
-        def body(time: tf.Tensor, states: States, found: tf.TensorArray) -> tuple[object, ...]:
+        def body(time: tf.Tensor, states: States, outputs: tf.TensorArray) -> tuple[object, ...]:
             _, states = self._stepper.step(token_ids[:, time], states)
-            return time + 1, states, found.write(time, tf.concat([layer[0] for layer in states], axis=1))
+            return time + 1, states, outputs.write(time, tf.concat([layer[0] for layer in states], axis=1))
 
         num_steps, rows = tf.shape(token_ids)[1], tf.shape(token_ids)[0]
         token_ids = tf.pad(token_ids, [[0, 0], [0, 1]], constant_values=PAD_ID)  # at least one step
         size = sum(sizes[0] for sizes in self._stepper.sizes)
-        found = tf.TensorArray(tf.float32, num_steps + 1, element_shape=[None, size])
-        _, _, found = tf.while_loop(
-            lambda time, *_: time <= num_steps, body, (0, self._stepper.zero_states(rows), found)
+        outputs = tf.TensorArray(tf.float32, num_steps + 1, element_shape=[None, size])
+        _, _, outputs = tf.while_loop(
+            lambda time, *_: time <= num_steps, body, (0, self._stepper.zero_states(rows), outputs)
         )
-        return tf.transpose(found.stack(), [1, 0, 2])[:, :-1]
+        return tf.transpose(outputs.stack(), [1, 0, 2])[:, :-1]
 
     def _read(self, token_ids: tf.RaggedTensor) -> tuple[States, tf.Tensor]:
         """Reads ragged int32 [batch, (time)] with at least one id per row.
@@ -251,13 +251,13 @@ class Generator(tf.Module):
         rows = tf.shape(padded)[0]
 
         def body(time: tf.Tensor, states: States, hidden: tf.Tensor) -> tuple[object, ...]:
-            found, after = self._stepper.step(padded[:, time], states)
+            new_hidden, after = self._stepper.step(padded[:, time], states)
             is_on = (time < lengths)[:, None]  # the states of shorter texts stay
             after = [
                 [tf.where(is_on, new, old) for new, old in zip(*pair, strict=True)]
                 for pair in zip(after, states, strict=True)
             ]
-            return time + 1, after, tf.where(is_on, found, hidden)
+            return time + 1, after, tf.where(is_on, new_hidden, hidden)
 
         start = (0, self._stepper.zero_states(rows), tf.zeros([rows, self._stepper.features]))
         _, states, hidden = tf.while_loop(lambda time, *_: time < tf.shape(padded)[1], body, start)
@@ -267,8 +267,8 @@ class Generator(tf.Module):
         """The last position of each id in the prompts, for the repetition penalty; below 0."""
         last = prompts[:, -REPETITION_WINDOW:]
         places = tf.cast(tf.ragged.range(-last.row_lengths(), 0), tf.int32)
-        found = tf.one_hot(last.to_tensor(PAD_ID), self._stepper.vocab_size, True, False)
-        return tf.maximum(tf.reduce_max(tf.where(found, places.to_tensor(_NEVER)[:, :, None], _NEVER), axis=1), _NEVER)
+        is_id = tf.one_hot(last.to_tensor(PAD_ID), self._stepper.vocab_size, True, False)
+        return tf.maximum(tf.reduce_max(tf.where(is_id, places.to_tensor(_NEVER)[:, :, None], _NEVER), axis=1), _NEVER)
 
     def _unpack(self, packed: tf.Tensor) -> States:
         flat = iter(tf.split(packed, [size for sizes in self._stepper.sizes for size in sizes], axis=1))

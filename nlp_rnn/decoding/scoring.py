@@ -28,10 +28,10 @@ def score_tokens(
     inputs = tf.concat([ends, targets[:, :-1]], axis=1)
     num_steps = tf.shape(targets)[1]
 
-    def body(time: tf.Tensor, states: Any, found: tf.TensorArray) -> tuple[Any, ...]:
+    def body(time: tf.Tensor, states: Any, scores: tf.TensorArray) -> tuple[Any, ...]:
         log_probabilities, states = step(inputs[:, time], states)
-        return time + 1, states, found.write(time, tf.gather(log_probabilities, targets[:, time], batch_dims=1))
+        return time + 1, states, scores.write(time, tf.gather(log_probabilities, targets[:, time], batch_dims=1))
 
-    found = tf.TensorArray(tf.float32, num_steps, element_shape=[None])
-    _, _, found = tf.while_loop(lambda time, *_: time < num_steps, body, (0, states, found))
-    return tf.where(targets == PAD_ID, 0.0, tf.transpose(found.stack()))
+    scores = tf.TensorArray(tf.float32, num_steps, element_shape=[None])
+    _, _, scores = tf.while_loop(lambda time, *_: time < num_steps, body, (0, states, scores))
+    return tf.where(targets == PAD_ID, 0.0, tf.transpose(scores.stack()))

@@ -46,19 +46,19 @@ class GenerationSettings:
         Raises:
           ConfigError: if settings are unknown or out of range; one line per setting.
         """
-        found = checked(cls, settings)
-        if found.min_length > found.max_length:
+        values = checked(cls, settings)
+        if values.min_length > values.max_length:
             raise ConfigError(
-                f"min_length is {found.min_length}, but max_length is {found.max_length}; "
+                f"min_length is {values.min_length}, but max_length is {values.max_length}; "
                 "lower the first or raise the second"
             )
-        for stop in found.stop:
+        for stop in values.stop:
             if len(stop) > MAX_STOP_LENGTH:
                 raise ConfigError(
                     f"stop is {stop!r}, of {len(stop)} characters, but at most {MAX_STOP_LENGTH} are compared; shorten "
                     f"it"
                 )
-        return found
+        return values
 
 
 @dataclass(frozen=True)

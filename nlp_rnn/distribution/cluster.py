@@ -51,10 +51,10 @@ def parse_cluster(text: str) -> Cluster:
       ConfigError: if it is malformed or inconsistent.
     """
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except json.JSONDecodeError as error:
         raise _mistake(text, f"is not JSON ({error})") from None
-    groups, task = (found.get(key) if isinstance(found, dict) else None for key in ("cluster", "task"))
+    groups, task = (content.get(key) if isinstance(content, dict) else None for key in ("cluster", "task"))
     if not isinstance(groups, dict) or not isinstance(task, dict):
         raise _mistake(text, "lacks the object 'cluster' or 'task'")
     if set(groups) - {"chief", "worker"}:

@@ -60,14 +60,14 @@ def _devices(strategy: str, num_replicas: int) -> list[Any]:
     import jax
 
     try:
-        found = jax.devices(None if strategy in ("auto", "mirrored") else strategy)
+        devices = jax.devices(None if strategy in ("auto", "mirrored") else strategy)
     except RuntimeError as error:
         reason = str(error).strip().split("\n")[0]
         raise ConfigError(
             f"hardware.strategy is {strategy}, but JAX finds no such device ({reason}); use auto"
         ) from None
-    if num_replicas > len(found):
+    if num_replicas > len(devices):
         raise ConfigError(
-            f"hardware.num_replicas is {num_replicas}, but JAX finds {len(found)} devices; use 0 for all of them"
+            f"hardware.num_replicas is {num_replicas}, but JAX finds {len(devices)} devices; use 0 for all of them"
         )
-    return found[: num_replicas or (1 if strategy in ("cpu", "gpu") else None)]
+    return devices[: num_replicas or (1 if strategy in ("cpu", "gpu") else None)]

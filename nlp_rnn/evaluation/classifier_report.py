@@ -73,8 +73,8 @@ def describe_scores(metrics: dict[str, Any], min_probability: float = 0.0) -> li
 
 def _first_line(metrics: dict[str, Any]) -> str:
     if "micro_f1" in metrics:
-        found = metrics["mean_average_precision"]
-        precision = "" if found is None else f"   mean average precision {found:.4f}"
+        average = metrics["mean_average_precision"]
+        precision = "" if average is None else f"   mean average precision {average:.4f}"
         return (
             f"micro F1 {metrics['micro_f1']:.4f}   macro F1 {metrics['macro_f1']:.4f}   weighted F1 "
             f"{metrics['weighted_f1']:.4f}"

@@ -84,12 +84,12 @@ class NGramText:
         start = time.monotonic()
         ids = np.concatenate([self._context, targets])
         first = len(self._context)
-        found = np.stack(
+        shares = np.stack(
             [self._model.probabilities(ids[max(0, place - ORDER + 1) : place]) for place in range(first, len(ids))]
         )
         self._context = ids[-ORDER + 1 :]
         self.seconds += time.monotonic() - start
-        return np.log(found)
+        return np.log(shares)
 
 
 def mixed_rows(own: np.ndarray, ngram: np.ndarray, share: float) -> np.ndarray:

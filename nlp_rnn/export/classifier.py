@@ -167,15 +167,15 @@ class ClassifierModule(tf.Module):
 
     def _logits(self, token_ids: tf.Tensor) -> tf.Tensor:
         """Calibrated logits float [batch, classes]; of several models, those of the mean of their probabilities."""
-        found = [
+        members = [
             self._calibrated(number, model(token_ids, training=False)) for number, model in enumerate(self._models)
         ]
-        if len(found) == 1:
-            return found[0]
+        if len(members) == 1:
+            return members[0]
         if self._outputs == "label_sets":
-            yes, no = (tf.reduce_logsumexp(tf.math.log_sigmoid(tf.stack(found) * sign), axis=0) for sign in (1, -1))
+            yes, no = (tf.reduce_logsumexp(tf.math.log_sigmoid(tf.stack(members) * sign), axis=0) for sign in (1, -1))
             return yes - no
-        return tf.reduce_logsumexp(tf.nn.log_softmax(tf.stack(found)), axis=0) - math.log(len(found))
+        return tf.reduce_logsumexp(tf.nn.log_softmax(tf.stack(members)), axis=0) - math.log(len(members))
 
     def _calibrated(self, number: int, logits: tf.Tensor) -> tf.Tensor:
         temperature = self._temperatures[number]

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from nlp_rnn.layers.int8 import to_int8
 from nlp_rnn.models.unique import unique
 
 _SMALLEST = 4096  # values of a matrix; smaller ones, and vectors, stay float32
@@ -78,13 +79,12 @@ def quantized(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       (int8 [rows, columns], scales [rows, 1] or [1, columns], whichever loses less and takes little space).
     """
-    found = []
+    candidates = []
     for axis in [axis for axis in (1, 0) if values.shape[axis] >= _LEAST_PER_SCALE]:
-        scales = np.maximum(np.abs(values).max(axis=axis, keepdims=True), 1e-12) / 127
-        rounded = np.round(values / scales)
-        found.append((float(np.square(rounded * scales - values).sum()), rounded.astype(np.int8), scales))
-    _, best, scales = min(found, key=lambda each: each[0])
-    return best, scales.astype(np.float32)
+        rounded, scales = to_int8(values, axis)
+        candidates.append((float(np.square(rounded * scales - values).sum()), rounded, scales))
+    _, best, scales = min(candidates, key=lambda each: each[0])
+    return best, scales
 
 
 def _kept(values: np.ndarray, name: str) -> Any:

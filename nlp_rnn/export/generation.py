@@ -115,8 +115,8 @@ class GenerationModule(tf.Module):
     def score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Scores texts; see `saved_model.scored`. Unknown characters are scored as one character."""
         texts = saved_model.at_least_one(text)
-        found = self._generator.score(self._in_graphs.tokenize(texts))
-        return saved_model.without_added(saved_model.scored(self._in_graphs.pieces(texts), found), text)
+        scores = self._generator.score(self._in_graphs.tokenize(texts))
+        return saved_model.without_added(saved_model.scored(self._in_graphs.pieces(texts), scores), text)
 
     @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def explain(self, text: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -38,11 +38,11 @@ def check_ops(folder: Path) -> None:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); export it again") from None
     except DecodeError:
         raise ConfigError(f"{path}: is damaged (it is not a SavedModel); export it again") from None
-    if found := sorted({op for graph in saved.meta_graphs for op in _forbidden_ops(graph)}):
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    if forbidden := sorted({op for graph in saved.meta_graphs for op in _forbidden_ops(graph)}):
+        more = f" and {len(forbidden) - 3} more" if len(forbidden) > 3 else ""
         raise ConfigError(
-            f"--model is {folder}, but its graph holds the ops {', '.join(found[:3])}{more}, which could write files, "
-            "run code or open connections; use a model whose graph has none of them"
+            f"--model is {folder}, but its graph holds the ops {', '.join(forbidden[:3])}{more}, which could write "
+            "files, run code or open connections; use a model whose graph has none of them"
         )
 
 
@@ -60,13 +60,13 @@ def _forbidden_ops(graph: Any) -> set[str]:
 
 def _calls(begin: list[str], bodies: Mapping[str, Any]) -> set[str]:
     """The names of some functions and of all that they call."""
-    found, unread = set(), [name for name in begin if name in bodies]
+    called, unread = set(), [name for name in begin if name in bodies]
     while unread:
         name = unread.pop()
-        if name not in found:
-            found.add(name)
+        if name not in called:
+            called.add(name)
             unread += [each for node in bodies[name] for each in _called(node) if each in bodies]
-    return found
+    return called
 
 
 def _called(node: Any) -> list[str]:
@@ -80,10 +80,10 @@ def _nodes_of_signatures(graph: Any) -> list[Any]:
     nodes = {node.name: node for node in graph.graph_def.node}
     outputs = [output.name for signature in graph.signature_def.values() for output in signature.outputs.values()]
     collections = [name for collection in graph.collection_def.values() for name in collection.node_list.value]
-    found, unread = set(), [graph.saver_def.restore_op_name, *outputs, *collections]
+    needed, unread = set(), [graph.saver_def.restore_op_name, *outputs, *collections]
     while unread:
         name = unread.pop().lstrip("^").partition(":")[0]
-        if name in nodes and name not in found:
-            found.add(name)
+        if name in nodes and name not in needed:
+            needed.add(name)
             unread += nodes[name].input
-    return [nodes[name] for name in found]
+    return [nodes[name] for name in needed]

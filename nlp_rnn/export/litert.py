@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from nlp_rnn import files, manifest
@@ -19,6 +18,7 @@ from nlp_rnn.config.loading import to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.export.saved_model import next_version
+from nlp_rnn.layers.int8 import to_int8
 from nlp_rnn.ondevice.litert_file import PRECISIONS, SETTINGS_FILE
 from nlp_rnn.ondevice.words import SPLITTERS
 from nlp_rnn.tokenization.tokenizer import Tokenizer
@@ -44,12 +44,12 @@ def write_version(
         path = next_version(folder)
         try:
             with files.atomic_folder(path) as temporary:
-                found = write(temporary)
+                facts = write(temporary)
                 if int8_only:
                     (temporary / "model_float.tflite").unlink()
-                    del found["bytes"]["float"]
+                    del facts["bytes"]["float"]
                 manifest.write(temporary)
-            return path, found
+            return path, facts
         except FileExistsError:
             if next_version(folder) == path:
                 raise
@@ -107,13 +107,13 @@ def write_files(folder: Path, make_module: Callable[[bool], tf.Module], signatur
         (folder / f"model_{precision}.tflite").write_bytes(content)
 
 
-def check_tokens(texts: list[str], found: list[list[int]], expected: list[list[int]]) -> None:
+def check_tokens(texts: list[str], actual: list[list[int]], expected: list[list[int]]) -> None:
     """Compares the ids of texts that were split without TensorFlow with the model's.
 
     Raises:
       ConfigError: if a text has others.
     """
-    for text, ours, models in zip(texts, found, expected, strict=True):
+    for text, ours, models in zip(texts, actual, expected, strict=True):
         if list(ours) != list(models):
             raise ConfigError(
                 f"--format is litert, but the text {text[:80]!r} has other token ids there than in the model; "
@@ -165,9 +165,7 @@ class ConstantWeights:
         self._values = [(weight, weight.numpy()) for weight in model.weights]
         self._table = None
         if is_int8:
-            values = table.numpy()
-            scales = np.maximum(np.abs(values).max(axis=1, keepdims=True), 1e-12) / 127
-            self._table = (np.round(values / scales).astype(np.int8), scales.astype(np.float32))
+            self._table = to_int8(table.numpy(), axis=1)
             values = self._table[0] * self._table[1]
             self._values = [(weight, values if weight is table else value) for weight, value in self._values]
 

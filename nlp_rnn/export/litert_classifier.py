@@ -77,9 +77,9 @@ def check(folder: Path, module: ClassifierModule, config: Config, texts: list[st
         if precision == PRECISIONS[0]:
             ids = encode(module._tokenizer, tf.constant(texts), config.data.max_length, config.data.keep)
             litert.check_tokens(texts, [device.ids(text) for text in texts], ids.to_list())
-        found = device.answer("classify", [text.encode() for text in texts])
-        differences[precision] = float(np.abs(found["probabilities"] - np.array(expected["probabilities"])).max())
-        agreements[precision] = _agreement(found[answers], expected[answers])
+        actual = device.answer("classify", [text.encode() for text in texts])
+        differences[precision] = float(np.abs(actual["probabilities"] - np.array(expected["probabilities"])).max())
+        agreements[precision] = _agreement(actual[answers], expected[answers])
         litert.check_difference(precision, "probabilities", differences[precision], _LIMITS[precision])
     tables = [
         layer.table.shape.num_elements() for layer in module.holders_of_weights[0].layers if layer.name == "ngrams"
@@ -88,9 +88,9 @@ def check(folder: Path, module: ClassifierModule, config: Config, texts: list[st
     return {"bytes": sizes, "largest_difference": differences, "same_answers": agreements, "texts": len(texts)}
 
 
-def _agreement(found: Any, expected: list[Any]) -> float:
+def _agreement(actual: Any, expected: list[Any]) -> float:
     """The share of texts with the same label, or the same labels."""
-    same = np.array(found) == np.array(expected)
+    same = np.array(actual) == np.array(expected)
     return float(same.reshape(len(same), -1).all(axis=1).mean())
 
 

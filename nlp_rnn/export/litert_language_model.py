@@ -118,13 +118,13 @@ def check(
         device = kind(folder, precision=precision)
         if precision == PRECISIONS[0]:
             litert.check_tokens(texts, [device.ids(device.split(text)) for text in texts], rows)
-        found, at_once = _log_probabilities(device, ids)
+        actual, at_once = _log_probabilities(device, ids)
         likely = expected > np.log(1e-4)  # the ids that are suggested; int8 differs more for unlikely ones
         largest[precision] = max(
-            float(np.abs(found - expected)[likely].max()), float(np.abs(at_once - expected[-1])[likely[-1]].max())
+            float(np.abs(actual - expected)[likely].max()), float(np.abs(at_once - expected[-1])[likely[-1]].max())
         )
         places = np.arange(len(ids) - 1), ids[1:]
-        means[precision] = float(abs(np.mean(found[places] - expected[places])))
+        means[precision] = float(abs(np.mean(actual[places] - expected[places])))
         litert.check_difference(precision, "log-probabilities", largest[precision], _LIMITS[precision])
         litert.check_difference(precision, "mean log-probabilities", means[precision], _MEAN_LIMITS[precision])
     sizes = litert.check_sizes(folder)

@@ -99,8 +99,8 @@ class NextWordModule(tf.Module):
             return self._model.head(hidden), after
 
         texts = saved_model.at_least_one(text)
-        found = score_tokens(self._in_graphs.tokenize(texts), self._model.zero_states(tf.shape(texts)[0]), step)
-        return saved_model.without_added(saved_model.scored(self._in_graphs.pieces(texts), found), text)
+        scores = score_tokens(self._in_graphs.tokenize(texts), self._model.zero_states(tf.shape(texts)[0]), step)
+        return saved_model.without_added(saved_model.scored(self._in_graphs.pieces(texts), scores), text)
 
     @tf.function(input_signature=[saved_model.TEXT], autograph=False)
     def tokenize(self, text: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -275,11 +275,11 @@ def without_added(answer: dict[str, tf.Tensor], rows: tf.Tensor) -> dict[str, tf
     return {name: values[: tf.shape(rows)[0]] for name, values in answer.items()}
 
 
-def _check_path(folder: Path, found: str) -> None:
+def _check_path(folder: Path, setting: str) -> None:
     # as_posix: on Windows, where "\\" separates names, it is no part of one.
     if mark := re.search(r"[*?\[\]\\]", folder.as_posix()):
         raise ConfigError(
-            f"{found}, but TensorFlow takes the character {mark[0]!r} in a path for a pattern, "
+            f"{setting}, but TensorFlow takes the character {mark[0]!r} in a path for a pattern, "
             "so the model would not load; "
             "use a folder without it"
         )

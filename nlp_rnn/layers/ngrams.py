@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from nlp_rnn.layers.int8 import to_int8
 from nlp_rnn.special_ids import PAD_ID
 
 NUM_BUCKETS = 2**20  # number of n-gram ids; a single token keeps its own id
@@ -98,9 +99,9 @@ class NgramLinear(keras.layers.Layer):
 
     def assign(self, weights: np.ndarray, bias: np.ndarray) -> None:
         """Sets the weights from float [NUM_BUCKETS, columns], rounded to int8, and the biases from float [columns]."""
-        scale = np.maximum(np.abs(weights).max(axis=0), 1e-12) / 127
-        self.table.assign(np.round(weights / scale).astype(np.int8))
-        self.scale.assign(scale.astype(np.float32))
+        table, scales = to_int8(weights, axis=0)
+        self.table.assign(table)
+        self.scale.assign(scales[0])
         self.bias.assign(bias.astype(np.float32))
 
     def get_config(self) -> dict[str, Any]:

@@ -102,13 +102,13 @@ class SoftmaxHead(keras.layers.Layer):
         logits = hidden @ ops.transpose(self.kernel) + self.bias
         if self.softmax != "adaptive":
             return ops.log_softmax(self._cooled(logits), axis=-1)
-        found = ops.log_softmax(logits, axis=-1)
-        parts = [found[..., : self.cutoffs[0]]]
+        log_probabilities = ops.log_softmax(logits, axis=-1)
+        parts = [log_probabilities[..., : self.cutoffs[0]]]
         for number, (projection, kernel, bias) in enumerate(self.tails):
-            cluster = found[..., self.cutoffs[0] + number, None]
+            cluster = log_probabilities[..., self.cutoffs[0] + number, None]
             parts.append(cluster + ops.log_softmax(hidden @ projection @ ops.transpose(kernel) + bias, axis=-1))
-        found = ops.concatenate(parts, axis=-1)
-        return found if self.temperature == 1 else ops.log_softmax(self._cooled(found), axis=-1)
+        log_probabilities = ops.concatenate(parts, axis=-1)
+        return log_probabilities if self.temperature == 1 else ops.log_softmax(self._cooled(log_probabilities), axis=-1)
 
     def _cooled(self, logits: Any) -> Any:
         return logits if self.temperature == 1 else logits / self.temperature
@@ -166,9 +166,11 @@ class SoftmaxHead(keras.layers.Layer):
                 raise NotImplementedError(
                     "an adaptive softmax is trained on Keras's backend tensorflow only; use full or sampled"
                 )
-            found = self(hidden)
-            likelihoods = (1 - label_smoothing) * ops.take_along_axis(found, targets[:, None], axis=1)[:, 0]
-            return _with_divergence(-likelihoods - label_smoothing * ops.mean(found, axis=1), found, weights, r_drop)
+            log_probabilities = self(hidden)
+            likelihoods = (1 - label_smoothing) * ops.take_along_axis(log_probabilities, targets[:, None], axis=1)[:, 0]
+            return _with_divergence(
+                -likelihoods - label_smoothing * ops.mean(log_probabilities, axis=1), log_probabilities, weights, r_drop
+            )
         from nlp_rnn.layers.fast import softmax as fast_softmax
         from nlp_rnn.layers.fast.precision import matmul_dtype
 
@@ -204,8 +206,8 @@ class SoftmaxHead(keras.layers.Layer):
         logits = hidden @ ops.transpose(rows) + biases
         logits = ops.where(targets[:, None] == ids[None], IMPOSSIBLE, logits)
         logits = ops.concatenate([true_logits[:, None], logits], axis=1)
-        found = logits - ops.logsumexp(logits, axis=1, keepdims=True)
-        return _with_divergence(-found[:, 0], found, weights, r_drop)
+        log_probabilities = logits - ops.logsumexp(logits, axis=1, keepdims=True)
+        return _with_divergence(-log_probabilities[:, 0], log_probabilities, weights, r_drop)
 
     def _draw(self, first: int) -> tuple[Any, Any]:
         """Draws ids >= `first`, log-uniform, with replacement. Returns also the logarithms of their expected counts."""

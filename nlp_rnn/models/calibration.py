@@ -48,18 +48,22 @@ def load_calibration(path: Path, num_labels: int, outputs: Outputs) -> Calibrati
     num_thresholds = num_labels if outputs == "label_sets" else 0
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        found = Calibration(float(facts["temperature"]), tuple(float(each) for each in facts["thresholds"]))
+        calibration = Calibration(float(facts["temperature"]), tuple(float(each) for each in facts["thresholds"]))
     except (OSError, ValueError, TypeError, KeyError):
-        found = None
-    if found is not None and facts.get("checksum", found._checksum()) != found._checksum():
-        found = None
-    if found is None or not 0 < found.temperature < float("inf") or len(found.thresholds) != num_thresholds:
+        calibration = None
+    if calibration is not None and facts.get("checksum", calibration._checksum()) != calibration._checksum():
+        calibration = None
+    if (
+        calibration is None
+        or not 0 < calibration.temperature < float("inf")
+        or len(calibration.thresholds) != num_thresholds
+    ):
         raise ConfigError(
             f"{path}: is damaged or of another model: it must hold a temperature above 0 and {num_thresholds} "
             "thresholds; restore it, or "
             "rerun the training's command, which writes it anew"
         )
-    return found
+    return calibration
 
 
 def probabilities_of(logits: np.ndarray, outputs: Outputs, temperature: float = 1.0) -> np.ndarray:

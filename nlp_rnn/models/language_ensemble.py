@@ -56,12 +56,12 @@ class LanguageEnsemble:
 
     def head(self, hidden: Any) -> Any:
         """The logarithm of the mean probability of each id: float [..., features] -> float32 [..., vocabulary]."""
-        found, start = [], 0
+        scores, start = [], 0
         for member in self.members:
             end = start + member.features
-            found.append(member.head(hidden[..., start:end]))
+            scores.append(member.head(hidden[..., start:end]))
             start = end
-        return log_of_mean(found)
+        return log_of_mean(scores)
 
     def zero_states(self, batch_size: Any) -> States:
         """See `LanguageModel.zero_states`."""

@@ -226,17 +226,17 @@ class LanguageModel(keras.Model):
         return mean * length + replicas.share() * self._regularizers(hidden, y_pred[1])
 
     def _regularizers(self, hidden: Any, sequences: Any) -> Any:
-        ops, found = keras.ops, 0.0
+        ops, penalty = keras.ops, 0.0
         if self.activation_regularization:
-            found += self.activation_regularization * ops.mean(ops.square(hidden))
+            penalty += self.activation_regularization * ops.mean(ops.square(hidden))
         if self.temporal_regularization:
             change = ops.cast(sequences[:, 1:] - sequences[:, :-1], "float32")
-            found += (
+            penalty += (
                 self.temporal_regularization
                 * ops.sum(ops.square(change))
                 / ops.cast(ops.maximum(ops.size(change), 1), "float32")
             )
-        return found
+        return penalty
 
     def _sizes(self) -> list[list[int]]:
         """Sizes of each layer's states."""

@@ -292,8 +292,8 @@ def _languages(session: TypingSession) -> dict[str, Path]:
     path = session.model.path
     folder = path.parent.parent if path in files.versions(path.parent).values() else path.parent
     names = {entry: entry.name.removeprefix("next_word").removesuffix("_litert") for entry in folder.glob("next_word*")}
-    found = {name.strip("_") or "en": entry for entry, name in names.items() if is_ondevice(entry)}
-    return dict(sorted(found.items()))
+    languages = {name.strip("_") or "en": entry for entry, name in names.items() if is_ondevice(entry)}
+    return dict(sorted(languages.items()))
 
 
 def _set_private(session: TypingSession, text: str) -> str:

@@ -54,10 +54,10 @@ def kind_of(settings: dict[str, Any]) -> str:
 
 def check_kind(folder: str | os.PathLike[str], settings: dict[str, Any], kind: str) -> None:
     """Raises ConfigError if the model answers something else."""
-    found = kind_of(settings)
-    if found != kind:
+    actual = kind_of(settings)
+    if actual != kind:
         raise ConfigError(
-            f"--model is {folder}, which holds {_KINDS.get(found, 'another model')} for LiteRT, but must hold "
+            f"--model is {folder}, which holds {_KINDS.get(actual, 'another model')} for LiteRT, but must hold "
             f"{_KINDS[kind]}; give another folder"
         )
 

@@ -72,8 +72,8 @@ class PersonalWords:
 
     def words(self) -> list[tuple[str, int]]:
         """The suggested words as typed, and how often they were used, the most frequent first."""
-        found = [(self._spelled(word), self._uses[word]) for word in self._sorted]
-        return sorted(found, key=lambda each: (-each[1], each[0]))
+        uses = [(self._spelled(word), self._uses[word]) for word in self._sorted]
+        return sorted(uses, key=lambda each: (-each[1], each[0]))
 
     def learn(self, text: str, insisted: Collection[str] = ()) -> None:
         """Learns the unknown words of a finished line.
@@ -81,7 +81,7 @@ class PersonalWords:
         Args:
           insisted: texts that begin with a word that the user typed in place of a suggestion; it counts as used before.
         """
-        certain = {found.group() for each in insisted if (found := _WORD.match(each))}
+        certain = {match.group() for each in insisted if (match := _WORD.match(each))}
         before, is_first, self._counts = "", True, None
         for spelling in _WORD.findall(_CONTRACTION.sub("", _SECRET.sub(" ", text))):
             word = self._normalize(spelling)

@@ -229,13 +229,13 @@ class TypingSession:
         total = float(np.exp(scores).sum()) if begun else 1.0
         if not self.allows_profanity:
             scores = np.where(self.model.decent[ids], scores, -np.inf)
-        found = [
+        candidates = [
             _Candidate(word, float(np.exp(scores[place])), word.startswith(begun))
             for place in _largest(scores, self.count)
             if np.isfinite(scores[place])
             for word in (self.model.words[ids[place]],)
         ]
-        return [*found, _Candidate("", max(total - sum(each.probability for each in found), 0.0), False)]
+        return [*candidates, _Candidate("", max(total - sum(each.probability for each in candidates), 0.0), False)]
 
     def _places(self, begun: str, meant: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
         """The places in `_sorted` of words that begin as typed or meant, and the log-probabilities of the mistakes."""

@@ -64,13 +64,13 @@ class TypoModel:
         Args:
           typed: the beginning of a word, with the letter case of the vocabulary. It is not among the results.
         """
-        found: dict[str, float] = {}
+        costs: dict[str, float] = {}
         if not MIN_LETTERS <= len(typed) <= _MAX_LETTERS:
-            return found
+            return costs
 
         def add(text: str, kind: str) -> None:
-            if text != typed and _MISTAKES[kind] > found.get(text, -math.inf):
-                found[text] = _MISTAKES[kind]
+            if text != typed and _MISTAKES[kind] > costs.get(text, -math.inf):
+                costs[text] = _MISTAKES[kind]
 
         for place, letter in enumerate(typed):
             before, behind = typed[:place], typed[place + 1 :]
@@ -82,4 +82,4 @@ class TypoModel:
             add(before + behind, "doubled" if is_doubled else "too many")
             if behind:
                 add(before + behind[0] + letter + behind[1:], "exchanged")
-        return found
+        return costs

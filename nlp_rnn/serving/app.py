@@ -204,12 +204,12 @@ class _RestApi:
         return model
 
 
-def _target(found: re.Match[str]) -> tuple[str, int | None, str | None]:
+def _target(parts: re.Match[str]) -> tuple[str, int | None, str | None]:
     """Name, version and label in a path. They are keys of tables, and never part of a file's path."""
-    version = int(found[2][:20]) if found[2] else None
+    version = int(parts[2][:20]) if parts[2] else None
     if version is not None and version > _MAX_VERSION:
-        raise invalid(f"Failed to convert version: {found[2][:200]} to numeric.")
-    return unquote(found[1]), version, unquote(found[3]) if found[3] else None
+        raise invalid(f"Failed to convert version: {parts[2][:200]} to numeric.")
+    return unquote(parts[1]), version, unquote(parts[3]) if parts[3] else None
 
 
 async def _body(request: Request, max_bytes: int) -> bytes:

@@ -59,11 +59,11 @@ class Connection:
         models = self._json("GET", "/models").get("models")
         if not isinstance(models, list):
             raise ConfigError(f"{self.url}: is not a server of nlp-rnn serve")
-        found = next((model for model in models if model["name"] == self._name), None)
-        if found is None:
+        facts = next((model for model in models if model["name"] == self._name), None)
+        if facts is None:
             there = ", ".join(model["name"] for model in models) or "none"
             raise ConfigError(f"{self.url}: the server has no model {self._name!r}; models there: {there}")
-        return found
+        return facts
 
     def answer(self, function: str, texts: list[bytes], **settings: Any) -> dict[str, np.ndarray]:
         """The outputs of a function as arrays, with the same settings for all texts."""

@@ -4,8 +4,6 @@ Source: tensorflow/serving, apis/*.proto, servables/tensorflow/predict_util.cc, 
 model_servers/model_service_impl.cc; error messages are its own.
 """
 
-import asyncio
-import hmac
 import logging
 import math
 import time
@@ -32,6 +30,7 @@ from tensorflow_serving.apis import (
 
 from nlp_rnn.serving import examples
 from nlp_rnn.serving.engine import Engine
+from nlp_rnn.serving.guard import check_token, told_errors
 from nlp_rnn.serving.json_tensors import Arrays
 from nlp_rnn.serving.request_errors import RequestError, invalid
 from nlp_rnn.serving.served_model import ServedModel
@@ -78,37 +77,23 @@ class _Guard:
 
     async def answer(self, context: Any, method: str, model: str, compute: Callable[[str], Awaitable[_T]]) -> _T:
         """The result of `compute(request_id)`; errors are told to the client by gRPC's codes."""
-        request_id, start, failure = uuid.uuid4().hex, time.monotonic(), None
-        limit = self._engine.settings.limits.timeout_seconds
+        request_id, start, status = uuid.uuid4().hex, time.monotonic(), 200
+        settings = self._engine.settings
         try:
-            self._check_token(context)
-            async with asyncio.timeout(limit):
+            given = dict(context.invocation_metadata() or ()).get("authorization", "")
+            check_token(str(given).encode(), settings.token.encode(), "metadata authorization")
+            async with told_errors(request_id, settings.limits.timeout_seconds):
                 return await compute(request_id)
-        except RequestError as error:
-            failure = error
-        except TimeoutError:
-            failure = RequestError("DEADLINE_EXCEEDED", f"the answer takes longer than this server's {limit:g} seconds")
-        except Exception as error:  # the message may hold the user's text, so the log gets the kind only
-            logger.error("%s failed: %s", request_id, type(error).__name__)
-            failure = RequestError("INTERNAL", "internal error; the server's log has the request's id")
+        except RequestError as failure:
+            status = failure.status
+            code = "RESOURCE_EXHAUSTED" if failure.code == "TOO_LARGE" else failure.code
+            await context.abort(grpc.StatusCode[code], failure.message)
+            raise  # abort has raised already
         finally:
-            seconds, status = time.monotonic() - start, failure.status if failure else 200
+            seconds = time.monotonic() - start
             known = model if any(each.name == model for each in self._engine.store.newest()) else ""
             self._engine.metrics.add_request(known, method, status, seconds)
             logger.info("%s gRPC %s %d %.1f ms", request_id, method, status, 1000 * seconds)
-        code = "RESOURCE_EXHAUSTED" if failure.code == "TOO_LARGE" else failure.code
-        await context.abort(grpc.StatusCode[code], failure.message)
-        raise failure  # abort has raised already
-
-    def _check_token(self, context: Any) -> None:
-        token = self._engine.settings.token
-        if not token:
-            return
-        given = dict(context.invocation_metadata() or ()).get("authorization", "")
-        scheme, _, found = str(given).partition(" ")
-        # Compares also where the scheme is wrong, so that times tell nothing.
-        if not hmac.compare_digest(found.strip().encode(), token.encode()) or scheme.lower() != "bearer":
-            raise RequestError("UNAUTHENTICATED", "send the metadata authorization: Bearer TOKEN")
 
 
 class _Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -171,11 +156,11 @@ class _Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
             for name in request.metadata_field:
                 if name != "signature_def":
                     raise invalid(f"Metadata field {name} is not supported")
-            found = get_model_metadata_pb2.SignatureDefMap()
-            json_format.Parse(f'{{"signature_def": {model.signature_json}}}', found)
+            signatures = get_model_metadata_pb2.SignatureDefMap()
+            json_format.Parse(f'{{"signature_def": {model.signature_json}}}', signatures)
             response = get_model_metadata_pb2.GetModelMetadataResponse()
             _fill_spec(response, model, "")
-            response.metadata["signature_def"].Pack(found)
+            response.metadata["signature_def"].Pack(signatures)
             return response
 
         return await self._guard.answer(context, "GetModelMetadata", request.model_spec.name, compute)
@@ -255,8 +240,8 @@ def _target(request: Any) -> tuple[str, int | None, str | None]:
 
 
 def _find(engine: Engine, request: Any) -> ServedModel:
-    found: ServedModel = engine.store.find(*_target(request))
-    return found
+    model: ServedModel = engine.store.find(*_target(request))
+    return model
 
 
 def _fill_spec(response: Any, model: ServedModel, signature: str) -> None:
@@ -297,8 +282,8 @@ def _array(name: str, proto: Any, tensor: Tensor, most: int) -> np.ndarray:
     if proto.tensor_shape.unknown_rank or min(sizes, default=0) < 0 or math.prod(sizes) > most:
         raise invalid(f"input {name} has no shape that this server takes")
     if proto.dtype != _dtype_number(tensor):
-        found = DataType.Name(proto.dtype) if proto.dtype in DataType.values() else str(proto.dtype)
-        raise invalid(f"input {name} is of type {found}, but the signature takes {tensor.dtype}")
+        given = DataType.Name(proto.dtype) if proto.dtype in DataType.values() else str(proto.dtype)
+        raise invalid(f"input {name} is of type {given}, but the signature takes {tensor.dtype}")
     tensor.check_shape(name, tuple(sizes))
     try:
         return np.asarray(tf.make_ndarray(proto))

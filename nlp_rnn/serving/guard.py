@@ -1,12 +1,13 @@
 """What happens around every request: identity, token, limits of number and time, error texts, log and figures."""
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from starlette.responses import Response
@@ -65,35 +66,17 @@ class Guard:
     async def _answer(self, scope: Any, receive: Any, send: Any, headers: Any, is_begun: Callable[[], bool]) -> None:
         try:
             self._admit(scope["path"], headers)
-            async with asyncio.timeout(self._limits.timeout_seconds) as scope["state"]["timeout"]:
+            seconds = self._limits.timeout_seconds
+            async with told_errors(scope["state"]["id"], seconds) as scope["state"]["timeout"]:
                 await self._app(scope, receive, send)
-            return
         except RequestError as error:
-            failure = error
-        except TimeoutError:
-            failure = RequestError(
-                "DEADLINE_EXCEEDED",
-                f"the answer takes longer than this server's {self._limits.timeout_seconds:g} seconds",
-            )
-        except Exception as error:
-            # The message may hold the user's text, so the log gets the place only.
-            place = error.__traceback__
-            while place and place.tb_next:
-                place = place.tb_next
-            where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else "?"
-            logger.error("%s failed: %s at %s", scope["state"]["id"], type(error).__name__, where)
-            failure = RequestError("INTERNAL", "internal error; the server's log has the request's id")
-        if not is_begun():
-            await error_response(failure)(scope, receive, send)
+            if not is_begun():
+                await error_response(error)(scope, receive, send)
 
     def _admit(self, path: str, headers: dict[bytes, bytes]) -> None:
         if path in _OPEN:
             return
-        if self._token:
-            scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-            # Compares also where the scheme is wrong, so that times tell nothing.
-            if not hmac.compare_digest(token.strip(), self._token) or scheme.lower() != b"bearer":
-                raise RequestError("UNAUTHENTICATED", "send the header Authorization: Bearer TOKEN")
+        check_token(headers.get(b"authorization", b""), self._token, "header Authorization")
         if self._running > self._limits.max_requests:
             raise RequestError(
                 "RESOURCE_EXHAUSTED",
@@ -107,6 +90,49 @@ class Guard:
         self._metrics.add_request(state.get("model", ""), state.get("method", ""), status, seconds)
         path = one_line(scope["path"][:200])
         logger.info("%s %s %s %d %.1f ms", state["id"], scope["method"], path, status, 1000 * seconds)
+
+
+@contextlib.asynccontextmanager
+async def told_errors(request_id: str, seconds: float) -> AsyncIterator[asyncio.Timeout]:
+    """A limit of time, within which all that goes wrong becomes a RequestError.
+
+    Args:
+      request_id: under which the server's log has its own mistakes, without the user's text.
+      seconds: that the answer may take.
+    """
+    try:
+        async with asyncio.timeout(seconds) as timeout:
+            yield timeout
+    except RequestError:
+        raise
+    except TimeoutError:
+        message = f"the answer takes longer than this server's {seconds:g} seconds"
+        raise RequestError("DEADLINE_EXCEEDED", message) from None
+    except Exception as error:
+        # The message may hold the user's text, so the log gets the place only.
+        place = error.__traceback__
+        while place and place.tb_next:
+            place = place.tb_next
+        where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else "?"
+        logger.error("%s failed: %s at %s", request_id, type(error).__name__, where)
+        raise RequestError("INTERNAL", "internal error; the server's log has the request's id") from None
+
+
+def check_token(given: bytes, token: bytes, name: str) -> None:
+    """Checks the token of a request.
+
+    Args:
+      given: as "Bearer TOKEN".
+      token: the server's; b"" for none.
+      name: of what the request gives it in.
+
+    Raises:
+      RequestError: if it is not the server's.
+    """
+    scheme, _, secret = given.partition(b" ")
+    # Compares also where the scheme is wrong, so that times tell nothing.
+    if token and (not hmac.compare_digest(secret.strip(), token) or scheme.lower() != b"bearer"):
+        raise RequestError("UNAUTHENTICATED", f"send the {name}: Bearer TOKEN")
 
 
 def json_response(text: str, status: int = 200) -> Response:

@@ -434,10 +434,10 @@ def _parse_error(text: str, error: json.JSONDecodeError) -> str:
     if error.msg != "Expecting ',' delimiter":
         return _PARSE_ERRORS.get(error.msg, "Invalid value.")
     is_open: list[str] = []  # the innermost open bracket says what is missing
-    for found in re.finditer(r'"(?:\\.|[^"\\])*"|[\[\]{}]', text[: error.pos]):
-        if found[0] in "[{":
-            is_open.append(found[0])
-        elif found[0] in "]}":
+    for part in re.finditer(r'"(?:\\.|[^"\\])*"|[\[\]{}]', text[: error.pos]):
+        if part[0] in "[{":
+            is_open.append(part[0])
+        elif part[0] in "]}":
             is_open.pop()
     if is_open[-1] == "{":
         return "Missing a comma or } after an object member."

@@ -60,6 +60,6 @@ def check_inputs(inputs: dict[str, np.ndarray], limits: Limits) -> None:
             raise too_large(f"{name} is {values.max()}", str(largest[name]))
 
 
-def too_large(found: str, allowed: str) -> RequestError:
+def too_large(request: str, allowed: str) -> RequestError:
     """The error of a request over a limit."""
-    return RequestError("TOO_LARGE", f"{found}, but this server allows at most {allowed}")
+    return RequestError("TOO_LARGE", f"{request}, but this server allows at most {allowed}")

@@ -155,13 +155,13 @@ class ModelStore:
 
     def update(self) -> None:
         """Loads what is new on the disk, and unloads what is no longer to be served."""
-        found = find_versions(self._folder)
-        for name in sorted(found):
-            self._update_model(name, found[name])
+        paths = find_versions(self._folder)
+        for name in sorted(paths):
+            self._update_model(name, paths[name])
         for name in self._served:
-            if name not in found and name not in self._lost:
+            if name not in paths and name not in self._lost:
                 logger.warning("%s: has no versions in %s any more; the loaded ones stay served", name, self._folder)
-        self._lost = set(self._served) - set(found)
+        self._lost = set(self._served) - set(paths)
         self._unload_unused()
         if self._has_changed:
             self._has_changed = False
@@ -234,14 +234,14 @@ def _settle_memory() -> None:
 
 def find_versions(folder: Path) -> dict[str, dict[int, Path]]:
     """The SavedModels under a folder: name -> version -> its folder."""
-    found: dict[str, dict[int, Path]] = {}
+    paths: dict[str, dict[int, Path]] = {}
     for model in folder.iterdir() if folder.is_dir() else ():
         if model.name.startswith("."):
             continue
         for number, version in files.versions(model).items():
             if (version / "saved_model.pb").is_file():
-                found.setdefault(model.name, {})[number] = version
-    return found
+                paths.setdefault(model.name, {})[number] = version
+    return paths
 
 
 def _fingerprint(folder: Path) -> Fingerprint:

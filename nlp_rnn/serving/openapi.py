@@ -90,8 +90,8 @@ def _call(summary: str, parameters: list[Any], body: dict[str, Any], kind: str, 
 def _look(summary: str, parameters: list[Any], kind: str = _JSON, answer: dict[str, Any] | None = None) -> Any:
     error = {_JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}
     responses = {status: {"description": text, "content": error} for status, text in _ERRORS.items()}
-    found = {"description": "The answer.", "content": {kind: {"schema": answer or {}}}}
-    return {"summary": summary, "parameters": parameters, "responses": {"200": found, **responses}}
+    answered = {"description": "The answer.", "content": {kind: {"schema": answer or {}}}}
+    return {"summary": summary, "parameters": parameters, "responses": {"200": answered, **responses}}
 
 
 def _plain(summary: str) -> Any:

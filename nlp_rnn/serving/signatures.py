@@ -34,7 +34,7 @@ class Tensor:
     dtype: str
     shape: tuple[int | None, ...] | None
 
-    def check_shape(self, name: str, found: tuple[int, ...]) -> None:
+    def check_shape(self, name: str, sizes: tuple[int, ...]) -> None:
         """Checks the shape of an input.
 
         Raises:
@@ -42,12 +42,12 @@ class Tensor:
         """
         if self.shape is None:
             return
-        if len(found) != len(self.shape) or any(
-            size not in (None, given) for size, given in zip(self.shape, found, strict=True)
+        if len(sizes) != len(self.shape) or any(
+            size not in (None, given) for size, given in zip(self.shape, sizes, strict=True)
         ):
             wanted = ",".join("?" if size is None else str(size) for size in self.shape)
             raise invalid(
-                f"input {name} has the shape [{','.join(map(str, found))}], but the signature takes [{wanted}]"
+                f"input {name} has the shape [{','.join(map(str, sizes))}], but the signature takes [{wanted}]"
             )
 
 
@@ -110,8 +110,8 @@ def read_signatures(folder: Path) -> tuple[dict[str, Signature], str]:
 def _tensors(infos: Any) -> dict[str, Tensor]:
     from tensorflow.core.framework.types_pb2 import DataType
 
-    found = {}
+    tensors = {}
     for name, info in sorted(infos.items()):
         sizes = [None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim]
-        found[name] = Tensor(DataType.Name(info.dtype), None if info.tensor_shape.unknown_rank else tuple(sizes))
-    return found
+        tensors[name] = Tensor(DataType.Name(info.dtype), None if info.tensor_shape.unknown_rank else tuple(sizes))
+    return tensors

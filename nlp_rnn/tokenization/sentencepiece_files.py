@@ -64,13 +64,13 @@ def train(
 
 def _training_error(message: str, vocab_size: int, num_reserved: int) -> ConfigError:
     setting = f"tokenizer.vocab_size is {vocab_size:,}"
-    if found := re.search(r"value <= (\d+)", message):
-        most = int(found[1]) + num_reserved
+    if limit := re.search(r"value <= (\d+)", message):
+        most = int(limit[1]) + num_reserved
         return ConfigError(
             f"{setting}, but the training texts support at most {most:,} pieces; lower it or give more text"
         )
-    if found := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        least = int(found[1]) + num_reserved
+    if limit := re.search(r"required_chars\. \d+ vs (\d+)", message):
+        least = int(limit[1]) + num_reserved
         return ConfigError(
             f"{setting}, but the 256 bytes and the characters of the training texts alone need {least:,}; raise it"
         )

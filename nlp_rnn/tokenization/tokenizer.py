@@ -222,14 +222,14 @@ class Tokenizer(keras.layers.Layer):
         counts = {piece: count for piece, count in self._count(texts).items() if not self._is_special(piece)}
         if self.level == "subword" and counts:
             own = len(self.own_symbols())
-            found = sentencepiece_files.train(
+            vocabulary = sentencepiece_files.train(
                 counts,
                 vocab_size=vocab_size,
                 special_pieces=SPECIAL_PIECES,
                 num_reserved=own,
                 split_digits=split_digits,
             )
-            self.set_vocabulary(*found)
+            self.set_vocabulary(*vocabulary)
             return
         kept = sorted((-count, piece) for piece, count in counts.items() if count >= min_count)
         if not kept:
@@ -410,19 +410,19 @@ class Tokenizer(keras.layers.Layer):
         if not symbols:
             return ()
         with tf.init_scope():
-            found = [symbol.decode("utf-8") for symbol in self.normalize(list(symbols)).numpy()]
-        for symbol, normalized in zip(symbols, found, strict=True):
+            all_normalized = [symbol.decode("utf-8") for symbol in self.normalize(list(symbols)).numpy()]
+        for symbol, normalized in zip(symbols, all_normalized, strict=True):
             if (
                 not normalized
                 or re.search(r"\s", normalized)
-                or found.count(normalized) > 1
+                or all_normalized.count(normalized) > 1
                 or UNKNOWN_TEXT in normalized
             ):
                 raise ValueError(
                     f"reserved symbol {symbol!r} is {normalized!r} when normalised: empty, given twice, or with white "
                     f"space"
                 )
-        return tuple(found)
+        return tuple(all_normalized)
 
     def _reveal(self, texts: tf.Tensor) -> tf.Tensor:
         for symbol, stand_in in zip(self.own_symbols(), self._stand_ins, strict=True):

@@ -112,26 +112,26 @@ class Segmenter:
             return (length == _NUM_SHORT) | (tf.size(active) > 0)  # at least once, since an empty array cannot be read
 
         def descend(
-            length: tf.Tensor, found: tf.TensorArray, active: tf.Tensor, nodes: tf.Tensor
+            length: tf.Tensor, deeper: tf.TensorArray, active: tf.Tensor, nodes: tf.Tensor
         ) -> tuple[tf.Tensor, ...]:
             """Goes one character further from the nodes of the positions whose pieces may continue."""
             children = tf.gather(trie.bases, nodes) + tf.gather(symbols, active + length)
             hits = tf.where(tf.gather(trie.parents, children) == nodes)[:, 0]
             active, nodes = tf.gather(active, hits), tf.gather(children, hits)
-            found = found.write(
+            deeper = deeper.write(
                 length - _NUM_SHORT, tf.scatter_nd(active[:, None], tf.gather(trie.pieces, nodes), [num])
             )
             goes_on = tf.where(tf.gather(room, active) > length + 1)[:, 0]
-            return length + 1, found, tf.gather(active, goes_on), tf.gather(nodes, goes_on)
+            return length + 1, deeper, tf.gather(active, goes_on), tf.gather(nodes, goes_on)
 
         num_long = max(self.max_length - _NUM_SHORT, 1)
         active = tf.cast(tf.where((nodes != nowhere) & (room > _NUM_SHORT))[:, 0], tf.int32)
-        found, row = tf.TensorArray(tf.int32, num_long, element_shape=[None]), tf.TensorShape([None])
-        depth, found, _, _ = tf.while_loop(
-            is_alive, descend, (_NUM_SHORT, found, active, tf.gather(nodes, active)), maximum_iterations=num_long,
+        deeper, row = tf.TensorArray(tf.int32, num_long, element_shape=[None]), tf.TensorShape([None])
+        depth, deeper, _, _ = tf.while_loop(
+            is_alive, descend, (_NUM_SHORT, deeper, active, tf.gather(nodes, active)), maximum_iterations=num_long,
             shape_invariants=(tf.TensorShape([]), tf.TensorShape(None), row, row),
         )  # fmt: skip
-        pieces = tf.concat([tf.stack(columns), found.gather(tf.range(depth - _NUM_SHORT))], axis=0)
+        pieces = tf.concat([tf.stack(columns), deeper.gather(tf.range(depth - _NUM_SHORT))], axis=0)
         return _Lattice(lengths, starts[:-1], tf.transpose(pieces), splits)
 
     def _moves_of(self, pieces: tf.Tensor) -> tf.Tensor:
@@ -254,26 +254,26 @@ def _read_backwards(
     """
     ranks = tf.math.invert_permutation(order)
 
-    def step(number: tf.Tensor, words: tf.Tensor, ends: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, ...]:
+    def step(number: tf.Tensor, words: tf.Tensor, ends: tf.Tensor, backwards: tf.TensorArray) -> tuple[tf.Tensor, ...]:
         """Reads the last piece before `ends` of the words that are not complete yet."""
         lengths = tf.cast(tf.gather(last_lengths, tf.gather(step_starts, ends - 1) + tf.gather(ranks, words)), tf.int32)
         begins = ends - lengths
         pieces = tf.gather_nd(
             lattice.pieces, tf.stack([tf.gather(lattice.starts, words) + begins, lengths - 1], axis=1)
         )
-        found = found.write(number, tf.stack([words, tf.fill(tf.shape(words), number), pieces], axis=1))
+        backwards = backwards.write(number, tf.stack([words, tf.fill(tf.shape(words), number), pieces], axis=1))
         unread = tf.where(begins > 0)[:, 0]
-        return number + 1, tf.gather(words, unread), tf.gather(begins, unread), found
+        return number + 1, tf.gather(words, unread), tf.gather(begins, unread), backwards
 
     words = tf.cast(tf.where(lattice.lengths > 0)[:, 0], tf.int32)
-    found = tf.TensorArray(tf.int32, 0, dynamic_size=True, infer_shape=False, element_shape=[None, 3])
+    backwards = tf.TensorArray(tf.int32, 0, dynamic_size=True, infer_shape=False, element_shape=[None, 3])
     row = tf.TensorShape([None])
-    *_, found = tf.while_loop(
+    *_, backwards = tf.while_loop(
         lambda number, words, *_: (number == 0) | (tf.size(words) > 0), step,
-        (0, words, tf.gather(lattice.lengths, words), found),
+        (0, words, tf.gather(lattice.lengths, words), backwards),
         shape_invariants=(tf.TensorShape([]), row, row, tf.TensorShape(None)),
     )  # fmt: skip
-    owners, numbers, pieces = tf.unstack(found.concat(), 3, axis=1)
+    owners, numbers, pieces = tf.unstack(backwards.concat(), 3, axis=1)
     splits = tf.concat([[0], tf.cumsum(tf.math.bincount(owners, minlength=tf.size(lattice.lengths)))], axis=0)
     places = tf.gather(splits, owners + 1) - 1 - numbers  # the last piece came first
     return tf.RaggedTensor.from_row_splits(

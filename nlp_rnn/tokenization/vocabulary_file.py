@@ -17,4 +17,4 @@ def escape(piece: str) -> str:
 
 
 def unescape(line: str) -> str:
-    return re.sub(r"\\([\\n])", lambda found: "\n" if found[1] == "n" else "\\", line)
+    return re.sub(r"\\([\\n])", lambda escape: "\n" if escape[1] == "n" else "\\", line)

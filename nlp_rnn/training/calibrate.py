@@ -82,9 +82,9 @@ def fit_language_model(model: LanguageModel, validation: TokenCache, config: Tra
     def slope(sharpness: float) -> float:
         total = 0.0
         for piece in pieces:
-            found = head(hidden[piece])
-            expected = ops.sum(ops.softmax(found * sharpness, axis=-1) * found, axis=-1)
-            own = ops.take_along_axis(found, targets[piece, None], axis=1)[:, 0]
+            logits = head(hidden[piece])
+            expected = ops.sum(ops.softmax(logits * sharpness, axis=-1) * logits, axis=-1)
+            own = ops.take_along_axis(logits, targets[piece, None], axis=1)[:, 0]
             total += float(ops.sum(expected - own))
         return total / len(targets)
 
@@ -123,8 +123,8 @@ def fit_threshold(scores: np.ndarray, has_label: np.ndarray) -> float:
         return 0.5
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order].astype(np.float64)
-    found = np.cumsum(has_label[order], dtype=np.int64)
-    f1 = 2 * found / (np.arange(1, len(ordered) + 1) + found[-1])
+    true_positives = np.cumsum(has_label[order], dtype=np.int64)
+    f1 = 2 * true_positives / (np.arange(1, len(ordered) + 1) + true_positives[-1])
     following = np.append(ordered[1:], 0.0)
     is_cut = ordered > following  # equal scores are on one side
     best = np.flatnonzero(is_cut & (f1 >= f1[is_cut].max() - 1e-12))

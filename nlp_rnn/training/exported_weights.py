@@ -57,8 +57,8 @@ def _values(reader: Any) -> Iterator[np.ndarray]:
         return {child.local_name: nodes[child.node_id] for child in node.children}
 
     def value(node: Any) -> np.ndarray:
-        found: np.ndarray = reader.get_tensor(node.attributes[0].checkpoint_key)
-        return found
+        values: np.ndarray = reader.get_tensor(node.attributes[0].checkpoint_key)
+        return values
 
     root = children(nodes[0])
     if "compact_weights" in root:

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import math
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -43,12 +42,11 @@ from nlp_rnn.training.class_weights import make_objective, warn_of_imbalance
 from nlp_rnn.training.optimizers import build_optimizer, scale_rates
 from nlp_rnn.training.origin import find_origin
 from nlp_rnn.training.run_callback import RunCallback, kept_weights
-from nlp_rnn.training.run_directory import Run
+from nlp_rnn.training.run_directory import Run, wait_for_disk
 
 logger = logging.getLogger(__name__)
 
 Callbacks = Sequence[keras.callbacks.Callback]
-_SECONDS_OF_A_SLOW_DISK = 90.0
 _USUAL_MULTIPLE = 32  # of batch lengths on JAX, where XLA compiles each length anew
 
 
@@ -325,17 +323,19 @@ def _agreed_progress(run: Run, placement: Placement) -> Progress:
     """The progress that the chief reads. Waits until this worker sees the same on the shared disk."""
     progress = load_progress(run.last_checkpoint)
     chiefs = placement.told_by_chief(progress.epoch, progress.step)
-    deadline = time.monotonic() + _SECONDS_OF_A_SLOW_DISK
-    while (progress.epoch, progress.step) != chiefs:
-        if time.monotonic() > deadline:
-            raise ConfigError(
-                f"runs_dir: worker {placement.worker} sees {run.last_checkpoint} after epoch {progress.epoch}, "
-                f"step {progress.step}, but the chief after epoch {chiefs[0]}, step {chiefs[1]}; "
-                "set runs_dir to a folder on a disk that all machines share"
-            )
-        time.sleep(0.5)
-        progress = load_progress(run.last_checkpoint)
-    return progress
+
+    def look() -> Progress | None:
+        seen = load_progress(run.last_checkpoint)
+        return seen if (seen.epoch, seen.step) == chiefs else None
+
+    agreed = wait_for_disk(look)
+    if agreed is None:
+        raise ConfigError(
+            f"runs_dir: worker {placement.worker} sees {run.last_checkpoint} after epoch {progress.epoch}, "
+            f"step {progress.step}, but the chief after epoch {chiefs[0]}, step {chiefs[1]}; "
+            "set runs_dir to a folder on a disk that all machines share"
+        )
+    return agreed
 
 
 def _tensorboard(run: Run) -> keras.callbacks.Callback:

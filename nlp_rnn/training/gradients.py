@@ -49,8 +49,8 @@ def _of_two_passes(model: Classifier, x: Any, y: Any, sample_weights: Any) -> tu
         logits = model.classify(ids, vectors + move, training=True)
         moved_loss = model.loss_of(y, logits, sample_weights, training=True)[0] / 2
         scaled = optimizer.scale_loss(moved_loss)
-    found = tape.gradient(scaled, variables)
-    return loss + moved_loss, [add(*pair) for pair in zip(gradients, found, strict=True)]
+    moved = tape.gradient(scaled, variables)
+    return loss + moved_loss, [add(*pair) for pair in zip(gradients, moved, strict=True)]
 
 
 def add(one: Any, other: Any) -> Any:

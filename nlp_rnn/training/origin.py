@@ -117,10 +117,10 @@ def _check_init(config: Config) -> None:
             wanted["last_units"] = last
     wrong = [key for key in wanted if getattr(model, key) != wanted[key]]
     if wrong:
-        found = ", ".join(f"model.{key} is {_as_setting(getattr(model, key))}" for key in wrong)
+        differing = ", ".join(f"model.{key} is {_as_setting(getattr(model, key))}" for key in wrong)
         settings = " ".join(f"model.{key}={_as_setting(wanted[key])}" for key in wrong)
         raise ConfigError(
-            f"{found}, but the language model of model.init_from, {start}, has other values; set {settings}"
+            f"{differing}, but the language model of model.init_from, {start}, has other values; set {settings}"
         )
 
 
@@ -128,7 +128,7 @@ def _as_setting(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _check_tokenizer(origin: Origin, config: Config, found: str) -> None:
+def _check_tokenizer(origin: Origin, config: Config, setting: str) -> None:
     changed = differences(Config(tokenizer=origin.config.tokenizer), Config(tokenizer=config.tokenizer))
     if changed := [each for each in changed if not each.startswith("tokenizer.sampling ")]:
-        raise ConfigError(f"{found}, whose vocabulary is taken, but {changed[0]} there; use its tokenizer.* settings")
+        raise ConfigError(f"{setting}, whose vocabulary is taken, but {changed[0]} there; use its tokenizer.* settings")

@@ -4,10 +4,11 @@ import contextlib
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
 
@@ -19,6 +20,8 @@ from nlp_rnn.models.calibration import Calibration, load_calibration
 from nlp_rnn.training import word_vectors
 
 logger = logging.getLogger(__name__)
+_Seen = TypeVar("_Seen")
+_SECONDS_OF_A_SLOW_DISK = 90.0
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,10 @@ class Run:
         path = self.path / "metrics.json"
         return files.read_json(path, dict, "remove it and evaluate again") if path.exists() else {}
 
-    def write_metrics(self, **found: Any) -> None:
+    def write_metrics(self, **figures: Any) -> None:
         """Adds figures to metrics.json."""
         with files.atomic_file(self.path / "metrics.json") as path:
-            path.write_text(json.dumps(self.metrics | found, indent=2) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(self.metrics | figures, indent=2) + "\n", encoding="utf-8")
 
 
 def find_run(config: Config) -> Run | None:
@@ -236,3 +239,18 @@ def _check_writable(folder: Path) -> None:
         folder = folder.parent
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"runs_dir: {folder} is not writable; make it writable or set runs_dir to a folder that is")
+
+
+def wait_for_disk(look: Callable[[], _Seen | None]) -> _Seen | None:
+    """Waits until this worker sees on the shared disk what the chief has written there.
+
+    Args:
+      look: returns what is there, or None if that is not yet what the chief has written.
+
+    Returns:
+      What `look` returned; None after a minute and a half without it.
+    """
+    deadline = time.monotonic() + _SECONDS_OF_A_SLOW_DISK
+    while (seen := look()) is None and time.monotonic() <= deadline:
+        time.sleep(0.5)
+    return seen

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +21,6 @@ from nlp_rnn.training import run_directory, word_vectors
 from nlp_rnn.training.origin import check_origins
 
 logger = logging.getLogger(__name__)
-
-_SECONDS_OF_A_SLOW_DISK = 90.0
 
 
 @dataclass(frozen=True)
@@ -146,12 +143,10 @@ def _find_inputs(run: run_directory.Run) -> Inputs:
 
 def _await_run(config: Config, placement: Placement) -> run_directory.Run:
     """Waits for the run directory that the chief creates."""
-    deadline = time.monotonic() + _SECONDS_OF_A_SLOW_DISK
-    while (run := run_directory.find_run(config)) is None:
-        if time.monotonic() > deadline:
-            raise ConfigError(
-                f"runs_dir is {config.runs_dir}, but worker {placement.worker} does not see {config.name} there, "
-                "which the chief has created; set runs_dir to a folder on a disk that all machines share"
-            )
-        time.sleep(0.5)
+    run = run_directory.wait_for_disk(lambda: run_directory.find_run(config))
+    if run is None:
+        raise ConfigError(
+            f"runs_dir is {config.runs_dir}, but worker {placement.worker} does not see {config.name} there, "
+            "which the chief has created; set runs_dir to a folder on a disk that all machines share"
+        )
     return run

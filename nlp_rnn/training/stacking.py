@@ -147,8 +147,8 @@ def fit_stack(layer: Stack, deep: np.ndarray, wide: np.ndarray, labels: np.ndarr
         errors[rows, labels] -= 1
         return loss, np.array([np.mean(np.sum(errors * deep, axis=1)), np.mean(np.sum(errors * wide, axis=1))])
 
-    found = optimize.minimize(
+    optimum = optimize.minimize(
         loss_and_gradient, np.array([0.5, 0.5]), jac=True, method="L-BFGS-B", bounds=[(0, None)] * 2
     )
-    layer.shares.assign(found.x.astype(np.float32))
-    logger.info("stacked on validation: %.3f of the recurrent part's logits, %.3f of the linear part's", *found.x)
+    layer.shares.assign(optimum.x.astype(np.float32))
+    logger.info("stacked on validation: %.3f of the recurrent part's logits, %.3f of the linear part's", *optimum.x)

@@ -66,8 +66,8 @@ def train_step(model: keras.Model, num_parts: int, data: Any) -> dict[str, Any]:
         x, y, weights = tf.nest.map_structure(lambda tensor, part=part: _part_of(tensor, part, num_parts), data)
         # One part after the other: computed at once, they would need the memory that they are meant to save.
         with tf.control_dependencies(total), replicas.computing_part(part, num_parts, weight):
-            part_loss, found = gradients.of_loss(model, x, y, weights)
-            total = [gradients.add(*pair) for pair in zip(total, found, strict=True)] if total else found
+            part_loss, added = gradients.of_loss(model, x, y, weights)
+            total = [gradients.add(*pair) for pair in zip(total, added, strict=True)] if total else added
             loss += part_loss
     model._loss_tracker.update_state(replicas.num_replicas() * loss, sample_weight=tf.shape(data[2])[0])
     optimizer.apply(replicas.total(total), model.trainable_variables)

@@ -23,9 +23,9 @@ def initialize(model: Any, config: Config) -> None:
     taken, left = [], []
     for name, layer in _counterparts(model, config):
         weights = {weight.path.rsplit("/", 1)[-1]: weight for weight in layer.trainable_weights}
-        found = {key: _weight_of(arrays, name, key) for key in weights}
-        if all(values is not None and values.shape == tuple(weights[key].shape) for key, values in found.items()):
-            for key, values in found.items():
+        initial = {key: _weight_of(arrays, name, key) for key in weights}
+        if all(values is not None and values.shape == tuple(weights[key].shape) for key, values in initial.items()):
+            for key, values in initial.items():
                 weights[key].assign(values)
             taken.append(layer.name)
         else:

@@ -219,11 +219,11 @@ def plot_tuning(
         numbers, best.accumulate([value for _, value in valued]), color=_ORANGE, where="post", label="best so far"
     )
     for state, color, face in (("complete", _BLUE, _BLUE), ("pruned", _BLUE, "white"), ("stopped", _ORANGE, "white")):
-        points = [(number, value) for number, value, found in trials if found == state and value is not None]
+        points = [(number, value) for number, value, its_state in trials if its_state == state and value is not None]
         if points:
             axes.scatter(*zip(*points, strict=True), s=30, edgecolors=color, facecolors=face, label=state, zorder=3)
     for state, mark in (("failed", "x"), ("too large", "^")):
-        missing = [number for number, value, found in trials if found == state]
+        missing = [number for number, value, its_state in trials if its_state == state]
         if missing:  # at the edge: they have no value to show
             axes.scatter(
                 missing, [0.03] * len(missing), marker=mark, color="#777777", label=state,

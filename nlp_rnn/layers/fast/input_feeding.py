@@ -115,14 +115,14 @@ def _forward(
 
     zx: [k, B, K * H], the inputs' part of the gates; feeding: [F, K * H], the kernel of the fed vectors.
     """
-    found = []
+    steps = []
     for time in range(_CHUNK):
         states, gates = cell.step(zx[time] + fed @ feeding, states, recurrent, bias)
         attention = tf.nn.softmax(tf.linalg.matvec(keys, states[0]) + penalties)
         context = tf.linalg.matvec(memory, attention, transpose_a=True)
         fed = tf.tanh(tf.concat([states[0], context], axis=1) @ readout + readout_bias)
-        found.append(_Steps(list(states), gates, attention, context, fed))
-    return tf.nest.map_structure(lambda *each: tf.stack(each), *found)
+        steps.append(_Steps(list(states), gates, attention, context, fed))
+    return tf.nest.map_structure(lambda *each: tf.stack(each), *steps)
 
 
 def _backward(
@@ -134,7 +134,7 @@ def _backward(
 
     The three matrices are transposed.
     """
-    found = []
+    gradients = []
     for time in reversed(range(_CHUNK)):
         here = tf.nest.map_structure(lambda each, time=time: each[time], steps)
         dread = (dfed + dresults[time]) * (1 - here.fed**2)
@@ -147,8 +147,8 @@ def _backward(
             here.gates, [each[time] for each in before], tanh_after, [dstates[0] + dh, *dstates[1:]], recurrent
         )
         dfed = dgates[0] @ feeding
-        found.append(_Gradients(list(dgates), dread, dcontext, dscores))
-    return tf.nest.map_structure(lambda *each: tf.stack(each[::-1]), *found), list(dstates), dfed
+        gradients.append(_Gradients(list(dgates), dread, dcontext, dscores))
+    return tf.nest.map_structure(lambda *each: tf.stack(each[::-1]), *gradients), list(dstates), dfed
 
 
 class _Loop:
@@ -175,9 +175,9 @@ class _Loop:
         forward = compiled(_forward, self._shape, cell=cell)
 
         def body(number: tf.Tensor, states: Tensors, fed: tf.Tensor, arrays: Any) -> tuple[Any, ...]:
-            found = forward(_chunk(zx, number), states, fed, *given)
-            last = [tf.ensure_shape(each[-1], one.shape) for each, one in zip(found.states, states, strict=True)]
-            return number + 1, last, tf.ensure_shape(found.fed[-1], fed.shape), _write(arrays, number, found)
+            steps = forward(_chunk(zx, number), states, fed, *given)
+            last = [tf.ensure_shape(each[-1], one.shape) for each, one in zip(steps.states, states, strict=True)]
+            return number + 1, last, tf.ensure_shape(steps.fed[-1], fed.shape), _write(arrays, number, steps)
 
         units, features = weights.recurrent.shape[0], fed.shape[1]
         arrays = self._arrays(_Steps([units] * len(states), 4 * units, None, memory.shape[2], features))
@@ -201,11 +201,11 @@ class _Loop:
             here, before = (
                 tf.nest.map_structure(lambda each: _chunk(each, number), every) for every in (steps, self._before)
             )
-            found, before_states, before_fed = backward(
+            part, before_states, before_fed = backward(
                 here, before, self._keys, self._memory, _chunk(dresults, number), dstates, dfed, *given
             )
             new = [tf.ensure_shape(each, one.shape) for each, one in zip(before_states, dstates, strict=True)]
-            return number - 1, new, tf.ensure_shape(before_fed, dfed.shape), _write(arrays, number, found)
+            return number - 1, new, tf.ensure_shape(before_fed, dfed.shape), _write(arrays, number, part)
 
         last, dfed = [tf.zeros_like(each[0]) for each in self._before], tf.zeros_like(self._fed_before[0])
         widths = [width * weights.recurrent.shape[0] for width in self._cell.widths]
@@ -213,15 +213,15 @@ class _Loop:
         _, dstates, dfed, arrays = tf.while_loop(
             lambda number, *_: number >= 0, body, (self._num_chunks - 1, last, dfed, arrays), parallel_iterations=1
         )
-        found: _Gradients = tf.nest.map_structure(lambda array: array.concat(), arrays)
-        dzx, dzh = found.gates[0], found.gates[-1]
+        total: _Gradients = tf.nest.map_structure(lambda array: array.concat(), arrays)
+        dzx, dzh = total.gates[0], total.gates[-1]
         dinputs = tf.reshape(rows(dzx) @ kernel, tf.shape(self._inputs))
         dkernel = tf.concat([product(self._inputs, dzx), product(self._fed_before, dzx)], axis=0)
-        dbias = tf.reshape(tf.stack([tf.reduce_sum(each, axis=[0, 1]) for each in found.gates]), weights.bias.shape)
-        dreadout = tf.concat([product(steps.states[0], found.read), product(steps.contexts, found.read)], axis=0)
-        dkeys = tf.einsum("tbs,tbh->bsh", found.scores, steps.states[0])
-        dmemory = tf.einsum("tbs,tbw->bsw", steps.attention, found.contexts)
-        dweights = (dkernel, product(self._before[0], dzh), dbias, dreadout, tf.reduce_sum(found.read, axis=[0, 1]))
+        dbias = tf.reshape(tf.stack([tf.reduce_sum(each, axis=[0, 1]) for each in total.gates]), weights.bias.shape)
+        dreadout = tf.concat([product(steps.states[0], total.read), product(steps.contexts, total.read)], axis=0)
+        dkeys = tf.einsum("tbs,tbh->bsh", total.scores, steps.states[0])
+        dmemory = tf.einsum("tbs,tbw->bsw", steps.attention, total.contexts)
+        dweights = (dkernel, product(self._before[0], dzh), dbias, dreadout, tf.reduce_sum(total.read, axis=[0, 1]))
         return [dinputs, dfed, dkeys, dmemory, *dweights, *dstates]
 
     def _arrays(self, sizes: Any) -> Any:
@@ -237,8 +237,8 @@ def _chunk(sequences: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(sequences[number * _CHUNK : (number + 1) * _CHUNK], [_CHUNK, *sequences.shape[1:]])
 
 
-def _write(arrays: Any, number: tf.Tensor, found: Any) -> Any:
+def _write(arrays: Any, number: tf.Tensor, values: Any) -> Any:
     flat = [
-        array.write(number, each) for array, each in zip(tf.nest.flatten(arrays), tf.nest.flatten(found), strict=True)
+        array.write(number, each) for array, each in zip(tf.nest.flatten(arrays), tf.nest.flatten(values), strict=True)
     ]
     return tf.nest.pack_sequence_as(arrays, flat)

@@ -140,8 +140,8 @@ def _scan(
     @tf.custom_gradient
     def run(projected: tf.Tensor, bias: tf.Tensor, first: tf.Tensor) -> Any:
         def forward(number: tf.Tensor, state: tf.Tensor, states: tf.TensorArray) -> tuple[Any, ...]:
-            found, state = _forward(gates, piece(projected, number), piece(mask, number), bias, state)
-            return number + 1, tf.ensure_shape(state, shape), states.write(number, found)
+            outputs, state = _forward(gates, piece(projected, number), piece(mask, number), bias, state)
+            return number + 1, tf.ensure_shape(state, shape), states.write(number, outputs)
 
         _, last, states = tf.while_loop(lambda number, *_: number < num_chunks, forward, (0, first, array()))
         outputs = tf.ensure_shape(states.concat(), [None, *shape])
@@ -152,8 +152,10 @@ def _scan(
 
             def backward(number: tf.Tensor, dstate: tf.Tensor, dprojected: tf.TensorArray) -> tuple[Any, ...]:
                 inputs = [piece(each, number) for each in (projected, mask)]
-                found, dstate = _backward(gates, *inputs, bias, piece(before, number), piece(doutputs, number), dstate)
-                return number - 1, tf.ensure_shape(dstate, shape), dprojected.write(number, found)
+                dinputs, dstate = _backward(
+                    gates, *inputs, bias, piece(before, number), piece(doutputs, number), dstate
+                )
+                return number - 1, tf.ensure_shape(dstate, shape), dprojected.write(number, dinputs)
 
             _, dfirst, dprojected = tf.while_loop(
                 lambda number, *_: number >= 0, backward, (num_chunks - 1, dlast, array())

@@ -118,11 +118,11 @@ def _forward(
     gates = tf.TensorArray(tf.float32, num_steps if keeps_gates else 1, element_shape=[batch_size, 4 * units])
 
     def body(time: tf.Tensor, states: Tensors, arrays: Arrays, gates: tf.TensorArray) -> tuple[Any, ...]:
-        new, found = cell.step(zx[time], states, kernel, bias)
+        new, step_gates = cell.step(zx[time], states, kernel, bias)
         if mask is not None:
             new = [tf.where(mask[time][:, None], one, other) for one, other in zip(new, states, strict=True)]
         arrays = [array.write(time, one) for array, one in zip(arrays, new, strict=False)]
-        return time + 1, list(new), arrays, gates.write(time if keeps_gates else 0, found)
+        return time + 1, list(new), arrays, gates.write(time if keeps_gates else 0, step_gates)
 
     _, states, arrays, gates = tf.while_loop(lambda time, *_: time < num_steps, body, (0, list(states), arrays, gates))
     return [array.stack() for array in arrays], gates.stack(), states
@@ -268,8 +268,8 @@ def run_recurrence(
                 tf.split(doutputs, num_parts, axis=1), *(tf.split(s, num_parts) for s in dstates), strict=True
             )
             with_gates = parts if is_training else run_parts(keeps_gates=True)
-            found = [part.gradients(one, each) for part, (one, *each) in zip(with_gates, upstream, strict=True)]
-            dinputs, dkernel, drecurrent, dbias, dstates = zip(*found, strict=True)
+            gradients = [part.gradients(one, each) for part, (one, *each) in zip(with_gates, upstream, strict=True)]
+            dinputs, dkernel, drecurrent, dbias, dstates = zip(*gradients, strict=True)
             dweights = [tf.add_n(each) for each in (dkernel, drecurrent, dbias)]
             return [
                 tf.concat(dinputs, axis=1),
@@ -324,11 +324,11 @@ class _Part:
             number: tf.Tensor, states: Tensors, arrays: Arrays, starts: Arrays, gates: tf.TensorArray
         ) -> tuple[Any, ...]:
             zx = self._project(self._slice(inputs, number), kernel) + bias
-            after, found, new = forward(zx, self._slice(self._mask, number), states, recurrent, recurrent_bias)
+            after, step_gates, new = forward(zx, self._slice(self._mask, number), states, recurrent, recurrent_bias)
             arrays = [array.write(number, each) for array, each in zip(arrays, after, strict=True)]
             if keeps_gates:
                 starts = [array.write(number, each) for array, each in zip(starts, states, strict=True)]
-                gates = gates.write(number, found)
+                gates = gates.write(number, step_gates)
             return number + 1, _shaped_like(states, new), arrays, starts, gates
 
         arrays = [self._array() for _ in (states if keeps_gates else states[:1])]

@@ -106,10 +106,10 @@ class _FastGated(_Fast):
         reason = self.why_not_at_all()
         batch_size, num_steps, _ = sequences.shape
         if not reason and batch_size:
-            found = why_not_compiled(
+            cause = why_not_compiled(
                 self.recurrence, layer.units, batch_size, num_steps, is_masked=mask is not None, has_twin=self.has_twin
             )
-            reason = found and f"XLA cannot compile the fast loop for batches of {batch_size}: {found}"
+            reason = cause and f"XLA cannot compile the fast loop for batches of {batch_size}: {cause}"
         return reason
 
     def _run(self, sequences: tf.Tensor, mask: tf.Tensor | None, states: list[tf.Tensor], is_training: bool) -> Any:
