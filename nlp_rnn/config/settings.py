@@ -43,8 +43,8 @@ class DataConfig:
     # Folder of the prepared data sets; TFDS data are in it or in its subfolder tfds. Empty: the environment variable
     # NLP_RNN_DATA. For the source records: the folder that `nlp-rnn records` wrote.
     dir: str = ""
-    # Your own files. csv, tsv, jsonl, parquet, text, tmx: a file, plain or .gz. folders: a folder. documents: a file or
-    # a folder. aligned: the path of two files with parallel lines, without their endings .en and .de.
+    # Your own files. csv, tsv, jsonl, parquet, text, tmx: a file, plain, .gz or a .zip of one. folders: a folder.
+    # documents: a file or a folder. aligned: the path of two files with parallel lines, without their endings .en, .de.
     train: str = ""
     validation: str = ""
     test: str = ""
@@ -142,9 +142,9 @@ class ModelConfig:
     # Run directory or exported SavedModel of a language model whose vocabulary, embedding and recurrent layers are
     # copied; empty: random weights.
     init_from: str = ""
-    # Text file of pretrained word vectors for the embedding, plain or .gz: GloVe, word2vec (with its header line) or
-    # fastText (.vec). Its dimension must be model.embedding_dim. Words that the file lacks begin with random vectors.
-    # Empty: all vectors begin random.
+    # Text file of pretrained word vectors for the embedding, plain, .gz or a .zip of one: GloVe, word2vec (with its
+    # header line) or fastText (.vec). Its dimension must be model.embedding_dim. Words that the file lacks begin with
+    # random vectors. Empty: all vectors begin random.
     vectors: str = ""
     vectors_trainable: Switch = True  # false: the embedding is not trained
     cell: CellName = "lstm"
