@@ -402,7 +402,7 @@ def _model_folders() -> list[Path]:
 
 def _models_there() -> list[str]:
     folders = [folder for folder in _model_folders() if folder.is_dir()]
-    return sorted({entry.name for folder in folders for entry in folder.iterdir() if entry.is_dir()})
+    return sorted({entry.name for folder in folders for entry in files.entries(folder) if entry.is_dir()})
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         path = _target(path)
         is_special = path.exists() and not stat.S_ISREG(path.stat().st_mode)
         folder = Path(tempfile.gettempdir()) if is_special else path.parent
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder)
         _remove_leftovers(folder)
         descriptor, name = tempfile.mkstemp(
             dir=folder, prefix=f"{_TEMPORARY}{_short(path.stem)}-", suffix=_short(path.suffix)
@@ -79,7 +79,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     check_path("the path", path)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         _remove_leftovers(path.parent)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_TEMPORARY}{_short(path.name)}-"))
         handle = None
@@ -170,6 +170,13 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # as a file; callers take this error for what they were to write
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+
+
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turns a full disk or a missing permission into a ConfigError that says what to do.
@@ -203,11 +210,29 @@ def _explained(path: Path, number: int | None, reason: str) -> ConfigError:
         errno.ENAMETOOLONG: "choose a shorter name",
         errno.EACCES: "make the folder writable or choose another one",
         errno.EROFS: "choose a writable folder",
+        errno.ENOTDIR: "a file has the name of a folder in this path; choose another path",
     }.get(number or 0, "check the path")
     return ConfigError(f"{path}: cannot be written ({reason}); no partial file was left; {advice}")
 
 
-# --- names and JSON ------------------------------------------------------------------------------------------------
+# --- folders, names and JSON ------------------------------------------------------------------------------------------
+
+
+def entries(folder: Path) -> list[Path]:
+    """The files and folders in a folder.
+
+    Raises:
+      ConfigError: if it may not be read.
+    """
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise unreadable(error) from None
+
+
+def unreadable(error: OSError) -> ConfigError:
+    """The error of a folder that may not be read."""
+    return ConfigError(f"{error.filename}: cannot be read ({error.strerror}); make the folder readable")
 
 
 def child(folder: Path, name: str) -> Path:

@@ -76,10 +76,7 @@ def explain(options: Namespace) -> cli.Result:
     from nlp_rnn.evaluation import inspection
     from nlp_rnn.visualization import attributions
 
-    facts = {
-        name: value.numpy()[0]
-        for name, value in loaded.explain(tf.constant([options.text[0].encode("utf-8", "surrogateescape")])).items()
-    }
+    facts = {name: value.numpy()[0] for name, value in loaded.explain(tf.constant([options.text[0].encode()])).items()}
     characters, activations = [token.decode("utf-8") for token in facts["tokens"]], facts["activations"]
     if not characters:
         raise ConfigError("TEXT is empty; give a text to show a unit's activation over")

@@ -11,7 +11,7 @@ from nlp_rnn import api
 from nlp_rnn.cli import commands
 from nlp_rnn.cli import main as cli
 from nlp_rnn.cli import options as command_options
-from nlp_rnn.cli.texts import input_texts
+from nlp_rnn.cli.texts import input_texts, stdin_lines
 from nlp_rnn.config.loading import load_saved_config
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
@@ -47,11 +47,13 @@ def evaluate(options: Namespace) -> cli.Result:
             raise ConfigError(
                 "--baseline and --adapt are for --run: the n-gram and the cache are measured with the run's weights"
             )
-        device = litert_model.OnDeviceModel(options.model, precision=options.precision)
+        device = litert_model.OnDeviceModel(options.model, precision=options.precision or "int8")
         saved = device.path / "config.yaml"
         config = cli.config_of(load_saved_config(saved, TASK), saved, options.settings)
         facts = language_evaluation.evaluate_device(device, config, options.split, max_examples=options.max_examples)
         return cli.Result(facts, language_evaluation.describe(facts))
+    if options.precision:
+        raise ConfigError(f"--precision is {options.precision}, but is for --model; a run's weights are float32")
     facts = language_evaluation.evaluate_runs(
         commands.runs_of(options, TASK), options.split, has_baseline=options.baseline, adapts=options.adapt,
         max_examples=options.max_examples,
@@ -86,7 +88,7 @@ def console(options: Namespace) -> Iterator[cli.Result]:
     from nlp_rnn.ondevice.memory_file import load_memory
     from nlp_rnn.ondevice.typing_session import TypingSession
 
-    model = litert_model.OnDeviceModel(api.find_model(options.model), precision=options.precision)
+    model = litert_model.OnDeviceModel(api.find_model(options.model), precision=options.precision or "int8")
     session = TypingSession(
         model, count=options.count, adapts=options.learn or bool(options.memory), allows_profanity=options.profanity
     )
@@ -95,7 +97,7 @@ def console(options: Namespace) -> Iterator[cli.Result]:
     if sys.stdin.isatty() and not options.json:
         console.run_terminal(session, history_file=options.history)
         return
-    for line, suggestions in console.run_pipe(session, sys.stdin.buffer):
+    for line, suggestions in console.run_pipe(session, (line.decode("utf-8") for line in stdin_lines())):
         facts = {"text": line, "words": [{"word": each.word, "probability": each.probability} for each in suggestions]}
         yield cli.Result(facts, "   ".join(f"{each.word} {each.probability:.4f}" for each in suggestions))
 
@@ -137,16 +139,14 @@ def add_options(parser: command_options.Parser, command: str) -> None:
             "--history", metavar="FILE", default="", help="keep the lines for the next session's arrow keys"
         )
     if command in ("evaluate", "console"):
-        parser.add_argument(
-            "--precision", choices=("int8", "float"), default="int8", help="of --model (default: %(default)s)"
-        )
+        parser.add_argument("--precision", choices=("int8", "float"), default="", help="of --model (default: int8)")
     if command in ("predict", "console"):
         parser.add_argument(
             "--count",
-            type=command_options.positive,
+            type=command_options.between(int, 1, 100, "a whole number from 1 to 100"),
             default=5,
             metavar="N",
-            help="words to suggest (default: %(default)s)",
+            help="words to suggest, at most 100 (default: %(default)s)",
         )
         parser.add_argument("--profanity", action="store_true", help="suggest profanity too")
     if command == "export":

@@ -127,6 +127,16 @@ def change_weights(run, change):
     np.savez(path, **values)
 
 
+def test_damaged_files_are_findings(run, monkeypatch):
+    (run / "history.csv").write_text("epoch,loss,val_loss\n1,0.7,0.6\n2,0.x,0.5\n")
+    best = run / "checkpoints" / "best.npz"
+    best.write_bytes(best.read_bytes()[:1000])
+    found, status = diagnose("--run", run, cwd=run.parent, monkeypatch=monkeypatch)
+    assert status == 2
+    assert any(each == "warning" and "history.csv is damaged" in what for each, what in found), found
+    assert any(each == "error" and "best.npz" in what for each, what in found), found
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [(lambda values: values * np.nan, "not finite"), (lambda values: values * 0, "is zero everywhere")],

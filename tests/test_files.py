@@ -30,6 +30,22 @@ def test_a_failed_folder_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("write", [files.atomic_file, files.atomic_folder])
+def test_a_file_in_the_place_of_a_folder_is_told(tmp_path, write):
+    (tmp_path / "models").touch()
+    with pytest.raises(ConfigError) as caught, write(tmp_path / "models" / "1"):
+        raise AssertionError
+    assert str(caught.value) == (
+        f"{tmp_path}/models/1: cannot be written (Not a directory); no partial file was left; "
+        "a file has the name of a folder in this path; choose another path"
+    )
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path):
+    with pytest.raises(ConfigError, match=r"none: cannot be read .*; make the folder readable"):
+        files.entries(tmp_path / "none")
+
+
 def test_a_folder_that_appeared_meanwhile_stays(tmp_path):
     with pytest.raises(FileExistsError), files.atomic_folder(tmp_path / "a") as temporary:
         (temporary / "part").write_text("mine")

@@ -186,8 +186,17 @@ def run(path: Path) -> Iterator[Finding]:
     if not loaded.best_checkpoint.is_file():
         yield Finding("error", f"{path} has no weights yet.", "It cannot be evaluated or exported.", "Train on.")
         return
-    yield from _curve(path / "history.csv", loaded.config.training.monitor)
-    yield from _weights(loaded.best_checkpoint)
+    try:
+        yield from _curve(path / "history.csv", loaded.config.training.monitor)
+    except (ValueError, csv.Error):
+        yield Finding(
+            "warning", f"{path}/history.csv is damaged.", "The course of the training cannot be told.",
+            "Rerun the same train command: it writes the file again from the checkpoint.",
+        )  # fmt: skip
+    try:
+        yield from _weights(loaded.best_checkpoint)
+    except ConfigError as error:
+        yield Finding("error", f"{error}.", "It cannot be used.", "Restore it from a copy, or train again.")
     if loaded.config.kind == "classifier":
         temperature = loaded.calibration.temperature
         if not 0.5 <= temperature <= 2:
@@ -243,21 +252,21 @@ def _curve(path: Path, monitor: str) -> Iterator[Finding]:
 def _weights(path: Path) -> Iterator[Finding]:
     import numpy as np
 
-    with np.load(path) as arrays:
-        for name in arrays.files:
-            values = arrays[name]
-            if values.dtype.kind != "f" or not values.size:
-                continue
-            if not np.isfinite(values).all():
-                yield Finding(
-                    "error", f"{path}: {name} holds values that are not finite.", "All answers are wrong.",
-                    "Train again with a lower training.learning_rate.",
-                )  # fmt: skip
-            elif values.ndim == 2 and values.size > 16 and not values.any():
-                yield Finding(
-                    "warning", f"{path}: {name} is zero everywhere.", "This part of the model does nothing.",
-                    "Was it trained at all?",
-                )  # fmt: skip
+    from nlp_rnn.training.checkpoints import load_arrays
+
+    for name, values in load_arrays(path).items():
+        if values.dtype.kind != "f" or not values.size:
+            continue
+        if not np.isfinite(values).all():
+            yield Finding(
+                "error", f"{path}: {name} holds values that are not finite.", "All answers are wrong.",
+                "Train again with a lower training.learning_rate.",
+            )  # fmt: skip
+        elif values.ndim == 2 and values.size > 16 and not values.any():
+            yield Finding(
+                "warning", f"{path}: {name} is zero everywhere.", "This part of the model does nothing.",
+                "Was it trained at all?",
+            )  # fmt: skip
 
 
 # --- models -----------------------------------------------------------------------------------------------------------

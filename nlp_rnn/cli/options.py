@@ -7,6 +7,7 @@ import re
 import sys
 import typing
 from collections.abc import Callable
+from os.path import expanduser
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -42,8 +43,11 @@ class Parser(argparse.ArgumentParser):
         for action in self._actions:
             value: Any = getattr(options, action.dest, None)
             if action.metavar in ("DIR", "FILE") and value != action.default:
-                for path in value if isinstance(value, list) else [value]:
+                paths = value if isinstance(value, list) else [value]
+                for path in paths:
                     files.check_path(action.option_strings[0], path)
+                at_home = [type(path)(expanduser(path)) for path in paths]  # shells leave the ~ of --to=~/models
+                setattr(options, action.dest, at_home if isinstance(value, list) else at_home[0])
         return options, others
 
 

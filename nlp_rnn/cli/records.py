@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
         print(USAGE, end="")
         return
     parser = Parser(prog="nlp-rnn records", allow_abbrev=False, add_help=False)
-    parser.add_argument("--to", required=True)
+    parser.add_argument("--to", metavar="DIR", required=True)
     for name, default in (("shards", 16), ("workers", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--runner", default="")

@@ -13,6 +13,7 @@ from nlp_rnn import extras
 from nlp_rnn.cli.main import set_up_logging
 from nlp_rnn.cli.options import Parser, add_settings, between, settings_of
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.files import unreadable
 from nlp_rnn.serving.limits import Limits
 from nlp_rnn.serving.tfserving_config import write_tfserving_config
 from nlp_rnn.tensorflow_import import import_tensorflow
@@ -42,6 +43,8 @@ def main(arguments: list[str]) -> None:
     extras.require("serve", "this command is nlp-rnn serve")
     import uvicorn
 
+    if options.port and options.port == options.grpc_port:
+        raise ConfigError(f"--grpc-port is {options.grpc_port}, as --port; give two different ports")
     grpc_address = "" if options.grpc_port is None else _grpc_address(options.host, options.grpc_port)
     listener = _listener(options.host, options.port)
     with listener:
@@ -52,10 +55,15 @@ def main(arguments: list[str]) -> None:
         from nlp_rnn.serving.model_store import ModelStore, find_versions
         from nlp_rnn.serving.served_model import load_served
 
-        if not find_versions(folder):
+        try:
+            versions = find_versions(folder)
+        except OSError as error:
+            raise unreadable(error) from None
+        if not versions:
             raise ConfigError(
                 f"--models is {folder}, but holds no exported model (NAME/VERSION/saved_model.pb); export one first"
             )
+        _check_labels(labels, versions)
         settings = ServerSettings(
             limits, options.strict, token, tuple(options.allow_origin), options.log_text, options.poll_seconds
         )
@@ -125,6 +133,16 @@ def _labels(options: list[str]) -> dict[str, dict[str, int]]:
     return labels
 
 
+def _check_labels(labels: dict[str, dict[str, int]], versions: dict[str, dict[int, Path]]) -> None:
+    for name, numbers in labels.items():
+        for label, number in numbers.items():
+            if number not in versions.get(name, {}):
+                there = ", ".join(f"{model} {each}" for model in sorted(versions) for each in sorted(versions[model]))
+                raise ConfigError(
+                    f"--label is {name}/{label}={number}, but there is no such model and version; there are {there}"
+                )
+
+
 def _token(file: str) -> str:
     """The token in a file, else that in NLP_RNN_TOKEN; "" for none."""
     if not file:
@@ -159,7 +177,7 @@ def _listener(host: str, port: int, option: str = "--port") -> socket.socket:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # With the protocol named, asyncio turns Nagle's algorithm off, which delayed each answer by 40 ms.
         listener = socket.socket(family, kind, socket.IPPROTO_TCP)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: of a name that cannot be one, such as a..b
         raise _unusable(host, port, option, error) from None
     try:
         if os.name != "nt":  # where it would let two servers share a port
@@ -172,8 +190,11 @@ def _listener(host: str, port: int, option: str = "--port") -> socket.socket:
     return listener
 
 
-def _unusable(host: str, port: int, option: str, error: OSError) -> ConfigError:
-    reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+def _unusable(host: str, port: int, option: str, error: OSError | UnicodeError) -> ConfigError:
+    if isinstance(error, UnicodeError):
+        reason: str | None = "not the name of a machine"
+    else:
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
     return ConfigError(f"nlp-rnn serve: --host {host} {option} {port}: {reason}; choose another address or port")
 
 

@@ -29,7 +29,7 @@ def input_texts(options: argparse.Namespace, *, batch_size: int = 64) -> Iterato
     if options.file:
         lines: Iterator[bytes] = (line.encode() for line in _file_lines(Path(options.file)))
     else:
-        lines = _stdin_lines()
+        lines = stdin_lines()
     size = batch_size if options.file or not sys.stdin.isatty() else 1
     while batch := list(itertools.islice(lines, size)):
         yield batch
@@ -48,7 +48,12 @@ def _file_lines(path: Path) -> Iterable[str]:
     return (line for _, line in read_lines(path)) if can_be_read_again else lines
 
 
-def _stdin_lines() -> Iterator[bytes]:
+def stdin_lines() -> Iterator[bytes]:
+    """The lines of standard input, without line ends and byte order mark.
+
+    Raises:
+      ConfigError: naming the line that is not UTF-8.
+    """
     for number, line in enumerate(sys.stdin.buffer, start=1):
         text = line.rstrip(b"\r\n").removeprefix(codecs.BOM_UTF8 if number == 1 else b"")
         try:

@@ -20,6 +20,7 @@ from nlp_rnn.config.types import (
     OptionalSize,
     Outputs,
     PadMultiple,
+    PathText,
     PoolingName,
     PositiveFloat,
     PositiveInt,
@@ -42,12 +43,12 @@ class DataConfig:
     source: SourceName = "imdb"
     # Folder of the prepared data sets; TFDS data are in it or in its subfolder tfds. Empty: the environment variable
     # NLP_RNN_DATA. For the source records: the folder that `nlp-rnn records` wrote.
-    dir: str = ""
+    dir: PathText = ""
     # Your own files. csv, tsv, jsonl, parquet, text, tmx: a file, plain, .gz or a .zip of one. folders: a folder.
     # documents: a file or a folder. aligned: the path of two files with parallel lines, without their endings .en, .de.
-    train: str = ""
-    validation: str = ""
-    test: str = ""
+    train: PathText = ""
+    validation: PathText = ""
+    test: PathText = ""
     text_column: str = "text"
     label_column: str = "label"  # empty: labels are not read; translation: the column of the target
     # Encoding of text files: any encoding of Python, such as cp1252 or utf-16.
@@ -97,7 +98,7 @@ class DataConfig:
     max_length: PositiveInt = 512
     keep: Literal["start", "end", "both"] = "both"
     # Token ids are computed once and kept here; empty: the environment variable NLP_RNN_CACHE, else ~/.cache/nlp-rnn.
-    cache_dir: str = ""
+    cache_dir: PathText = ""
 
     @property
     def outputs(self) -> Outputs:
@@ -117,7 +118,7 @@ class TokenizerConfig:
     # training.
     max_unknown: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.34
     # Your own vocabulary instead of a trained one: a file with one piece per line, or a sentencepiece .model (subword).
-    vocabulary: str = ""
+    vocabulary: PathText = ""
     # "lower": Unicode lower case. "keep": unchanged. "markers" (words): lower case with <title> or <upper> before the
     # word.
     case: Literal["lower", "keep", "markers"] = "lower"
@@ -141,11 +142,11 @@ class ModelConfig:
 
     # Run directory or exported SavedModel of a language model whose vocabulary, embedding and recurrent layers are
     # copied; empty: random weights.
-    init_from: str = ""
+    init_from: PathText = ""
     # Text file of pretrained word vectors for the embedding, plain, .gz or a .zip of one: GloVe, word2vec (with its
     # header line) or fastText (.vec). Its dimension must be model.embedding_dim. Words that the file lacks begin with
     # random vectors. Empty: all vectors begin random.
-    vectors: str = ""
+    vectors: PathText = ""
     vectors_trainable: Switch = True  # false: the embedding is not trained
     cell: CellName = "lstm"
     embedding_dim: Size = 128
@@ -210,7 +211,7 @@ class TrainingConfig:
 
     # Run directory or exported SavedModel of a model with the same settings, for example trained on more text. Training
     # starts from its best weights and uses its vocabulary. Empty: random weights.
-    start_from: str = ""
+    start_from: PathText = ""
     batch_size: BatchSize = 64
     epochs: PositiveInt = 10
     # 0: an epoch is the whole training set. Otherwise language models read on in the next epoch.
@@ -318,7 +319,7 @@ class Config:
 
     task: TaskName = "sentiment"
     name: str = ""  # name of the run directory; empty: the name of the config file, else the task
-    runs_dir: str = "runs"
+    runs_dir: PathText = "runs"
     seed: Seed = 1
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

@@ -1,6 +1,7 @@
 """The types of settings: ranges of numbers, names in tables, and values with a form of their own."""
 
 from collections.abc import Mapping
+from os.path import expanduser
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -23,6 +24,7 @@ NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False
 Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
 OptionalFraction = Annotated[float | None, Field(strict=True, ge=0, lt=1)]
 Switch = Annotated[bool, Field(strict=True)]
+PathText = Annotated[str, AfterValidator(expanduser)]  # with ~ for the home directory
 
 
 def _one_of(table: Mapping[str, Any]) -> AfterValidator:

@@ -85,8 +85,7 @@ def load_wikitext2(data: DataConfig) -> Splits:
     Raises:
       ConfigError: if a file is missing.
     """
-    setting = data.dir or os.environ.get("NLP_RNN_DATA", "")
-    folder = Path(setting) / "wikitext-2"
+    folder = Path(data_folder(data)) / "wikitext-2"
     splits: Splits = {}
     for name, short in (("train", "train"), ("validation", "valid"), ("test", "test")):
         path = next(
@@ -99,6 +98,11 @@ def load_wikitext2(data: DataConfig) -> Splits:
             )
         splits[name] = functools.partial(line_examples, path)
     return splits
+
+
+def data_folder(data: DataConfig) -> str:
+    """The folder of prepared data sets: the setting data.dir, else the environment's NLP_RNN_DATA, else ""."""
+    return data.dir or os.environ.get("NLP_RNN_DATA", "")
 
 
 def tfds_rows(data: DataConfig, name: str, instead: str) -> Callable[[str], Iterable[dict[str, Any]]]:
@@ -140,7 +144,7 @@ def tfds_rows(data: DataConfig, name: str, instead: str) -> Callable[[str], Iter
 
 def _tfds_dir(data: DataConfig, name: str) -> str | None:
     """The TFDS folder under the setting data.dir; None for TFDS's own default."""
-    setting = data.dir or os.environ.get("NLP_RNN_DATA", "")
+    setting = data_folder(data)
     if not setting:
         return None
     root = Path(setting)

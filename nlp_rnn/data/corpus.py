@@ -237,11 +237,13 @@ class Corpus:
         ends = {"train": int(total * (1 - validation - test)), "validation": int(total * (1 - test)), "test": total}
         first = {"train": 0, "validation": ends["train"], "test": ends["validation"]}[split]
         start = 0
-        for text, label in self._given["train"]():
-            part = text[max(first - start, 0) : max(ends[split] - start, 0)]
-            if part:
-                yield Example(part, label)
-            start += len(text)
+        for example in self._given["train"]():
+            part = example.text[max(first - start, 0) : max(ends[split] - start, 0)]
+            if part and isinstance(example, WeightedExample):
+                yield WeightedExample.of(part, example.label, example.weight)
+            elif part:
+                yield Example(part, example.label)
+            start += len(example.text)
 
     @functools.cached_property
     def _num_characters(self) -> int:

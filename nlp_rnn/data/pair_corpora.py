@@ -1,12 +1,11 @@
 """Published corpora of pairs, for translation, and one of their sides for language models."""
 
 import functools
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nlp_rnn.config.settings import DataConfig
-from nlp_rnn.data.corpora import tfds_rows
+from nlp_rnn.data.corpora import data_folder, tfds_rows
 from nlp_rnn.data.pair_readers import aligned_lines, sides
 from nlp_rnn.data.readers import SPLIT_NAMES, Example, Splits
 from nlp_rnn.errors import ConfigError
@@ -97,7 +96,7 @@ def load_ted_hrlr(data: DataConfig) -> Splits:
 
 
 def _prepared(name: str, data: DataConfig, name_of_source: str = "") -> Path:
-    setting = data.dir or os.environ.get("NLP_RNN_DATA", "")
+    setting = data_folder(data)
     folder = Path(setting) / name
     if not setting or not folder.is_dir():
         raise ConfigError(

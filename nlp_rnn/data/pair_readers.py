@@ -33,7 +33,16 @@ def load_aligned(data: DataConfig) -> Splits:
 
 
 def sides(prefix: Path, data: DataConfig) -> tuple[Path, Path]:
-    """The paths of the source and the target file, which end with the languages' tags."""
+    """The paths of the source and the target file, which end with the languages' tags.
+
+    Raises:
+      ConfigError: if the prefix has no name, such as ".".
+    """
+    if not prefix.name:
+        raise ConfigError(
+            f"the path of aligned files is {prefix}, which names no file; give their path without the endings "
+            f".{data.source_language} and .{data.target_language}"
+        )
     source, target = (prefix.with_name(f"{prefix.name}.{tag}") for tag in (data.source_language, data.target_language))
     return source, target
 

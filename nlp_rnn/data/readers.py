@@ -4,6 +4,7 @@ import fnmatch
 import functools
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from nlp_rnn.data import labels
 from nlp_rnn.data.labels import clean_label, without_surrogates
 from nlp_rnn.data.tables import TableFormat, read_parquet, read_table, recognised
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.files import entries, unreadable
 from nlp_rnn.text_files import Part, decoded_lines, is_companion, read_lines
 
 logger = logging.getLogger(__name__)
@@ -185,12 +187,13 @@ def _json_examples(path: Path | Part, data: DataConfig) -> Iterator[Example]:
 def is_json_document(path: Path | Part, data: DataConfig) -> bool:
     """Whether a file is one JSON value over several lines, or a list, instead of one object per line."""
     whole = path.path if isinstance(path, Part) else path
-    first = next((line for _, line in read_lines(whole, data.encoding) if line.strip()), "").strip()
+    lines = (line.strip() for _, line in read_lines(whole, data.encoding) if line.strip())
+    first = next(lines, "")
     if not first.startswith(("[", "{")):
         return False
     try:
         value = json.loads(first)
-        return not isinstance(value, dict) or _is_wrapper(value, data)
+        return not isinstance(value, dict) or (_is_wrapper(value, data) and next(lines, None) is None)
     except (ValueError, RecursionError):
         # The first line of an object that goes on, not a damaged line of its own.
         return first.startswith("[") or bool(re.fullmatch(r'\{\s*|\{\s*"[^"]*"\s*:\s*[\[{]?\s*', first))
@@ -282,7 +285,7 @@ def can_be_cut(path: Path, data: DataConfig) -> bool:
 
 
 def _folder_examples(path: Path, data: DataConfig) -> Iterator[Example]:
-    folders = _in_order(entry for entry in path.iterdir() if entry.is_dir() and _is_users(entry))
+    folders = _in_order(entry for entry in entries(path) if entry.is_dir() and _is_users(entry))
     if not folders:
         raise ConfigError(
             f"{path}: holds no folders, but data.source folders reads one folder per label; "
@@ -293,7 +296,7 @@ def _folder_examples(path: Path, data: DataConfig) -> Iterator[Example]:
         tell_once(f"{path}: left out: its folder unsup, IMDB's reviews without a label")
         folders = [folder for folder in folders if folder.name != "unsup"]
     texts = {
-        folder: _in_order(each for each in folder.iterdir() if each.is_file() and _is_users(each)) for folder in folders
+        folder: _in_order(each for each in entries(folder) if each.is_file() and _is_users(each)) for folder in folders
     }
     usual = {folder: [each for each in paths if _TEXT_NAME.search(each.name)] for folder, paths in texts.items()}
     if any(usual.values()):
@@ -312,7 +315,7 @@ _TEXT_NAME = re.compile(r"\.txt(\.gz|\.zip)?$", re.IGNORECASE)
 
 
 def _why_empty(folder: Path) -> str:
-    inner = next((entry.name for entry in _in_order(folder.iterdir()) if entry.is_dir()), "")
+    inner = next((entry.name for entry in _in_order(entries(folder)) if entry.is_dir()), "")
     mend = f"its texts lie deeper, in {inner}: give the folder whose folders are the labels" if inner else "remove it"
     return f"{folder}: no files, but of data.source folders each folder holds the texts of one label; {mend}"
 
@@ -330,7 +333,7 @@ def _document_examples(path: Path, data: DataConfig) -> Iterator[Example]:
     files = (
         [path]
         if path.is_file()
-        else [file for file in _in_order(path.rglob("*")) if _is_document(file, path, data.patterns)]
+        else [file for file in _in_order(_files_below(path)) if _is_document(file, data.patterns)]
     )
     if not files:
         raise ConfigError(
@@ -349,6 +352,16 @@ def _document_examples(path: Path, data: DataConfig) -> Iterator[Example]:
             yield Example(text, "")
 
 
-def _is_document(file: Path, folder: Path, patterns: tuple[str, ...]) -> bool:
-    is_users = all(_is_users(Path(part)) for part in file.relative_to(folder).parts)
-    return file.is_file() and is_users and any(fnmatch.fnmatchcase(file.name, pattern) for pattern in patterns)
+def _files_below(folder: Path) -> Iterator[Path]:
+    """The user's files in a folder and its folders."""
+
+    def fail(error: OSError) -> None:
+        raise unreadable(error)
+
+    for parent, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if _is_users(Path(name))]
+        yield from (Path(parent, name) for name in names if _is_users(Path(name)))
+
+
+def _is_document(file: Path, patterns: tuple[str, ...]) -> bool:
+    return file.is_file() and any(fnmatch.fnmatchcase(file.name, pattern) for pattern in patterns)

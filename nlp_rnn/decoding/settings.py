@@ -13,6 +13,7 @@ from nlp_rnn.errors import ConfigError
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 MAX_STOP_LENGTH = 32  # of a stop string, in characters
+MAX_RATIO = 10  # of the pieces of a translation to those of its source
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class GenerationSettings:
                 "lower the first or raise the second"
             )
         for stop in values.stop:
+            _check_text("stop", stop)
             if len(stop) > MAX_STOP_LENGTH:
                 raise ConfigError(
                     f"stop is {stop!r}, of {len(stop)} characters, but at most {MAX_STOP_LENGTH} are compared; shorten "
@@ -76,9 +78,11 @@ class SearchSettings:
     max_length: Annotated[
         int, Field(ge=0, le=10_000, description="at most so many pieces; 0: twice the source's plus ten")
     ] = 0
-    min_ratio: Annotated[Finite, Field(ge=0, le=10, description="at least this multiple of the source's pieces")] = 0.0
+    min_ratio: Annotated[
+        Finite, Field(ge=0, le=MAX_RATIO, description="at least this multiple of the source's pieces")
+    ] = 0.0
     max_ratio: Annotated[
-        Finite, Field(ge=0, le=10, description="at most this multiple of the source's pieces; 0: no limit")
+        Finite, Field(ge=0, le=MAX_RATIO, description="at most this multiple of the source's pieces; 0: no limit")
     ] = 0.0
     no_repeat_ngram: Annotated[int, Field(ge=0, le=10_000, description="repeat no n-gram of n pieces; 0: allowed")] = 0
     prefix: Annotated[str, Field(description="begin the translation with this text")] = ""
@@ -90,4 +94,13 @@ class SearchSettings:
         Raises:
           ConfigError: if settings are unknown or out of range; one line per setting.
         """
-        return checked(cls, settings)
+        values = checked(cls, settings)
+        _check_text("prefix", values.prefix)
+        return values
+
+
+def _check_text(name: str, text: str) -> None:
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} is {text!r}, which has half of a surrogate pair; give valid Unicode") from None

@@ -35,6 +35,8 @@ from nlp_rnn.training.run_directory import Run
 
 Adaptation = Literal["", "cache", "dynamic"]
 
+_MAX_NATS = 700  # exp of more is no float64
+
 
 def evaluate_runs(
     runs: list[Run], split: str, *, has_baseline: bool, adapts: Adaptation, max_examples: int = 0
@@ -110,7 +112,8 @@ def evaluate_runs(
     results = {name: meter.result() | facts.get(name, {}) for name, meter in meters.items()}
     num_words = _num_words(corpus, split, len(evaluated))
     results["metrics"] |= {
-        "word_perplexity": math.exp(meters["metrics"].nats / num_words),
+        # Text without spaces, such as Chinese, has few words by this count.
+        "word_perplexity": math.exp(min(meters["metrics"].nats / num_words, _MAX_NATS)),
         "num_texts": len(evaluated),
     }
     _keep(

@@ -58,5 +58,6 @@ def has_vocabulary_of(folder: Path, run: Path) -> bool:
     Raises:
       ConfigError: if the run cannot be read.
     """
-    vocabulary = (folder / "assets.extra" / "vocabulary").read_text(encoding="utf-8")
+    file = folder / "assets.extra" / "vocabulary"
+    vocabulary = file.read_text(encoding="utf-8") if file.is_file() else None  # None: of an earlier version
     return vocabulary == load_tokenizer(load_run(run)).vocabulary_text()

@@ -3,6 +3,7 @@
 from typing import Any
 
 from nlp_rnn.config.tables import TASKS
+from nlp_rnn.decoding.settings import GenerationSettings
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.evaluation import characters, classifier, language_model, translation
 from nlp_rnn.training.run_directory import Run
@@ -48,6 +49,7 @@ def evaluate(run: Run, split: str, **options: Any) -> tuple[dict[str, Any], dict
             max_examples=options.get("max_examples", 0),
         )  # fmt: skip
     elif answers == "characters":
+        GenerationSettings.checked(**options)
         facts = characters.evaluate_runs([run], split, **options)
     else:
         facts = translation.evaluate_runs([run], split, **options)

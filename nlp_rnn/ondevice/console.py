@@ -84,13 +84,12 @@ def run_command(session: TypingSession, line: str) -> str:
     return commands[name](*arguments)
 
 
-def run_pipe(session: TypingSession, lines: Iterable[bytes]) -> Iterator[tuple[str, list[Suggestion]]]:
-    """Yields the suggestions at the end of each line.
+def run_pipe(session: TypingSession, lines: Iterable[str]) -> Iterator[tuple[str, list[Suggestion]]]:
+    """Yields each line, without its line end, and the suggestions at its end.
 
     Lines that begin with "/" are commands; they print to standard error.
     """
-    for raw in lines:
-        line = raw.decode("utf-8", "replace").rstrip("\r\n")
+    for line in lines:
         if line.startswith("/"):
             try:
                 print(printable(run_command(session, line)), file=sys.stderr)
@@ -103,15 +102,7 @@ def run_pipe(session: TypingSession, lines: Iterable[bytes]) -> Iterator[tuple[s
 
 def run_terminal(session: TypingSession, *, history_file: str = "") -> None:
     """Reads lines from the terminal until the user quits."""
-    from prompt_toolkit.history import FileHistory, InMemoryHistory
-
-    try:
-        history = FileHistory(history_file) if history_file else InMemoryHistory()
-        prompt = make_prompt(session, history)
-    except OSError as error:
-        raise ConfigError(
-            f"--history is {history_file}, which cannot be opened ({error.strerror}); give another file"
-        ) from None
+    prompt = make_prompt(session, make_history(session, history_file))
     print(
         f"{session.model.name}: {len(session.model.words):,} words. Type; Tab accepts the suggestion, /help shows all "
         f"keys."
@@ -132,6 +123,31 @@ def run_terminal(session: TypingSession, *, history_file: str = "") -> None:
         for part in filter(None, line.splitlines()):  # several, if they were pasted
             session.finish_line(part)
     print(session.statistics)
+
+
+def make_history(session: TypingSession, file: str) -> Any:
+    """The lines for the arrow keys: of earlier sessions too, kept in a file unless they are private, or of this one.
+
+    Raises:
+      ConfigError: if the file cannot be opened.
+    """
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    class History(FileHistory):
+        def store_string(self, string: str) -> None:
+            if not session.is_private:
+                super().store_string(string)
+
+    if not file:
+        return InMemoryHistory()
+    try:
+        with open(file, "ab"):  # the first line is stored much later
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"--history is {file}, which cannot be opened ({error.strerror}); give another file"
+        ) from None
+    return History(file)
 
 
 def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
@@ -166,6 +182,10 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
             buffer.delete_before_cursor(suggestion.replaced)
             buffer.insert_text(session.accept(suggestion, keys))
             taken.append((before, buffer.text, suggestion, keys))
+
+    def begin() -> None:
+        taken.clear()  # Ctrl-Z takes nothing back in another line
+        look(prompt.default_buffer)
 
     class Ghost(Processor):
         """Shows the rest of the first suggestion after the cursor, and the words that are likely to follow."""
@@ -230,7 +250,7 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
     )
     prompt.default_buffer.on_text_changed += look
     prompt.default_buffer.on_cursor_position_changed += look
-    prompt.app.pre_run_callables.append(lambda: look(prompt.default_buffer))
+    prompt.app.pre_run_callables.append(begin)
     return prompt
 
 
@@ -281,7 +301,7 @@ def _language(session: TypingSession, name: str = "") -> str:
             f"{session.model.path} is in use; others beside it: {shown}. /language NAME or /language FOLDER changes it"
         )
     try:
-        session.use(OnDeviceModel(languages.get(name, name), precision=session.model.precision))
+        session.use(OnDeviceModel(languages.get(name, Path(name).expanduser()), precision=session.model.precision))
     except ConfigError as error:
         return f"/language {name}: {str(error).removeprefix('--model is ')}"
     return f"{session.model.name}: {len(session.model.words):,} words; a new text"
@@ -326,7 +346,7 @@ def _save(session: TypingSession, path: str) -> str:
     if not len(session.memory) and not session.words.to_json():
         return "nothing was learnt yet; use /learn on and type some lines"
     try:
-        save_memory(Path(path), session.words, session.memory)
+        save_memory(Path(path).expanduser(), session.words, session.memory)
     except (OSError, ConfigError) as error:
         return f"/save {path}: {error}; give another file"
     return f"{len(session.memory):,} words and {len(session.words):,} new ones saved to {path}"

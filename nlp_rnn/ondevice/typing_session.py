@@ -17,6 +17,7 @@ _MAX_TOKENS = 512  # of a pasted text, only the last ones are read
 _BEFORE = 200  # characters in which the word before is looked for
 _MAX_PHRASE = 4  # words
 _LIKELY = 0.5  # probability from which on a further word is shown
+_LEAST_LOG = -600.0  # below -745, exp gives 0 in float64
 PERSONAL_SHARE = 0.02  # probability that the next word is one that the user has taught
 
 
@@ -223,9 +224,7 @@ class TypingSession:
         """
         places, costs = self._places(begun, meant)
         ids = self._sorted[places]
-        scores = scores[ids] / self.temperature + costs
-        if self.temperature != 1 and not begun:
-            scores = scores - np.log(np.exp(scores).sum())
+        scores = scores[ids] + costs if self.temperature == 1 else self._heated(scores[ids], costs, bool(begun))
         total = float(np.exp(scores).sum()) if begun else 1.0
         if not self.allows_profanity:
             scores = np.where(self.model.decent[ids], scores, -np.inf)
@@ -236,6 +235,16 @@ class TypingSession:
             for word in (self.model.words[ids[place]],)
         ]
         return [*candidates, _Candidate("", max(total - sum(each.probability for each in candidates), 0.0), False)]
+
+    def _heated(self, scores: np.ndarray, costs: np.ndarray, is_begun: bool) -> np.ndarray:
+        """Log-probabilities at the temperature, float64; of completions, which are relative, not all are that small."""
+        heated = scores.astype(np.float64) / self.temperature + costs
+        if not len(heated):
+            return heated
+        largest = heated.max()
+        if is_begun:
+            return heated + max(_LEAST_LOG - largest, 0.0)
+        return heated - largest - np.log(np.exp(heated - largest).sum())
 
     def _places(self, begun: str, meant: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
         """The places in `_sorted` of words that begin as typed or meant, and the log-probabilities of the mistakes."""

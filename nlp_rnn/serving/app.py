@@ -36,6 +36,7 @@ _LOOK = re.compile(
 )
 _MAX_VERSION = 2**63 - 1
 _STALLED_SECONDS = 60
+_FEW_VALUES = 10_000
 
 
 def make_app(store: ModelStore, settings: ServerSettings, *, grpc_address: str = "") -> Starlette:
@@ -114,6 +115,7 @@ class _RestApi:
         return json_response(json.dumps(document(self._store.newest()), ensure_ascii=False))
 
     async def list_models(self, _: Request) -> Response:
+        self._store.check_complete()
         models = [
             {
                 "name": model.name, "version": model.version, "task": model.task, "labels": model.labels,
@@ -179,7 +181,10 @@ class _RestApi:
             content, model.signatures[name], is_strict=self._settings.is_strict
         )
         outputs = await self._compute(request, model, name, inputs)
-        return json_tensors.predict_answer(outputs, is_row_format=is_row_format)
+        if sum(array.size for array in outputs.values()) < _FEW_VALUES:
+            return json_tensors.predict_answer(outputs, is_row_format=is_row_format)
+        # Long answers take a while to write; meanwhile the event loop goes on.
+        return await asyncio.to_thread(json_tensors.predict_answer, outputs, is_row_format=is_row_format)
 
     async def _compute(self, request: Request, model: ServedModel, signature: str, inputs: Arrays) -> Arrays:
         return await self._engine.compute(model, signature, inputs, request_id=request.scope["state"]["id"])

@@ -34,18 +34,19 @@ class Connection:
     """
 
     def __init__(self, url: str, task: str | None = None) -> None:
-        parts = urlsplit(url)
-        path, _, name = parts.path.rstrip("/").rpartition("/")
         try:
-            port = parts.port
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
         except ValueError:
-            port = 0
-        if parts.scheme not in ("http", "https") or not parts.hostname or not name or port == 0:
+            host, port = None, None
+        if not host or port == 0 or parts.scheme not in ("http", "https") or not parts.path.strip("/"):
             raise ConfigError(
                 f"the model is {url}, but must be http://HOST:PORT/NAME, such as http://localhost:8501/sentiment"
             )
+        path, _, name = parts.path.rstrip("/").rpartition("/")
         self.url, self._name = url, unquote(name)
-        self._is_secure, self._host, self._port, self._path = parts.scheme == "https", parts.hostname, port, path
+        self._is_secure, self._host, self._port = parts.scheme == "https", host, port
+        self._path = quote(path, safe="/%")
         self._token = os.environ.get("NLP_RNN_TOKEN", "").strip()
         facts = self._facts()
         self.task, self.labels, self.has_label_sets = facts["task"], facts["labels"], facts["has_label_sets"]
@@ -56,8 +57,10 @@ class Connection:
 
     def _facts(self) -> dict[str, Any]:
         """Name, version, task, labels and signatures of the model."""
-        models = self._json("GET", "/models").get("models")
-        if not isinstance(models, list):
+        answer = self._json("GET", "/models")
+        models = answer.get("models") if isinstance(answer, dict) else None
+        known = {"name", "task", "labels", "has_label_sets"}
+        if not isinstance(models, list) or not all(isinstance(each, dict) and known <= each.keys() for each in models):
             raise ConfigError(f"{self.url}: is not a server of nlp-rnn serve")
         facts = next((model for model in models if model["name"] == self._name), None)
         if facts is None:
@@ -151,9 +154,9 @@ class Connection:
           (the connection, to close; the answer, whose status is 200).
         """
         connection = self._connect()
-        headers = {"Content-Type": "application/json"}
+        headers: dict[str, str | bytes] = {"Content-Type": "application/json"}
         if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
+            headers["Authorization"] = f"Bearer {self._token}".encode()
         try:
             content = None if body is None else json.dumps(body).encode()
             connection.request(method, self._path + path, content, headers)
@@ -161,7 +164,7 @@ class Connection:
             if answer.status == 200:
                 return connection, answer
             told = answer.read()
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: of a name such as a..b
             connection.close()
             reason = str(error) or type(error).__name__
             raise ConfigError(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from nlp_rnn.printable import one_line
 from nlp_rnn.serving.batching import Batcher
 from nlp_rnn.serving.json_tensors import Arrays
-from nlp_rnn.serving.limits import Limits, check_inputs
+from nlp_rnn.serving.limits import Limits, check_inputs, check_outputs
 from nlp_rnn.serving.metrics import Metrics
 from nlp_rnn.serving.model_store import ModelStore
 from nlp_rnn.serving.served_model import ServedModel
@@ -59,7 +59,7 @@ class Engine:
         """The outputs of a signature for the inputs of one request.
 
         Raises:
-          RequestError: if the inputs are over a limit, the queue is full, or the graph rejects them.
+          RequestError: if the inputs or the answer are over a limit, the queue is full, or the graph rejects them.
         """
         limits = self.settings.limits
         check_inputs(inputs, limits)
@@ -74,7 +74,9 @@ class Engine:
                 on_batch=lambda rows: self.metrics.add_batch(model.name, signature, rows),
             )
         with in_use(model):
-            return await model.batchers[signature].answer(inputs)
+            outputs = await model.batchers[signature].answer(inputs)
+        check_outputs(outputs, limits)
+        return outputs
 
     def log_text(self, request_id: str, inputs: object) -> None:
         """Writes a request's inputs into the log, if that is wanted."""

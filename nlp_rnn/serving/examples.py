@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nlp_rnn.serving.json_tensors import Arrays, decode_base64, floats, shown, type_of
+from nlp_rnn.serving.json_tensors import Arrays, decode_base64, floats, shown, text_bytes, type_of
 from nlp_rnn.serving.request_errors import RequestError, invalid
 from nlp_rnn.serving.served_model import ServedModel
 
@@ -115,6 +115,8 @@ def _fill(example: Any, content: Any) -> None:
     if not isinstance(content, dict):
         raise invalid(f"Example must be JSON object but got JSON {type_of(content)}")
     for name, values in content.items():
+        if any("\ud800" <= character <= "\udfff" for character in name):  # of invalid UTF-8, or half of a pair
+            raise invalid("the name of a feature is not valid Unicode")
         feature = example.features.feature[name]
         feature.Clear()
         for value in values if isinstance(values, list) else [values]:
@@ -139,7 +141,7 @@ def _feature_value(name: str, value: Any) -> tuple[str, Any]:
     if isinstance(value, float):
         return "float_list", value
     if isinstance(value, str):
-        return "bytes_list", value.encode("utf-8", "surrogateescape")
+        return "bytes_list", text_bytes(value)
     if isinstance(value, dict):
         try:
             return "bytes_list", decode_base64(value)

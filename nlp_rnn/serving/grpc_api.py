@@ -77,13 +77,15 @@ class _Guard:
 
     async def answer(self, context: Any, method: str, model: str, compute: Callable[[str], Awaitable[_T]]) -> _T:
         """The result of `compute(request_id)`; errors are told to the client by gRPC's codes."""
-        request_id, start, status = uuid.uuid4().hex, time.monotonic(), 200
+        request_id, start, status = uuid.uuid4().hex, time.monotonic(), 499  # the client has gone
         settings = self._engine.settings
         try:
             given = dict(context.invocation_metadata() or ()).get("authorization", "")
             check_token(str(given).encode(), settings.token.encode(), "metadata authorization")
             async with told_errors(request_id, settings.limits.timeout_seconds):
-                return await compute(request_id)
+                answer = await compute(request_id)
+            status = 200
+            return answer
         except RequestError as failure:
             status = failure.status
             code = "RESOURCE_EXHAUSTED" if failure.code == "TOO_LARGE" else failure.code

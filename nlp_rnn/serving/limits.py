@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from nlp_rnn.config.loading import checked
+from nlp_rnn.decoding.settings import MAX_RATIO
 from nlp_rnn.serving.request_errors import RequestError
 
 
@@ -21,6 +22,7 @@ class Limits:
     max_generated: Annotated[
         int, Field(ge=1, le=1_000_000, description="largest max_length and count: characters or pieces per text")
     ] = 10_000
+    max_answer_values: Annotated[int, Field(ge=1, description="most numbers and texts in an answer")] = 2_000_000
     max_batch_rows: Annotated[int, Field(ge=1, description="most rows that are computed together")] = 64
     max_requests: Annotated[int, Field(ge=1, description="most requests at the same time; others get 429")] = 512
     max_queued: Annotated[int, Field(ge=1, description="most requests that wait for one signature of a model")] = 256
@@ -48,16 +50,31 @@ def check_inputs(inputs: dict[str, np.ndarray], limits: Limits) -> None:
     Raises:
       RequestError: naming the input, its value and the limit.
     """
-    largest = {"beam_size": limits.max_beam, "max_length": limits.max_generated, "count": limits.max_generated}
+    largest: dict[str, float] = {
+        "beam_size": limits.max_beam, "max_length": limits.max_generated, "count": limits.max_generated,
+        "min_ratio": MAX_RATIO, "max_ratio": MAX_RATIO,
+    }  # fmt: skip
     for name, values in inputs.items():
         if values.ndim and len(values) > limits.max_rows:
             raise too_large(f"the request has {len(values)} rows", f"{limits.max_rows} rows per request")
         if values.dtype == object:
             longest = max(map(len, values.ravel()), default=0)
-            if longest > limits.max_text_bytes:
-                raise too_large(f"{name} has a text of {longest} bytes", f"{limits.max_text_bytes} bytes per text")
+            allowed = min(limits.max_generated if name == "prefix" else limits.max_text_bytes, limits.max_text_bytes)
+            if longest > allowed:
+                raise too_large(f"{name} has a text of {longest} bytes", f"{allowed} bytes per {name}")
         elif name in largest and values.size and values.max() > largest[name]:
             raise too_large(f"{name} is {values.max()}", str(largest[name]))
+
+
+def check_outputs(outputs: dict[str, np.ndarray], limits: Limits) -> None:
+    """Checks the size of an answer.
+
+    Raises:
+      RequestError: naming the number of its values and the limit.
+    """
+    size = sum(array.size for array in outputs.values())
+    if size > limits.max_answer_values:
+        raise too_large(f"the answer has {size} values", f"{limits.max_answer_values} per answer; send less text")
 
 
 def too_large(request: str, allowed: str) -> RequestError:

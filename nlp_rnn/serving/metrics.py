@@ -77,7 +77,8 @@ def _head(name: str, kind: str, text: str) -> list[str]:
 
 def _line(name: str, labels: Labels, value: float) -> str:
     written = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels)
-    return f"{name}{{{written}}} {value:g}" if written else f"{name} {value:g}"
+    number = int(value) if value == int(value) else value  # all digits: rates are differences of large numbers
+    return f"{name}{{{written}}} {number}" if written else f"{name} {number}"
 
 
 def _escaped(text: str) -> str:

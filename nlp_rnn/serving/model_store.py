@@ -82,10 +82,18 @@ class ModelStore:
         number = served.newest if served and version is None else version
         if served and number in served.models:
             return served.models[number]
-        if not self._is_complete:
-            raise RequestError("UNAVAILABLE", "models are still being loaded; try again in some seconds")
+        self.check_complete()
         request = f"Latest({name})" if version is None else f"Specific({name}, {version})"
         raise RequestError("NOT_FOUND", f"Servable not found for request: {request}")
+
+    def check_complete(self) -> None:
+        """Checks that the models on disk were loaded or found broken.
+
+        Raises:
+          RequestError: if they are still being loaded for the first time.
+        """
+        if not self._is_complete:
+            raise RequestError("UNAVAILABLE", "models are still being loaded; try again in some seconds")
 
     def states(self, name: str, version: int | None = None, label: str | None = None) -> dict[int, VersionState]:
         """The states of a model's versions, the newest first.
@@ -172,7 +180,9 @@ class ModelStore:
         for model in [model for model in self._retired if not model.users]:
             self._retired.remove(model)
             model.release([*self.all_served(), *self._retired])
-            self._states[model.name][model.version] = VersionState("END")
+            served = self._served.get(model.name)
+            if served is None or model.version not in served.models:  # else it has been loaded again
+                self._states[model.name][model.version] = VersionState("END")
             self._has_changed = True
             logger.info("%s: version %d is unloaded", model.name, model.version)
 

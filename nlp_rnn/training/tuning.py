@@ -50,7 +50,6 @@ class Tuned:
       config_file: YAML file of the best config.
       picture: PNG of the trials.
       best: the best trial.
-      first: the trial with the config's own settings.
       records: all trials.
     """
 

@@ -14,6 +14,17 @@ def test_an_option_that_would_replace_itself_is_refused(words):
         parser.parse_args(words)
 
 
+def test_paths_may_begin_with_the_home_directory(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    parser = Parser(prog="nlp-rnn x", allow_abbrev=False)
+    parser.add_argument("--to", metavar="DIR")
+    parser.add_argument("--run", metavar="DIR", action="append")
+    found = parser.parse_args(["--to=~/models", "--run", "~/a", "--run", "b"])
+    assert (found.to, found.run) == ("/home/me/models", ["/home/me/a", "b"])
+    with pytest.raises(ConfigError, match="--to"):
+        parser.parse_args(["--to", ""])
+
+
 def test_options_that_may_be_repeated_and_texts_that_look_like_options_stay():
     parser = Parser(prog="nlp-rnn x", allow_abbrev=False)
     parser.add_argument("--run", action="append")

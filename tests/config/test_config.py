@@ -454,3 +454,9 @@ def test_a_saved_config_keeps_what_a_later_rule_rejects_and_its_overrides_are_ch
     ]
     with pytest.raises(ConfigError, match=r"command line: data\.max_length is -1"):
         load_saved_config(path, "sentiment", ["data.max_length=-1"])
+
+
+def test_paths_may_begin_with_the_home_directory(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    config = load_config(None, {"runs_dir": "~/runs", "data.dir": "~/data"})
+    assert (config.runs_dir, config.data.dir) == ("/home/me/runs", "/home/me/data")

@@ -114,6 +114,12 @@ def test_weights_are_kept_with_a_mean_of_1_and_change_the_digest(tmp_path):
         datasets.prepare_split(zeros, "train", data, tokenizer, {"0": 0, "1": 1})
 
 
+def test_weights_stay_with_the_parts_of_a_text_that_is_cut(tmp_path):
+    rows = "text,label,w\n" + "".join(f"text {number},{number % 2},{number % 3}\n" for number in range(60))
+    corpus, _ = survey(tmp_path / "a.csv", rows, "csv", "data.weight_column=w", "data.split=contiguous")
+    assert {each.weight for each in corpus.examples("train")} == {0.0, 1.0, 2.0}
+
+
 def test_label_sets_are_counted_and_become_rows_of_0_and_1(tmp_path):
     lines = "".join(f"__label__{'ab'[n % 2]} __label__c text {n}\n" for n in range(40)) + "none\n" * 3
     corpus, data = survey(tmp_path / "a.txt", lines, "text", MULTI)

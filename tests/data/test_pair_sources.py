@@ -52,6 +52,8 @@ def test_aligned_files(tmp_path):
         ConfigError, match=r"there is no file .*train.fr; give the path without the endings .en and .fr, or change"
     ):
         pairs("train", *settings, "data.target_language=fr")
+    with pytest.raises(ConfigError, match=r"the path of aligned files is \., which names no file"):
+        pairs("train", "data.source=aligned", "data.train=.")
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,15 @@ def test_json_lines_read_strings_numbers_and_booleans_as_labels(tmp_path):
     ]
 
 
+def test_lines_with_lists_are_no_single_document(tmp_path):
+    path = tmp_path / "a.jsonl"
+    line = json.dumps({"review": "good", "spans": [{"a": 1}], "label": "pos"})
+    path.write_text(f"{line}\n{line}\n", encoding="utf-8")
+    assert "data.text_column" in error_of(all_of, "jsonl", path)
+    path.write_text(f"{line}\n", encoding="utf-8")  # alone it is a document around a list
+    assert "data.text_column" in error_of(all_of, "jsonl", path)
+
+
 def test_half_a_surrogate_pair_in_json_is_a_replacement_character(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "cut \\ud83d off \\ud83d\\ude00", "label": "a"}\n', encoding="utf-8")

@@ -7,6 +7,7 @@ from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
+from nlp_rnn.errors import ConfigError
 from nlp_rnn.ondevice import console
 from nlp_rnn.ondevice.litert_model import OnDeviceModel
 from nlp_rnn.ondevice.typing_session import TypingSession
@@ -93,6 +94,17 @@ def test_undo_goes_on_to_what_was_typed(session):
     assert type_keys(session, f"the cat {UNDO}x").endswith("x")
 
 
+@pytest.mark.parametrize("temperature", ["0.01", "100"])
+def test_every_temperature_ranks_the_same_words(session, temperature):
+    for text in ("", "the cat likes the gr", "the cat likes the z", "nobody "):
+        plain = session.suggest(text)
+        console.run_command(session, f"/temperature {temperature}")
+        found = session.suggest(text)
+        assert [each.word for each in found][:1] == [each.word for each in plain][:1]
+        assert all(0 <= each.probability <= 1.000001 for each in found)
+        console.run_command(session, "/temperature 1")
+
+
 # --- commands ------------------------------------------------------------------------------------------------------
 
 
@@ -149,3 +161,33 @@ def test_words_of_other_scripts_are_learnt_completed_and_corrected(session):
     for begun, word in (("नमस्", "नमस्ते"), ("می‌", "می‌خواهم"), ("של", "שלום")):
         assert session.suggest(f"the {begun}")[0].word == word
         assert type_keys(session, f"the {begun}{RIGHT}") == f"the {word} "
+
+
+def test_paths_may_begin_with_the_home_directory(session, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    session.adapts = True
+    session.finish_line("the cat likes Zofia")
+    assert console.run_command(session, "/save ~/memory.json").endswith("saved to ~/memory.json")
+    assert (tmp_path / "memory.json").is_file()
+    shutil.copytree(folder / "next_word_litert", tmp_path / "mine")
+    assert "a new text" in console.run_command(session, "/language ~/mine")
+
+
+def test_a_path_with_a_nul_character_is_told(session):
+    session.adapts = True
+    session.finish_line("the cat likes Zofia")
+    assert "which contains a NUL character" in console.run_command(session, "/save a\0b")
+
+
+def test_a_history_that_cannot_be_kept_is_told_at_once(session, tmp_path):
+    with pytest.raises(ConfigError, match=r"--history is .*/none/h, which cannot be opened"):
+        console.make_history(session, str(tmp_path / "none" / "h"))
+
+
+def test_private_lines_are_not_kept(session, tmp_path):
+    history = console.make_history(session, str(tmp_path / "h"))
+    history.store_string("open")
+    session.is_private = True
+    history.store_string("secret")
+    assert "open" in (tmp_path / "h").read_text(encoding="utf-8")
+    assert "secret" not in (tmp_path / "h").read_text(encoding="utf-8")

@@ -171,7 +171,6 @@ def test_console_through_a_pipe(next_word_trained):
     [
         ("/top " + "9" * 5000, "9, but must be a whole number from 1 to 9"),
         ("/top ٣", "/top is ٣, but must be a whole number from 1 to 9"),
-        ("/save a\0b", "/save a\\x00b: the path is a\\x00b, which contains a NUL character"),
         ("/save " + "a" * 300, "each name in it 255; give a shorter one; give another file"),
         ("/\x1b]0;title\x07", "/\\x1b]0;title\\x07 is not a command; see /help"),
     ],
@@ -345,6 +344,25 @@ def test_models_of_another_kind_are_refused(next_word_trained, trained):
     )
     assert done.returncode == 2
     assert "this command is sentiment" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "--count", "3000000000", "a"],
+         "--count: is '3000000000', but must be a whole number from 1 to 100"),
+        (["evaluate", "--run", "runs/small", "--precision", "float"],
+         "--precision is float, but is for --model; a run's weights are float32"),
+    ],
+)  # fmt: skip
+def test_options_that_cannot_be(next_word_trained, arguments, message):
+    assert message in refused(*arguments, cwd=next_word_trained)
+
+
+def test_a_pipe_must_be_utf_8(next_word_trained):
+    done = run_pipeline("console", *LITERT, cwd=next_word_trained, task="next_word", text="the cat\ncaf\udce9 ")
+    assert (done.returncode, len(done.stdout.splitlines())) == (2, 1)
+    assert "standard input: line 2, byte 3: not UTF-8" in done.stderr
 
 
 def test_a_memory_of_another_model_is_refused(next_word_trained):

@@ -82,6 +82,9 @@ def test_mistakes_are_told(url):
         (f"{url}/none", f"{url}/none: the server has no model 'none'; models there: {', '.join(sorted(NAMES))}"),
         (f"{url}/", "must be http://HOST:PORT/NAME, such as http://localhost:8501/sentiment"),
         (f"http://127.0.0.1:{port}/sentiment", "is nlp-rnn serve running there?"),
+        ("http://a..b:8501/sentiment", "is nlp-rnn serve running there?"),
+        (f"{url}/präfix/sentiment", "Not found (status 404)"),
+        ("http://[::1/sentiment", "must be http://HOST:PORT/NAME, such as http://localhost:8501/sentiment"),
     ):
         with pytest.raises(nlp_rnn.ConfigError) as caught:
             nlp_rnn.load(model)
@@ -127,11 +130,11 @@ def test_commands_take_the_url_of_a_model(url, tmp_path):
 
 
 def test_a_token_is_sent(exports, tmp_path, monkeypatch):
-    with listening(part_of(exports, tmp_path, "sentiment"), token="secret") as port:
+    with listening(part_of(exports, tmp_path, "sentiment"), token="schlüssel 🔑") as port:
         monkeypatch.delenv("NLP_RNN_TOKEN", raising=False)
         with pytest.raises(nlp_rnn.ConfigError, match=r"send the header Authorization: Bearer TOKEN \(status 401\)"):
             nlp_rnn.load(f"http://127.0.0.1:{port}/sentiment")
-        monkeypatch.setenv("NLP_RNN_TOKEN", "secret")
+        monkeypatch.setenv("NLP_RNN_TOKEN", "schlüssel 🔑")
         assert nlp_rnn.load(f"http://127.0.0.1:{port}/sentiment")("good").label in ("neg", "pos")
 
 

@@ -326,6 +326,10 @@ def test_classify_and_regress(client, method, body, answer):
          "Unexpected element type in feature: x expecting type: float"),
         ('{"signature_name": "classify_x_to_y", "examples": [{"x": 18446744073709551615}]}',
          "Feature: x has uint64_t element. Only int64_t is supported."),
+        ('{"signature_name": "classify_x_to_y", "examples": [{"x": "\\ud800"}]}',
+         "JSON Parse error: The surrogate pair in string is invalid."),
+        ('{"signature_name": "classify_x_to_y", "examples": [{"\\ud800": 1}]}',
+         "the name of a feature is not valid Unicode"),
     ],
 )  # fmt: skip
 def test_errors_of_classify(client, body, message):

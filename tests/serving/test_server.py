@@ -127,6 +127,7 @@ def test_until_models_are_loaded_the_server_is_not_ready(tmp_path, caplog):
     store = ModelStore(tmp_path, load_served)
     with TestClient(make_app(store, ServerSettings(poll_seconds=1000))) as client:
         wait_until(lambda: state_of(client, 1) == "END")
+        assert client.get("/models").json() == {"models": []}
         assert (client.get("/healthz").status_code, client.get("/readyz").status_code) == (200, 503)
         wait_until(lambda: client.post("/v1/models/m:predict", content=ONE_ROW).status_code == 404)
 
@@ -332,6 +333,10 @@ def test_the_command_serves_and_finishes_requests_at_sigterm(tmp_path):
         (["--models", "."],
          "--models is ., but holds no exported model (NAME/VERSION/saved_model.pb); export one first"),
         (["--label", "a=1"], "--label is 'a=1', but must be MODEL/LABEL=VERSION, such as sentiment/stable=3"),
+        (["--models", ".", "--port", "9000", "--grpc-port", "9000"],
+         "--grpc-port is 9000, as --port; give two different ports"),
+        (["--models", ".", "--host", "a..b"],
+         "nlp-rnn serve: --host a..b --port 0: not the name of a machine; choose another address or port"),
         (["--token-file", "empty"], "--token-file is empty, but the file is empty; write a token into it"),
         (["--port", "70000"],
          "nlp-rnn serve: argument --port: is '70000', but must be a number from 0 to 65535; see nlp-rnn serve --help"),
@@ -345,6 +350,16 @@ def test_mistakes_are_told(tmp_path, monkeypatch, arguments, message):
     with pytest.raises(ConfigError) as caught:
         serve.main([*arguments, *port])
     assert message in str(caught.value)
+
+
+def test_a_label_of_what_is_not_there_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "1" / "saved_model.pb").touch()
+    for label in ("m/stable=2", "n/stable=1"):
+        with pytest.raises(ConfigError) as caught:
+            serve.main(["--models", ".", "--port", "0", "--label", label])
+        assert str(caught.value) == f"--label is {label}, but there is no such model and version; there are m 1"
 
 
 def test_answers_are_sent_at_once():
