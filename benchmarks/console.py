@@ -19,7 +19,7 @@ from nlp_rnn.ondevice.typing_session import TypingSession
 
 _START = """
 import sys
-from nlp_rnn import console
+from nlp_rnn.ondevice import console
 from nlp_rnn.ondevice.litert_model import OnDeviceModel
 from nlp_rnn.ondevice.typing_session import TypingSession
 TypingSession(OnDeviceModel(sys.argv[1], precision=sys.argv[2])).suggest("The ")

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import timing
+from nlp_rnn.files import newest_version
 
 CLIENTS = (1, 16, 64)
 TEXT = "the film was a good story with great actors and lovely music but the end is dull and rather too long"
@@ -102,7 +103,7 @@ def _beside_a_call(options: argparse.Namespace, model: str) -> None:
     """Times single requests, short and of 250 words, beside calls of the SavedModel in this process."""
     import tensorflow as tf
 
-    path = max((options.models / model).glob("[0-9]*"), key=lambda each: int(each.name))
+    path = newest_version(options.models / model)
     loaded = tf.saved_model.load(str(path))
     classify = loaded.signatures["serving_default"]
     with _running(options, model, "ours") as port:
@@ -236,7 +237,7 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, path: str) -> None:
 def _saved_model(options: argparse.Namespace) -> Any:
     import tensorflow as tf
 
-    path = max((options.models / options.model).glob("[0-9]*"), key=lambda each: int(each.name))
+    path = newest_version(options.models / options.model)
     return tf.saved_model.load(str(path))
 
 
@@ -341,7 +342,7 @@ def _serve_fastapi(options: argparse.Namespace) -> None:
 
 
 def _serve_litserve(options: argparse.Namespace) -> None:
-    os.environ["MODEL"] = str(max((options.models / options.model).glob("[0-9]*"), key=lambda each: int(each.name)))
+    os.environ["MODEL"] = str(newest_version(options.models / options.model))
     os.execv(sys.executable, [sys.executable, "-m", "benchmarks.litserve_rival", str(options.port)])
 
 

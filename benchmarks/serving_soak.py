@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving import WORDS, task_of
+from nlp_rnn.files import newest_version
 
 _SAMPLE_SECONDS = 10
 
@@ -81,7 +82,7 @@ def _soak(options: argparse.Namespace, models: Path, process: Any, port: int) ->
     growth = settled[-1] / settled[0] - 1
     print(
         f"{counts['right']:,} answers right, {counts['wrong']} wrong, {counts['failed']} failed in "
-        f"{options.minutes:g} minutes; {exchanged} new versions, one of them broken"
+        f"{options.minutes:g} minutes; {exchanged} new versions, {int(exchanged >= 3)} of them broken"
     )
     most = max(size for _, size in memory)
     print(f"memory {settled[0]:.0f} MB after a fifth of the time, {settled[-1]:.0f} MB at the end ({growth:+.1%})")
@@ -115,8 +116,8 @@ def _questions(model: Path) -> list[tuple[str, str, dict[str, Any]]]:
     """Requests of a model and its own answers: (path, body, answer)."""
     import tensorflow as tf
 
-    version = max((each for each in model.glob("[0-9]*")), key=lambda each: int(each.name), default=None)
-    if version is None or not (version / "saved_model.pb").exists():
+    version = newest_version(model)
+    if not (version / "saved_model.pb").exists():
         return []
     loaded = tf.saved_model.load(str(version)).signatures["serving_default"]
     name = "prompt" if task_of(model) == "char_generation" else "text"
@@ -164,7 +165,7 @@ def _text(value: Any) -> str:
 def _exchange(models: Path, *, is_broken: bool) -> None:
     """Puts a new version of one model beside the last, as a copy that appears at once."""
     model = sorted(path for path in models.iterdir() if any(path.glob("[0-9]*/saved_model.pb")))[0]
-    newest = max(model.glob("[0-9]*"), key=lambda each: int(each.name))
+    newest = newest_version(model)
     copy = shutil.copytree(newest, models / f".copy-{newest.name}")
     if is_broken:
         graph = Path(copy) / "saved_model.pb"

@@ -134,8 +134,7 @@ def _type(suggest: Suggest, line: str, rate: float, generator: random.Random, ti
             keys, without = keys + len(part), without + len(part)
             continue
         letters = _mistyped(part, rate, generator)
-        same = next((n for n, pair in enumerate(zip(letters, part, strict=False)) if pair[0] != pair[1]), len(part))
-        mend = 0 if letters == part else len(letters) - same + len(part) - same  # backspaces, and the letters again
+        mend = keys_to_mend(letters, part)
         without += len(letters) + mend
         for typed in range(len(letters)):
             start = time.perf_counter()
@@ -150,6 +149,13 @@ def _type(suggest: Suggest, line: str, rate: float, generator: random.Random, ti
         else:
             keys += mend
     return Typed(keys, without)
+
+
+def keys_to_mend(typed: str, word: str) -> int:
+    """Backspaces to the first wrong letter, and the letters from there on again."""
+    shorter = min(len(typed), len(word))
+    same = next((place for place in range(shorter) if typed[place] != word[place]), shorter)
+    return len(typed) + len(word) - 2 * same
 
 
 def _mistyped(word: str, rate: float, generator: random.Random) -> str:

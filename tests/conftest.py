@@ -324,7 +324,8 @@ def differences(one: Path, other: Path) -> tuple[float, float]:
     """The largest difference of the figures of all epochs, and of the best weights, of one task."""
     figures = [np.genfromtxt(run / "history.csv", delimiter=",", names=True) for run in (one, other)]
     assert figures[0].dtype.names == figures[1].dtype.names
-    worst = max(float(np.abs(figures[0][name] - figures[1][name]).max()) for name in figures[0].dtype.names)
+    # np.max and not max, which ignores NaN.
+    worst = float(np.max([np.abs(figures[0][name] - figures[1][name]).max() for name in figures[0].dtype.names]))
     with np.load(one / "checkpoints" / "best.npz") as left, np.load(other / "checkpoints" / "best.npz") as right:
         assert left.files == right.files
-        return worst, max(float(np.abs(left[name] - right[name]).max()) for name in left.files)
+        return worst, float(np.max([np.abs(left[name] - right[name]).max() for name in left.files]))

@@ -173,8 +173,8 @@ class ModelConfig:
     output_dropout: OptionalFraction = None  # before the output; empty: model.dropout
     recurrent_dropout: Fraction = 0.0  # on the state
     weight_dropout: Fraction = 0.0  # on the recurrent matrix (DropConnect), drawn once per batch
-    # This package's loop over time for lstm and gru on a CPU. "auto": where it is faster. "on": always. "off": Keras's
-    # loop.
+    # This package's loop over time on a CPU, for all cells but simple_rnn. "auto": where it is faster. "on": always.
+    # "off": Keras's loop.
     fast: Literal["auto", "on", "off"] = "auto"
     # Language models: the output uses the embedding's table, so the last layer has embedding_dim units.
     tie_embeddings: Switch = True
@@ -183,8 +183,8 @@ class ModelConfig:
     # softmax sampled: number of words computed per batch; half are the most frequent words, half are drawn.
     num_sampled: PositiveInt = 4096
     # Classifiers: largest n of the word n-grams of a linear part beside the recurrent part, as in NBSVM; 0: no linear
-    # part. It is fitted before training; the weights of the two parts are fitted on validation data after training. It
-    # takes one megabyte per class, and one megabyte in all for two classes.
+    # part. It is fitted after training, and then the weights of the two parts on validation data. It takes one megabyte
+    # per class, and one megabyte in all for two classes.
     ngrams: Annotated[int, Field(strict=True, ge=0, le=5)] = 0
     # Translation: the decoder's attention over the source and its number of heads.
     attention: AttentionName = "general"

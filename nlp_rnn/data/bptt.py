@@ -162,14 +162,27 @@ class WindowStream:
         return self._planned[epoch]
 
     def _plan(self, epoch: int) -> list[tuple[int, int]]:
-        whole = self._draw(epoch) if self._is_random else self._stream.windows(self._window, is_fixed=self._is_fixed)
         if not self._max_steps:
-            return whole
-        first = epoch * self._max_steps % len(whole)
-        return (whole[first:] + whole[:first])[: self._max_steps]
+            return self._windows(epoch)
+        reading, first = 0, epoch * self._max_steps  # the text is read again and again, each time in other windows
+        while first >= len(plan := self._windows(reading)):
+            reading, first = reading + 1, first - len(plan)
+        plan = plan[first:]
+        while len(plan) < self._max_steps:
+            reading += 1
+            plan = plan + self._windows(reading)
+        return plan[: self._max_steps]
 
-    def _draw(self, epoch: int) -> list[tuple[int, int]]:
-        generator, plan, start = np.random.default_rng([self._seed, epoch]), [], 0
+    def _windows(self, reading: int) -> list[tuple[int, int]]:
+        """(start, length) of the windows of the whole text."""
+        return self._draw(reading) if self._is_random else self._stream.windows(self._window, is_fixed=self._is_fixed)
+
+    def goes_on(self, epoch: int) -> bool:
+        """Whether an epoch begins where the one before it has stopped reading."""
+        return not self._is_rotated and self.plan(epoch)[0][0] > 0
+
+    def _draw(self, reading: int) -> list[tuple[int, int]]:
+        generator, plan, start = np.random.default_rng([self._seed, reading]), [], 0
         while start < self._stream.row_length:
             usual = self._window / 2 if generator.random() < _SHORT_SHARE else self._window
             length = max(_STEP, _STEP * round(generator.normal(usual, 5) / _STEP))

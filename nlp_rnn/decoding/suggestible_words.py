@@ -13,10 +13,16 @@ _PROFANE_STEMS = (
     "dickhead", "dildo",
     "dumbass", "fag", "faggot", "fuck", "goddamn", "horseshit", "jackass", "jerkoff", "kike", "motherfuck",
     "nigga", "nigger", "piss",
-    "prick", "pussy", "shit", "slut", "spic", "tits", "tranny", "twat", "wank", "whore",
+    "prick", "pussy", "shit", "slut", "tits", "tranny", "twat", "wank", "whore",
 )  # fmt: skip
 _ENDINGS = ("", "s", "ted", "ting", "ty", "es", "ed", "er", "ers", "in", "ing", "y", "face", "head", "hole")
-PROFANE_WORDS = tuple(stem + ending for stem in _PROFANE_STEMS for ending in _ENDINGS)
+_WITHOUT_ENDINGS = ("spic", "spics")
+_ORDINARY = ("cocked", "cocker", "cockers", "cocking", "cocky", "dicker", "dickers", "pricked", "pricking")
+PROFANE_WORDS = tuple(
+    word
+    for word in (*(stem + ending for stem in _PROFANE_STEMS for ending in _ENDINGS), *_WITHOUT_ENDINGS)
+    if word not in _ORDINARY
+)
 
 
 class Vocabulary:

@@ -10,6 +10,7 @@ from nlp_rnn.decoding.beam_search import Hypotheses, Search, beam_search
 from nlp_rnn.decoding.settings import SearchSettings
 from nlp_rnn.export import saved_model
 from nlp_rnn.layers.masking import IMPOSSIBLE
+from nlp_rnn.models.language_ensemble import log_of_mean
 from nlp_rnn.models.translator import Translator
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nlp_rnn.tokenization.graph_tokenizer import GraphTokenizer
@@ -205,7 +206,7 @@ class TranslationModule(tf.Module):
                 scores.append(model.head(hidden))
                 after.append(new)
                 weights.append(attention)
-            return _mean_log(scores), after, tf.add_n(weights) / len(weights)
+            return log_of_mean(scores), after, tf.add_n(weights) / len(weights)
 
         return beam_search(step, states, encoded[0].mask, search)
 
@@ -225,7 +226,7 @@ class TranslationModule(tf.Module):
             hidden, attention = model.decode(inputs, model.encode(source_ids))
             scores.append(model.head(hidden))
             weights.append(attention)
-        return _mean_log(scores), tf.add_n(weights) / len(weights)
+        return log_of_mean(scores), tf.add_n(weights) / len(weights)
 
     def _pieces(self, text: tf.Tensor, ids: tf.RaggedTensor) -> tf.Tensor:
         """The pieces as written in the text, and the end."""
@@ -249,15 +250,6 @@ class TranslationModule(tf.Module):
         looked_at = tf.gather(words, tf.argmax(weights * is_word[:, None], axis=2), batch_dims=1)
         looked_at = tf.where(tf.reduce_any(is_word > 0, axis=1, keepdims=True), looked_at, "")
         return self._tokenizer.detokenize(ids, unknown=looked_at)
-
-
-def _mean_log(scores: list[tf.Tensor]) -> tf.Tensor:
-    """The logarithm of the mean probability, from log-probabilities."""
-    return (
-        scores[0]
-        if len(scores) == 1
-        else tf.reduce_logsumexp(tf.stack(scores), axis=0) - tf.math.log(float(len(scores)))
-    )
 
 
 def translation_extras(module: TranslationModule, config: Config, metrics: dict[str, Any]) -> dict[str, str]:

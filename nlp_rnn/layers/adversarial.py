@@ -29,6 +29,7 @@ def moves(vectors: Any, gradients: Any, mask: Any, length: float) -> Any:
     mean = ops.sum(values, axis=1, keepdims=True) / num_real  # the mean vector of the text
     squares = ops.sum(ops.square(values - mean) * real, axis=[1, 2], keepdims=True)
     variance = squares / (num_real * vectors.shape[2])
+    slopes = ops.where(ops.isfinite(slopes), slopes, 0.0)  # of float16, whose optimizer skips such a step
     largest = ops.max(ops.abs(slopes), axis=[1, 2], keepdims=True)  # so that tiny gradients' squares are not 0
     slopes = ops.divide_no_nan(slopes, largest)
     norm = ops.sqrt(ops.sum(ops.square(slopes), axis=[1, 2], keepdims=True))

@@ -23,7 +23,6 @@ class LanguageEnsemble:
     def __init__(self, members: list[LanguageModel]) -> None:
         self.members, self.vocab_size = members, members[0].vocab_size
         self.recurrent = [layer for member in members for layer in member.recurrent]
-        self.compute_dtype = members[0].compute_dtype
 
     @property
     def features(self) -> int:
@@ -88,6 +87,8 @@ class LanguageEnsemble:
 
 def log_of_mean(log_probabilities: list[Any]) -> Any:
     """The logarithm of the mean of probabilities that are given as logarithms, all of one shape."""
+    if len(log_probabilities) == 1:
+        return log_probabilities[0]
     ops = keras.ops
     return ops.logsumexp(ops.stack(log_probabilities), axis=0) - math.log(len(log_probabilities))
 

@@ -219,7 +219,10 @@ class Tokenizer(keras.layers.Layer):
         Raises:
           ConfigError: if no piece is left, or the texts do not support so many subwords.
         """
-        counts = {piece: count for piece, count in self._count(texts).items() if not self._is_special(piece)}
+        counts = self._count(texts)
+        if self.level == "subword" and self._stand_ins:
+            counts = self._without_symbols(counts)
+        counts = Counter({piece: count for piece, count in counts.items() if not self._is_special(piece)})
         if self.level == "subword" and counts:
             own = len(self.own_symbols())
             vocabulary = sentencepiece_files.train(
@@ -397,6 +400,15 @@ class Tokenizer(keras.layers.Layer):
                 threshold += 1
         return Counter({piece.decode("utf-8"): count for piece, count in counts.items()})
 
+    def _without_symbols(self, counts: Counter[str]) -> Counter[str]:
+        """The parts of counted words between the symbols that are never split."""
+        symbols, parts = re.compile("|".join(map(re.escape, self._stand_ins))), Counter[str]()
+        for word, count in counts.items():
+            for part in symbols.split(word):
+                if part.strip(WORD_START):
+                    parts[part] += count
+        return parts
+
     def _normalize(self, texts: Any) -> tf.Tensor:
         """Normalises texts, with stand-ins for the reserved symbols."""
         text = self.normalize(texts)
@@ -417,10 +429,11 @@ class Tokenizer(keras.layers.Layer):
                 or re.search(r"\s", normalized)
                 or all_normalized.count(normalized) > 1
                 or UNKNOWN_TEXT in normalized
+                or normalized in SPECIAL_PIECES
             ):
                 raise ValueError(
-                    f"reserved symbol {symbol!r} is {normalized!r} when normalised: empty, given twice, or with white "
-                    f"space"
+                    f"reserved symbol {symbol!r} is {normalized!r} when normalised: empty, given twice, built-in, or "
+                    "with white space"
                 )
         return tuple(all_normalized)
 

@@ -129,12 +129,13 @@ def scale_rates(
 
 
 def _optimizer_class(name: str) -> type[keras.optimizers.Optimizer]:
-    if name == "sgd":
-        return keras.optimizers.SGD
     if keras.backend.backend() == "tensorflow":
         from nlp_rnn.layers.fast import fused_adam
 
-        return {"adam": fused_adam.FusedAdam, "adamw": fused_adam.FusedAdamW, "lazy_adam": fused_adam.LazyAdam}[name]
+        return {
+            "sgd": fused_adam.SummedSGD, "adam": fused_adam.FusedAdam, "adamw": fused_adam.FusedAdamW,
+            "lazy_adam": fused_adam.LazyAdam,
+        }[name]  # fmt: skip
     if name == "lazy_adam":
         raise ConfigError("training.optimizer is lazy_adam, which needs Keras's backend tensorflow; use adam")
-    return {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[name]
+    return {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[name]

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from nlp_rnn import files
+from nlp_rnn.data.bptt import WindowStream
 from nlp_rnn.distribution.placement import Placement
 from nlp_rnn.errors import DivergenceError, Stopped
 from nlp_rnn.models.unique import unique
@@ -63,7 +64,7 @@ class RunCallback(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch_start = time.monotonic()
-        if hasattr(self.model, "reset_states") and not self.progress.step:
+        if isinstance(self.stream, WindowStream) and not self.progress.step and not self.stream.goes_on(epoch):
             self.model.reset_states("training")
         if self._metrics_to_restore is not None:
             for variable, value in zip(_metric_variables(self.model), self._metrics_to_restore, strict=True):

@@ -151,9 +151,10 @@ def _shares(attribution: Attribution) -> list[tuple[str, str, float]]:
     """(space before it, word, score in [-1, 1]) of each word. Subwords include their spaces as U+2581."""
     largest = max((abs(score) for score in attribution.scores), default=0.0) or 1.0
     are_subwords = any(word.startswith(WORD_START) and len(word) > 1 for word in attribution.words)
+    are_words = not are_subwords and any(len(word) > 1 for word in attribution.words)  # not characters
     rows = []
     for number, (word, score) in enumerate(zip(attribution.words, attribution.scores, strict=True)):
-        has_space = number and (word.startswith(WORD_START) or not are_subwords)
+        has_space = number and (are_words or (are_subwords and word.startswith(WORD_START)))
         rows.append(
             (" " if has_space else "", word.removeprefix(WORD_START) if are_subwords else word, score / largest)
         )

@@ -14,7 +14,7 @@ VOCAB_SIZE = 7  # ids 4, 5 and 6 are words
 WORDS = (4, 5, 6)
 
 
-def make_table(seed, depth=4):
+def make_table(seed):
     """log P(next | the two ids before) of a random model, [vocabulary, vocabulary, vocabulary]."""
     logits = np.random.default_rng(seed).normal(size=(VOCAB_SIZE,) * 3) * 1.5
     return (logits - np.log(np.exp(logits).sum(-1, keepdims=True))).astype(np.float32)

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn.config.settings import Config, DataConfig, ModelConfig
-from nlp_rnn.decoding.suggestible_words import Vocabulary
+from nlp_rnn.decoding.suggestible_words import PROFANE_WORDS, Vocabulary
 from nlp_rnn.decoding.suggestions import SubwordSuggestions, WordSuggestions
 from nlp_rnn.export.next_word import NextWordModule
 from nlp_rnn.layers.masking import IMPOSSIBLE
@@ -131,6 +131,7 @@ def test_vocabulary_tells_words_from_symbols():
         "Shitting",
     ]
     assert [vocabulary.words[number] for number in np.flatnonzero(vocabulary.is_profane)] == ["shit", "Shitting"]
+    assert not {"spicy", "spices", "spiced", "cocky", "cocker", "dicker", "pricked"} & set(PROFANE_WORDS)
     assert vocabulary.is_symbol.tolist() == [True, False, True, True, True, *[False] * 5]
 
 

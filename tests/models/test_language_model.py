@@ -1,3 +1,5 @@
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -121,6 +123,18 @@ def test_short_epochs_read_on_where_the_last_one_stopped(tmp_path):
     ]
     assert windows.steps_per_epoch == 2
     assert windows.num_steps(3) == 6
+    assert [windows.goes_on(epoch) for epoch in range(3)] == [False, True, True]
+
+
+def test_short_epochs_of_random_windows_read_on_too(tmp_path):
+    _, cache = make_cache(tmp_path, 4 * 500)
+    stream = TokenStream(cache, 4, drop_remainder=True)
+    windows = WindowStream(stream, window=20, is_random=True, seed=1, max_steps=7)
+    plans = [window for epoch in range(20) for window in windows.plan(epoch)]
+    for (start, length), (after, _) in itertools.pairwise(plans):
+        assert after == (start + length) % stream.row_length
+    readings = plans.count((0, plans[0][1])), sum(start == 0 for start, _ in plans)
+    assert 3 <= readings[1] > readings[0]  # each time in other windows
 
 
 # --- the model -----------------------------------------------------------------------------------------------------

@@ -79,8 +79,9 @@ def test_vocabulary_is_by_frequency_then_code_point():
 def test_counting_forgets_rare_pieces_when_there_are_too_many(monkeypatch):
     monkeypatch.setattr("nlp_rnn.tokenization.tokenizer._MAX_TRACKED_PIECES", 50)
     tokenizer = Tokenizer("word")
-    tokenizer.adapt((f"common rare{i}" for i in range(5000)), vocab_size=10)
+    tokenizer.adapt((f"common rare{i}" for i in range(5000)), vocab_size=10_000)
     assert tokenizer.vocabulary[0] == "common"
+    assert len(tokenizer.vocabulary) < 2000  # of 5,001: those since it forgot the last time
 
 
 def test_call_pads_right():
@@ -260,6 +261,12 @@ def test_unknown_words_share_buckets_by_their_hash():
     assert tokenizer.detokenize([[ids[0][0], ids[0][1]]]).numpy()[0].decode() == "\ufffd good"
 
 
+def test_subwords_are_trained_on_the_parts_between_reserved_symbols():
+    tokenizer = Tokenizer("subword", reserved=["-"])
+    tokenizer.adapt(["well-known ill-known"] * 50 + ["abcdefgh"], vocab_size=280)
+    assert tokenizer.pieces(["well-known"]).to_list()[0][-2:] == [b"-", b"known"]
+
+
 @pytest.mark.parametrize("level", ["word", "char"])
 def test_reserved_symbols_are_never_split(level):
     tokenizer = make(level, reserved=["<sep>", "[x\\1]"])
@@ -329,6 +336,7 @@ def test_treebank_words_are_an_option():
         ({"reserved": ["a b"]}, "reserved symbol 'a b'"),
         ({"reserved": ["<pad>"]}, "reserved symbol '<pad>'"),
         ({"reserved": ["<a>", "<a>"]}, "reserved symbol '<a>'"),
+        ({"reserved": ["<PAD>"]}, "reserved symbol '<PAD>' is '<pad>' when normalised"),
         ({"reserved": ["<a>", "<A>"]}, "reserved symbol '<a>' is '<a>' when normalised"),
         ({"reserved": ["\U0010f800"]}, "reserved symbol"),
         ({"vocabulary": ["a"], "scores": [-1.0]}, "scores must be given"),

@@ -62,6 +62,15 @@ def test_a_text_moves_along_its_gradient_by_a_multiple_of_the_spread_of_its_vect
         assert not move[row, length:].any()
 
 
+def test_a_gradient_that_is_not_finite_moves_nothing_to_infinity():
+    vectors, slopes = np.ones([2, 3, 4], np.float32), np.ones([2, 3, 4], np.float32)
+    vectors[:, 0] = 2
+    slopes[0, 1, 2] = np.inf  # of float16: the optimizer skips the step
+    found = np.array(moves(vectors, slopes, np.ones([2, 3], bool), 1.0))
+    assert np.isfinite(found).all()
+    assert found[1].any()
+
+
 def test_the_loss_grows_along_the_move_faster_than_along_others_of_the_same_length():
     model = build(1e-3)
     with tf.GradientTape() as tape:

@@ -25,6 +25,11 @@ def test_subwords_are_shown_as_the_text_they_make():
     assert re.sub("\x1b\\[[0-9;]*m", "", to_terminal(found)).split("\n")[1] == "an extraordinary"
 
 
+def test_characters_are_shown_as_the_text_they_make():
+    found = Attribution("pos", 0.75, [*"good it"], [1.0] * 7)
+    assert re.sub("\x1b\\[[0-9;]*m", "", to_terminal(found)).split("\n")[1] == "good it"
+
+
 def test_pieces_are_shown_with_ids_and_unknown_ones_in_red():
     shown = pieces_to_terminal(["the", "xyzzy"], [7, 1])
     assert re.sub("\x1b\\[[0-9;]*m", "", shown) == "the7 xyzzy1 "

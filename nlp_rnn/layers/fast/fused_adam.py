@@ -1,4 +1,4 @@
-"""Adam in one pass over each weight, with TensorFlow's fused kernel.
+"""Adam in one pass over each weight, with TensorFlow's fused kernel; and SGD with the right norm of sparse gradients.
 
 Keras's Adam makes many passes, which take a fifth of a language model's training step.
 """
@@ -9,13 +9,12 @@ import keras
 import tensorflow as tf
 
 
-class _Fused:
-    """Replaces the update of keras.optimizers.Adam. Weights, state, checkpoints and results equal Keras's."""
+class _SummedRows:
+    """Sums the rows of a sparse gradient that belong to one row of the weight, before the norm is computed."""
 
     is_lazy = False
 
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:
-        """Sums the duplicate rows of sparse gradients before their norm is computed."""
         return super()._clip_gradients([self._without_duplicates(each) for each in grads])  # type: ignore[misc]
 
     def _without_duplicates(self, gradient: Any) -> Any:
@@ -27,6 +26,10 @@ class _Fused:
         return tf.IndexedSlices(
             tf.math.unsorted_segment_sum(gradient.values, places, tf.size(rows)), rows, gradient.dense_shape
         )
+
+
+class _Fused(_SummedRows):
+    """Replaces the update of keras.optimizers.Adam. Weights, state, checkpoints and results equal Keras's."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         optimizer: Any = self
@@ -57,6 +60,11 @@ class _Fused:
         momentum.scatter_update(tf.IndexedSlices(new_m, rows))
         velocity.scatter_update(tf.IndexedSlices(new_v, rows))
         variable.scatter_sub(tf.IndexedSlices(rate * new_m / (tf.sqrt(new_v) + optimizer.epsilon), rows))
+
+
+@keras.saving.register_keras_serializable("nlp_rnn")
+class SummedSGD(_SummedRows, keras.optimizers.SGD):
+    """keras.optimizers.SGD, which would clip by a norm that is too small where a word occurs several times."""
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
