@@ -13,11 +13,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from nlp_rnn import files, manifest
 from nlp_rnn.config.loading import to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.export.saved_model import next_version
+from nlp_rnn.export.saved_model import write_next_version
 from nlp_rnn.layers.int8 import to_int8
 from nlp_rnn.ondevice.litert_file import PRECISIONS, SETTINGS_FILE
 from nlp_rnn.ondevice.words import SPLITTERS
@@ -40,20 +39,15 @@ def write_version(
     Returns:
       (the version's folder, what `write` returned).
     """
-    while True:
-        path = next_version(folder)
-        try:
-            with files.atomic_folder(path) as temporary:
-                facts = write(temporary)
-                if int8_only:
-                    (temporary / "model_float.tflite").unlink()
-                    del facts["bytes"]["float"]
-                manifest.write(temporary)
-            return path, facts
-        except FileExistsError:
-            if next_version(folder) == path:
-                raise
-            # Otherwise another export has taken the number.
+
+    def write_wanted(version: Path) -> dict[str, Any]:
+        facts = write(version)
+        if int8_only:
+            (version / "model_float.tflite").unlink()
+            del facts["bytes"]["float"]
+        return facts
+
+    return write_next_version(folder, write_wanted)
 
 
 def write_settings(folder: Path, settings: dict[str, Any], config: Config, readme: str) -> None:

@@ -8,11 +8,11 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import tensorflow as tf
@@ -32,6 +32,7 @@ from nlp_rnn.special_ids import PAD_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 _EXPORT_AGAIN = "export it again"
+_Result = TypeVar("_Result")
 TEXT = tf.TensorSpec([None], tf.string, name="text")
 
 
@@ -77,29 +78,23 @@ def export_module(
     """
     files.check_path("--to", folder)
     _check_path(folder.absolute(), f"--to is {folder}")
-    while True:
-        path = next_version(folder)
-        try:
-            with files.atomic_folder(path) as temporary:
-                compact = CompactWeights(module.holders_of_weights) if is_int8 else None
-                with portable(getattr(module, "portable_layers", [])), compact.in_use() if compact else nullcontext():
-                    root = _without_weights(module, compact) if compact else module
-                    holders = getattr(module, "holders_of_weights", [])
-                    if not compact and len(holders) == 1 and isinstance(holders[0], keras.Model):
-                        root.ordered_weights = unique(holders[0].weights)  # training.exported_weights reads them
-                    tf.saved_model.save(root, str(temporary), signatures=signatures)
-                (temporary / "assets.extra").mkdir()
-                for name, text in extras.items():
-                    (temporary / "assets.extra" / name).write_text(text, encoding="utf-8", newline="\n")
-                _check_core_ops(temporary)
-                check_ops(temporary)
-                write_warm_up(temporary, defaults or {})
-                manifest.write(temporary)
-            return path
-        except FileExistsError:
-            if next_version(folder) == path:
-                raise
-            # Otherwise another export has taken the number.
+
+    def write(version: Path) -> None:
+        compact = CompactWeights(module.holders_of_weights) if is_int8 else None
+        with portable(getattr(module, "portable_layers", [])), compact.in_use() if compact else nullcontext():
+            root = _without_weights(module, compact) if compact else module
+            holders = getattr(module, "holders_of_weights", [])
+            if not compact and len(holders) == 1 and isinstance(holders[0], keras.Model):
+                root.ordered_weights = unique(holders[0].weights)  # training.exported_weights reads them
+            tf.saved_model.save(root, str(version), signatures=signatures)
+        (version / "assets.extra").mkdir()
+        for name, text in extras.items():
+            (version / "assets.extra" / name).write_text(text, encoding="utf-8", newline="\n")
+        _check_core_ops(version)
+        check_ops(version)
+        write_warm_up(version, defaults or {})
+
+    return write_next_version(folder, write)[0]
 
 
 def _without_weights(module: Any, compact: CompactWeights) -> tf.Module:
@@ -112,8 +107,29 @@ def _without_weights(module: Any, compact: CompactWeights) -> tf.Module:
     return root
 
 
-def next_version(folder: Path) -> Path:
-    """The folder of the next version under saved_models/<task>."""
+def write_next_version(folder: Path, write: Callable[[Path], _Result]) -> tuple[Path, _Result]:
+    """Writes the next version under saved_models/<task>, with its manifest, atomically.
+
+    Args:
+      write: fills the folder that it is given, which is not yet in its place.
+
+    Returns:
+      (the version's folder, what `write` returned).
+    """
+    while True:
+        path = _next_version(folder)
+        try:
+            with files.atomic_folder(path) as temporary:
+                result = write(temporary)
+                manifest.write(temporary)
+            return path, result
+        except FileExistsError:
+            if _next_version(folder) == path:
+                raise
+            # Otherwise another export has taken the number.
+
+
+def _next_version(folder: Path) -> Path:
     taken = files.versions(folder, folders_only=False)
     return folder / str(max(taken, default=0) + 1)
 

@@ -11,7 +11,7 @@ from nlp_rnn.export import litert, saved_model
 def test_a_file_takes_a_number_too(tmp_path):
     (tmp_path / "1").write_text("not a folder")
     (tmp_path / "02").mkdir()
-    assert saved_model.next_version(tmp_path) == tmp_path / "3"
+    assert saved_model.write_next_version(tmp_path, lambda folder: folder.name)[0] == tmp_path / "3"
 
 
 def test_a_number_that_stays_free_is_not_tried_for_ever(tmp_path):
