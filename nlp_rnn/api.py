@@ -465,7 +465,7 @@ class Run:
 
         Args:
           format: "savedmodel"; or "litert", for phones (not translation), checked on the run's validation texts.
-          weights: "float32", or "int8": a quarter of the space on disk.
+          weights: "float32"; or "int8": a quarter of the space on disk; or "int4": of embeddings an eighth.
         """
         from nlp_rnn.evaluation import run_model
 

@@ -103,9 +103,9 @@ def command_parser(program: str, command: str, text: str, pipeline: ModuleType) 
             "--to", metavar="DIR", default="saved_models", help="folder for exported models (default: %(default)s)"
         )
         parser.add_argument(
-            "--weights", choices=("float32", "int8"), default="float32",
-            help="int8: a quarter of the space on disk, at the same speed; "
-            "LiteRT: without the float file (default: %(default)s)",
+            "--weights", choices=("float32", "int8", "int4"), default="float32",
+            help="int8: a quarter of the space on disk, at the same speed; int4: also, and of embeddings an eighth; "
+            "LiteRT, int8: without the float file (default: %(default)s)",
         )  # fmt: skip
     if command == "tune":
         _add_limits(parser)

@@ -231,7 +231,8 @@ def export_runs(
 
     Args:
       format: "savedmodel"; or "litert", of a single run that does not translate.
-      weights: "float32"; or "int8", in a quarter of the space. LiteRT: "int8" leaves the float file out.
+      weights: "float32"; or "int8", in a quarter of the space; or "int4", with embeddings in an eighth of it. LiteRT:
+        "int8" leaves the float file out.
       to: the folder of the exported models.
       data: of LiteRT: where the validation texts are on which the files are checked; None: where the run found them.
 
@@ -245,6 +246,8 @@ def export_runs(
         raise ConfigError(f"format is {format!r}, but must be {' or '.join(allowed)} for {config.task}")
     if format == "litert" and len(runs) > 1:
         raise ConfigError(f"format is 'litert', but there are {len(runs)} runs; export an ensemble as savedmodel")
+    if format == "litert" and weights == "int4":
+        raise ConfigError("weights is 'int4', but LiteRT files are int8 or float32; use int8")
     metrics = run.metrics if len(runs) == 1 else {}  # an ensemble has none yet
     if format == "litert":
         folder = to / f"{config.task}_litert"
@@ -263,9 +266,7 @@ def export_runs(
         name = f"{config.task}_{config.data.source_language}_{config.data.target_language}"
         extras = translation_extras(module, config, metrics)
     defaults = {signature: signature_defaults(TASKS[config.task].answers, signature) for signature in signatures}
-    path = saved_model.export_module(
-        module, files.child(to, name), signatures, extras, defaults, is_int8=weights == "int8"
-    )
+    path = saved_model.export_module(module, files.child(to, name), signatures, extras, defaults, weights=weights)
     return Exported(path, tuple(signatures), {}, {})
 
 

@@ -1,6 +1,6 @@
-"""Weights of exports as int8, which take a quarter of the space on disk and are expanded to float32 once, at load.
+"""Weights of exports as integers, which take little space on disk and are expanded to float32 once, at load.
 
-The SavedModel's checkpoint holds the int8 values. Its initializer, which every loader runs after it has restored the
+The SavedModel's checkpoint holds the integers. Its initializer, which every loader runs after it has restored the
 checkpoint, writes their float32 values into variables in memory, so that answers are as fast as without.
 """
 
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nlp_rnn.layers.int8 import to_int8
+from nlp_rnn.layers.rounding import GROUP, from_int4, to_int4, to_int8
 from nlp_rnn.models.unique import unique
 
 _SMALLEST = 4096  # values of a matrix; smaller ones, and vectors, stay float32
@@ -21,20 +21,22 @@ _LEAST_PER_SCALE = 32  # values that share a scale
 
 
 class CompactWeights(tf.Module):
-    """Weights as int8, one scale for each row or column.
+    """Weights as int8, one scale for each row or column; embeddings also as int4, one scale for each group of a row.
 
     Args:
       holders: objects with a list `weights` of Keras variables, such as models. Their values of now are kept.
+      has_int4: whether embeddings are int4.
     """
 
-    def __init__(self, holders: Iterable[Any]) -> None:
+    def __init__(self, holders: Iterable[Any], *, has_int4: bool = False) -> None:
         super().__init__()
         self._places: dict[int, int] = {}
         self._kept: list[Any] = []
         self._id = uuid.uuid4().hex
         for number, weight in enumerate(unique(weight for holder in holders for weight in holder.weights)):
             self._places[id(weight)] = number
-            self._kept.append(_kept(weight.numpy(), f"{self._id}_{number}"))
+            is_int4 = has_int4 and weight.name == "embeddings" and weight.shape[1] % GROUP == 0
+            self._kept.append(_kept(weight.numpy(), f"{self._id}_{number}", is_int4=is_int4))
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
@@ -87,10 +89,12 @@ def quantized(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return best, scales
 
 
-def _kept(values: np.ndarray, name: str) -> Any:
+def _kept(values: np.ndarray, name: str, *, is_int4: bool) -> Any:
     is_large = values.ndim == 2 and values.size >= _SMALLEST and max(values.shape) >= _LEAST_PER_SCALE
     is_matrix = is_large and values.dtype == np.float32  # the linear part is int8 already
-    return _Expanded(*quantized(values), name) if is_matrix else _Plain(values)
+    if not is_matrix:
+        return _Plain(values)
+    return _Expanded(*to_int4(values), name) if is_int4 else _Expanded(*quantized(values), name)
 
 
 class _Plain(tf.Module):
@@ -108,7 +112,7 @@ class _Plain(tf.Module):
 
 
 class _Expanded(tf.Module):
-    """A weight whose int8 values are in the checkpoint, and whose float32 values the initializer computes."""
+    """A weight whose integers are in the checkpoint, and whose float32 values the initializer computes."""
 
     def __init__(self, values: np.ndarray, scales: np.ndarray, name: str) -> None:
         super().__init__()
@@ -118,7 +122,7 @@ class _Expanded(tf.Module):
 
     def read(self) -> tf.Tensor:
         value = tf.raw_ops.ReadVariableOp(resource=self._handle, dtype=tf.float32)
-        value.set_shape(self._values.shape)
+        value.set_shape(self._memory.shape)
         return value
 
     def release(self) -> None:
@@ -132,10 +136,16 @@ class _Memory(tf.saved_model.experimental.TrackableResource):
         super().__init__()
         self._values_and_scales, self._name = (values, scales), f"expanded_{name}"
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the float32 values."""
+        values, _ = self._values_and_scales
+        return (values.shape[0], 2 * values.shape[1]) if values.dtype == tf.uint8 else tuple(values.shape)
+
     def _create_resource(self) -> tf.Tensor:
-        shape = self._values_and_scales[0].shape
-        return tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=shape, shared_name=self._name)
+        return tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=self.shape, shared_name=self._name)
 
     def _initialize(self) -> None:
-        values, scales = self._values_and_scales
-        tf.raw_ops.AssignVariableOp(resource=self.resource_handle, value=tf.cast(values, tf.float32) * scales)
+        values, scales = (each.read_value() for each in self._values_and_scales)
+        expanded = from_int4(values, scales) if values.dtype == tf.uint8 else tf.cast(values, tf.float32) * scales
+        tf.raw_ops.AssignVariableOp(resource=self.resource_handle, value=expanded)

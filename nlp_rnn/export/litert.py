@@ -17,7 +17,7 @@ from nlp_rnn.config.loading import to_yaml
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.export.saved_model import write_next_version
-from nlp_rnn.layers.int8 import to_int8
+from nlp_rnn.layers.rounding import to_int8
 from nlp_rnn.ondevice.litert_file import PRECISIONS, SETTINGS_FILE
 from nlp_rnn.ondevice.words import SPLITTERS
 from nlp_rnn.tokenization.tokenizer import Tokenizer

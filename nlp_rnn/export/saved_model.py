@@ -60,7 +60,7 @@ def export_module(
     extras: dict[str, str],
     defaults: dict[str, dict[str, Any]] | None = None,
     *,
-    is_int8: bool = False,
+    weights: str = "float32",
 ) -> Path:
     """Writes the SavedModel as the next version under `folder`, atomically.
 
@@ -71,7 +71,8 @@ def export_module(
       signatures: name -> tf.function of the module.
       extras: file name -> text, for assets.extra/.
       defaults: see `write_warm_up`.
-      is_int8: whether the weights of the module's `holders_of_weights` are stored as int8; see `compact_weights`.
+      weights: how the weights of the module's `holders_of_weights` are stored: "float32", or "int8" or "int4", see
+        `compact_weights`.
 
     Returns:
       the version's folder.
@@ -80,7 +81,8 @@ def export_module(
     _check_path(folder.absolute(), f"--to is {folder}")
 
     def write(version: Path) -> None:
-        compact = CompactWeights(module.holders_of_weights) if is_int8 else None
+        is_compact = weights != "float32"
+        compact = CompactWeights(module.holders_of_weights, has_int4=weights == "int4") if is_compact else None
         with portable(getattr(module, "portable_layers", [])), compact.in_use() if compact else nullcontext():
             root = _without_weights(module, compact) if compact else module
             holders = getattr(module, "holders_of_weights", [])

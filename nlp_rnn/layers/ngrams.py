@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from nlp_rnn.layers.int8 import to_int8
+from nlp_rnn.layers.rounding import to_int8
 from nlp_rnn.special_ids import PAD_ID
 
 NUM_BUCKETS = 2**20  # number of n-gram ids; a single token keeps its own id

@@ -1,4 +1,4 @@
-"""The weights of exported models, for trainings that begin with them. Those that were exported as int8 are expanded."""
+"""The weights of exported models, for trainings that begin with them. Integers are expanded."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectG
 
 from nlp_rnn import files
 from nlp_rnn.config.settings import Config
+from nlp_rnn.layers.rounding import from_int4
 from nlp_rnn.models.build import build_language_model, build_translator
 from nlp_rnn.models.classifier import build_classifier
 from nlp_rnn.models.unique import unique
@@ -65,7 +66,12 @@ def _values(reader: Any) -> Iterator[np.ndarray]:
         kept = children(children(root["compact_weights"])["_kept"])
         for number in range(len(kept)):
             parts = children(kept[str(number)])
-            yield value(parts["_values"]) * value(parts["_scales"]) if "_scales" in parts else value(parts["_values"])
+            values = value(parts["_values"])
+            if "_scales" in parts and values.dtype == np.uint8:
+                values = np.array(from_int4(values, value(parts["_scales"])))
+            elif "_scales" in parts:
+                values = values * value(parts["_scales"])
+            yield values
     elif "ordered_weights" in root:
         ordered = children(root["ordered_weights"])
         for number in range(len(ordered)):

@@ -1,4 +1,4 @@
-"""Exports whose weights are int8 on disk and float32 in memory."""
+"""Exports whose weights are integers on disk and float32 in memory."""
 
 import gc
 import subprocess
@@ -10,9 +10,12 @@ import pytest
 import tensorflow as tf
 
 import nlp_rnn
+from nlp_rnn.config.loading import load_saved_config
 from nlp_rnn.export import compact_weights
+from nlp_rnn.layers.rounding import from_int4, to_int4
 from nlp_rnn.ondevice.litert_model import OnDeviceModel
-from tests.conftest import SMALL, ask, refused
+from nlp_rnn.training.exported_weights import load_exported
+from tests.conftest import BAD, GOOD, SMALL, ask, refused
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +116,36 @@ def test_rounding_loses_little(shape):
     assert values.dtype == np.int8
     assert scales.size <= matrix.size // 8
     assert np.abs(values * scales - matrix).max() <= scales.max() / 2 + 1e-6
+
+
+def test_groups_of_four_bits_lose_little_and_come_back():
+    matrix = np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32)
+    matrix[3] = 0
+    matrix[:, 32:] *= 0.01  # each group has its own scale
+    packed, scales = to_int4(matrix)
+    assert (packed.dtype, packed.shape, scales.shape) == (np.uint8, (50, 32), (50, 2))
+    found = np.array(from_int4(packed, scales))
+    steps = np.repeat(scales.astype(np.float32), 32, axis=1)
+    assert (np.abs(found - matrix) <= 0.51 * steps).all()
+    assert not found[3].any()
+
+
+def test_embeddings_of_four_bits_answer_alike_and_can_be_trained_on(reviews, tmp_path):
+    settings = ("model.embedding_dim=32", "data.source=csv", f"data.train={reviews}", "training.epochs=3", "name=a")
+    ask("train", *SMALL, *settings, cwd=tmp_path)
+    for weights in ("float32", "int4"):
+        ask("export", "--run", "runs/a", "--weights", weights, "--to", weights, cwd=tmp_path)
+    texts = [*GOOD, *BAD]
+    one, other = (nlp_rnn.load(tmp_path / weights / "sentiment")(texts) for weights in ("float32", "int4"))
+    assert [each.label for each in one] == [each.label for each in other]
+    version = tmp_path / "int4" / "sentiment" / "1"
+    exact = load_exported(tmp_path / "float32" / "sentiment" / "1", load_saved_config(tmp_path / "runs/a/config.yaml"))
+    found = load_exported(version, load_saved_config(version / "assets.extra" / "config.yaml"))
+    for name, values in found.items():
+        assert np.abs(values - exact[name]).max() <= np.abs(exact[name]).max() / 13
+    assert "weights is 'int4', but LiteRT files" in refused(
+        "export", "--run", "runs/a", "--weights", "int4", "--format", "litert", cwd=tmp_path
+    )
 
 
 def test_a_litert_export_without_the_float_file(next_word_trained, tmp_path):

@@ -36,7 +36,7 @@ def test_int8_weights_are_expanded(tmp_path):
     module = NextWordModule(model, tokenizer, config)
     extras = language_extras(module, config, {})
     signatures = {"tokenize": module.tokenize, "step": module.step}
-    saved_model.export_module(module, tmp_path / "next_word", signatures, extras, is_int8=True)
+    saved_model.export_module(module, tmp_path / "next_word", signatures, extras, weights="int8")
     found, expected = find_origin("x", str(tmp_path / "next_word")).load(), checkpoint_arrays(model.kept_weights)
     assert list(map(len, found.values())) == list(map(len, expected.values()))
     is_rounded = []
