@@ -56,11 +56,12 @@ demo-characters: $(VENV)/demo.stamp  ## the model in saved_models/ writes; train
 	$(CHARACTERS) export --run $(CHARACTERS_RUN) --to $(DEMO_MODELS)
 	$(CHARACTERS) predict --model $(DEMO_MODELS)/char_generation "This film is " "I was "
 
-demo-translation: $(VENV)/demo.stamp  ## train, evaluate, export and ask a translator of dates, numbers and money (minutes)
+demo-translation: $(VENV)/demo.stamp  ## the model in saved_models/ translates; train, evaluate, export and ask a small one (minutes)
+	$(TRANSLATION) predict --model translation_en_es "Where did you buy that book?"
 	$(TRANSLATION) train --config $(TRANSLATION_CONFIG)
 	$(TRANSLATION) evaluate --run $(TRANSLATION_RUN) --split test
-	$(TRANSLATION) export --run $(TRANSLATION_RUN)
-	$(TRANSLATION) predict --model saved_models/translation_en_fr "Saturday, November 21, 2026" "1,234.50 euros" "ninety-one thousand and two"
+	$(TRANSLATION) export --run $(TRANSLATION_RUN) --to $(DEMO_MODELS)
+	$(TRANSLATION) predict --model $(DEMO_MODELS)/translation_en_fr "Saturday, November 21, 2026" "1,234.50 euros" "ninety-one thousand and two"
 
 test: lint types unit  ## lint, types, tests
 

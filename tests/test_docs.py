@@ -56,7 +56,7 @@ def folder(reviews, trained, next_word_trained, characters_trained, translation_
             if path.is_file():
                 shutil.copy(path, folder)
         shutil.copytree(source / "saved_models", folder / "saved_models", dirs_exist_ok=True)
-    shutil.move(folder / "saved_models" / "translation_en_de", folder / "saved_models" / "translation_en_fr")
+    shutil.move(folder / "saved_models" / "translation_en_de", folder / "saved_models" / "translation_en_es")
     for name, source in (
         ("next_word_demo", next_word_trained),
         ("char_generation_demo", characters_trained),
@@ -73,23 +73,13 @@ def folder(reviews, trained, next_word_trained, characters_trained, translation_
     (folder / "README.md").write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
     write_csv(folder / "small.csv", [(text.strip('"'), label) for text, label in rows])
     settings = [*SMALL, "data.source=csv", "data.train=small.csv", "data.test_fraction=0.2"]
-    language = {"tokenizer.vocab_size": 60, "model.units": 6, "model.embedding_dim": 6, "model.num_layers": 1}
     make_config(folder / "configs" / "sentiment_demo.yaml", settings)
-    make_config(folder / "configs" / "next_word_imdb.yaml", [
-        "task=next_word", "data.source=csv", "data.train=small.csv", "training.batch_size=4", "training.window=10",
-        "training.epochs=1",
-        *(f"{key}={value}" for key, value in language.items()),
-    ])  # fmt: skip
-    make_config(folder / "configs" / "sentiment_pretrained.yaml", [
-        *settings, *(f"{key}={value}" for key, value in language.items()), "model.is_bidirectional=false",
-        "model.ngrams=2",
-        "model.init_from=runs/next_word_imdb",
-    ])  # fmt: skip
-    make_config(folder / "configs" / "sentiment_transfer.yaml", [
-        *settings, "model.units=24", "model.embedding_dim=16", "model.num_layers=2",
-        "model.last_units=16", "model.is_bidirectional=false", "model.init_from=saved_models/next_word",
-        "tokenizer.max_unknown=1.0",  # the small model has read other texts
-    ])  # fmt: skip
+    for name in ("pretrained", "transfer"):
+        make_config(folder / "configs" / f"sentiment_{name}.yaml", [
+            *settings, "model.units=24", "model.embedding_dim=16", "model.num_layers=2",
+            "model.last_units=16", "model.is_bidirectional=false", "model.init_from=saved_models/next_word",
+            "tokenizer.max_unknown=1.0",  # the small model has read other texts
+        ])  # fmt: skip
     ask("train", "--config", "configs/sentiment_demo.yaml", "training.epochs=2", "name=short", cwd=folder)
     return folder
 

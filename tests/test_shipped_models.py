@@ -43,8 +43,13 @@ def test_no_file_names_the_machine_that_trained_it():
                 assert not re.search(r"(?m)^ *\w+: /", path.read_text(encoding="utf-8")), path
 
 
-def test_the_model_of_characters_writes(monkeypatch, tmp_path):
+def test_the_translator_translates(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # the checkout's models are found from anywhere
+    assert "libro" in nlp_rnn.load("translation_en_es").translate("Where did you buy that book?").text
+
+
+def test_the_model_of_characters_writes(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     written = nlp_rnn.load("char_generation").generate("ROMEO:", max_length=200, min_length=200, seed=1).text
     assert len(written) == 200
     assert len(set(written.lower().split()) & {"the", "and", "i", "to", "of", "my", "you", "is", "that", "a"}) >= 3
