@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nlp_rnn.config.settings import TrainingConfig
+from nlp_rnn.data.excerpts import Excerpts
 from nlp_rnn.data.token_cache import PairCache, TokenCache, ids_at
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
@@ -130,6 +131,7 @@ class IdReader:
       rows: the rows of each batch to read; their number is the same for all batches.
       multiple: batches are padded to a multiple of this number of time steps.
       resample: draws other segmentations of the same texts; None: the cached ones are used.
+      excerpts: draws the parts of the texts that are read; None: they are read whole.
     """
 
     caches: tuple[TokenCache, ...]
@@ -138,42 +140,49 @@ class IdReader:
     rows: slice
     multiple: int = 1
     resample: Resampler | None = None
+    excerpts: Excerpts | None = None
 
     def __call__(self, plan: list[np.ndarray], epoch: int = 0, first_step: int = 0) -> Iterator[list[np.ndarray]]:
         """Reads batches in order.
 
         Args:
           plan: the example numbers of each batch.
-          epoch, first_step: epoch and step of the first batch; they determine what `resample` draws.
+          epoch, first_step: epoch and step of the first batch; they determine what is drawn.
 
         Yields:
           for each batch, one int32 [rows, time] per cache, right-padded with PAD_ID at least to the longest text.
         """
-        for step, indices in enumerate(plan, start=first_step):
-            sides = [place.read(cache.path) for place, cache in zip(self.places(indices), self.caches, strict=True)]
+        for step, places in enumerate(self.places(plan, epoch), start=first_step):
+            sides = [place.read(cache.path) for place, cache in zip(places, self.caches, strict=True)]
             if self.resample:
                 sides = [self.resample(ids, epoch, len(sides) * step + side) for side, ids in enumerate(sides)]
             yield sides
 
-    def places(self, indices: np.ndarray) -> list[Places]:
-        """The places of a batch's examples, one per cache."""
-        return [
-            self._places(cache, self.numbers[indices], fill)
-            for cache, fill in zip(self.caches, self.fills, strict=True)
-        ]
+    def places(self, plan: list[np.ndarray], epoch: int) -> Iterator[list[Places]]:
+        """The places of each batch's examples, one per cache."""
+        excerpts = [self.excerpts or Excerpts(cache.offsets, 0.0, 0) for cache in self.caches]
+        drawn = [each.draw(epoch) for each in excerpts]
+        for indices in plan:
+            numbers = self.numbers[indices]
+            yield [
+                self._places(starts[numbers], lengths[numbers], fill)
+                for (starts, lengths), fill in zip(drawn, self.fills, strict=True)
+            ]
 
-    def _places(self, cache: TokenCache, numbers: np.ndarray, fill: int) -> Places:
-        own = numbers[self.rows]
-        starts, lengths = np.zeros((2, self.rows.stop - self.rows.start), np.int64)
-        starts[: len(own)], lengths[: len(own)] = cache.offsets[own], cache.offsets[own + 1] - cache.offsets[own]
+    def _places(self, starts: np.ndarray, lengths: np.ndarray, fill: int) -> Places:
+        places = np.zeros((2, self.rows.stop - self.rows.start), np.int64)
+        own = np.stack([starts[self.rows], lengths[self.rows]])
+        places[:, : own.shape[1]] = own
         # The longest of all rows, so that all workers pad to the same length.
-        longest = int((cache.offsets[numbers + 1] - cache.offsets[numbers]).max())
-        return Places(starts, lengths, math.ceil(longest / self.multiple) * self.multiple, fill)
+        return Places(*places, math.ceil(int(lengths.max()) / self.multiple) * self.multiple, fill)
 
 
-def text_reader(cache: TokenCache, rows: slice, multiple: int = 1, resample: Resampler | None = None) -> IdReader:
+def text_reader(
+    cache: TokenCache, rows: slice, multiple: int = 1, resample: Resampler | None = None,
+    excerpts: Excerpts | None = None,
+) -> IdReader:  # fmt: skip
     """A reader of a classifier's texts. Missing rows are filled with UNK_ID, since cuDNN rejects empty rows."""
-    return IdReader((cache,), np.arange(len(cache)), (UNK_ID,), rows, multiple, resample)
+    return IdReader((cache,), np.arange(len(cache)), (UNK_ID,), rows, multiple, resample, excerpts)
 
 
 def pair_reader(cache: PairCache, rows: slice, multiple: int = 1, resample: Resampler | None = None) -> IdReader:
@@ -229,26 +238,27 @@ class BatchStream:
     """The training batches. Their order depends only on seed and epoch, so it can start within an epoch.
 
     Args:
-      keys: int64 [examples], sort keys for batches of similar length.
+      keys: epoch, from 0 -> int64 [examples], sort keys for batches of similar length.
       read: reads the ids of batches.
       finish: (example numbers of a batch, its ids) -> the batch.
       config: batch_size and max_steps_per_epoch.
       seed: seed of the order.
 
     Attributes:
+      keys: as given.
       mistake: the ConfigError that ended the reading, since TensorFlow replaces it by an error of its own; or None.
     """
 
     def __init__(
         self,
-        keys: np.ndarray,
+        keys: Callable[[int], np.ndarray],
         read: Reader,
         finish: Callable[[np.ndarray, list[np.ndarray]], Any],
         config: TrainingConfig,
         seed: int,
     ) -> None:
-        self._keys, self._read, self._finish, self._batch_size, self._seed = keys, read, finish, config.batch_size, seed
-        steps = math.ceil(len(keys) / config.batch_size)
+        self.keys, self._read, self._finish, self._batch_size, self._seed = keys, read, finish, config.batch_size, seed
+        steps = math.ceil(len(keys(0)) / config.batch_size)
         self.steps_per_epoch = min(steps, config.max_steps_per_epoch or steps)
         self._epoch = self._first_step = 0
         self.mistake: ConfigError | None = None
@@ -259,7 +269,7 @@ class BatchStream:
 
     def plan(self) -> list[np.ndarray]:
         """The batches of the current epoch that are still to come."""
-        batches = plan_batches(self._keys, self._batch_size, seed=self._seed, epoch=self._epoch)
+        batches = plan_batches(self.keys(self._epoch), self._batch_size, seed=self._seed, epoch=self._epoch)
         return batches[self._first_step : self.steps_per_epoch]
 
     def __call__(self) -> Iterator[Any]:
@@ -288,9 +298,12 @@ def classification_stream(
     def finish(indices: np.ndarray, ids: list[np.ndarray]) -> Batch:
         return labelled_batch(cache, indices, reader.rows, *ids)
 
-    return BatchStream(cache.lengths, served or reader, finish, config, seed)
+    def keys(epoch: int) -> np.ndarray:
+        return reader.excerpts.draw(epoch)[1] if reader.excerpts else cache.lengths
+
+    return BatchStream(keys, served or reader, finish, config, seed)
 
 
 def pair_stream(cache: PairCache, read: Reader, config: TrainingConfig, seed: int) -> BatchStream:
     """The training batches of a translator; `read` is a `pair_reader` or reads the same batches."""
-    return BatchStream(pair_keys(cache), read, lambda _, ids: pair_batch(*ids), config, seed)
+    return BatchStream(lambda _: pair_keys(cache), read, lambda _, ids: pair_batch(*ids), config, seed)

@@ -71,7 +71,7 @@ def _read_some(
 def _dataset(reader: IdReader, plan: list[np.ndarray], epoch: int, first_step: int, address: str) -> tf.data.Dataset:
     """A data set of (number of a batch in the plan, its ids), in any order."""
     num_sides = len(reader.caches)
-    places = [reader.places(indices) for indices in plan]
+    places = list(reader.places(plan, epoch))
     seeds = np.zeros((len(plan), num_sides, 2), np.int32)
     if reader.resample:
         for number in range(len(plan)):

@@ -29,6 +29,7 @@ from nlp_rnn.data.bucketing import (
     plan_ordered_batches,
     text_reader,
 )
+from nlp_rnn.data.excerpts import Excerpts
 from nlp_rnn.data.inputs import Inputs
 from nlp_rnn.data.token_cache import PairCache, TokenCache
 from nlp_rnn.distribution.placement import ONE_DEVICE, Placement
@@ -89,7 +90,8 @@ def train_classifier(
     warn_of_imbalance(run.config, inputs.labels, train)
     rows = placement.rows(config.batch_size)
     multiple = _multiple(run.config, placement)
-    reader = text_reader(train, rows, multiple, inputs.resample)
+    excerpts = Excerpts(train.offsets, config.excerpts, run.config.seed) if config.excerpts else None
+    reader = text_reader(train, rows, multiple, inputs.resample, excerpts)
     stream = classification_stream(train, reader, config, run.config.seed, served=_served(reader, run.config))
     compile_model(model, config, config.epochs * stream.steps_per_epoch, placement)
     if config.unfreeze or config.layer_decay != 1:
@@ -99,7 +101,7 @@ def train_classifier(
         scale_rates(optimizer, groups, decay=config.layer_decay, starts=starts)
     logger.info(
         "training on %d examples, %d steps per epoch, batch %d, %.1f %% padding, %s parameters",
-        len(train), stream.steps_per_epoch, config.batch_size, 100 * padding_waste(train.lengths, stream.plan()),
+        len(train), stream.steps_per_epoch, config.batch_size, 100 * padding_waste(stream.keys(0), stream.plan()),
         f"{model.count_params():,}",
     )  # fmt: skip
     evaluation = _classifier_evaluation(inputs.validation, config.batch_size, rows, multiple)

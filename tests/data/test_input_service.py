@@ -11,6 +11,7 @@ import tensorflow as tf
 from nlp_rnn.config.settings import HardwareConfig
 from nlp_rnn.data.bucketing import pair_reader, plan_batches, text_reader
 from nlp_rnn.data.datasets import Resampling, write_cache
+from nlp_rnn.data.excerpts import Excerpts
 from nlp_rnn.data.input_service import served
 from nlp_rnn.data.token_cache import PairCache, TokenCache
 from nlp_rnn.errors import ConfigError
@@ -90,6 +91,14 @@ def test_texts_are_those_that_are_read_here(service, tokenizer, tmp_path, monkey
     for rows in (slice(0, 8), slice(4, 8)):  # the last batch has two texts
         reader = text_reader(cache, rows, multiple=5)
         assert_equal(served(reader, hardware(service))(plan, 0, 0), reader(plan))
+
+
+def test_excerpts_are_those_that_are_read_here(service, tokenizer, tmp_path):
+    cache = make_cache(tmp_path / "texts", tokenizer, 1)
+    excerpts = Excerpts(cache.offsets, 1.0, 1)
+    plan = plan_batches(excerpts.draw(2)[1], 8, seed=1, epoch=2)
+    reader = text_reader(cache, slice(0, 8), excerpts=excerpts)
+    assert_equal(served(reader, hardware(service))(plan, 2, 0), reader(plan, 2))
 
 
 @pytest.mark.further
