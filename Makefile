@@ -117,7 +117,7 @@ bench-scaling: $(VENV)/demo.stamp  ## training on 1, 2 and 4 processes (five min
 bench-console: $(VENV)/demo.stamp  ## the latency of a key in the console; needs saved_models/next_word_litert
 	$(BIN)/python -m benchmarks.console
 
-verify-models: $(VENV)/dev.stamp  ## each model of saved_models/ has its figure; needs NLP_RNN_DATA (VERIFY=--short: a minute)
+verify-models: $(VENV)/dev.stamp  ## each model that comes with the code has its figure; needs NLP_RNN_DATA (VERIFY=--short: a minute)
 	$(BIN)/python -m benchmarks.verify_models $(VERIFY)
 
 # TASK: sentiment, next_word, char_generation or translation; CARD="--seeds 1,2,3 training.epochs=8"

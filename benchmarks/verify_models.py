@@ -1,4 +1,4 @@
-"""Claim: each model in saved_models/ has the figure that its card and RESULTS.md give.
+"""Claim: each model that comes with the code has the figure that its card and RESULTS.md give.
 
 Each SavedModel answers the official test data in a process of its own that imports TensorFlow and not this package; a
 LiteRT export (int8) in one without TensorFlow. The answers are scored here and compared with saved_models/figures.json,
@@ -78,7 +78,7 @@ _FIGURES = {
 def main() -> int:
     """Prints a line for each model; the exit status is 1 if a figure differs, and 2 if a model is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of a folder in saved_models/ (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of a folder in saved_models/ (default: those in figures.json)")
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--max-examples", type=int, metavar="N")
@@ -91,10 +91,11 @@ def main() -> int:
     if missing:
         print(f"saved_models has no version 1 of {', '.join(missing)}", file=sys.stderr)
         return 2
-    if not versions:
-        print("saved_models holds no model of the project yet")
+    if not options.names:  # demos and users put models of their own there
+        for name in sorted(set(versions) - set(promised)):
+            print(f"{name}: has no figure in figures.json; left out")
     form, is_good = "short" if options.short else "full", True
-    for name in options.names or versions:
+    for name in options.names or sorted(promised):
         start = time.monotonic()
         promise = promised.get(name, {})
         num_texts = options.max_examples or promise.get("num_texts")

@@ -19,6 +19,11 @@ def size_of(version):
     return sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
 
 
+def test_all_models_of_the_repository_have_figures():
+    listed = re.findall(r"(?m)^!saved_models/(\w+)/$", (ROOT / ".gitignore").read_text(encoding="utf-8"))
+    assert sorted(listed) == sorted(FIGURES)
+
+
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.parent.name)
 def test_a_model_is_small_and_has_a_card(version):
     name = version.parent.name
