@@ -78,7 +78,9 @@ _FIGURES = {
 def main() -> int:
     """Prints a line for each model; the exit status is 1 if a figure differs, and 2 if a model is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of a folder in saved_models/ (default: those in figures.json)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="of a folder in saved_models/ (default: those in figures.json)"
+    )
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--max-examples", type=int, metavar="N")

@@ -64,7 +64,7 @@ def check_data(config: Config) -> dict[str, Any]:
     corpus = load_corpus(config.data, config.seed, is_parallel=config.kind == "translator")
     splits = {name: _split_facts(corpus, name) for name in SPLIT_NAMES if corpus.has(name)}
     if config.kind == "classifier":
-        label_names(corpus)
+        label_names(corpus, has_teacher=bool(config.training.teacher))
     import_tensorflow()
     from nlp_rnn.data import datasets
 

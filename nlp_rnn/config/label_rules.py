@@ -22,6 +22,9 @@ def check_labels(config: Config, report: Callable[[str, str], None]) -> None:
                 shown = list(value) if isinstance(value, tuple) else repr(value)
                 fault = f"data.{key} is {shown}, but data.multi_label is false, so a text has one label"
                 report(f"data.{key}", f"{fault}; set data.multi_label=true or leave it out")
+    if training.teacher and training.focal_gamma:
+        fault = f"training.focal_gamma is {training.focal_gamma}, but training.teacher gives probabilities"
+        report("training.focal_gamma", f"{fault}; the focal loss needs one true label; use 0")
     if data.labels_are == "ordinal":
         if data.multi_label:
             fault = "data.labels_are is ordinal, but data.multi_label is true"

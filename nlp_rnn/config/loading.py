@@ -192,6 +192,7 @@ def to_yaml(config: Config) -> str:
         ("model", "cutoffs"),
         ("tokenizer", "reserved"),
         ("training", "unfreeze"),
+        ("training", "teacher"),
     ):
         tree[section][key] = list(tree[section][key])
     if not isinstance(config.training.class_weights, str):

@@ -105,11 +105,13 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
             "which a service cannot speed up"
         )
         report("hardware.input_service", f"{fault}; leave it empty")
-    if data.use_unlabeled and (data.source != "imdb" or config.kind != "language_model"):
+    reads_unlabeled = config.kind == "language_model" or (config.kind == "classifier" and config.training.teacher)
+    if data.use_unlabeled and (data.source != "imdb" or not reads_unlabeled):
         fault = f"data.use_unlabeled is true, but data.source is {data.source} and the task is {config.task}"
         report(
             "data.use_unlabeled",
-            f"{fault}; only language models of the source imdb have unlabeled texts to read; use false",
+            f"{fault}; unlabeled texts are in the source imdb only, for language models and for classifiers with "
+            "training.teacher; use false",
         )
     check_transfer(config, report)
     check_labels(config, report)
@@ -134,7 +136,8 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
 def _check_paths(config: Config, report: Callable[[str, str], None]) -> None:
     for key in _PATHS:
         section, _, name = key.rpartition(".")
-        if path := getattr(getattr(config, section) if section else config, name):
+        value = getattr(getattr(config, section) if section else config, name)
+        for path in value if isinstance(value, tuple) else [value] if value else []:
             try:
                 files.check_path(key, path)
             except ConfigError as error:
@@ -145,6 +148,7 @@ _LONGEST_NAME = 200  # bytes of the name of a run directory, beside which tempor
 _PATHS = (
     "runs_dir", "data.dir", "data.train", "data.validation", "data.test", "data.cache_dir", "tokenizer.vocabulary",
     "model.init_from", "model.vectors", "training.start_from",
+    "training.teacher",
 )  # fmt: skip
 
 

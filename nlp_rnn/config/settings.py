@@ -71,8 +71,8 @@ class DataConfig:
     labels_are: Literal["classes", "ordinal"] = "classes"
     # csv, tsv, jsonl, parquet: a column with the weight of each example in training, 0 or more; empty: all equal.
     weight_column: str = ""
-    # imdb, language models: also train on its 50,000 unlabelled reviews. Texts that are also in validation or test are
-    # left out.
+    # imdb, language models and classifiers with training.teacher: also train on its 50,000 unlabelled reviews. Texts
+    # that are also in validation or test are left out.
     use_unlabeled: Switch = False
     # Translation: the languages of the source and the target, as BCP 47 tags.
     source_language: str = "en"
@@ -275,6 +275,11 @@ class TrainingConfig:
     # deviations of its vectors; 0: no such pass, in half the time; the paper has 5. Source: Miyato et al. 2017,
     # section 3.
     adversarial: NonNegativeFloat = 0.0
+    # Classifiers: run directories of trained classifiers, whose mean probabilities the model learns to predict, with
+    # their vocabulary and labels. Texts of train may then have no label. Source: Hinton et al. 2015.
+    teacher: tuple[PathText, ...] = ()
+    # Weight of the teacher's probabilities beside a text's own label, 0-1. They alone count for a text without one.
+    teacher_share: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.5
     label_smoothing: Fraction = 0.0  # translation: share of the target probability spread over all pieces
     scheduled_sampling: Fraction = 0.0  # translation: share of the decoder's inputs that are its own predictions
     # Language models: after training, fits one temperature of the probabilities on validation data (Guo et al. 2017),
@@ -334,6 +339,11 @@ class Config:
     def kind(self) -> Kind:
         """The kind of model: "classifier", "language_model" or "translator"."""
         return TASKS[self.task].kind
+
+    @property
+    def vocabulary_from(self) -> str:
+        """The trained model whose vocabulary is taken: where the weights come from, or the teacher; empty: none."""
+        return self.training.start_from or self.model.init_from or next(iter(self.training.teacher), "")
 
 
 PAIR_SOURCES = ("multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx")  # for translation only

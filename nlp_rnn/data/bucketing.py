@@ -170,11 +170,11 @@ class IdReader:
             ]
 
     def _places(self, starts: np.ndarray, lengths: np.ndarray, fill: int) -> Places:
-        places = np.zeros((2, self.rows.stop - self.rows.start), np.int64)
-        own = np.stack([starts[self.rows], lengths[self.rows]])
-        places[:, : own.shape[1]] = own
+        own = np.zeros((2, self.rows.stop - self.rows.start), np.int64)
+        num_own = len(starts[self.rows])
+        own[0, :num_own], own[1, :num_own] = starts[self.rows], lengths[self.rows]
         # The longest of all rows, so that all workers pad to the same length.
-        return Places(*places, math.ceil(int(lengths.max()) / self.multiple) * self.multiple, fill)
+        return Places(own[0], own[1], math.ceil(int(lengths.max()) / self.multiple) * self.multiple, fill)
 
 
 def text_reader(
@@ -198,13 +198,14 @@ def labelled_batch(cache: TokenCache, indices: np.ndarray, rows: slice, token_id
       token_ids: int32 [rows, time], of `text_reader`.
 
     Returns:
-      (token_ids, labels int32 [rows], or uint8 [rows, labels], sample_weight float32 [rows]: 0 of missing rows).
+      (token_ids, targets: labels int32 [rows] or uint8 [rows, labels], or the cache's targets float32 [rows, labels];
+      sample_weight float32 [rows]: 0 of missing rows).
     """
-    own = indices[rows]
-    labels = np.zeros((len(token_ids), *cache.labels.shape[1:]), cache.labels.dtype)
+    own, learnt = indices[rows], cache.labels if cache.targets is None else cache.targets
+    targets = np.zeros((len(token_ids), *learnt.shape[1:]), learnt.dtype)
     weights = np.zeros(len(token_ids), np.float32)
-    labels[: len(own)], weights[: len(own)] = cache.labels[own], 1 if cache.weights is None else cache.weights[own]
-    return token_ids, labels, weights
+    targets[: len(own)], weights[: len(own)] = learnt[own], 1 if cache.weights is None else cache.weights[own]
+    return token_ids, targets, weights
 
 
 def pair_batch(source: np.ndarray, target: np.ndarray) -> PairBatch:

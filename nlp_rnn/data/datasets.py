@@ -50,7 +50,8 @@ def write_cache(
     """Tokenises texts into a folder, in constant memory but for labels and weights.
 
     Args:
-      examples: (text, label number or uint8 [labels]), or (text, label, weight); weights are kept with a mean of 1.
+      examples: (text, label number, or -1, or uint8 [labels]), or (text, label, weight); weights are kept with a mean
+        of 1.
 
     Raises:
       ConfigError: if all weights are 0.
@@ -83,12 +84,12 @@ def prepare_inputs(corpus: Corpus, config: Config, tokenizer_of_run: Path | None
       ConfigError: if too many tokens are unknown; see `label_names`, `prepare_pairs`, `bptt.check_length`.
     """
     data, seed, sampling = config.data, config.seed, config.tokenizer.sampling
-    labels = label_names(corpus) if config.kind == "classifier" else []
+    labels = label_names(corpus, has_teacher=bool(config.training.teacher)) if config.kind == "classifier" else []
     label_sets.check_class_weights(config, labels)
     tokenizer = (
         Tokenizer.load(tokenizer_of_run)
         if tokenizer_of_run
-        else prepare_tokenizer(corpus, data, config.tokenizer, config.training.start_from or config.model.init_from)
+        else prepare_tokenizer(corpus, data, config.tokenizer, config.vocabulary_from)
     )
     numbers = {label: number for number, label in enumerate(labels)}
     caches: list[Any] = []
@@ -117,7 +118,7 @@ def _check_unknown(share: float, config: Config) -> None:
     tokenizer = config.tokenizer
     if share <= tokenizer.max_unknown:
         return
-    if origin := config.training.start_from or config.model.init_from:
+    if origin := config.vocabulary_from:
         mend = f"the vocabulary is that of {origin}: it fits texts of the same language and kind alone"
     elif tokenizer.vocabulary:
         mend = (
@@ -159,7 +160,7 @@ def prepare_tokenizer(corpus: Corpus, data: DataConfig, config: TokenizerConfig,
     given = _file_digest(Path(config.vocabulary)) if config.vocabulary else ""
     sides = 1 + corpus.is_parallel
     how = dataclasses.asdict(config) | untrained_tokenizer(config).settings()
-    key = _key(train=corpus.facts["train"].digest, tokenizer=how, vocabulary=given, sides=sides)
+    key = cache_key(train=corpus.facts["train"].digest, tokenizer=how, vocabulary=given, sides=sides)
     folder = cache_folder(data) / f"tokenizer-{key}"
 
     def make(temporary: Path) -> None:
@@ -167,7 +168,7 @@ def prepare_tokenizer(corpus: Corpus, data: DataConfig, config: TokenizerConfig,
         examples = track(corpus.examples("train"), "training the tokenizer", corpus.facts["train"].num_examples)
         build_tokenizer(config, (text for example in examples for text in example[:sides])).save(temporary)
 
-    return _cached(folder, make, Tokenizer.load)
+    return cached(folder, make, Tokenizer.load)
 
 
 def prepare_split(
@@ -196,9 +197,10 @@ def prepare_split(
 
 
 def label_targets(label: str, data: DataConfig, label_ids: dict[str, int]) -> Any:
-    """The training target of a label: its number, or with data.multi_label uint8 [labels], 1 for the text's labels."""
+    """The training target of a label: its number, -1 of a text without one; or with data.multi_label uint8 [labels], 1
+    for the text's labels."""
     if not data.multi_label:
-        return label_ids[label]
+        return label_ids[label] if label else -1
     targets = np.zeros(len(label_ids), np.uint8)
     targets[[label_ids[each] for each in label_sets.split(label)]] = 1
     return targets
@@ -256,7 +258,7 @@ def _prepare_ids(
     encode_texts: Callable[[tf.Tensor], tf.RaggedTensor], read: Callable[[Example], tuple[Any, ...]],
 ) -> TokenCache:  # fmt: skip
     vocabulary = hashlib.blake2b(tokenizer.vocabulary_text().encode(), digest_size=16).hexdigest()
-    key = _key(texts=corpus.facts[split].digest, vocabulary=vocabulary, tokenizer=tokenizer.settings(), **how)
+    key = cache_key(texts=corpus.facts[split].digest, vocabulary=vocabulary, tokenizer=tokenizer.settings(), **how)
     folder = cache_folder(data) / f"ids-{key}"
 
     def make(temporary: Path) -> None:
@@ -264,7 +266,7 @@ def _prepare_ids(
         examples = track(corpus.examples(split), f"tokenizing {split}", corpus.facts[split].num_examples)
         write_cache(temporary, map(read, examples), encode_texts)
 
-    return _cached(folder, make, TokenCache.load)
+    return cached(folder, make, TokenCache.load)
 
 
 def _file_digest(path: Path) -> str:
@@ -276,10 +278,13 @@ def cache_folder(data: DataConfig) -> Path:
     return Path(data.cache_dir or os.environ.get("NLP_RNN_CACHE") or Path.home() / ".cache" / "nlp-rnn")
 
 
-def _cached(folder: Path, make: Callable[[Path], None], load: Callable[[Path], Cached]) -> Cached:
+def cached(folder: Path, make: Callable[[Path], None], load: Callable[[Path], Cached]) -> Cached:
     """Loads a folder of the cache; creates it first if it is missing or damaged.
 
     Runs that start at the same time compute the same and do not disturb each other.
+
+    Args:
+      make: writes the files into a folder.
     """
     if folder.exists():
         try:
@@ -294,7 +299,8 @@ def _cached(folder: Path, make: Callable[[Path], None], load: Callable[[Path], C
     return load(folder)
 
 
-def _key(**facts: object) -> str:
+def cache_key(**facts: object) -> str:
+    """A name for what is computed from these facts, for a folder of the cache."""
     return hashlib.blake2b(json.dumps([_FORMAT, facts], sort_keys=True).encode(), digest_size=12).hexdigest()
 
 

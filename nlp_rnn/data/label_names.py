@@ -1,6 +1,7 @@
 """The class names of a classifier: the labels of a corpus, checked."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 
 from nlp_rnn.data import label_checks, labels
@@ -8,14 +9,19 @@ from nlp_rnn.data.corpus import Corpus
 from nlp_rnn.errors import ConfigError
 
 
-def label_names(corpus: Corpus) -> list[str]:
+def label_names(corpus: Corpus, *, has_teacher: bool = False) -> list[str]:
     """The labels of a surveyed corpus: of train, sorted (as numbers where all are); the last of two is "positive".
+
+    Args:
+      has_teacher: whether texts of train may have no label (training.teacher).
 
     Raises:
       ConfigError: if there are no labels, a single one, or others in validation or test; or if they are not what
         data.multi_label and data.labels_are say.
     """
-    counts, data = corpus.facts["train"].labels, corpus._data
+    counts, data = Counter(corpus.facts["train"].labels), corpus._data
+    if has_teacher and not data.multi_label:
+        del counts[""]
     if data.multi_label:
         if not counts:
             raise ConfigError(
@@ -27,12 +33,12 @@ def label_names(corpus: Corpus) -> list[str]:
     elif "" in counts:
         raise ConfigError(
             f"data.train has {counts['']} examples without a label, the first is example "
-            f"{corpus.facts['train'].first_places['']}; a classifier needs one on each: set data.label_column, or use "
-            "a labelled source"
+            f"{corpus.facts['train'].first_places['']}; a classifier needs one on each: set data.label_column, use a "
+            "labelled source, or name classifiers that label them in training.teacher"
         )
     elif len(counts) < 2:
         raise ConfigError(
-            f"data.train has one label only, {next(iter(counts))!r}; "
+            f"data.train has {f'one label only, {next(iter(counts))!r}' if counts else 'no labels'}; "
             "a classifier needs two or more: check data.label_column"
         )
     for name in ("validation", "test"):

@@ -17,16 +17,20 @@ class TokenCache:
 
     Attributes:
       path: folder with ids.bin (int32, one text after the other), offsets.npy, labels.npy and, if the examples have
-        weights, weights.npy.
+        them, weights.npy and targets.npy.
       offsets: int64 [examples + 1]; text n is ids[offsets[n]:offsets[n + 1]].
-      labels: int32 [examples]; with data.multi_label uint8 [examples, labels], 1 where a text has the label.
+      labels: int32 [examples], -1 of texts without a label; with data.multi_label uint8 [examples, labels], 1 where a
+        text has the label.
       weights: float32 [examples], with a mean of 1; None: all alike.
+      targets: float32 [examples, labels], probabilities that a classifier learns to predict (training.teacher); None:
+        the labels.
     """
 
     path: Path
     offsets: np.ndarray
     labels: np.ndarray
     weights: np.ndarray | None = None
+    targets: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,15 +53,18 @@ class TokenCache:
           manifest.DamagedFileError: if a file is missing or was changed.
         """
         manifest.check(path, "remove that folder", is_thorough=False)
-        weights = load_array(path / "weights.npy") if (path / "weights.npy").is_file() else None
-        return cls(path, load_array(path / "offsets.npy"), load_array(path / "labels.npy"), weights)
+        weights, targets = (
+            load_array(path / name) if (path / name).is_file() else None for name in ("weights.npy", "targets.npy")
+        )
+        return cls(path, load_array(path / "offsets.npy"), load_array(path / "labels.npy"), weights, targets)
 
     def first(self, count: int) -> "TokenCache":
         """The first `count` texts; 0: all."""
         if not count:
             return self
-        weights = None if self.weights is None else self.weights[:count]
-        return replace(self, offsets=self.offsets[: count + 1], labels=self.labels[:count], weights=weights)
+        weights, targets = (None if each is None else each[:count] for each in (self.weights, self.targets))
+        offsets, labels = self.offsets[: count + 1], self.labels[:count]
+        return replace(self, offsets=offsets, labels=labels, weights=weights, targets=targets)
 
     def unknown_share(self) -> float:
         """The share of ids that are UNK_ID, 0-1, computed in constant memory."""

@@ -35,11 +35,13 @@ class Objective:
         """Cross-entropy in nats: of classes float [batch], of label sets float [batch, labels]; not weighted.
 
         Args:
-          targets: int [batch], or 0 and 1 [batch, labels].
+          targets: int [batch], or 0 and 1 [batch, labels]; or probabilities, float [batch, classes or labels].
         """
         ops = keras.ops
         if self.outputs == "label_sets":
             return ops.softplus(logits) - ops.cast(targets, logits.dtype) * logits
+        if len(targets.shape) == 2:
+            return -ops.sum(ops.cast(targets, logits.dtype) * ops.log_softmax(logits, axis=-1), axis=-1)
         return ops.sparse_categorical_crossentropy(targets, logits, from_logits=True)
 
     def weigh(self, targets: Any, cross_entropies: Any, sample_weights: Any) -> tuple[Any, Any]:
@@ -61,7 +63,8 @@ class Objective:
             return ops.mean(cross_entropies, axis=-1), sample_weights
         if self.class_weights:
             table = ops.convert_to_tensor(self.class_weights, dtype=sample_weights.dtype)
-            sample_weights = sample_weights * ops.take(table, targets, axis=0)
+            own = ops.matmul(targets, table) if len(targets.shape) == 2 else ops.take(table, targets, axis=0)
+            sample_weights = sample_weights * own
         return cross_entropies, sample_weights
 
     def focused(self, cross_entropies: Any) -> Any:
@@ -88,10 +91,16 @@ class Objective:
         return r_drop.divergences(ops.log_softmax(logits, axis=-1))
 
     def are_right(self, targets: Any, logits: Any) -> Any:
-        """bool [batch]: whether the prediction is right: the likeliest class, the median of a scale, or all labels."""
+        """bool [batch]: whether the prediction is right: the likeliest class, the median of a scale, or all labels.
+
+        Of targets that are probabilities, the likeliest class is the truth, or the labels that are likelier than not.
+        """
         ops = keras.ops
         if self.outputs == "label_sets":
-            return ops.all(ops.equal(logits > 0, targets > 0), axis=-1)  # tensors' own == may lose the rank
+            has = ops.cast(targets, logits.dtype) > 0.5
+            return ops.all(ops.equal(logits > 0, has), axis=-1)  # tensors' own == may lose the rank
+        if len(targets.shape) == 2:
+            targets = ops.argmax(targets, axis=-1)
         if self.outputs == "ordinal":
             return ops.cast(median_class(ops.exp(logits), ops), targets.dtype) == targets
         return ops.cast(ops.argmax(logits, axis=-1), targets.dtype) == targets

@@ -1,4 +1,4 @@
-"""Where a training begins from: the weights of a run, or of an exported model."""
+"""The trained models that a training takes something from: weights, a vocabulary or answers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,13 +70,14 @@ def _exported_arrays(key: str, version: Path, config: Config) -> dict[str, np.nd
 
 
 def check_origins(config: Config) -> None:
-    """Checks that the model can take the weights that training.start_from and model.init_from name.
+    """Checks that the model can take what training.start_from, model.init_from and training.teacher name.
 
     Raises:
       ConfigError: if it cannot; see `find_origin`.
     """
     _check_start(config)
     _check_init(config)
+    _check_teachers(config)
 
 
 def _check_start(config: Config) -> None:
@@ -122,6 +123,20 @@ def _check_init(config: Config) -> None:
         raise ConfigError(
             f"{differing}, but the language model of model.init_from, {start}, has other values; set {settings}"
         )
+
+
+def _check_teachers(config: Config) -> None:
+    for path in config.training.teacher:
+        setting = f"training.teacher is {path}"
+        if not (Path(path) / "config.yaml").is_file():
+            raise ConfigError(f"{setting}, which is no run directory; name the run directories of trained classifiers")
+        origin = find_origin("training.teacher", path, config.task)
+        if origin.config.data.outputs != config.data.outputs:
+            raise ConfigError(
+                f"{setting}, whose data.multi_label is {_as_setting(origin.config.data.multi_label)} and "
+                f"data.labels_are {origin.config.data.labels_are}; use the same, or another teacher"
+            )
+        _check_tokenizer(origin, config, setting)
 
 
 def _as_setting(value: Any) -> str:

@@ -97,7 +97,7 @@ def start(config: Config, *, reads_test: bool = True) -> tuple[Placement, Corpus
     if config.data.source not in TFDS_SOURCES:
         corpus = load_corpus(config.data, config.seed, is_parallel=is_parallel, reads_test=reads_test)
         if config.kind == "classifier":
-            check_class_weights(config, label_names(corpus))
+            check_class_weights(config, label_names(corpus, has_teacher=bool(config.training.teacher)))
         return start_devices(config.hardware), corpus
     # TensorFlow reads these sources, so its devices must be set up first. One worker prepares them.
     placement = start_devices(config.hardware)
@@ -114,11 +114,21 @@ def make_inputs(config: Config, placement: Placement, corpus: Corpus) -> tuple[r
         run = run_directory.find_run(config)  # another process may have made it meanwhile
         if run is not None:
             run_directory.check_data(run, facts)
-            return run, datasets.prepare_inputs(corpus, config, run.path / "tokenizer")[0]
+            return run, _taught(config, *datasets.prepare_inputs(corpus, config, run.path / "tokenizer"))
         inputs, tokenizer = datasets.prepare_inputs(corpus, config)
+        inputs = _taught(config, inputs, tokenizer)
         if placement.is_chief:
             return _create_run(config, inputs, facts, tokenizer), inputs
         return _await_run(config, placement), inputs
+
+
+def _taught(config: Config, inputs: Inputs, tokenizer: Any) -> Inputs:
+    """The inputs with the answers of training.teacher, if there is one."""
+    if not config.training.teacher:
+        return inputs
+    from nlp_rnn.training import teacher
+
+    return dataclasses.replace(inputs, train=teacher.teach(inputs.train, config, inputs.labels, tokenizer))
 
 
 def _create_run(config: Config, inputs: Inputs, facts: dict[str, Any], tokenizer: Any) -> run_directory.Run:

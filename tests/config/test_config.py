@@ -395,10 +395,13 @@ def test_the_last_layer_has_units_of_its_own():
 
 
 def test_only_a_language_model_of_imdb_reads_unlabeled_texts():
-    assert load_config(None, ["data.source=imdb", "data.use_unlabeled=true"], task="next_word").data.use_unlabeled
+    setting = "data.use_unlabeled=true"
+    assert load_config(None, ["data.source=imdb", setting], task="next_word").data.use_unlabeled
+    with_teacher = ["data.source=imdb", setting, "training.teacher=[runs/a]"]
+    assert load_config(None, with_teacher, task="sentiment").data.use_unlabeled
     for task, source in (("sentiment", "imdb"), ("next_word", "wikitext2")):
         with pytest.raises(
-            ConfigError, match="only language models of the source imdb have unlabeled texts to read; use false"
+            ConfigError, match="unlabeled texts are in the source imdb only, for language models and for classifiers"
         ):
             load_config(None, [f"data.source={source}", "data.use_unlabeled=true"], task=task)
 
