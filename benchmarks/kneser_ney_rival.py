@@ -1,7 +1,8 @@
-"""A keyboard that suggests by an n-gram model: interpolated modified Kneser-Ney, 5-grams, trained on a text file."""
+"""A keyboard that suggests by an n-gram model: interpolated modified Kneser-Ney, 5-grams, trained on texts."""
 
+import sys
 from collections import Counter
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -18,18 +19,18 @@ class NGramKeyboard:
 
     Args:
       model: splits texts into words, as it does for itself; its vocabulary is not used.
-      file: the training text, one text per line.
+      texts: the training texts.
       vocab_size: number of the most frequent words that are suggested.
     """
 
-    def __init__(self, model: OnDeviceModel, file: Path, *, count: int, vocab_size: int = 25_000) -> None:
+    def __init__(self, model: OnDeviceModel, texts: Iterable[str], *, count: int, vocab_size: int = 25_000) -> None:
         self._model, self._count = model, count
-        texts = [model.split(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        frequent = Counter(word for words in texts for word in words).most_common(vocab_size - len(SPECIAL_PIECES))
+        lists = [[sys.intern(word) for word in model.split(text)] for text in texts]
+        frequent = Counter(word for words in lists for word in words).most_common(vocab_size - len(SPECIAL_PIECES))
         self._words = [*SPECIAL_PIECES, *(word for word, _ in frequent)]
         self._ids = {word: number for number, word in enumerate(self._words) if number > EOS_ID}
         self._is_word = np.array([number > EOS_ID and is_word(word) for number, word in enumerate(self._words)])
-        ids = np.concatenate([np.array([*self._ids_of(words), EOS_ID], np.int32) for words in texts])
+        ids = np.concatenate([np.array([*self._ids_of(words), EOS_ID], np.int32) for words in lists])
         self._ngrams = KneserNey(vocab_size=len(self._words), order=_ORDER).fit(ids)
         self._context: list[int] = []
         self._order = np.zeros(0, np.int64)

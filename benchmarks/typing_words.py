@@ -11,8 +11,11 @@ the rate that Palin et al. 2019 found on phones. A mistake is seen at the end of
 backspace key unless a suggestion does it. Savings are shares of the keys that the same mistakes cost without
 suggestions.
 
+FILE holds one text per line, before the first tab if there is one; or it is the config of a training (.yaml), whose
+test split is typed. With --draw N, so many different lines of 4 to 25 words are drawn from it with seed 1.
+
 With --presage, the same text is typed with Presage (Debian's presage; its own English n-grams and recency); with
---ngram FILE, with a Kneser-Ney model of 5-grams of that text, one text per line.
+--ngram FILE, with a Kneser-Ney model of 5-grams of that text, or of the training split of that config.
 
     python -m benchmarks.typing_words --model saved_models/next_word_litert --file valid.txt [--words 20000]
 """
@@ -21,7 +24,7 @@ import argparse
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,11 +32,14 @@ import regex
 
 from benchmarks.kneser_ney_rival import NGramKeyboard
 from benchmarks.presage_rival import Presage
+from nlp_rnn.config.loading import load_config
+from nlp_rnn.data.corpus import load_corpus
 from nlp_rnn.ondevice.litert_model import OnDeviceModel
 from nlp_rnn.ondevice.typing_session import TypingSession
 from nlp_rnn.ondevice.typos import neighbours
 
 _COUNT = 3
+_FEWEST_WORDS, _MOST_WORDS = 4, 25  # of a line that is drawn
 _PARTS = regex.compile(r"\p{L}[\p{L}\p{M}'’]*|\s+|.")
 _NEAR = neighbours("qwerty")
 _KINDS, _SHARES = ("wrong", "left out", "exchanged", "doubled"), (28, 28, 28, 15)
@@ -58,13 +64,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--file", type=Path, required=True)
+    parser.add_argument("--draw", type=int, metavar="N", help="types N lines of it, drawn at random")
     parser.add_argument("--words", type=int, default=20_000, help="of the file that are typed")
     parser.add_argument("--typos", type=float, default=0.0, metavar="RATE", help="share of letters that are mistyped")
     parser.add_argument("--presage", action="store_true", help="type it with Presage too")
     parser.add_argument("--ngram", type=Path, metavar="FILE", help="type it with an n-gram model of this text too")
     options = parser.parse_args()
     model = OnDeviceModel(options.model)
-    lines = list(_lines(options.file, options.words))
+    texts = texts_of(options.file, "test")
+    lines = list(_lines(drawn(texts, options.draw) if options.draw else texts, options.words))
     print(f"{len(lines)} lines, {sum(map(len, lines)):,} characters; mistyped letters: {options.typos:.1%}")
     for name, adapts, learns_words, corrects in (
         ("plain", False, False, False),
@@ -80,7 +88,7 @@ def main() -> None:
         if learns_words:
             print(f"  {len(session.words)} own words: {', '.join(word for word, _ in session.words.words()[:12])} ...")
     if options.ngram:
-        keyboard = NGramKeyboard(model, options.ngram, count=_COUNT)
+        keyboard = NGramKeyboard(model, texts_of(options.ngram, "train"), count=_COUNT)
         _report("Kneser-Ney", lines, keyboard.suggest, keyboard.finish_line, options.typos)
     if options.presage:
         with Presage(_COUNT) as presage:
@@ -109,9 +117,24 @@ def _report(name: str, lines: list[str], suggest: Suggest, finish: Callable[[str
     )
 
 
-def _lines(path: Path, words: int) -> Iterator[str]:
+def texts_of(path: Path, split: str) -> Iterator[str]:
+    """The texts of a file, one per line; or of a config's data, those of a split."""
+    if path.suffix == ".yaml":
+        config = load_config(path)
+        corpus = load_corpus(config.data, config.seed)
+        return (" ".join(example.text.replace("<br />", " ").split()) for example in corpus.examples(split))
+    return (line.split("\t")[0] for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def drawn(texts: Iterable[str], count: int) -> list[str]:
+    """Some of the different texts of 4 to 25 words, drawn with seed 1."""
+    fitting = [text for text in dict.fromkeys(texts) if _FEWEST_WORDS <= len(text.split()) <= _MOST_WORDS]
+    return random.Random(1).sample(fitting, min(count, len(fitting)))
+
+
+def _lines(texts: Iterable[str], words: int) -> Iterator[str]:
     """Lines of running text, as somebody would type them."""
-    for raw in path.read_text(encoding="utf-8").splitlines():
+    for raw in texts:
         if words <= 0:
             return
         text = " ".join(part for part in regex.split(r"(?<= \.) ", raw.strip()) if "<unk>" not in part)
