@@ -304,8 +304,8 @@ def load(model: str | os.PathLike[str], task: str | None = None) -> Any:
     Args:
       model: a SavedModel's folder, or the folder of its versions; a run directory; the name of a model under
         NLP_RNN_MODELS, ./saved_models or the checkout's saved_models; "hf://owner/name", optionally with @revision,
-        from a model hub; "http://host:8501/name", a model of `nlp-rnn serve`; or the folder of a classifier's or
-        character model's LiteRT export, whose int8 file is used. The last two do not need TensorFlow.
+        from a model hub; "http://host:8501/name", a model of `nlp-rnn serve`; or the folder of a LiteRT export, whose
+        int8 file is used. The last two do not need TensorFlow.
       task: the task that the model must have; None allows any.
 
     Returns:
@@ -337,16 +337,17 @@ def load(model: str | os.PathLike[str], task: str | None = None) -> Any:
 
 
 def _load_ondevice(path: Path, task: str | None) -> Model | None:
-    """The classifier or character model of a LiteRT export; None if it is none."""
+    """The model of a LiteRT export; None if the folder is none."""
     from nlp_rnn.ondevice import litert_file
 
-    kinds = {"labels": "classifier:OnDeviceClassifier", "characters": "generator:OnDeviceGenerator"}
+    kinds = {
+        "labels": "classifier:OnDeviceClassifier", "words": "suggester:OnDeviceSuggester",
+        "characters": "generator:OnDeviceGenerator",
+    }  # fmt: skip
     if not litert_file.is_ondevice(path):
         return None
     folder = litert_file.find(path)
     kind = litert_file.kind_of(litert_file.read_settings(folder))
-    if kind not in kinds:
-        return None
     config = load_saved_config(folder / "config.yaml", task)
     calls = resolve(f"nlp_rnn.ondevice.{kinds[kind]}")(folder)
     return _class_of(config.task, config.data.multi_label)(None, config, folder, getattr(calls, "labels", []), calls)

@@ -6,6 +6,7 @@ import re
 import pytest
 
 import nlp_rnn
+from nlp_rnn.ondevice import console
 from nlp_rnn.ondevice.litert_model import OnDeviceModel
 from nlp_rnn.ondevice.typing_session import TypingSession
 from tests.conftest import ROOT
@@ -13,6 +14,12 @@ from tests.conftest import ROOT
 FOLDER = ROOT / "saved_models"
 FIGURES = json.loads((FOLDER / "figures.json").read_text(encoding="utf-8"))
 VERSIONS = [FOLDER / name / "1" for name in FIGURES]  # demos put models of their own beside them
+
+
+def card_of(name):
+    """The path of its card below saved_models/: its own, or that of the SavedModel of the same weights."""
+    own = f"{name}/README.md"
+    return own if (FOLDER / own).is_file() else f"{name.removesuffix('_litert')}/README.md"
 
 
 def size_of(version):
@@ -26,10 +33,10 @@ def test_all_models_of_the_repository_have_figures():
 
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.parent.name)
 def test_a_model_is_small_and_has_a_card(version):
-    name = version.parent.name
+    path = card_of(version.parent.name)
     assert size_of(version) <= 15e6
-    assert f"({name.removesuffix('_litert')}/README.md)" in (FOLDER / "README.md").read_text(encoding="utf-8")
-    card = (FOLDER / name.removesuffix("_litert") / "README.md").read_text(encoding="utf-8")
+    assert f"({path})" in (FOLDER / "README.md").read_text(encoding="utf-8")
+    card = (FOLDER / path).read_text(encoding="utf-8")
     for part in ("## How it was trained", "## Data and licence", "## Intended use and limits"):
         assert part in card
     assert f"{size_of(version) / 1e6:.1f} MB" in card
@@ -37,7 +44,7 @@ def test_a_model_is_small_and_has_a_card(version):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_its_figure_is_that_of_its_card_and_of_the_results(name):
-    for page in (FOLDER / name.removesuffix("_litert") / "README.md", FOLDER / "README.md", ROOT / "RESULTS.md"):
+    for page in (FOLDER / card_of(name), FOLDER / "README.md", ROOT / "RESULTS.md"):
         assert FIGURES[name]["full"] in re.sub(r"\*", "", page.read_text(encoding="utf-8")), page
 
 
@@ -66,3 +73,12 @@ def test_the_keyboard_suggests(monkeypatch, tmp_path):
     assert words[:2] == ["enjoyed", "enjoy"]
     session = TypingSession(OnDeviceModel(FOLDER / "next_word_litert"), count=3)
     assert [each.word for each in session.suggest("I really enj")][:2] == ["enjoyed", "enjoy"]
+
+
+def test_the_spanish_keyboard_suggests_and_the_console_finds_it(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = [each.word for each in nlp_rnn.load("next_word_es_litert").suggest("Tengo mucha ham", count=3)]
+    assert words[0] == "hambre"
+    session = TypingSession(OnDeviceModel(FOLDER / "next_word_litert"))
+    console._language(session, "es")
+    assert [each.word for each in session.suggest("Buenas no")][0] == "noches"
