@@ -65,14 +65,16 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--file", type=Path, required=True)
     parser.add_argument("--draw", type=int, metavar="N", help="types N lines of it, drawn at random")
-    parser.add_argument("--words", type=int, default=20_000, help="of the file that are typed")
+    parser.add_argument("--words", type=int, default=20_000, help="typed at most (default: %(default)s)")
     parser.add_argument("--typos", type=float, default=0.0, metavar="RATE", help="share of letters that are mistyped")
     parser.add_argument("--presage", action="store_true", help="type it with Presage too")
     parser.add_argument("--ngram", type=Path, metavar="FILE", help="type it with an n-gram model of this text too")
     options = parser.parse_args()
-    model = OnDeviceModel(options.model)
     texts = texts_of(options.file, "test")
     lines = list(_lines(drawn(texts, options.draw) if options.draw else texts, options.words))
+    if not lines:
+        parser.error(f"--file {options.file} has no line to type, or its data no test split")
+    model = OnDeviceModel(options.model)
     print(f"{len(lines)} lines, {sum(map(len, lines)):,} characters; mistyped letters: {options.typos:.1%}")
     for name, adapts, learns_words, corrects in (
         ("plain", False, False, False),

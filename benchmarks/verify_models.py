@@ -6,7 +6,7 @@ to the printed digits. Needs NLP_RNN_DATA.
 
     python -m benchmarks.verify_models [--short] [--write [--max-examples N]] [NAME ...]
 
---short: some of the examples only (a minute in all). --write: writes the figures of a new model, with and without
+--short: some of the examples only (a minute in all). --write NAME: writes the figures of a new model, with and without
 --short; --max-examples: of the first N examples, also from then on.
 """
 
@@ -92,6 +92,9 @@ def main() -> int:
     missing = sorted({*options.names, *promised} - set(versions))
     if missing:
         print(f"saved_models has no version 1 of {', '.join(missing)}", file=sys.stderr)
+        return 2
+    if not options.names and not promised:
+        print("figures.json has no figures; name the models to measure", file=sys.stderr)
         return 2
     if not options.names:  # demos and users put models of their own there
         for name in sorted(set(versions) - set(promised)):

@@ -348,6 +348,8 @@ def _load_ondevice(path: Path, task: str | None) -> Model | None:
         return None
     folder = litert_file.find(path)
     kind = litert_file.kind_of(litert_file.read_settings(folder))
+    if kind not in kinds:
+        raise ConfigError(f"the model is {path}, a LiteRT export of an unknown kind, {kind!r}; export it again")
     config = load_saved_config(folder / "config.yaml", task)
     calls = resolve(f"nlp_rnn.ondevice.{kinds[kind]}")(folder)
     return _class_of(config.task, config.data.multi_label)(None, config, folder, getattr(calls, "labels", []), calls)

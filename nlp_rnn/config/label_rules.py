@@ -25,6 +25,9 @@ def check_labels(config: Config, report: Callable[[str, str], None]) -> None:
     if training.teacher and training.focal_gamma:
         fault = f"training.focal_gamma is {training.focal_gamma}, but training.teacher gives probabilities"
         report("training.focal_gamma", f"{fault}; the focal loss needs one true label; use 0")
+    if training.teacher and training.class_weights != "none":
+        fault = "training.class_weights is set, but training.teacher gives probabilities"
+        report("training.class_weights", f"{fault}; weights need true labels: train the teachers with them; use none")
     if data.labels_are == "ordinal":
         if data.multi_label:
             fault = "data.labels_are is ordinal, but data.multi_label is true"

@@ -357,6 +357,8 @@ def _explain(key: str, error: Any) -> str:
     reason = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if kind == "bool_type":
         reason = "true or false"
+    if kind == "tuple_type":
+        reason = f"a list, such as [{shown.strip(chr(39))}]"
     return f"{key} is {shown}, but must be {reason}"
 
 

@@ -276,9 +276,10 @@ class TrainingConfig:
     # section 3.
     adversarial: NonNegativeFloat = 0.0
     # Classifiers: run directories of trained classifiers, whose mean probabilities the model learns to predict, with
-    # their vocabulary and labels. Texts of train may then have no label. Source: Hinton et al. 2015.
+    # their vocabulary and labels. Unless data.multi_label is set, some texts of train may then have no label. Source:
+    # Hinton et al. 2015.
     teacher: tuple[PathText, ...] = ()
-    # Weight of the teacher's probabilities beside a text's own label, 0-1. They alone count for a text without one.
+    # Weight of the teachers' probabilities beside a text's own label, 0-1. They alone count for a text without one.
     teacher_share: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.5
     label_smoothing: Fraction = 0.0  # translation: share of the target probability spread over all pieces
     scheduled_sampling: Fraction = 0.0  # translation: share of the decoder's inputs that are its own predictions
@@ -344,6 +345,11 @@ class Config:
     def vocabulary_from(self) -> str:
         """The trained model whose vocabulary is taken: where the weights come from, or the teacher; empty: none."""
         return self.training.start_from or self.model.init_from or next(iter(self.training.teacher), "")
+
+    @property
+    def trains_on_unlabelled(self) -> bool:
+        """Whether texts of train may have no label, since training.teacher labels them."""
+        return bool(self.training.teacher) and not self.data.multi_label
 
 
 PAIR_SOURCES = ("multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx")  # for translation only

@@ -201,10 +201,10 @@ def labelled_batch(cache: TokenCache, indices: np.ndarray, rows: slice, token_id
       (token_ids, targets: labels int32 [rows] or uint8 [rows, labels], or the cache's targets float32 [rows, labels];
       sample_weight float32 [rows]: 0 of missing rows).
     """
-    own, learnt = indices[rows], cache.labels if cache.targets is None else cache.targets
-    targets = np.zeros((len(token_ids), *learnt.shape[1:]), learnt.dtype)
+    own, truth = indices[rows], cache.labels if cache.targets is None else cache.targets
+    targets = np.zeros((len(token_ids), *truth.shape[1:]), truth.dtype)
     weights = np.zeros(len(token_ids), np.float32)
-    targets[: len(own)], weights[: len(own)] = learnt[own], 1 if cache.weights is None else cache.weights[own]
+    targets[: len(own)], weights[: len(own)] = truth[own], 1 if cache.weights is None else cache.weights[own]
     return token_ids, targets, weights
 
 

@@ -80,13 +80,18 @@ class Corpus:
       is_parallel: whether the examples are pairs of a sentence and its translation; those with an empty side are left
         out, and from train those whose lengths do not fit.
       reads_test: False: the test split is left alone; train and validation keep the texts that they share with it.
+      trains_on_unlabelled: whether examples without a label are for training only (training.teacher).
 
     Attributes:
       facts: SplitFacts of each split, after `survey`.
     """
 
-    def __init__(self, data: DataConfig, seed: int, *, is_parallel: bool = False, reads_test: bool = True) -> None:
+    def __init__(
+        self, data: DataConfig, seed: int, *, is_parallel: bool = False, reads_test: bool = True,
+        trains_on_unlabelled: bool = False,
+    ) -> None:  # fmt: skip
         self._data, self._seed, self.is_parallel = data, seed, is_parallel
+        self._trains_on_unlabelled = trains_on_unlabelled
         self._read_splits = SPLIT_NAMES if reads_test else ("train", "validation")
         self._given = (SOURCES | PAIR_SOURCES)[data.source](data)
         self._evaluated: dict[str, set[bytes]] = {"validation": set(), "test": set()}
@@ -203,7 +208,12 @@ class Corpus:
         shares = {"test": self._data.test_fraction, "validation": self._data.validation_fraction}
         return {split: share for split, share in shares.items() if split not in self._given and share}
 
+    def _is_for_training(self, example: Example) -> bool:
+        return self._trains_on_unlabelled and not example.label
+
     def _split_of(self, row: int, example: Example) -> str:
+        if self._is_for_training(example):
+            return "train"
         unit = self._unit(row, example)
         if self._drawn is not None:
             return self._drawn[unit]
@@ -283,7 +293,7 @@ class Corpus:
         """Assigns at least one text or block to each split of a small corpus, in the order of their places."""
         num_rows = sum(1 for _ in self._given["train"]())
         self._block_size = min(self._data.block_size, max(1, num_rows // 20))
-        rows = enumerate(self._given["train"]())
+        rows = (pair for pair in enumerate(self._given["train"]()) if not self._is_for_training(pair[1]))
         units = sorted({self._unit(row, example) for row, example in rows}, key=self._place)
         if len(units) <= len(self._fractions()):
             return {}
@@ -338,18 +348,20 @@ def _what_is_in(given: str, data: DataConfig) -> str:
 
 def load_corpus(
     data: DataConfig, seed: int, *, is_parallel: bool = False, splits: tuple[str, ...] = SPLIT_NAMES,
-    reads_test: bool = True,
+    reads_test: bool = True, trains_on_unlabelled: bool = False,
 ) -> Corpus:  # fmt: skip
     """The surveyed corpus of the settings; logs what looks wrong.
 
     Args:
       splits: see `Corpus.survey`.
-      reads_test: see `Corpus`.
+      reads_test, trains_on_unlabelled: see `Corpus`.
 
     Raises:
       ConfigError: see `Corpus.survey` and `languages.check_order`.
     """
-    corpus = Corpus(data, seed, is_parallel=is_parallel, reads_test=reads_test).survey(splits)
+    corpus = Corpus(
+        data, seed, is_parallel=is_parallel, reads_test=reads_test, trains_on_unlabelled=trains_on_unlabelled
+    ).survey(splits)
     for warning in label_checks.warnings({name: facts.labels for name, facts in corpus.facts.items()}):
         logger.warning("%s", warning)
     for name in SPLIT_NAMES:
@@ -373,7 +385,10 @@ def corpus_with(config: Config, split: str, *, also: tuple[str, ...] = ()) -> Co
     if are_given and data.source in FILE_SOURCES:
         unread: dict[str, Any] = {name: "" for name in SPLIT_NAMES if name not in needed}
         data = dataclasses.replace(data, **unread)
-    corpus = load_corpus(data, config.seed, is_parallel=config.kind == "translator", splits=(split, *also))
+    corpus = load_corpus(
+        data, config.seed, is_parallel=config.kind == "translator", splits=(split, *also),
+        trains_on_unlabelled=config.trains_on_unlabelled,
+    )  # fmt: skip
     if not corpus.has(split):
         dropped = corpus.facts[split].describe() if split in corpus.facts and corpus.facts[split].num_read else ""
         raise ConfigError(

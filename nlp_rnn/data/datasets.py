@@ -84,7 +84,7 @@ def prepare_inputs(corpus: Corpus, config: Config, tokenizer_of_run: Path | None
       ConfigError: if too many tokens are unknown; see `label_names`, `prepare_pairs`, `bptt.check_length`.
     """
     data, seed, sampling = config.data, config.seed, config.tokenizer.sampling
-    labels = label_names(corpus, has_teacher=bool(config.training.teacher)) if config.kind == "classifier" else []
+    labels = label_names(corpus, allows_unlabelled=config.trains_on_unlabelled) if config.kind == "classifier" else []
     label_sets.check_class_weights(config, labels)
     tokenizer = (
         Tokenizer.load(tokenizer_of_run)

@@ -47,6 +47,10 @@ def save_inputs(inputs: Inputs, folder: Path) -> None:
             np.save(folder / f"{name}_rows.npy", cache.rows)
         else:
             shutil.copytree(cache.path, folder / name)
+            if cache.targets is not None:  # of training.teacher, beside the ids of the cache
+                np.save(folder / name / "labels.npy", cache.labels)
+                np.save(folder / name / "targets.npy", cache.targets)
+                manifest.write(folder / name)
     facts = {"vocab_size": inputs.vocab_size, "labels": inputs.labels, "digests": inputs.digests}
     (folder / "facts.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     manifest.write(folder)

@@ -9,18 +9,18 @@ from nlp_rnn.data.corpus import Corpus
 from nlp_rnn.errors import ConfigError
 
 
-def label_names(corpus: Corpus, *, has_teacher: bool = False) -> list[str]:
+def label_names(corpus: Corpus, *, allows_unlabelled: bool = False) -> list[str]:
     """The labels of a surveyed corpus: of train, sorted (as numbers where all are); the last of two is "positive".
 
     Args:
-      has_teacher: whether texts of train may have no label (training.teacher).
+      allows_unlabelled: whether texts of train may have no label (training.teacher).
 
     Raises:
       ConfigError: if there are no labels, a single one, or others in validation or test; or if they are not what
         data.multi_label and data.labels_are say.
     """
     counts, data = Counter(corpus.facts["train"].labels), corpus._data
-    if has_teacher and not data.multi_label:
+    if allows_unlabelled:
         del counts[""]
     if data.multi_label:
         if not counts:
@@ -60,6 +60,11 @@ def check_labels(corpus: Corpus, split: str, known: list[str]) -> None:
       ConfigError: naming the others, with counts, places and the labels that they resemble.
     """
     facts = corpus.facts[split]
+    if (count := facts.labels[""]) and "" not in known and not corpus._data.multi_label:
+        raise ConfigError(
+            f"data.{split} has {count:,} examples without a label, the first is example {facts.first_places['']}; "
+            "leave them out: only texts of data.train may have none, with training.teacher"
+        )
     if unknown := label_checks.unknown(facts.labels, facts.first_places, known):
         raise ConfigError(
             f"data.{split} has labels that training did not have: {unknown}; "

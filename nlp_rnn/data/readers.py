@@ -176,7 +176,7 @@ def _json_examples(path: Path | Part, data: DataConfig) -> Iterator[Example]:
                 f"{path}: {place} has no string {data.text_column!r}; set data.text_column to the name of the text"
             )
         label = row.get(data.label_column, "") if data.label_column else ""
-        if not data.multi_label and (isinstance(label, (dict, list)) or label is None):
+        if not data.multi_label and isinstance(label, (dict, list)):
             raise ConfigError(
                 f"{path}: {place}: {data.label_column!r} is {json.dumps(label)[:80]}, but a label is a string, "
                 "number or boolean"

@@ -16,6 +16,7 @@ from nlp_rnn.config.types import Outputs
 from nlp_rnn.data import datasets
 from nlp_rnn.data.corpus import Corpus, corpus_with, load_corpus
 from nlp_rnn.data.label_names import check_labels, label_names
+from nlp_rnn.data.readers import Example
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.evaluation.classifier_report import describe_scores, score
 from nlp_rnn.evaluation.label_set_metrics import most_confident_label_errors
@@ -140,11 +141,13 @@ def evaluate_baseline(config: Config, split: str) -> dict[str, Any]:
             "--baseline is NBSVM, which has one label per text, but data.multi_label is true; leave it out"
         )
     start = time.monotonic()
-    corpus = load_corpus(config.data, config.seed)
+    corpus = load_corpus(config.data, config.seed, trains_on_unlabelled=config.trains_on_unlabelled)
     tokenizer = Tokenizer("word", nfkc=config.tokenizer.nfkc, html_breaks=config.tokenizer.html_breaks)
-    labels = label_names(corpus)
+    labels = label_names(corpus, allows_unlabelled=config.trains_on_unlabelled)
     numbers = {label: number for number, label in enumerate(labels)}
-    train_labels, truth = ([numbers[example.label] for example in corpus.examples(name)] for name in ("train", split))
+    train_labels, truth = (
+        [numbers[example.label] for example in _labelled(corpus, name)] for name in ("train", split)
+    )  # fmt: skip
     machine = Nbsvm().fit(_words(corpus, "train", tokenizer), np.array(train_labels))
     predicted = machine.predict(_words(corpus, split, tokenizer))
     return {
@@ -223,8 +226,12 @@ def _texts(corpus: Corpus, split: str, rows: set[int]) -> dict[int, str]:
     return {row: example.text for row, example in enumerate(corpus.examples(split)) if row in rows}
 
 
+def _labelled(corpus: Corpus, split: str) -> Iterator[Example]:
+    return (example for example in corpus.examples(split) if example.label)
+
+
 def _words(corpus: Corpus, split: str, tokenizer: Tokenizer) -> Iterator[str]:
-    examples = corpus.examples(split)
+    examples = _labelled(corpus, split)
     while chunk := list(itertools.islice(examples, 512)):
         pieces = tokenizer.pieces(tf.constant([example.text for example in chunk]))
         yield from (text.decode("utf-8") for text in tf.strings.reduce_join(pieces, axis=-1, separator=" ").numpy())

@@ -20,8 +20,8 @@ from nlp_rnn.special_ids import PAD_ID
 class Classifier(keras.Model):
     """A functional model with its loss and metrics: int32 ids [batch, time] -> float32 logits [batch, num_classes].
 
-    Targets are int32 [batch], or of label sets 0 and 1 [batch, labels]. Sample weights are float [batch]; rows that
-    only fill up a batch have weight 0.
+    Targets are int32 [batch], of label sets 0 and 1 [batch, labels], or probabilities float32 [batch, labels]. Sample
+    weights are float [batch]; rows that only fill up a batch have weight 0.
 
     Attributes:
       objective: the loss; by default that of classes of equal weight.
@@ -61,7 +61,7 @@ class Classifier(keras.Model):
         """Mean loss in nats over the examples with weight > 0. Each replica returns its share of it.
 
         Args:
-          y: int32 [batch], the classes; of label sets 0 and 1 [batch, labels].
+          y: int32 [batch], the classes; of label sets 0 and 1 [batch, labels]; or probabilities [batch, labels].
           y_pred: float32 [batch, num_classes], logits, as from `call`.
           sample_weight: float [batch]; None means 1.
         """

@@ -47,6 +47,9 @@ class Objective:
     def weigh(self, targets: Any, cross_entropies: Any, sample_weights: Any) -> tuple[Any, Any]:
         """Weighs by class and sums up label sets.
 
+        Args:
+          targets: as for `cross_entropies`; with class weights, no probabilities.
+
         Returns:
           the cross-entropies float [batch] (of label sets the weighted mean over labels), and the examples' weights
           float [batch].
@@ -63,8 +66,7 @@ class Objective:
             return ops.mean(cross_entropies, axis=-1), sample_weights
         if self.class_weights:
             table = ops.convert_to_tensor(self.class_weights, dtype=sample_weights.dtype)
-            own = ops.matmul(targets, table) if len(targets.shape) == 2 else ops.take(table, targets, axis=0)
-            sample_weights = sample_weights * own
+            sample_weights = sample_weights * ops.take(table, targets, axis=0)
         return cross_entropies, sample_weights
 
     def focused(self, cross_entropies: Any) -> Any:
@@ -93,14 +95,15 @@ class Objective:
     def are_right(self, targets: Any, logits: Any) -> Any:
         """bool [batch]: whether the prediction is right: the likeliest class, the median of a scale, or all labels.
 
-        Of targets that are probabilities, the likeliest class is the truth, or the labels that are likelier than not.
+        Of targets that are probabilities, the truth is what a model with these probabilities would answer.
         """
         ops = keras.ops
         if self.outputs == "label_sets":
             has = ops.cast(targets, logits.dtype) > 0.5
             return ops.all(ops.equal(logits > 0, has), axis=-1)  # tensors' own == may lose the rank
         if len(targets.shape) == 2:
-            targets = ops.argmax(targets, axis=-1)
+            is_scale = self.outputs == "ordinal"
+            targets = median_class(targets, ops) if is_scale else ops.argmax(targets, axis=-1)
         if self.outputs == "ordinal":
             return ops.cast(median_class(ops.exp(logits), ops), targets.dtype) == targets
         return ops.cast(ops.argmax(logits, axis=-1), targets.dtype) == targets

@@ -94,6 +94,10 @@ class OnDeviceModel(Steps):
         """Splits a text into words, normalised as in training."""
         return words.split_text(text, **self._splitting)
 
+    def without_breaks(self, text: str) -> str:
+        """The text with a space in place of each HTML break, if `split` takes them for spaces."""
+        return words.HTML_BREAK.sub(" ", text) if self._splitting["html_breaks"] else text
+
     def is_begun(self, word: str) -> bool:
         """Whether the last word of a text may go on."""
         return words.may_go_on(word, self.splitter)

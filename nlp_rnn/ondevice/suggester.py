@@ -11,9 +11,13 @@ from nlp_rnn.ondevice.litert_model import OnDeviceModel
 from nlp_rnn.ondevice.typing_session import TypingSession
 from nlp_rnn.special_ids import EOS_ID, SPECIAL_PIECES
 
+_MOST_WORDS = 100  # suggestions for a text
+
 
 class OnDeviceSuggester:
     """Suggests and scores as the SavedModel of a next-word model does; see `export.next_word`.
+
+    Of a long text, the last 512 words are read, whatever data.max_length was. No mistakes are corrected.
 
     Args:
       folder: of a LiteRT export, or of its versions.
@@ -51,8 +55,12 @@ class OnDeviceSuggester:
         )
 
     def _suggest(self, texts: list[str], count: int, allow_profanity: bool) -> dict[str, Any]:
+        count = min(max(count, 0), _MOST_WORDS)
         self._session.count, self._session.allows_profanity = count, allow_profanity
-        rows = [self._session.suggest(text) for text in texts]
+        rows = []
+        for text in texts:
+            self._session.reset()
+            rows.append(self._session.suggest(self._model.without_breaks(text)))
         words = [[each.word.encode() for each in row] + [b""] * (count - len(row)) for row in rows]
         probabilities = [[each.probability for each in row] + [0.0] * (count - len(row)) for row in rows]
         return {"words": words, "probabilities": np.array(probabilities, np.float32).reshape(len(texts), count)}

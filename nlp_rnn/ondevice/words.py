@@ -15,7 +15,7 @@ _WORD = regex.compile(
 _WORD_OR_EMOJI = regex.compile(f"{EMOJI}|{_WORD.pattern}")
 _INVISIBLE = regex.compile(r"[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]+")
 _SPACE = regex.compile(r"[\s\p{Z}\p{Cc}]+")
-_HTML_BREAK = regex.compile(r"(?i)<br\s*/?>")
+HTML_BREAK = regex.compile(r"(?i)<br\s*/?>")
 # Capitals of Unicode 14 and later, which Python lowers, but TensorFlow 2.21 does not.
 _NEW_CAPITALS = regex.compile(
     r"([\u1c89\u2c2f\ua7c0\ua7cb\ua7cc\ua7d0\ua7d6\ua7d8\ua7da\ua7dc\U00010570-\U00010595\U00010d50-\U00010d65])"
@@ -44,7 +44,7 @@ def split_text(text: str, *, splitter: str, lowercase: bool, html_breaks: bool, 
     """Splits a text into the words of `Tokenizer.pieces`."""
     text = _INVISIBLE.sub("", text)
     if html_breaks:
-        text = _HTML_BREAK.sub(" ", text)
+        text = HTML_BREAK.sub(" ", text)
     text = _SPACE.sub(" ", text).strip(" ")
     text = _to_lower(text) if lowercase else text
     return split_unicode(text, whole_emoji=True) if whole_emoji else SPLITTERS[splitter](text)

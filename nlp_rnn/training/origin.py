@@ -35,7 +35,7 @@ def find_origin(key: str, value: str, task: str | None = None) -> Origin:
     """Finds the model that a setting names.
 
     Args:
-      key: the setting, training.start_from or model.init_from.
+      key: the setting: training.start_from, model.init_from or training.teacher.
       value: a run directory, an exported model, or the folder of its versions.
       task: the task that it must have; None allows any.
 
@@ -69,15 +69,19 @@ def _exported_arrays(key: str, version: Path, config: Config) -> dict[str, np.nd
         raise ConfigError(f"{key} is {version}, {error.args[0]}; give a run directory") from None
 
 
-def check_origins(config: Config) -> None:
+def check_origins(config: Config, *, is_prepared: bool = False) -> None:
     """Checks that the model can take what training.start_from, model.init_from and training.teacher name.
+
+    Args:
+      is_prepared: whether the token ids and the teachers' answers are there already.
 
     Raises:
       ConfigError: if it cannot; see `find_origin`.
     """
     _check_start(config)
     _check_init(config)
-    _check_teachers(config)
+    if not is_prepared:
+        _check_teachers(config)
 
 
 def _check_start(config: Config) -> None:
@@ -90,7 +94,7 @@ def _check_start(config: Config) -> None:
             f"training.start_from is {start}, whose data.multi_label is {_as_setting(origin.config.data.multi_label)} "
             f"and data.labels_are {origin.config.data.labels_are}; use the same, or start from another model"
         )
-    _check_tokenizer(origin, config, f"training.start_from is {start}")
+    _check_tokenizer(origin.config, config, f"training.start_from is {start}")
 
 
 def _check_init(config: Config) -> None:
@@ -104,7 +108,7 @@ def _check_init(config: Config) -> None:
             f"model.init_from is {start}, a model of the task {origin.config.task}; give a language model "
             f"({' or '.join(name for name, task in TASKS.items() if task.kind == 'language_model')})"
         )
-    _check_tokenizer(origin, config, f"model.init_from is {start}")
+    _check_tokenizer(origin.config, config, f"model.init_from is {start}")
     source = origin.config.model
     wanted: dict[str, Any] = {key: getattr(source, key) for key in ("cell", "embedding_dim", "units", "is_reversed")}
     if config.kind != "translator":
@@ -130,20 +134,22 @@ def _check_teachers(config: Config) -> None:
         setting = f"training.teacher is {path}"
         if not (Path(path) / "config.yaml").is_file():
             raise ConfigError(f"{setting}, which is no run directory; name the run directories of trained classifiers")
-        origin = find_origin("training.teacher", path, config.task)
-        if origin.config.data.outputs != config.data.outputs:
+        run, outputs = load_run(Path(path), config.task), config.data.outputs
+        if not (run.path / "calibration.json").is_file():
+            raise ConfigError(f"{setting}, whose training has not ended; rerun its command")
+        if run.config.data.outputs != outputs:
             raise ConfigError(
-                f"{setting}, whose data.multi_label is {_as_setting(origin.config.data.multi_label)} and "
-                f"data.labels_are {origin.config.data.labels_are}; use the same, or another teacher"
+                f"{setting}, whose data.multi_label is {_as_setting(run.config.data.multi_label)} and "
+                f"data.labels_are {run.config.data.labels_are}; use the same, or another teacher"
             )
-        _check_tokenizer(origin, config, setting)
+        _check_tokenizer(run.config, config, setting)
 
 
 def _as_setting(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _check_tokenizer(origin: Origin, config: Config, setting: str) -> None:
-    changed = differences(Config(tokenizer=origin.config.tokenizer), Config(tokenizer=config.tokenizer))
+def _check_tokenizer(of_origin: Config, config: Config, setting: str) -> None:
+    changed = differences(Config(tokenizer=of_origin.tokenizer), Config(tokenizer=config.tokenizer))
     if changed := [each for each in changed if not each.startswith("tokenizer.sampling ")]:
         raise ConfigError(f"{setting}, whose vocabulary is taken, but {changed[0]} there; use its tokenizer.* settings")

@@ -185,6 +185,8 @@ def check_data(run: Run, facts: dict[str, Any]) -> None:
 
 def _change(before: dict[str, Any], now: dict[str, Any]) -> str:
     """How a split's data differ; "" if they do not."""
+    if before.get("teachers") != now.get("teachers"):
+        return "has other teachers (training.teacher), or they were trained further"
     if before.get("digest") == now["digest"]:
         return ""
     parts = []
@@ -199,7 +201,8 @@ def _change(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def _shown(labels: list[str]) -> str:
-    return ", ".join(repr(label) for label in labels[:5]) + (", ..." if len(labels) > 5 else "")
+    names = [repr(label) if label else "'' (texts without a label)" for label in labels[:5]]
+    return ", ".join(names) + (", ..." if len(labels) > 5 else "")
 
 
 @contextlib.contextmanager

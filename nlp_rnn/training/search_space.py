@@ -126,7 +126,7 @@ def search_space(config: Config, fixed: Collection[str] = ()) -> list[Dimension]
         kept |= _OF_SHAPES
     if config.model.vectors:
         kept.add("model.embedding_dim")
-    if config.tokenizer.vocabulary:
+    if config.tokenizer.vocabulary or config.vocabulary_from:
         kept.add("tokenizer.vocab_size")
     spaces = (_around(each, config) for each in SEARCH_SPACES[TASKS[config.task].answers] if each.key not in kept)
     return [each for each in spaces if each is not None]

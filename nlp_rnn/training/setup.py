@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,9 +41,9 @@ def opened(config: Config) -> Iterator[PreparedTraining]:
       ConfigError: if the run directory is of another config or locked by another process; see `run_directory.find_run`,
         `check_origins`, `corpus.load_corpus`, `placement.start_devices`, `datasets.prepare_inputs`.
     """
-    check_origins(config)
     run = run_directory.find_run(config)  # raises if it is of another config
     prepared = run if run is not None and run.ids.is_dir() else None
+    check_origins(config, is_prepared=prepared is not None)
     if keras_backend() == "jax":
         if prepared is None:
             raise ConfigError(
@@ -93,16 +94,19 @@ def start(config: Config, *, reads_test: bool = True) -> tuple[Placement, Corpus
     Args:
       reads_test: see `Corpus`.
     """
-    is_parallel = config.kind == "translator"
+    load = functools.partial(
+        load_corpus, config.data, config.seed, is_parallel=config.kind == "translator", reads_test=reads_test,
+        trains_on_unlabelled=config.trains_on_unlabelled,
+    )  # fmt: skip
     if config.data.source not in TFDS_SOURCES:
-        corpus = load_corpus(config.data, config.seed, is_parallel=is_parallel, reads_test=reads_test)
+        corpus = load()
         if config.kind == "classifier":
-            check_class_weights(config, label_names(corpus, has_teacher=bool(config.training.teacher)))
+            check_class_weights(config, label_names(corpus, allows_unlabelled=config.trains_on_unlabelled))
         return start_devices(config.hardware), corpus
     # TensorFlow reads these sources, so its devices must be set up first. One worker prepares them.
     placement = start_devices(config.hardware)
     with placement.joined(), placement.chief_first():
-        return placement, load_corpus(config.data, config.seed, is_parallel=is_parallel, reads_test=reads_test)
+        return placement, load()
 
 
 def make_inputs(config: Config, placement: Placement, corpus: Corpus) -> tuple[run_directory.Run, Inputs]:
@@ -110,6 +114,10 @@ def make_inputs(config: Config, placement: Placement, corpus: Corpus) -> tuple[r
     from nlp_rnn.data import datasets
 
     facts = corpus.data_facts()
+    if config.training.teacher:
+        from nlp_rnn.training import teacher
+
+        facts["train"]["teachers"] = teacher.digests(config)
     with placement.chief_first():
         run = run_directory.find_run(config)  # another process may have made it meanwhile
         if run is not None:
@@ -128,7 +136,9 @@ def _taught(config: Config, inputs: Inputs, tokenizer: Any) -> Inputs:
         return inputs
     from nlp_rnn.training import teacher
 
-    return dataclasses.replace(inputs, train=teacher.teach(inputs.train, config, inputs.labels, tokenizer))
+    digests = inputs.digests | {"the answers of training.teacher": " ".join(teacher.digests(config))}
+    train = teacher.teach(inputs.train, config, inputs.labels, tokenizer)
+    return dataclasses.replace(inputs, train=train, digests=digests)
 
 
 def _create_run(config: Config, inputs: Inputs, facts: dict[str, Any], tokenizer: Any) -> run_directory.Run:

@@ -229,7 +229,7 @@ class _Search:
             return 0
         from nlp_rnn.layers.ngrams import NUM_BUCKETS
 
-        num_labels = len(self._corpus.facts["train"].labels)
+        num_labels = len(set(self._corpus.facts["train"].labels) - {""})
         return NUM_BUCKETS * (1 if num_labels == 2 else num_labels)
 
     def _tidy(self, folder: Path) -> None:

@@ -394,7 +394,7 @@ def test_the_last_layer_has_units_of_its_own():
     assert found.units_of(1) == 8
 
 
-def test_only_a_language_model_of_imdb_reads_unlabeled_texts():
+def test_only_models_of_imdb_that_need_no_labels_read_unlabeled_texts():
     setting = "data.use_unlabeled=true"
     assert load_config(None, ["data.source=imdb", setting], task="next_word").data.use_unlabeled
     with_teacher = ["data.source=imdb", setting, "training.teacher=[runs/a]"]

@@ -387,3 +387,9 @@ def test_tiny_shakespeare_is_cut_as_tfds_and_nanogpt_cut_it():
             sum(len(example.text) for example in corpus.examples(split)) for split in ("train", "validation", "test")
         ]
     assert sizes == {(0.05, 0.05): [1_003_854, 55_770, 55_770], (0.1, 0.0): [1_003_854, 111_540, 0]}
+
+
+def test_a_json_label_of_null_is_none(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "x", "label": null}\n{"text": "y", "label": "pos"}\n', encoding="utf-8")
+    config = load_config(None, ["data.source=jsonl", f"data.train={tmp_path / 'a.jsonl'}"])
+    assert [example.label for example in Corpus(config.data, 1)._given["train"]()] == ["", "pos"]

@@ -8,7 +8,17 @@ from nlp_rnn.errors import ConfigError
 from nlp_rnn.ondevice.suggester import OnDeviceSuggester
 from tests.conftest import ask
 
-TEXTS = ["The cat ", "A dog se", "My neighbour likes the gr", "", "Nobody sees\nthe ", "Every child unheardof ", "zzz"]
+TEXTS = [
+    "The cat ",
+    "A dog se",
+    "My neighbour likes the gr",
+    "",
+    "Nobody sees\nthe ",
+    "Every child unheardof ",
+    "zzz",
+    "The cat<br />",
+    "A<br>dog ",
+]
 
 
 @pytest.fixture
@@ -33,10 +43,17 @@ def test_scores_are_those_of_the_saved_model(models):
         np.testing.assert_allclose(found.log_probabilities, expected.log_probabilities, atol=1e-4)
 
 
-def test_answers_do_not_depend_on_what_was_asked_before(models):
-    _, device = models
-    alone = [device.suggest(text) for text in TEXTS]
-    assert list(device.suggest_all(reversed(TEXTS))) == alone[::-1]
+def test_answers_do_not_depend_on_what_was_asked_before(next_word_trained):
+    device = nlp_rnn.load(next_word_trained / "saved_models" / "next_word_litert")
+    texts = [*TEXTS, "The cat sees " * 300]
+    alone = [device.suggest(text) for text in texts]
+    assert list(device.suggest_all(reversed(texts))) == alone[::-1]
+
+
+@pytest.mark.parametrize("count", [-1, 0, 200])
+def test_no_more_than_100_words_and_none_below_one(models, count):
+    found = models[1].suggest("The ", count)
+    assert len(found) == min(max(count, 0), len(models[0].suggest("The ", 100)))
 
 
 def test_other_functions_need_the_saved_model(models):

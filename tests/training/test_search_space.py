@@ -83,6 +83,8 @@ def test_what_is_given_or_not_allowed_is_not_searched():
     assert "training.learning_rate" in keys(begun)
     vocabulary = load_config(None, ["tokenizer.vocabulary=words.txt"], task="sentiment")
     assert "tokenizer.vocab_size" not in keys(vocabulary)
+    taught = load_config(None, ["training.teacher=[runs/a]"], task="sentiment")
+    assert "tokenizer.vocab_size" not in keys(taught)
     no_state = load_config(None, ["model.cell=min_gru"], task="sentiment")
     assert "model.weight_dropout" not in keys(no_state)
 
