@@ -194,9 +194,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise _explained(path, error.errno, error.strerror or str(error)) from error
     except Exception as error:
         # TensorFlow's file system raises its own classes, which share only the text with OSError.
-        number = next(
-            (n for n in (errno.ENOSPC, errno.EACCES, errno.EROFS) if os.strerror(n).lower() in str(error).lower()), None
-        )
+        known = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
+        number = next((each for each in known if os.strerror(each).lower() in str(error).lower()), None)
         if number is None:
             raise
         raise _explained(path, number, os.strerror(number)) from error

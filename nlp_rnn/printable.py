@@ -7,6 +7,7 @@ from typing import Any
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _NOT_IN_JSON = re.compile("[\x7f-\x9f\ud800-\udfff]")  # json.dumps does not escape these
+_MOST_SHOWN = 60  # characters
 _LINE_ENDS = {"\n": "\\n", "\r": "\\r", "\u0085": "\\x85", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
@@ -44,3 +45,8 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]
     return value
+
+
+def shortened(word: str) -> str:
+    """A word of the user's for a message: at most 60 characters of it."""
+    return word if len(word) <= _MOST_SHOWN else word[:_MOST_SHOWN] + "..."

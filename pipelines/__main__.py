@@ -7,6 +7,7 @@ from nlp_rnn.cli import check, doctor, launch, records, serve, serve_inputs
 from nlp_rnn.cli import main as cli
 from nlp_rnn.config import tables
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.printable import shortened
 
 TASKS = tuple(tables.TASKS)
 
@@ -39,7 +40,7 @@ def main() -> int:
 
 
 def _reject_task() -> None:
-    raise ConfigError(f"nlp-rnn: {sys.argv[1]!r} is not a task; choose one of {', '.join(TASKS)}")
+    raise ConfigError(f"nlp-rnn: {shortened(sys.argv[1])!r} is not a task; choose one of {', '.join(TASKS)}")
 
 
 if __name__ == "__main__":

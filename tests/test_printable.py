@@ -3,7 +3,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nlp_rnn.printable import one_line, printable, to_json
+from nlp_rnn.printable import one_line, printable, shortened, to_json
+from tests.conftest import run_pipeline
 
 
 def test_control_characters_become_escapes():
@@ -32,3 +33,9 @@ def test_json_gives_back_its_text_and_null_for_nan():
     assert json.loads(to_json({"text": "\x1b\x9b\n日", "share": float("nan"), "row": (1, float("inf"))})) == {
         "text": "\x1b\x9b\n日", "share": None, "row": [1, None],
     }  # fmt: skip
+
+
+def test_a_long_word_is_shortened_and_so_is_an_unknown_command(tmp_path):
+    assert shortened("a" * 60) == "a" * 60
+    assert shortened("a" * 61) == "a" * 60 + "..."
+    assert len(run_pipeline("a/" * 2000, cwd=tmp_path).stderr) < 300

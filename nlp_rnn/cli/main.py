@@ -22,7 +22,7 @@ from nlp_rnn.cli.texts import utf8
 from nlp_rnn.config.loading import load_config, load_saved_config
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.printable import printable, to_json
+from nlp_rnn.printable import printable, shortened, to_json
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def _run(pipeline: ModuleType, arguments: list[str]) -> None:
         return
     command = arguments[0]
     if command not in commands:
-        raise ConfigError(f"{program}: {command!r} is not a command; choose one of {', '.join(commands)}")
+        raise ConfigError(f"{program}: {shortened(command)!r} is not a command; choose one of {', '.join(commands)}")
     parser = command_parser(f"{program} {command}", command, commands[command], pipeline)
     if hasattr(pipeline, "add_options"):
         pipeline.add_options(parser, command)

@@ -45,7 +45,7 @@ def main() -> int:
         for section in options.sections:
             generator = random.Random(f"{options.seed} {section}")
             work = folder / "work" / section  # a trial may write in its folder only
-            work.parent.mkdir(exist_ok=True)
+            work.parent.mkdir(parents=True, exist_ok=True)
             found = SECTIONS[section](folder / "models", work, generator)
             for name, verdict, detail in itertools.islice(found, options.trials):
                 counts[verdict] += 1

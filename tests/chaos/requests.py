@@ -132,6 +132,8 @@ def _judged(port: int, method: str, path: str, body: bytes, headers: dict[str, s
         return "FINDING", f"traceback, status {status}: {answer[:300]!r}"
     if status >= 500 and status != 501:
         return "FINDING", f"status {status}: {answer[:300]!r}"
+    if answer == b"Invalid HTTP request received.":  # the web server's own words for what is no HTTP
+        return "refused", f"{status} {answer!r}"
     if status in (200, 400) and ":stream" not in path:
         try:
             json.loads(answer)

@@ -76,6 +76,11 @@ def test_secrets_and_what_is_no_word_are_not_learnt(line):
     assert not [word for word in spelled(words) if word.lower() not in ("pin", "code", "they", "we", "is", "a")]
 
 
+def test_a_pasted_word_of_100_000_letters_is_passed_over_at_once():
+    words = make("zofia " + "word" * 30_000 + " zofia")  # took two minutes while it was searched for addresses
+    assert spelled(words) == ["zofia"]
+
+
 @pytest.mark.parametrize("line", ["नमस्ते दुनिया", "שלום עולם", "مرحبا", "ёжик", "cafe\u0301"])
 def test_words_of_other_scripts_keep_their_marks(line):
     assert sorted(spelled(make(line, line))) == sorted(line.split())
