@@ -70,9 +70,9 @@ def test_a_full_disk_is_one_line(tmp_path, error):
 
 
 def test_tensorflows_word_of_a_limit_of_file_sizes_is_one_line(tmp_path):
-    with pytest.raises(ConfigError, match=r"cannot be written \(File too large\).*raise the limit of file sizes"):
-        with files.atomic_file(tmp_path / "a"):
-            raise RuntimeError("OutOfRangeError: out/part-00000; File too large [Op:SaveV2]")
+    message = r"cannot be written \(File too large\).*raise the limit of file sizes"
+    with pytest.raises(ConfigError, match=message), files.atomic_file(tmp_path / "a"):
+        raise RuntimeError("OutOfRangeError: out/part-00000; File too large [Op:SaveV2]")
 
 
 def test_other_errors_are_not_taken_for_a_full_disk(tmp_path):

@@ -82,3 +82,8 @@ def test_the_spanish_keyboard_suggests_and_the_console_finds_it(monkeypatch, tmp
     session = TypingSession(OnDeviceModel(FOLDER / "next_word_litert"))
     console._language(session, "es")
     assert session.suggest("Buenas no")[0].word == "noches"
+
+
+def test_no_card_has_a_placeholder():
+    for path in FOLDER.glob("*/README.md"):
+        assert not re.search(r"\| [A-Z]{4,} \|", path.read_text(encoding="utf-8")), path

@@ -268,7 +268,7 @@ class TrainingConfig:
     # and word_dropout of other models, which are drawn once per batch. Source: Liang et al. 2021, section 2.1.
     r_drop: NonNegativeFloat = 0.0
     # Classifiers: share of the training texts that are replaced by an excerpt in each epoch, of any length from one
-    # token to the whole text. A model of long texts then also learns to read short ones.
+    # token to the whole text. A model of long texts then also reads short ones in training.
     excerpts: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.0
     # Classifiers: adversarial training. Each step also trains on texts whose embedding vectors are moved in the
     # direction in which the loss grows fastest. This is the length of the move over a whole text, in standard
