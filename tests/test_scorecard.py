@@ -73,6 +73,7 @@ def test_a_row_is_trained_scored_once_and_written(folder, monkeypatch, capsys):
     assert "training.units" in told.err
 
 
+@pytest.mark.further  # two trainings
 def test_operations_count_matrices_and_each_token_of_each_epoch(folder, monkeypatch):
     before, run = scorecard.train("sentiment", 1, [])
     matrices = 6 * 32 + 8 * 32 + 8 * 24 + 6 * 24 + 18 * 2

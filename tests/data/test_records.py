@@ -189,6 +189,7 @@ def test_records_are_not_written_over(texts: Path, written: Path) -> None:
         records.write_records(DataConfig(source="text", train=str(texts)), written, num_shards=2)
 
 
+@pytest.mark.further  # a process of its own, with Beam
 def test_a_mistake_in_the_source_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "latin.txt"
     path.write_bytes(b"a film\n" * 90 + b"caf\xe9\n")

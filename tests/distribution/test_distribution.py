@@ -143,7 +143,7 @@ def test_two_passes_do_not_depend_on_the_devices(corpora: Path) -> None:
     "task",
     [
         "sentiment",
-        "next_word",
+        pytest.param("next_word", marks=pytest.mark.further),
         pytest.param("translation", marks=pytest.mark.further),
         pytest.param("char_generation", marks=pytest.mark.slow),
     ],

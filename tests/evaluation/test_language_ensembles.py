@@ -77,7 +77,7 @@ def other_run(folder, task):
 MEMBERS = ["--run", "runs/small", "--run", "runs/other"]
 
 
-@pytest.mark.parametrize("task", ["next_word", "char_generation"])
+@pytest.mark.parametrize("task", ["next_word", pytest.param("char_generation", marks=pytest.mark.further)])
 def test_evaluate_and_the_export_agree_and_leave_the_runs_figures_alone(
     task, next_word_trained, characters_trained, tmp_path
 ):

@@ -33,7 +33,7 @@ def size_of(version):
     [
         ("sentiment", "trained", "sentiment"),
         ("next_word", "next_word_trained", "next_word"),
-        ("char_generation", "characters_trained", "char_generation"),
+        pytest.param("char_generation", "characters_trained", "char_generation", marks=pytest.mark.further),
         pytest.param("translation", "translation_trained", "translation_en_de", marks=pytest.mark.further),
     ],
 )
@@ -130,6 +130,7 @@ def test_groups_of_four_bits_lose_little_and_come_back():
     assert not found[3].any()
 
 
+@pytest.mark.further  # two trainings
 def test_embeddings_of_four_bits_answer_alike_and_can_be_trained_on(reviews, tmp_path):
     settings = ("model.embedding_dim=32", "data.source=csv", f"data.train={reviews}", "training.epochs=3", "name=a")
     ask("train", *SMALL, *settings, cwd=tmp_path)
