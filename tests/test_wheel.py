@@ -87,6 +87,7 @@ print(nlp_rnn.load("sentiment")("a great film").label)
 """
 
 
+@pytest.mark.further  # builds and installs it
 def test_the_wheel_works_in_an_empty_folder(built, tmp_path, next_word_trained, reviews):
     assert run(built, tmp_path, "-c", "import nlp_rnn; print(nlp_rnn.__file__)").strip() == str(
         built / "installed/nlp_rnn/__init__.py"
