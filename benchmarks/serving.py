@@ -319,10 +319,10 @@ def _serve_fastapi(options: argparse.Namespace) -> None:
     import fastapi
     import uvicorn
 
-    from nlp_rnn.evaluation.run_model import load_classifier
     from nlp_rnn.special_ids import PAD_ID
     from nlp_rnn.tokenization.encoding import encode
     from nlp_rnn.training.run_directory import load_run
+    from nlp_rnn.training.trained_models import load_classifier
 
     run = load_run(options.run)
     model, tokenizer = load_classifier(run)

@@ -19,8 +19,8 @@ from nlp_rnn import api
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import Config, DataConfig
 from nlp_rnn.decoding.settings import GenerationSettings, SearchSettings
-from nlp_rnn.evaluation.run_model import load_language_model
 from nlp_rnn.special_ids import EOS_ID
+from nlp_rnn.training.trained_models import load_language_model
 from tests.conftest import ROOT, SMALL, ask
 
 

@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from nlp_rnn import files
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.evaluation.run_model import load_tokenizer
 from nlp_rnn.export import saved_model
 from nlp_rnn.ondevice import litert_file
 from nlp_rnn.training.run_directory import load_run
+from nlp_rnn.training.trained_models import load_tokenizer
 
 
 def examine(path: Path) -> tuple[Path, dict[str, Any], str]:

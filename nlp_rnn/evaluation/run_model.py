@@ -1,9 +1,7 @@
-"""Loads a run's best weights: as a model, or as the module that is exported; and exports them."""
+"""Loads runs or ensembles of them, as models or as the module that is exported; and exports them."""
 
-import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,13 +18,11 @@ from nlp_rnn.export.generation import GenerationModule, generation_extras
 from nlp_rnn.export.next_word import NextWordModule, language_extras
 from nlp_rnn.export.signature_defaults import signature_defaults
 from nlp_rnn.export.translation import TranslationModule, translation_extras
-from nlp_rnn.models.build import build_language_model, build_translator
-from nlp_rnn.models.classifier import build_classifier
 from nlp_rnn.models.language_ensemble import LanguageEnsemble
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.tokenization.tokenizer import Tokenizer
-from nlp_rnn.training.checkpoints import load_checkpoint
 from nlp_rnn.training.run_directory import Run
+from nlp_rnn.training.trained_models import load_classifier, load_language_model, load_tokenizer, load_translator
 
 
 class Exported(NamedTuple):
@@ -49,20 +45,6 @@ _NUM_TEXTS, _MAX_CHARACTERS = 200, 10_000  # of the check of LiteRT files
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
-
-
-def load_classifier(run: Run) -> tuple[keras.Model, Tokenizer]:
-    """Loads the model with the run's best weights, and its tokenizer."""
-    tokenizer = load_tokenizer(run)
-    with _in_float32():
-        model = build_classifier(
-            run.config.model,
-            vocab_size=tokenizer.vocab_size,
-            num_classes=len(run.labels),
-            outputs=run.config.data.outputs,
-        )
-    load_checkpoint(run.best_checkpoint, model.weights)
-    return model, tokenizer
 
 
 def load_classifiers(runs: list[Run]) -> tuple[list[keras.Model], Tokenizer]:
@@ -103,16 +85,6 @@ def check_seeds(runs: list[Run], corpus: Corpus, split: str) -> None:
         )
 
 
-def load_language_model(run: Run) -> tuple[LanguageModel, Tokenizer]:
-    """Loads the model with the run's best weights, and its tokenizer."""
-    tokenizer = load_tokenizer(run)
-    with _in_float32():
-        model = build_language_model(run.config.model, vocab_size=tokenizer.vocab_size)
-    load_checkpoint(run.best_checkpoint, model.kept_weights)
-    model.head.temperature = run.calibration.temperature
-    return model, tokenizer
-
-
 def load_language_models(runs: list[Run]) -> tuple[LanguageModel | LanguageEnsemble, Tokenizer]:
     """Loads one run's language model, or an ensemble of several, and the tokenizer.
 
@@ -129,22 +101,6 @@ def load_language_models(runs: list[Run]) -> tuple[LanguageModel | LanguageEnsem
             )
     models = [model for model, _ in loaded]
     return (models[0] if len(models) == 1 else LanguageEnsemble(models)), loaded[0][1]
-
-
-def load_tokenizer(run: Run) -> Tokenizer:
-    """Loads the tokenizer that the run was trained with."""
-    return Tokenizer.load(run.path / "tokenizer")
-
-
-@contextlib.contextmanager
-def _in_float32() -> Iterator[None]:
-    """Models that are built in the context compute in float32, whatever they were trained in."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 # --- modules ----------------------------------------------------------------------------------------------------------
@@ -200,13 +156,7 @@ def _load_translators(runs: list[Run]) -> TranslationModule:
                 "the runs of an ensemble must share their languages"
             )
     _check_vocabularies(runs, tokenizers)
-    models = []
-    for run in runs:
-        with _in_float32():
-            model = build_translator(run.config.model, vocab_size=tokenizers[0].vocab_size)
-        load_checkpoint(run.best_checkpoint, model.weights)
-        models.append(model)
-    return TranslationModule(models, tokenizers[0], runs[0].config)
+    return TranslationModule([load_translator(run)[0] for run in runs], tokenizers[0], runs[0].config)
 
 
 def _check_vocabularies(runs: list[Run], tokenizers: list[Tokenizer]) -> None:

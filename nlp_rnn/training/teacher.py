@@ -9,7 +9,6 @@ import hashlib
 import logging
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from nlp_rnn import manifest
@@ -18,11 +17,10 @@ from nlp_rnn.data import datasets
 from nlp_rnn.data.token_cache import TokenCache, load_array
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.models.calibration import predicted_classes, probabilities_of
-from nlp_rnn.models.classifier import build_classifier
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.training import fit
-from nlp_rnn.training.checkpoints import load_checkpoint
 from nlp_rnn.training.run_directory import Run, load_run
+from nlp_rnn.training.trained_models import load_classifier, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ def teach(train: TokenCache, config: Config, labels: list[str], tokenizer: Token
     runs = _teachers(config)
     for run in runs:
         _check(run, config, labels, tokenizer)
-    probabilities = np.mean([_answers(run, train, config, tokenizer) for run in runs], axis=0)
+    probabilities = np.mean([_answers(run, train, config) for run in runs], axis=0)
     share, outputs = config.training.teacher_share, config.data.outputs
     labels_now, own = train.labels, train.labels.astype(np.float32)
     shares = np.full((len(train), 1), share, np.float32)
@@ -79,7 +77,7 @@ def _check(run: Run, config: Config, labels: list[str], tokenizer: Tokenizer) ->
             f"training.teacher is {run.path}, whose labels are not those of data.train; they differ in "
             f"{', '.join(map(repr, others))}: name classifiers of the same labels, and give some texts of each label"
         )
-    other = Tokenizer.load(run.path / "tokenizer")
+    other = load_tokenizer(run)
     if other.vocabulary_text() != tokenizer.vocabulary_text() or other.settings() != tokenizer.settings():
         raise ConfigError(
             f"training.teacher is {run.path}, which has another vocabulary than {config.vocabulary_from}; name "
@@ -94,21 +92,12 @@ def _check(run: Run, config: Config, labels: list[str], tokenizer: Tokenizer) ->
             )  # fmt: skip
 
 
-def _answers(run: Run, texts: TokenCache, config: Config, tokenizer: Tokenizer) -> np.ndarray:
+def _answers(run: Run, texts: TokenCache, config: Config) -> np.ndarray:
     """The calibrated probabilities of all texts, float32 [texts, labels]; computed once, then found on disk."""
 
     def make(temporary: Path) -> None:
         logger.info("teacher %s: labelling %s texts", run.path, f"{len(texts):,}")
-        policy = keras.config.dtype_policy()
-        keras.config.set_dtype_policy("float32")
-        try:
-            model = build_classifier(
-                run.config.model, vocab_size=tokenizer.vocab_size, num_classes=len(run.labels),
-                outputs=run.config.data.outputs,
-            )  # fmt: skip
-        finally:
-            keras.config.set_dtype_policy(policy)
-        load_checkpoint(run.best_checkpoint, model.weights)
+        model, _ = load_classifier(run)
         logits = fit.predict_logits(model, texts, run.config.training)
         probabilities = probabilities_of(logits, run.config.data.outputs, run.calibration.temperature)
         np.save(temporary / "answers.npy", probabilities.astype(np.float32))

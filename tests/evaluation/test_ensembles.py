@@ -8,10 +8,11 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.evaluation.run_model import load_classifier, load_classifiers, load_module
+from nlp_rnn.evaluation.run_model import load_classifiers, load_module
 from nlp_rnn.models.calibration import Calibration, calibration_of_ensemble
 from nlp_rnn.training.checkpoints import checkpoint_arrays, save_checkpoint
 from nlp_rnn.training.run_directory import load_run
+from nlp_rnn.training.trained_models import load_classifier
 from tests.conftest import ask
 
 TEXTS = ["a lovely warm story", "the film was awful", "music"]

@@ -9,11 +9,12 @@ import tensorflow as tf
 
 from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.decoding.stepper import make_stepper
-from nlp_rnn.evaluation.run_model import load_language_model, load_module
+from nlp_rnn.evaluation.run_model import load_module
 from nlp_rnn.models.build import build_language_model
 from nlp_rnn.models.language_ensemble import LanguageEnsemble
 from nlp_rnn.training.checkpoints import checkpoint_arrays, save_checkpoint
 from nlp_rnn.training.run_directory import load_run
+from nlp_rnn.training.trained_models import load_language_model
 from tests.conftest import ask, refused
 
 WORDS = 12

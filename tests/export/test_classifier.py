@@ -13,10 +13,10 @@ from nlp_rnn.config.settings import TrainingConfig
 from nlp_rnn.data import datasets
 from nlp_rnn.data.corpus import Corpus
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.evaluation import run_model
 from nlp_rnn.export import classifier as classifier_export
 from nlp_rnn.export import saved_model
 from nlp_rnn.models.calibration import probabilities_of
+from nlp_rnn.training import trained_models
 from nlp_rnn.training.fit import predict_logits
 from nlp_rnn.training.run_directory import load_run
 
@@ -70,7 +70,7 @@ print(json.dumps([answer["probability"].numpy().tolist(), [label.decode() for la
 
 def test_the_export_answers_as_the_run_does(trained, loaded):
     run = load_run(trained / "runs" / "small", "sentiment")
-    model, tokenizer = run_model.load_classifier(run)
+    model, tokenizer = trained_models.load_classifier(run)
     corpus = Corpus(run.config.data, run.config.seed).survey()
     cache = datasets.prepare_split(corpus, "test", run.config.data, tokenizer, {"neg": 0, "pos": 1})
     expected = probabilities_of(
@@ -98,7 +98,7 @@ def test_an_answer_does_not_depend_on_its_batch(loaded):
 
 def test_attributions_add_up_to_the_change_in_log_odds(trained, loaded):
     run = load_run(trained / "runs" / "small", "sentiment")
-    model, tokenizer = run_model.load_classifier(run)
+    model, tokenizer = trained_models.load_classifier(run)
     text = tf.constant(["a good lovely film was dull"])
     ids = tokenizer(text)
     encoder, vectors, mask = model.get_layer("encoder"), model.get_layer("embedding")(ids), ids != 0

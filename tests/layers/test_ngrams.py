@@ -6,9 +6,8 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn.data.token_cache import TokenCache
-from nlp_rnn.evaluation import run_model
 from nlp_rnn.layers.ngrams import NUM_BUCKETS, NgramLinear, Stack, ngram_ids
-from nlp_rnn.training import stacking
+from nlp_rnn.training import stacking, trained_models
 from nlp_rnn.training.run_directory import load_run
 from tests.conftest import SMALL, ask, outcome, run_pipeline, told_to_stop
 
@@ -182,7 +181,7 @@ def test_a_wide_and_deep_classifier_trains_resumes_exports_and_explains(whole, t
     assert outcome(tmp_path / "runs" / "stopped") == outcome(folder)
 
     run = load_run(folder, "sentiment")
-    model, tokenizer = run_model.load_classifier(run)
+    model, tokenizer = trained_models.load_classifier(run)
     assert model.get_layer("stack").shares.numpy()[1] > 0
     ask("export", "--run", folder, cwd=tmp_path)
     loaded = tf.saved_model.load(str(tmp_path / "saved_models" / "sentiment" / "1"))

@@ -110,9 +110,9 @@ def test_predict_and_explain_label_sets(tickets):
 
 def test_the_attributions_of_a_label_add_up_to_the_change_of_its_logit(tickets):
     run = load_run(tickets / "runs" / "tickets")
-    from nlp_rnn.evaluation import run_model
+    from nlp_rnn.training import trained_models
 
-    model, tokenizer = run_model.load_classifier(run)
+    model, tokenizer = trained_models.load_classifier(run)
     text = "the courier was late"
     ids = tokenizer(tf.constant([text]))
     encoder, embedding, stack = (model.get_layer(name) for name in ("encoder", "embedding", "stack"))
@@ -282,9 +282,9 @@ def test_a_damaged_calibration_is_told(trained, tmp_path):
 
 def test_softmax_of_logits_over_the_temperature_is_what_the_run_answers(trained):
     run = load_run(trained / "runs" / "small")
-    from nlp_rnn.evaluation import run_model
+    from nlp_rnn.training import trained_models
 
-    model, tokenizer = run_model.load_classifier(run)
+    model, tokenizer = trained_models.load_classifier(run)
     text = "a good film with awful music"
     expected = probabilities_of(model(tokenizer(tf.constant([text]))).numpy(), "classes", run.calibration.temperature)[
         0

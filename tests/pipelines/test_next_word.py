@@ -18,13 +18,13 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.evaluation.run_model import load_language_model
 from nlp_rnn.models.calibration import Calibration
 from nlp_rnn.ondevice.litert_model import OnDeviceModel, StepOutput
 from nlp_rnn.ondevice.typing_session import TypingSession
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.training.checkpoints import load_progress
 from nlp_rnn.training.run_directory import load_run
+from nlp_rnn.training.trained_models import load_language_model
 from tests import conftest
 from tests.conftest import ROOT, pipeline_environment, run_pipeline
 
