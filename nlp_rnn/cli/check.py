@@ -52,8 +52,9 @@ def check_data(config: Config) -> dict[str, Any]:
     Returns:
       source: data.source.
       splits: split name -> examples, read and empty (numbers of texts), dropped (reason -> number of texts), labels
-        (label -> number of texts), first (the first text, at most 200 characters), and for train and validation tokens:
-        median and largest length in tokens and the share of unknown tokens (0-1); pairs have these per side.
+        (label -> number of texts), unlabelled (number of texts), first (the first text, at most 200 characters), and
+        for train and validation tokens: median and largest length in tokens and the share of unknown tokens (0-1);
+        pairs have these per side.
       vocab_size: number of token ids.
       warnings: one line per suspicious property of the labels.
 
@@ -93,6 +94,7 @@ def _split_facts(corpus: Corpus, name: str) -> dict[str, Any]:
         "dropped": dict(facts.dropped),
         "empty": facts.num_empty,
         "labels": {label: count for label, count in facts.labels.most_common() if label},
+        "unlabelled": facts.labels[""],
         "first": facts.first.text[:200] if facts.first else "",
     }
 
@@ -109,6 +111,8 @@ def describe(facts: dict[str, Any]) -> str:
         rows["empty texts"] = [f"{split['empty']:,}" for split in splits.values()]
     for label in list(dict.fromkeys(label for split in splits.values() for label in split["labels"]))[:_MAX_LABELS]:
         rows[f"label {label!r}"] = [f"{split['labels'].get(label, 0):,}" for split in splits.values()]
+    if any(split["labels"] for split in splits.values()) and any(split["unlabelled"] for split in splits.values()):
+        rows["without a label"] = [f"{split['unlabelled']:,}" for split in splits.values()]
     for side in next(iter(splits.values())).get("tokens", {}):
         for key, write in (("median", _number), ("largest", _number), ("unknown", _percent)):
             cells = [write(split["tokens"][side][key]) if "tokens" in split else "" for split in splits.values()]

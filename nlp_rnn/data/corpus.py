@@ -1,11 +1,10 @@
 """Splits a source's examples into train, validation and test.
 
-Validation and test parts that the source does not give are drawn from train by a seed, and no text is in two splits.
-Examples are streamed: only a key of each evaluation text is held in memory.
+Splits that the source does not give are drawn, see `drawn_splits`, and no text is in two splits. Examples are streamed:
+only a key of each evaluation text is held in memory.
 """
 
 import dataclasses
-import functools
 import hashlib
 import heapq
 import itertools
@@ -18,6 +17,7 @@ from typing import Any
 
 from nlp_rnn.config.settings import FILE_SOURCES, Config, DataConfig
 from nlp_rnn.data import label_checks, labels
+from nlp_rnn.data.drawn_splits import DrawnSplits, text_key, unit_hash
 from nlp_rnn.data.languages import check_order
 from nlp_rnn.data.pair_readers import why_unfit
 from nlp_rnn.data.readers import SPLIT_NAMES, Example, WeightedExample
@@ -91,12 +91,11 @@ class Corpus:
         trains_on_unlabelled: bool = False,
     ) -> None:  # fmt: skip
         self._data, self._seed, self.is_parallel = data, seed, is_parallel
-        self._trains_on_unlabelled = trains_on_unlabelled
         self._read_splits = SPLIT_NAMES if reads_test else ("train", "validation")
         self._given = (SOURCES | PAIR_SOURCES)[data.source](data)
+        self._drawn = DrawnSplits(data, seed, self._given, trains_on_unlabelled=trains_on_unlabelled)
         self._evaluated: dict[str, set[bytes]] = {"validation": set(), "test": set()}
         self._kept: set[bytes] | None = None  # the keys of the texts of train that data.max_examples keeps
-        self._drawn: dict[bytes | int, str] | None = None  # of small corpora: the split of each text or block
         self.facts: dict[str, SplitFacts] = {}
 
     def survey(self, splits: tuple[str, ...] = SPLIT_NAMES) -> "Corpus":
@@ -109,13 +108,13 @@ class Corpus:
           ConfigError: if a split to train on is empty, or files cannot be read.
         """
         wanted = {above for split in splits for above in (split, *_ABOVE[split])}
-        is_drawn = bool(wanted & set(self._fractions()))
+        is_drawn = bool(wanted & set(self._drawn.fractions))
         names = [name for name in ("test", "validation", "train") if is_drawn or name in wanted]
         names = [name for name in names if name in self._read_splits]
         for name in names:
             self._survey_split(name)
-        if self._drawn is None and self._lacks_a_drawn_split(names) and (drawn := self._draw_of_few()):
-            self._drawn = drawn
+        lacking = [name for name in names if not self.facts[name].num_examples]
+        if self._drawn.draw_of_few(lacking):
             return self.survey(splits)
         for name in ("train", "validation"):
             if name in splits and not self.facts[name].num_examples:
@@ -170,14 +169,14 @@ class Corpus:
     def _unique(self, split: str, facts: SplitFacts) -> Iterator[tuple[Example, bytes]]:
         """Yields the examples that a split keeps, with the keys of their texts. Counts all examples in `facts`."""
         kept = set(self._kept) if self._kept is not None and split == "train" else None
-        for example in self._assigned(split):
+        for example in self._drawn.examples(split):
             facts.num_read += 1
             if self.is_parallel and (
                 reason := why_unfit(example, self._data.length_ratio, is_trained_on=split == "train")
             ):
                 facts.dropped[reason] += 1
                 continue
-            key = _text_key(example.text)
+            key = text_key(example.text)
             above = (name for name in _ABOVE[split] if self._data.remove_repeated and key in self._evaluated[name])
             if other := next(above, ""):
                 facts.dropped[f"also in {other}"] += 1
@@ -187,77 +186,6 @@ class Corpus:
                 if kept is not None:
                     kept.remove(key)
                 yield example, key
-
-    # --- drawing --------------------------------------------------------------------------------------------------
-
-    def _assigned(self, split: str) -> Iterator[Example]:
-        if split in self._given and split != "train":
-            yield from self._given[split]()
-            return
-        if split != "train" and split not in self._fractions():
-            return
-        if self._data.split == "contiguous":
-            yield from self._part(split)
-            return
-        for row, example in enumerate(self._given["train"]()):
-            if self._split_of(row, example) == split:
-                yield example
-
-    def _fractions(self) -> dict[str, float]:
-        """The shares of the drawn splits. test is first, so that validation_fraction does not change its examples."""
-        shares = {"test": self._data.test_fraction, "validation": self._data.validation_fraction}
-        return {split: share for split, share in shares.items() if split not in self._given and share}
-
-    def _is_for_training(self, example: Example) -> bool:
-        return self._trains_on_unlabelled and not example.label
-
-    def _split_of(self, row: int, example: Example) -> str:
-        if self._is_for_training(example):
-            return "train"
-        unit = self._unit(row, example)
-        if self._drawn is not None:
-            return self._drawn[unit]
-        place, start = self._place(unit), 0.0
-        for split, share in self._fractions().items():
-            start += share
-            if place < start:
-                return split
-        return "train"
-
-    def _unit(self, row: int, example: Example) -> bytes | int:
-        """The unit that stays in one split: the key of equal texts, or the number of a block of rows."""
-        return _text_key(example.text) if self._data.split == "hash" else row // self._block_size
-
-    @functools.cached_property
-    def _block_size(self) -> int:
-        return self._data.block_size
-
-    def _place(self, unit: bytes | int) -> float:
-        """A number in [0, 1) that determines the split."""
-        if isinstance(unit, bytes):
-            return _unit_hash(f"{self._seed}:".encode() + unit)
-        # Multiples of the golden ratio spread evenly over [0, 1): any sequence of blocks gets its share of each split.
-        return (_unit_hash(f"{self._seed}".encode()) + unit * 0.6180339887498949) % 1.0
-
-    def _part(self, split: str) -> Iterator[Example]:
-        """Yields the split's part of all texts in order; a text at its boundary is cut."""
-        total = self._num_characters
-        shares = self._fractions()
-        validation, test = shares.get("validation", 0.0), shares.get("test", 0.0)
-        ends = {"train": int(total * (1 - validation - test)), "validation": int(total * (1 - test)), "test": total}
-        first = {"train": 0, "validation": ends["train"], "test": ends["validation"]}[split]
-        start = 0
-        for example in self._given["train"]():
-            part = example.text[max(first - start, 0) : max(ends[split] - start, 0)]
-            if part and isinstance(example, WeightedExample):
-                yield WeightedExample.of(part, example.label, example.weight)
-            elif part:
-                yield Example(part, example.label)
-            start += len(example.text)
-
-    @functools.cached_property
-    def _num_characters(self) -> int:
-        return sum(len(example.text) for example in self._given["train"]())
 
     def _draw_kept(self, labels: Counter[str]) -> set[bytes]:
         """The keys of data.max_examples texts of train, drawn by the seed; each label keeps its share.
@@ -273,38 +201,12 @@ class Corpus:
         places: dict[str, dict[bytes, float]] = {label: {} for label in quotas}
         for example, key in self._unique("train", SplitFacts()):
             label = example.label if labels else ""
-            places[label][key] = _unit_hash(f"{self._seed}:examples:".encode() + key)
+            places[label][key] = unit_hash(f"{self._seed}:examples:".encode() + key)
         return {
             key
             for label, quota in quotas.items()
             for key in heapq.nsmallest(quota, places[label], key=places[label].__getitem__)
         }
-
-    # --- small corpora --------------------------------------------------------------------------------------------
-
-    def _lacks_a_drawn_split(self, names: list[str]) -> bool:
-        shares = self._fractions()
-        if self._data.split == "contiguous" or "train" not in self._given:
-            return False
-        lacking = [name for name in names if name in (*shares, "train") and not self.facts[name].num_examples]
-        return bool(shares and lacking)
-
-    def _draw_of_few(self) -> dict[bytes | int, str]:
-        """Assigns at least one text or block to each split of a small corpus, in the order of their places."""
-        num_rows = sum(1 for _ in self._given["train"]())
-        self._block_size = min(self._data.block_size, max(1, num_rows // 20))
-        rows = (pair for pair in enumerate(self._given["train"]()) if not self._is_for_training(pair[1]))
-        units = sorted({self._unit(row, example) for row, example in rows}, key=self._place)
-        if len(units) <= len(self._fractions()):
-            return {}
-        drawn, rest = dict.fromkeys(units, "train"), iter(units)
-        for split, share in self._fractions().items():
-            for unit in itertools.islice(rest, max(1, round(share * len(units)))):
-                drawn[unit] = split
-        logger.info(
-            "data.train has %s examples only: each split that is drawn from it gets one or more", f"{num_rows:,}"
-        )
-        return drawn
 
     def _why_empty(self, split: str) -> str:
         """The message why train or validation has no examples, with what to do."""
@@ -327,11 +229,11 @@ class Corpus:
         total = sum(1 for _ in self._given["train"]())
         if not total:
             return f"{name}: {given or data.source} {_what_is_in(given, data)}; give a file with texts"
-        distinct = len({_text_key(example.text) for example in self._given["train"]()})
+        distinct = len({text_key(example.text) for example in self._given["train"]()})
         total_texts = f"data.train has {total:,} {'text' if total == 1 else 'texts'}"
         total_texts += f", but {distinct:,} different ones" if distinct < total else ""
         return (
-            f"{name}: {total_texts}, to be drawn into {1 + len(self._fractions())} splits; "
+            f"{name}: {total_texts}, to be drawn into {1 + len(self._drawn.fractions)} splits; "
             "give more texts, or data.validation (and "
             "data.test), or cut one long text with data.split=contiguous"
         )
@@ -397,11 +299,3 @@ def corpus_with(config: Config, split: str, *, also: tuple[str, ...] = ()) -> Co
         )
     logger.info("%s: %s", split, corpus.facts[split].describe())
     return corpus
-
-
-def _text_key(text: str) -> bytes:
-    return hashlib.blake2b(text.strip().encode("utf-8", "surrogatepass"), digest_size=12).digest()
-
-
-def _unit_hash(value: bytes) -> float:
-    return int.from_bytes(hashlib.blake2b(value, digest_size=7).digest(), "big") / 2**56

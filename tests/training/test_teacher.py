@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import nlp_rnn
+from nlp_rnn.cli import check
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.data import datasets
 from nlp_rnn.data.corpus import load_corpus
@@ -98,6 +99,15 @@ def test_a_student_learns_from_texts_without_a_label(folder, monkeypatch):
     monkeypatch.chdir(folder)
     metrics = nlp_rnn.Run.open(folder / "runs" / "student").evaluate("validation").metrics
     assert metrics["accuracy"] > 0.9
+
+
+def test_check_says_how_many_texts_have_no_label(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("NLP_RNN_CACHE", str(folder / "cache"))
+    result = check.main(FEW, ("sentiment",))
+    assert result.facts["splits"]["train"]["unlabelled"] == 72
+    row = next(line for line in result.text.splitlines() if line.startswith("without a label"))
+    assert row.split()[-2:] == ["72", "0"]
 
 
 @pytest.mark.further  # three trainings
