@@ -50,7 +50,7 @@ def check(folder: Path, mend: str, *, names: Iterable[str] | None = None, is_tho
       DamagedFileError: if a file is missing or differs; the message names the first one.
     """
     path = folder / NAME
-    if not path.is_file():
+    if not os.path.lexists(path):
         return False
     entries = _entries(path, mend)
     wanted = None if names is None else tuple(names)
@@ -76,7 +76,7 @@ def identity(folder: Path, names: tuple[str, ...] = ()) -> str | None:
       DamagedFileError: if the manifest is damaged.
     """
     path = folder / NAME
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     entries = _entries(path, "restore it from a copy")
     contents = {

@@ -8,12 +8,18 @@ from typing import Any
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _NOT_IN_JSON = re.compile("[\x7f-\x9f\ud800-\udfff]")  # json.dumps does not escape these
 _MOST_SHOWN = 60  # characters
+_LONG_WORD = re.compile(r"\S{500,}")
 _LINE_ENDS = {"\n": "\\n", "\r": "\\r", "\u0085": "\\x85", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
 def printable(text: str) -> str:
     """Escapes control characters and unpaired surrogates, for example as \\x1b. Keeps tabs and line ends."""
     return _CONTROLS.sub(_escape, text)
+
+
+def message(text: str) -> str:
+    """Like `printable`, for what is said to the user: a word of 500 characters or more is `shortened`."""
+    return printable(_LONG_WORD.sub(lambda word: shortened(word[0]), text))
 
 
 def one_line(text: str) -> str:

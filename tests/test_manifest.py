@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from nlp_rnn import manifest
+from nlp_rnn.errors import ConfigError
 
 
 @pytest.fixture
@@ -51,6 +52,16 @@ def test_sizes_and_missing_files_are_told(folder):
     with pytest.raises(manifest.DamagedFileError, match=r"one.txt: cannot be read \(No such file or directory\); mend"):
         manifest.check(folder, "mend")
     assert manifest.check(folder, "mend", names=("deep",))
+
+
+def test_a_folder_in_place_of_the_manifest_is_no_earlier_version(folder):
+    (folder / "manifest.json").unlink()
+    assert not manifest.check(folder, "mend")
+    assert manifest.identity(folder) is None
+    (folder / "manifest.json").mkdir()
+    for read in (lambda: manifest.check(folder, "mend"), lambda: manifest.identity(folder)):
+        with pytest.raises(ConfigError, match=r"manifest.json: cannot be read \(Is a directory\)"):
+            read()
 
 
 def test_a_damaged_manifest_is_told(folder):

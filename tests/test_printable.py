@@ -3,7 +3,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nlp_rnn.printable import one_line, printable, shortened, to_json
+from nlp_rnn.printable import message, one_line, printable, shortened, to_json
 from tests.conftest import run_pipeline
 
 
@@ -39,3 +39,11 @@ def test_a_long_word_is_shortened_and_so_is_an_unknown_command(tmp_path):
     assert shortened("a" * 60) == "a" * 60
     assert shortened("a" * 61) == "a" * 60 + "..."
     assert len(run_pipeline("a/" * 2000, cwd=tmp_path).stderr) < 300
+
+
+def test_messages_repeat_no_long_words(tmp_path):
+    assert message("a\x1b " + "b" * 499) == "a\\x1b " + "b" * 499
+    assert message("is " + "b" * 500 + ", but") == "is " + "b" * 60 + "... but"
+    refused = run_pipeline("train", "a/" * 2000, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert len(refused.stderr) < 300

@@ -22,7 +22,7 @@ from nlp_rnn.cli.texts import utf8
 from nlp_rnn.config.loading import load_config, load_saved_config
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.printable import printable, shortened, to_json
+from nlp_rnn.printable import message, printable, shortened, to_json
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def guarded(command: Callable[[], int | None]) -> int:
         status = command()
         sys.stdout.flush()
     except ConfigError as error:
-        print(printable(str(error)), file=sys.stderr)
+        print(message(str(error)), file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reading end was closed, as by head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

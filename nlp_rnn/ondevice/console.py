@@ -14,7 +14,7 @@ from nlp_rnn.ondevice.litert_model import OnDeviceModel
 from nlp_rnn.ondevice.memory_file import save_memory
 from nlp_rnn.ondevice.typing_session import Suggestion, TypingSession
 from nlp_rnn.ondevice.typos import LAYOUTS
-from nlp_rnn.printable import printable
+from nlp_rnn.printable import message, printable
 
 _NUM_SHOWN = 100  # words of /words
 _WITH_ARGUMENT = ("/top", "/temperature", "/corrections", "/layout", "/language", "/learn", "/private", "/save")
@@ -92,7 +92,7 @@ def run_pipe(session: TypingSession, lines: Iterable[str]) -> Iterator[tuple[str
     for line in lines:
         if line.startswith("/"):
             try:
-                print(printable(run_command(session, line)), file=sys.stderr)
+                print(message(run_command(session, line)), file=sys.stderr)
             except Quit:
                 return
             continue
@@ -116,7 +116,7 @@ def run_terminal(session: TypingSession, *, history_file: str = "") -> None:
             break
         if line.startswith("/"):
             try:
-                print(printable(run_command(session, line)))
+                print(message(run_command(session, line)))
             except Quit:
                 break
             continue
