@@ -23,10 +23,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from benchmarks import memory_curve
 from benchmarks.serving import WORDS, task_of
 from nlp_rnn.files import newest_version
-
-_SAMPLE_SECONDS = 10
 
 
 def main() -> None:
@@ -50,7 +49,7 @@ def main() -> None:
         finally:
             process.kill()
     if options.plot:
-        _plot(options.plot, found)
+        memory_curve.plot(options.plot, found, "Memory of the server under load")
 
 
 def _soak(options: argparse.Namespace, models: Path, process: Any, port: int) -> list[tuple[float, float]]:
@@ -66,27 +65,19 @@ def _soak(options: argparse.Namespace, models: Path, process: Any, port: int) ->
         thread.start()
     begun, memory, exchanged = time.monotonic(), [], 0
     while (passed := time.monotonic() - begun) < 60 * options.minutes:
-        memory.append((passed / 60, _resident(process.pid)))
+        memory.append((passed / 60, memory_curve.resident(process.pid)))
         if passed > 60 * (exchanged + 0.5):
             exchanged += 1
             _exchange(models, is_broken=exchanged == 3)
-        stop.wait(_SAMPLE_SECONDS)
+        stop.wait(memory_curve.SAMPLE_SECONDS)
     stop.set()
     for thread in threads:
         thread.join()
-    # The least of each minute: a new version is loaded while the old one still answers.
-    settled = [
-        min(size for at, size in memory if int(at) == minute) for minute in sorted({int(at) for at, _ in memory})
-    ]
-    settled = settled[int(options.minutes / 5) :]
-    growth = settled[-1] / settled[0] - 1
     print(
         f"{counts['right']:,} answers right, {counts['wrong']} wrong, {counts['failed']} failed in "
         f"{options.minutes:g} minutes; {exchanged} new versions, {int(exchanged >= 3)} of them broken"
     )
-    most = max(size for _, size in memory)
-    print(f"memory {settled[0]:.0f} MB after a fifth of the time, {settled[-1]:.0f} MB at the end ({growth:+.1%})")
-    print(f"{most:.0f} MB while two versions of a model were loaded")
+    print(memory_curve.describe(memory))
     return memory
 
 
@@ -174,24 +165,6 @@ def _exchange(models: Path, *, is_broken: bool) -> None:
     if is_broken:  # the next copy shall be of one that loads
         time.sleep(5)
         shutil.rmtree(model / str(int(newest.name) + 1))
-
-
-def _resident(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1000
-
-
-def _plot(path: Path, memory: list[tuple[float, float]]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 3), layout="constrained")
-    axes.plot(*zip(*memory, strict=True))
-    axes.set(title="Memory of the server under load", xlabel="minutes", ylabel="MB", ylim=(0, None))
-    figure.savefig(path, dpi=120)
-    print(f"plot: {path}")
 
 
 if __name__ == "__main__":
