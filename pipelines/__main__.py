@@ -15,13 +15,7 @@ TASKS = tuple(tables.TASKS)
 def main() -> int:
     """Runs the pipeline of the task in the first argument."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        print(f"usage: nlp-rnn TASK COMMAND ...\n\n  tasks: {', '.join(TASKS)}\n")
-        print(
-            "Other commands: check (what is in your data), doctor (what is wrong with a run or model), launch, "
-            "records, serve (models over HTTP), serve-inputs. "
-            "Each has --help."
-        )
-        return 0
+        return cli.guarded(_print_help)
     if sys.argv[1] == "check":
         return cli.run_command(lambda: check.main(sys.argv[2:], TASKS), is_json="--json" in sys.argv)
     if sys.argv[1] == "doctor":
@@ -37,6 +31,14 @@ def main() -> int:
     if sys.argv[1] not in TASKS:
         return cli.guarded(_reject_task)
     return cli.main(importlib.import_module(f"pipelines.{sys.argv[1]}"), sys.argv[2:])
+
+
+def _print_help() -> None:
+    print(f"usage: nlp-rnn TASK COMMAND ...\n\n  tasks: {', '.join(TASKS)}\n")
+    print(
+        "Other commands: check (what is in your data), doctor (what is wrong with a run or model), launch, records, "
+        "serve (models over HTTP), serve-inputs. Each has --help."
+    )
 
 
 def _reject_task() -> None:

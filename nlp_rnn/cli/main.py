@@ -5,6 +5,7 @@ standard error. Exit status: 0 on success; 2 for user mistakes, with one line pe
 bug, with its traceback.
 """
 
+import errno
 import gc
 import io
 import logging
@@ -25,6 +26,8 @@ from nlp_rnn.errors import ConfigError
 from nlp_rnn.printable import message, printable, shortened, to_json
 
 logger = logging.getLogger(__name__)
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -82,23 +85,38 @@ def guarded(command: Callable[[], int | None]) -> int:
         if isinstance(stream, io.TextIOWrapper):  # escapes characters that the terminal's encoding lacks
             stream.reconfigure(errors="backslashreplace")
     try:
-        status = command()
+        try:
+            status = command()
+        except SystemExit as error:  # --help
+            status = error.code if isinstance(error.code, int) else 0
         sys.stdout.flush()
     except ConfigError as error:
         print(message(str(error)), file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reading end was closed, as by head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 0
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _discard_output()
+        print(
+            f"the output cannot be written ({error.strerror}); free some space, or write it to another disk",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt as error:
         print(printable(f"\n{error}") if str(error) else "\nstopped", file=sys.stderr)
         # Frees the data set's iterator now: TensorFlow complains if it outlives the interpreter.
         traceback.clear_frames(error.__traceback__)
         gc.collect()
         return 130
-    except SystemExit as error:  # --help
-        return error.code if isinstance(error.code, int) else 0
     return status or 0
+
+
+def _discard_output() -> None:
+    """Lets what is still to be written to standard output go nowhere, so that the end of the process can flush it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run_command(command: Callable[[], Result | None], *, is_json: bool) -> int:
