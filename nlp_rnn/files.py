@@ -24,6 +24,11 @@ try:
 except ImportError:  # Windows, where nothing is locked or removed
     fcntl = None  # type: ignore[assignment]
 
+FULL = {  # errors of a full disk, and what to do
+    errno.ENOSPC: "free some space or choose another folder",
+    errno.EDQUOT: "free some space or choose another folder",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f) or choose another folder",
+}
 RESTORE_RUN = "restore it from a copy, or train again under another name=..."  # advice about a damaged run directory
 _TEMPORARY = ".nlp-rnn-"  # how the names of temporary files and folders begin
 _UMASK = os.umask(0o077)  # it can be read only by setting it, so once, before there are threads
@@ -194,7 +199,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise _explained(path, error.errno, error.strerror or str(error)) from error
     except Exception as error:
         # TensorFlow's file system raises its own classes, which share only the text with OSError.
-        known = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
+        known = (*FULL, errno.EACCES, errno.EROFS)
         number = next((each for each in known if os.strerror(each).lower() in str(error).lower()), None)
         if number is None:
             raise
@@ -203,9 +208,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def _explained(path: Path, number: int | None, reason: str) -> ConfigError:
     advice = {
-        errno.ENOSPC: "free some space or choose another folder",
-        errno.EDQUOT: "free some space or choose another folder",
-        errno.EFBIG: "raise the limit of file sizes (ulimit -f) or choose another folder",
+        **FULL,
         errno.ENAMETOOLONG: "choose a shorter name",
         errno.EACCES: "make the folder writable or choose another one",
         errno.EROFS: "choose a writable folder",

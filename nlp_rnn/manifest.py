@@ -47,7 +47,7 @@ def check(folder: Path, mend: str, *, names: Iterable[str] | None = None, is_tho
       whether there is a manifest; folders of earlier versions have none.
 
     Raises:
-      DamagedFileError: if a file is missing or differs; the message names the first one.
+      DamagedFileError: if a file is missing or differs, or the manifest is damaged; the message names the first one.
     """
     path = folder / NAME
     if not os.path.lexists(path):
@@ -100,7 +100,10 @@ def log_missing(folder: Path) -> None:
 
 def _entries(path: Path, mend: str) -> dict[str, dict[str, Any]]:
     """The entries of a manifest by the files' names."""
-    entries = files.read_json(path, dict, mend).get("files")
+    try:
+        entries = files.read_json(path, dict, mend).get("files")
+    except ConfigError as error:
+        raise DamagedFileError(str(error)) from None
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
         raise DamagedFileError(f"{path}: is damaged (names no files); {mend}")
     return entries

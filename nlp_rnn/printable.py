@@ -8,7 +8,7 @@ from typing import Any
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _NOT_IN_JSON = re.compile("[\x7f-\x9f\ud800-\udfff]")  # json.dumps does not escape these
 _MOST_SHOWN = 60  # characters
-_LONG_WORD = re.compile(r"\S{500,}")
+_LONG_WORD = re.compile(r"(\S{100})\S{300,}(\S{100})")
 _LINE_ENDS = {"\n": "\\n", "\r": "\\r", "\u0085": "\\x85", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
@@ -18,8 +18,8 @@ def printable(text: str) -> str:
 
 
 def message(text: str) -> str:
-    """Like `printable`, for what is said to the user: a word of 500 characters or more is `shortened`."""
-    return printable(_LONG_WORD.sub(lambda word: shortened(word[0]), text))
+    """Like `printable`, for messages: of a word of 500 characters or more, the first and last 100 are shown."""
+    return printable(_LONG_WORD.sub(r"\1...\2", text))
 
 
 def one_line(text: str) -> str:

@@ -5,7 +5,6 @@ import shutil
 import pytest
 
 from nlp_rnn import manifest
-from nlp_rnn.errors import ConfigError
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ def test_a_folder_in_place_of_the_manifest_is_no_earlier_version(folder):
     assert manifest.identity(folder) is None
     (folder / "manifest.json").mkdir()
     for read in (lambda: manifest.check(folder, "mend"), lambda: manifest.identity(folder)):
-        with pytest.raises(ConfigError, match=r"manifest.json: cannot be read \(Is a directory\)"):
+        with pytest.raises(manifest.DamagedFileError, match=r"manifest.json: cannot be read \(Is a directory\)"):
             read()
 
 

@@ -52,7 +52,8 @@ def check_data(config: Config) -> dict[str, Any]:
     Returns:
       source: data.source.
       splits: split name -> examples, read and empty (numbers of texts), dropped (reason -> number of texts), labels
-        (label -> number of texts), unlabelled (number of texts), first (the first text, at most 200 characters), and
+        (label -> number of texts), unlabelled (of classifiers: number
+        of texts), first (the first text, at most 200 characters), and
         for train and validation tokens: median and largest length in tokens and the share of unknown tokens (0-1);
         pairs have these per side.
       vocab_size: number of token ids.
@@ -68,7 +69,7 @@ def check_data(config: Config) -> dict[str, Any]:
         config.data, config.seed, is_parallel=config.kind == "translator",
         trains_on_unlabelled=config.trains_on_unlabelled,
     )  # fmt: skip
-    splits = {name: _split_facts(corpus, name) for name in SPLIT_NAMES if corpus.has(name)}
+    splits = {name: _split_facts(corpus, name, config) for name in SPLIT_NAMES if corpus.has(name)}
     if config.kind == "classifier":
         label_names(corpus, allows_unlabelled=config.trains_on_unlabelled)
     import_tensorflow()
@@ -86,7 +87,7 @@ def check_data(config: Config) -> dict[str, Any]:
     }
 
 
-def _split_facts(corpus: Corpus, name: str) -> dict[str, Any]:
+def _split_facts(corpus: Corpus, name: str, config: Config) -> dict[str, Any]:
     facts = corpus.facts[name]
     return {
         "examples": facts.num_examples,
@@ -94,7 +95,7 @@ def _split_facts(corpus: Corpus, name: str) -> dict[str, Any]:
         "dropped": dict(facts.dropped),
         "empty": facts.num_empty,
         "labels": {label: count for label, count in facts.labels.most_common() if label},
-        "unlabelled": facts.labels[""],
+        "unlabelled": facts.num_unlabelled if config.kind == "classifier" else 0,
         "first": facts.first.text[:200] if facts.first else "",
     }
 
@@ -111,7 +112,7 @@ def describe(facts: dict[str, Any]) -> str:
         rows["empty texts"] = [f"{split['empty']:,}" for split in splits.values()]
     for label in list(dict.fromkeys(label for split in splits.values() for label in split["labels"]))[:_MAX_LABELS]:
         rows[f"label {label!r}"] = [f"{split['labels'].get(label, 0):,}" for split in splits.values()]
-    if any(split["labels"] for split in splits.values()) and any(split["unlabelled"] for split in splits.values()):
+    if any(split["unlabelled"] for split in splits.values()):
         rows["without a label"] = [f"{split['unlabelled']:,}" for split in splits.values()]
     for side in next(iter(splits.values())).get("tokens", {}):
         for key, write in (("median", _number), ("largest", _number), ("unknown", _percent)):

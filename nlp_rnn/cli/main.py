@@ -5,7 +5,6 @@ standard error. Exit status: 0 on success; 2 for user mistakes, with one line pe
 bug, with its traceback.
 """
 
-import errno
 import gc
 import io
 import logging
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from nlp_rnn import files
 from nlp_rnn.cli.options import command_parser
 from nlp_rnn.cli.texts import utf8
 from nlp_rnn.config.loading import load_config, load_saved_config
@@ -26,8 +26,6 @@ from nlp_rnn.errors import ConfigError
 from nlp_rnn.printable import message, printable, shortened, to_json
 
 logger = logging.getLogger(__name__)
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -78,44 +76,46 @@ def guarded(command: Callable[[], int | None]) -> int:
     """Runs a command and turns its errors into messages and an exit status.
 
     Returns:
-      what the command returns, with None as 0; 2 after a ConfigError; 130 after Ctrl-C.
+      what the command returns, with None as 0; 2 after a ConfigError or a full disk; 130 after Ctrl-C; 0 if the reader
+      of standard output has closed it.
     """
-    status = None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # escapes characters that the terminal's encoding lacks
             stream.reconfigure(errors="backslashreplace")
     try:
-        try:
-            status = command()
-        except SystemExit as error:  # --help
-            status = error.code if isinstance(error.code, int) else 0
+        status = _status_of(command)
         sys.stdout.flush()
-    except ConfigError as error:
-        print(message(str(error)), file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reading end was closed, as by head
+    except BrokenPipeError:  # as by head
         _discard_output()
         return 0
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        # Errors of files name them, and are told by `files.disk_errors`; those of standard output name none.
+        if error.filename is not None or error.errno not in files.FULL:
             raise
         _discard_output()
-        print(
-            f"the output cannot be written ({error.strerror}); free some space, or write it to another disk",
-            file=sys.stderr,
-        )
+        print(f"standard output cannot be written ({error.strerror}); {files.FULL[error.errno]}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _status_of(command: Callable[[], int | None]) -> int:
+    try:
+        return command() or 0
+    except ConfigError as error:
+        print(message(str(error)), file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
-        print(printable(f"\n{error}") if str(error) else "\nstopped", file=sys.stderr)
+        print(message(f"\n{error}") if str(error) else "\nstopped", file=sys.stderr)
         # Frees the data set's iterator now: TensorFlow complains if it outlives the interpreter.
         traceback.clear_frames(error.__traceback__)
         gc.collect()
         return 130
-    return status or 0
+    except SystemExit as error:  # --help
+        return error.code if isinstance(error.code, int) else 0
 
 
 def _discard_output() -> None:
-    """Lets what is still to be written to standard output go nowhere, so that the end of the process can flush it."""
+    """Discards what Python would still write to standard output when the process ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -189,7 +189,7 @@ def _shown(result: Result, *, is_json: bool) -> str:
 
 class _PrintableFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        return message(super().format(record))
 
 
 def config_of(config: Config, path: str | os.PathLike[str], settings: list[str]) -> Config:

@@ -40,6 +40,7 @@ class SplitFacts:
       dropped: reason -> number of examples that are not kept.
       num_empty: number of texts that are only white space.
       labels: label -> number of examples; empty for pairs.
+      num_unlabelled: number of examples without a label.
       first_places: label -> number, from 1, of its first example.
       digest: digest of texts, labels and weights, in order.
       first: the first example.
@@ -50,6 +51,7 @@ class SplitFacts:
     dropped: Counter[str] = field(default_factory=Counter)
     num_empty: int = 0
     labels: Counter[str] = field(default_factory=Counter)
+    num_unlabelled: int = 0
     first_places: dict[str, int] = field(default_factory=dict)
     digest: str = ""
     first: Example | None = None
@@ -128,6 +130,7 @@ class Corpus:
         for example, key in self._unique(name, facts):
             facts.num_examples += 1
             facts.num_empty += not example.text.strip()
+            facts.num_unlabelled += not example.label
             facts.first = facts.first or example
             if not self.is_parallel:
                 for label in labels.split(example.label) if self._data.multi_label else (example.label,):

@@ -1,7 +1,7 @@
 """Draws the splits that a source does not give from its train split, by a seed.
 
-The split of a text depends on the seed and the text alone (data.split=hash), so that it stays where it is when others
-come; or on its place in the file (blocks, contiguous).
+With data.split=hash, the split of a text depends on the seed and the text alone, so texts that are added change no
+other's split. With blocks and contiguous it depends on the text's place in the file.
 """
 
 import functools
@@ -54,15 +54,15 @@ class DrawnSplits:
                 yield example
 
     def draw_of_few(self, lacking: Sequence[str]) -> bool:
-        """Draws again where splits have no examples, so that each gets at least one text or block. Call it once.
+        """Draws again where splits have no examples, so that each gets at least one text or block.
 
-        Assigns the texts or blocks in the order of their places, so that most stay where they were.
+        Assigns the texts, or smaller blocks, in the order of their places.
 
         Args:
           lacking: the splits that have no examples.
 
         Returns:
-          whether something changed: False if there are too few for that, or the splits are not drawn.
+          whether the splits are new: False if there are too few texts, none is drawn, or this was done before.
         """
         can_draw = self._of_few is None and self._data.split != "contiguous" and "train" in self._given
         if not can_draw or not self.fractions or not {*self.fractions, "train"} & set(lacking):

@@ -22,7 +22,7 @@ from nlp_rnn.models.language_ensemble import LanguageEnsemble
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.training.run_directory import Run
-from nlp_rnn.training.trained_models import load_classifier, load_language_model, load_tokenizer, load_translator
+from nlp_rnn.training.trained_models import load_classifier, load_language_model, load_translator
 
 
 class Exported(NamedTuple):
@@ -146,7 +146,6 @@ def _load_translators(runs: list[Run]) -> TranslationModule:
     Raises:
       ConfigError: if the runs do not share languages and vocabulary.
     """
-    tokenizers = [load_tokenizer(run) for run in runs]
     first = runs[0].config.data
     for run in runs:
         data = run.config.data
@@ -155,8 +154,9 @@ def _load_translators(runs: list[Run]) -> TranslationModule:
                 f"--run {run.path} is from {data.source_language} to {data.target_language}; "
                 "the runs of an ensemble must share their languages"
             )
-    _check_vocabularies(runs, tokenizers)
-    return TranslationModule([load_translator(run)[0] for run in runs], tokenizers[0], runs[0].config)
+    loaded = [load_translator(run) for run in runs]
+    _check_vocabularies(runs, [tokenizer for _, tokenizer in loaded])
+    return TranslationModule([model for model, _ in loaded], loaded[0][1], runs[0].config)
 
 
 def _check_vocabularies(runs: list[Run], tokenizers: list[Tokenizer]) -> None:

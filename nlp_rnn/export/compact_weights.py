@@ -32,11 +32,11 @@ class CompactWeights(tf.Module):
         super().__init__()
         self._places: dict[int, int] = {}
         self._kept: list[Any] = []
-        self._id = uuid.uuid4().hex
+        name = uuid.uuid4().hex
         for number, weight in enumerate(unique(weight for holder in holders for weight in holder.weights)):
             self._places[id(weight)] = number
             is_int4 = has_int4 and weight.name == "embeddings" and weight.shape[1] % GROUP == 0
-            self._kept.append(_kept(weight.numpy(), f"{self._id}_{number}", is_int4=is_int4))
+            self._kept.append(_kept(weight.numpy(), f"{name}_{number}", is_int4=is_int4))
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
@@ -45,13 +45,8 @@ class CompactWeights(tf.Module):
             yield
 
     @tf.function(input_signature=[], autograph=False)
-    def identity(self) -> tf.Tensor:
-        """string [], the same for all loads that share their memory: those of one export and of its copies."""
-        return tf.constant(self._id)
-
-    @tf.function(input_signature=[], autograph=False)
     def release(self) -> None:
-        """Frees the memory of all loads with this identity in the process; none of them can be used after it."""
+        """Frees the float32 values of a load, which cannot be used after it. Each load has its own."""
         for each in self._kept:
             each.release()
 
@@ -130,7 +125,7 @@ class _Expanded(tf.Module):
 
 
 class _Memory(tf.saved_model.experimental.TrackableResource):
-    """A float32 variable that is not in the checkpoint, shared by name."""
+    """A float32 variable that is not in the checkpoint. Its name is unique in a process, also in a TF 1 session."""
 
     def __init__(self, values: tf.Variable, scales: tf.Variable, name: str) -> None:
         super().__init__()

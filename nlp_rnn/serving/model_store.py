@@ -179,7 +179,7 @@ class ModelStore:
     def _unload_unused(self) -> None:
         for model in [model for model in self._retired if not model.users]:
             self._retired.remove(model)
-            model.release([*self.all_served(), *self._retired])
+            model.release()
             served = self._served.get(model.name)
             if served is None or model.version not in served.models:  # else it has been loaded again
                 self._states[model.name][model.version] = VersionState("END")

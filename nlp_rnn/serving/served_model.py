@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -70,16 +69,11 @@ class ServedModel:
                 logger.error("%s %d, signature %s: %s", self.name, self.version, signature, type(error).__name__)
             raise RequestError(code, f"the model cannot compute these inputs ({type(error).__name__})") from None
 
-    @property
-    def memory_id(self) -> bytes:
-        """Loads of an export and its copies share the memory of int8 weights; this names it; empty: none is shared."""
+    def release(self) -> None:
+        """Frees the memory that TensorFlow does not free by itself. The model cannot be used after it."""
         compact = getattr(self.loaded, "compact_weights", None)
-        return b"" if compact is None else bytes(compact.identity().numpy())
-
-    def release(self, others: Iterable["ServedModel"]) -> None:
-        """Frees the memory that TensorFlow does not free by itself, unless one of the others shares it."""
-        if self.memory_id and all(other.memory_id != self.memory_id for other in others):
-            self.loaded.compact_weights.release()
+        if compact is not None:
+            compact.release()
 
 
 def load_served(name: str, version: int, folder: Path) -> ServedModel:

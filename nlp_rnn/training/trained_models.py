@@ -1,4 +1,7 @@
-"""Loads the models of runs, with their best weights. They compute in float32, whatever they were trained in."""
+"""Loads the models of runs, with their best weights. They compute in float32, whatever they were trained in.
+
+All raise ConfigError if the run has no best weights yet, or a file is damaged.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,7 +23,7 @@ def load_tokenizer(run: Run) -> Tokenizer:
 
 
 def load_classifier(run: Run) -> tuple[keras.Model, Tokenizer]:
-    """Loads a run's classifier, whose temperature is not applied, and its tokenizer."""
+    """Loads a run's classifier and its tokenizer. Its logits are not divided by the run's temperature."""
     tokenizer = load_tokenizer(run)
     with _in_float32():
         model = build_classifier(
@@ -34,7 +37,7 @@ def load_classifier(run: Run) -> tuple[keras.Model, Tokenizer]:
 
 
 def load_language_model(run: Run) -> tuple[LanguageModel, Tokenizer]:
-    """Loads a run's language model, at its temperature, and its tokenizer."""
+    """Loads a run's language model and its tokenizer. Its logits are divided by the run's temperature."""
     tokenizer = load_tokenizer(run)
     with _in_float32():
         model = build_language_model(run.config.model, vocab_size=tokenizer.vocab_size)
@@ -44,7 +47,7 @@ def load_language_model(run: Run) -> tuple[LanguageModel, Tokenizer]:
 
 
 def load_translator(run: Run) -> tuple[Translator, Tokenizer]:
-    """Loads a run's translator, and its tokenizer."""
+    """Loads a run's translator and its tokenizer."""
     tokenizer = load_tokenizer(run)
     with _in_float32():
         model = build_translator(run.config.model, vocab_size=tokenizer.vocab_size)

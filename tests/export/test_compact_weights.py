@@ -14,6 +14,7 @@ from nlp_rnn.config.loading import load_saved_config
 from nlp_rnn.export import compact_weights
 from nlp_rnn.layers.rounding import from_int4, to_int4
 from nlp_rnn.ondevice.litert_model import OnDeviceModel
+from nlp_rnn.serving.served_model import ServedModel
 from nlp_rnn.training.exported_weights import load_exported
 from tests.conftest import BAD, GOOD, SMALL, ask, refused
 
@@ -107,6 +108,24 @@ def test_released_weights_take_no_memory(tmp_path):
         gc.collect()
         sizes.append(int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]))
     assert sizes[-1] - sizes[0] < 3 * 4000 / 2
+
+
+def test_a_served_version_frees_its_own_memory_and_leaves_that_of_a_copy(tmp_path):
+    module = tf.Module()
+    module.compact_weights = compact_weights.CompactWeights([])
+    values, scales = compact_weights.quantized(np.ones((100, 100), np.float32))
+    kept = compact_weights._Expanded(values, scales, "own")
+    module.compact_weights._kept.append(kept)
+    module.total = tf.function(lambda: tf.reduce_sum(kept.read()), input_signature=[])
+    tf.saved_model.save(module, str(tmp_path))
+    one, other = (
+        ServedModel("a", version, tf.saved_model.load(str(tmp_path)), signatures={}, signature_json="")
+        for version in (1, 2)
+    )
+    one.release()
+    assert other.loaded.total().numpy() == pytest.approx(10_000, rel=1e-3)
+    with pytest.raises(tf.errors.OpError):
+        one.loaded.total()
 
 
 @pytest.mark.parametrize("shape", [(100, 40), (40, 100), (1000, 2)])

@@ -46,7 +46,7 @@ def test_large_figures_keep_all_digits():
 class Loaded(types.SimpleNamespace):
     """A loaded version."""
 
-    def release(self, _others):
+    def release(self):
         pass
 
 
