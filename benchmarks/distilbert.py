@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import timing
+from benchmarks.memory_curve import resident_megabytes
 
 LENGTHS = (64, 250)
 
@@ -110,14 +111,9 @@ def _print_memory(name: str, path: Path) -> None:
         import tensorflow  # noqa: F401
     else:
         import onnxruntime  # noqa: F401
-    before = _resident()
+    before = resident_megabytes(os.getpid())
     (_ours if name == "ours" else _onnx)(path)(250)()
-    print(round(_resident() - before))
-
-
-def _resident() -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1000
+    print(round(resident_megabytes(os.getpid()) - before))
 
 
 if __name__ == "__main__":

@@ -3,26 +3,32 @@
 from pathlib import Path
 
 SAMPLE_SECONDS = 10
+MOST_GROWTH = 0.05  # from the first fifth of the time to the end
 
 Curve = list[tuple[float, float]]  # (minutes, MB)
 
 
-def resident(pid: int) -> float:
-    """The memory of a process in MB."""
+def resident_megabytes(pid: int) -> float:
+    """The memory of a process, in MB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) / 1000
 
 
-def describe(memory: Curve) -> str:
-    """The memory after a fifth of the time and at the end, the least of a minute each, and the most of all."""
+def check_growth(memory: Curve) -> None:
+    """Prints how the memory grew; ends the process with status 1 if it is by more than MOST_GROWTH.
+
+    The memory of a minute is the least in it: while a server exchanges a version, it holds two.
+    """
     minutes = sorted({int(at) for at, _ in memory})
     least = [min(size for at, size in memory if int(at) == minute) for minute in minutes]
     settled = least[len(minutes) // 5 :]
     growth = settled[-1] / settled[0] - 1
-    return (
+    print(
         f"memory {settled[0]:.0f} MB after a fifth of the time, {settled[-1]:.0f} MB at the end ({growth:+.1%}), "
         f"{max(size for _, size in memory):.0f} MB at most"
     )
+    if growth > MOST_GROWTH:
+        raise SystemExit(f"it grew by more than {MOST_GROWTH:.0%}")
 
 
 def plot(path: Path, memory: Curve, title: str) -> None:

@@ -52,10 +52,9 @@ def check_data(config: Config) -> dict[str, Any]:
     Returns:
       source: data.source.
       splits: split name -> examples, read and empty (numbers of texts), dropped (reason -> number of texts), labels
-        (label -> number of texts), unlabelled (of classifiers: number
-        of texts), first (the first text, at most 200 characters), and
-        for train and validation tokens: median and largest length in tokens and the share of unknown tokens (0-1);
-        pairs have these per side.
+        (label -> number of texts), unlabelled (number of texts; 0 unless it is a classifier), first (the first text, at
+        most 200 characters), and for train and validation tokens: median and largest length in tokens and the share of
+        unknown tokens (0-1); pairs have these per side.
       vocab_size: number of token ids.
       warnings: one line per suspicious property of the labels.
 

@@ -89,11 +89,12 @@ def guarded(command: Callable[[], int | None]) -> int:
         _discard_output()
         return 0
     except OSError as error:
-        # Errors of files name them, and are told by `files.disk_errors`; those of standard output name none.
-        if error.filename is not None or error.errno not in files.FULL:
+        # Errors of the user's files are told by `files.disk_errors`.
+        if error.errno not in files.FULL:
             raise
         _discard_output()
-        print(f"standard output cannot be written ({error.strerror}); {files.FULL[error.errno]}", file=sys.stderr)
+        name = error.filename or "standard output or a temporary file"
+        print(message(f"{name}: cannot be written ({error.strerror}); {files.FULL[error.errno]}"), file=sys.stderr)
         return 2
     return status
 

@@ -68,10 +68,11 @@ class DrawnSplits:
         if not can_draw or not self.fractions or not {*self.fractions, "train"} & set(lacking):
             return False
         num_rows = sum(1 for _ in self._given["train"]())
-        self._block_size = min(self._data.block_size, max(1, num_rows // 20))
+        before, self._block_size = self._block_size, min(self._data.block_size, max(1, num_rows // 20))
         rows = (pair for pair in enumerate(self._given["train"]()) if not self._is_for_training(pair[1]))
         units = sorted({self._unit(row, example) for row, example in rows}, key=self._place)
         if len(units) <= len(self.fractions):
+            self._block_size = before
             return False
         drawn, rest = dict.fromkeys(units, "train"), iter(units)
         for split, share in self.fractions.items():

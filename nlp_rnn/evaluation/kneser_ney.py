@@ -36,11 +36,21 @@ class KneserNey:
       order: the longest n-gram, in words.
       vocab_size: number of ids; unseen ids share the uniform end of the interpolation.
       discounts: for counts of one, two, and three or more, for all orders; None estimates them per order.
+      min_counts: for n-grams of one word, two, ...: those seen less often leave their probability to shorter ones;
+        empty: all are kept.
+
+    Attributes:
+      sizes: for n-grams of one word, two, ...: (how many are kept, how many contexts they have). After `fit`.
     """
 
-    def __init__(self, *, vocab_size: int, order: int = 5, discounts: tuple[float, float, float] | None = None) -> None:
+    def __init__(
+        self, *, vocab_size: int, order: int = 5, discounts: tuple[float, float, float] | None = None,
+        min_counts: tuple[int, ...] = (),
+    ) -> None:  # fmt: skip
         self.order, self.vocab_size, self._discounts = order, vocab_size, discounts
+        self._min_counts = min_counts or order * (1,)
         self._orders: list[_Order] = []
+        self.sizes: list[tuple[int, int]] = []
 
     def fit(self, ids: np.ndarray) -> "KneserNey":
         """Counts the n-grams of one long text, int [tokens]."""
@@ -56,13 +66,14 @@ class KneserNey:
             counted.append((keys, numbers, counts))
         for length in range(self.order):
             keys, numbers, counts = counted[length]
+            is_kept = counts >= self._min_counts[length]
             if length + 1 < self.order:  # the number of different words before it, instead of its count
                 longer_keys, longer_numbers, _ = counted[length + 1]
                 suffixes = np.zeros(len(longer_keys), np.int64)
                 suffixes[longer_numbers] = numbers[1:]
                 counts = np.bincount(suffixes, minlength=len(keys))
             num_contexts = len(counted[length - 1][0]) if length else 1
-            self._orders.append(self._smooth(keys, counts, num_contexts))
+            self._orders.append(self._smooth(keys, counts, num_contexts, is_kept))
         self._lowest = np.full(self.vocab_size, self._orders[0].backoffs[0] / self.vocab_size, np.float32)
         self._lowest[self._orders[0].words] += self._orders[0].shares
         return self
@@ -105,16 +116,17 @@ class KneserNey:
         number = int(np.searchsorted(model.keys, key))
         return number if number < len(model.keys) and model.keys[number] == key else -1
 
-    def _smooth(self, keys: np.ndarray, counts: np.ndarray, num_contexts: int) -> _Order:
+    def _smooth(self, keys: np.ndarray, counts: np.ndarray, num_contexts: int, is_kept: np.ndarray) -> _Order:
         contexts = keys // self.vocab_size
         discounts = np.array([0.0, *(self._discounts or _estimate_discounts(counts))])[np.minimum(counts, 3)]
         totals = np.bincount(contexts, counts, num_contexts)
-        left = np.bincount(contexts, discounts, num_contexts)
+        left = np.bincount(contexts, np.where(is_kept, discounts, counts), num_contexts)
+        self.sizes.append((int(is_kept.sum()), len(np.unique(contexts[is_kept]))))
         totals_or_one = np.maximum(totals, 1)
         return _Order(
             keys=keys,
             words=(keys % self.vocab_size).astype(np.int32),
-            shares=((counts - discounts) / totals_or_one[contexts]).astype(np.float32),
+            shares=(np.where(is_kept, counts - discounts, 0) / totals_or_one[contexts]).astype(np.float32),
             starts=np.searchsorted(contexts, np.arange(num_contexts + 1)),
             backoffs=np.where(totals > 0, left / totals_or_one, 1.0).astype(np.float32),
         )

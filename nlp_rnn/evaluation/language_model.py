@@ -74,18 +74,18 @@ def evaluate_runs(
         return datasets.prepare_stream(corpus, name, config.data, tokenizer, is_reversed=config.model.is_reversed)
 
     evaluated = ids_of(split).first(max_examples)
-    meters = {"metrics": _make_meter(tokenizer)}
+    meters = {"metrics": make_meter(tokenizer)}
     memory = ngram = None
     share = 0.0
     if adapts:
-        meters["adapted"] = _make_meter(tokenizer)
+        meters["adapted"] = make_meter(tokenizer)
     if adapts == "cache":
         settings = tune_cache(model, ids_of("validation"))
         memory = ContinuousCache(settings, vocab_size=model.vocab_size, features=model.features)
     if has_baseline:
         ngram = NGramText(ids_of("train"), model.vocab_size)
         share = tune_ngram_share(model, ngram, ids_of("validation"), memory.settings if memory is not None else None)
-        meters |= {"baseline": _make_meter(tokenizer), "mixture": _make_meter(tokenizer)}
+        meters |= {"baseline": make_meter(tokenizer), "mixture": make_meter(tokenizer)}
     for scored in score_text(model, evaluated, title=f"scoring {split}"):
         rows, targets = scored.log_probabilities, scored.targets
         meters["metrics"].update(rows, targets)
@@ -129,7 +129,8 @@ def _keep(runs: list[Run], **figures: Any) -> None:
         runs[0].write_metrics(**figures)
 
 
-def _make_meter(tokenizer: Tokenizer) -> PerplexityMeter:
+def make_meter(tokenizer: Tokenizer) -> PerplexityMeter:
+    """A meter of perplexity; for models over words, of the keyboard too."""
     if tokenizer.level != "word":
         return PerplexityMeter()
     words = Vocabulary(tokenizer)

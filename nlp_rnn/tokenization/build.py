@@ -29,7 +29,7 @@ def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     elif config.level == "subword":
         tokenizer.set_vocabulary(*sentencepiece_files.read_model(Path(config.vocabulary), reserved=tokenizer.reserved))
     else:
-        tokenizer.set_vocabulary(_read_vocabulary(Path(config.vocabulary), tokenizer))
+        tokenizer.set_vocabulary(read_vocabulary(Path(config.vocabulary), tokenizer))
     capital = next(
         (piece for piece in tokenizer.known_vocabulary() if piece != piece.lower() and piece not in BYTE_PIECES), ""
     )
@@ -63,8 +63,12 @@ def untrained_tokenizer(config: TokenizerConfig) -> Tokenizer:
     )  # fmt: skip
 
 
-def _read_vocabulary(path: Path, tokenizer: Tokenizer) -> list[str]:
-    """Reads the pieces of a user's file, one per line."""
+def read_vocabulary(path: Path, tokenizer: Tokenizer) -> list[str]:
+    """Reads the pieces of a user's file, one per line.
+
+    Raises:
+      ConfigError: if there is no such file, or a line holds no piece that the tokenizer could find in texts.
+    """
     lines: dict[str, int] = dict.fromkeys((*SPECIAL_PIECES, *tokenizer.own_symbols()), 0)
     num_fixed = len(lines)
     if not path.is_file():

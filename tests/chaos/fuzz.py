@@ -1,12 +1,11 @@
-"""Coverage-guided fuzzing of what reads the user's files and requests: each input is read, or refused in one line.
+"""Coverage-guided fuzzing of the readers of files, settings and requests: each input is read, or refused in one line.
 
     python -m tests.chaos.fuzz jsonl -max_total_time=600    # pip install atheris; the options are libFuzzer's
 
-The first argument is one of `TARGETS`. An exception of another kind than the two below ends the run, and libFuzzer
-writes the input into a file.
+The first argument is one of `TARGETS`. Any exception but a ConfigError or RequestError of one line (of a config, of one
+line for each mistake) ends the run, and libFuzzer writes the input into a file.
 """
 
-import contextlib
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import atheris
+import numpy as np
 
 with atheris.instrument_imports(include=["nlp_rnn"]):
     from nlp_rnn.config.loading import load_config
@@ -25,28 +25,31 @@ with atheris.instrument_imports(include=["nlp_rnn"]):
     from nlp_rnn.data.sources import PAIR_SOURCES, SOURCES
     from nlp_rnn.errors import ConfigError
     from nlp_rnn.ondevice.continuous_cache import CacheSettings, ContinuousCache
-    from nlp_rnn.ondevice.memory_file import load_memory
+    from nlp_rnn.ondevice.memory_file import load_memory, save_memory
     from nlp_rnn.ondevice.personal_words import PersonalWords
+    from nlp_rnn.printable import message
     from nlp_rnn.serving import json_tensors
     from nlp_rnn.serving.request_errors import RequestError
     from nlp_rnn.serving.signatures import Signature, Tensor
     from nlp_rnn.tokenization import build
     from nlp_rnn.training.word_vectors import read_vectors
 
-_PATH = Path(tempfile.mkdtemp()) / "file"
+_FOLDER = tempfile.TemporaryDirectory()
+_PATH = Path(_FOLDER.name) / "file"
+_LONGEST = 3000  # characters of a message
 _INPUTS = {"flag": Tensor("DT_BOOL", ()), "share": Tensor("DT_FLOAT", (None, 2)), "text": Tensor("DT_STRING", (None,))}
 _SIGNATURE = Signature("serving_default", _INPUTS, {}, "tensorflow/serving/predict", defaults={"flag": False})
 _TOKENIZERS = [build.untrained_tokenizer(TokenizerConfig(level=level)) for level in ("word", "char", "subword")]
 
 
 def _config(content: bytes) -> None:
-    """A config file, and the same as a setting of the command line."""
-    _PATH.with_suffix(".yaml").write_bytes(content)
+    """A config file, or a setting of the command line."""
     task = ("sentiment", "next_word", "char_generation", "translation")[len(content) % 4]
-    try:
-        load_config(_PATH.with_suffix(".yaml"), task=task)
-    except ConfigError:
+    if b"=" in content:
         load_config(None, [content.decode("utf-8", "surrogateescape")], task=task)
+    else:
+        _PATH.with_suffix(".yaml").write_bytes(content)
+        load_config(_PATH.with_suffix(".yaml"), task=task)
 
 
 def _source(name: str) -> Callable[[bytes], None]:
@@ -65,20 +68,28 @@ def _source(name: str) -> Callable[[bytes], None]:
 
 
 def _vocabulary(content: bytes) -> None:
+    """A file of tokenizer.vocabulary."""
     _PATH.write_bytes(content)
-    build._read_vocabulary(_PATH, _TOKENIZERS[len(content) % len(_TOKENIZERS)])
+    build.read_vocabulary(_PATH, _TOKENIZERS[len(content) % len(_TOKENIZERS)])
 
 
 def _vectors(content: bytes) -> None:
+    """A file of model.vectors."""
     _PATH.write_bytes(content)
     read_vectors(_PATH, ["a", "b", "the"], 2)
+
+
+def _small_cache() -> ContinuousCache:
+    cache = ContinuousCache(CacheSettings(0.1, 0.3), vocab_size=5, features=1)
+    cache.add(np.ones(1, np.float32), 3)
+    return cache
 
 
 def _memory(content: bytes) -> None:
     """A memory of the console; what is read can be written."""
     _PATH.write_bytes(content)
     words = PersonalWords(lambda word: word == "the", str.lower)
-    cache = ContinuousCache(CacheSettings(0.1, 0.3), vocab_size=5, features=1)
+    cache = _small_cache()
     load_memory(_PATH, words, cache)
     words.learn("the zork zork")
     words.find("z", "the", 3)
@@ -108,18 +119,25 @@ SEEDS = {
 
 
 def main() -> None:
+    """Fuzzes the target that the first argument names."""
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         raise SystemExit(f"usage: python -m tests.chaos.fuzz TARGET ...; TARGET is one of {', '.join(TARGETS)}")
     read = TARGETS[sys.argv[1]]
     logging.disable()
 
     def try_one(content: bytes) -> None:
-        with contextlib.suppress(ConfigError, RequestError):
+        try:
             read(content)
+        except (ConfigError, RequestError) as error:
+            told = message(str(error))
+            if len(told) > _LONGEST or (len(told.splitlines()) != 1 and read is not _config):
+                raise AssertionError(f"not one clear line: {told!r}") from error
 
     seeds = _PATH.parent / "seeds"
     seeds.mkdir()
     (seeds / "seed").write_bytes(SEEDS[sys.argv[1]])
+    if read is _memory:
+        save_memory(seeds / "cache", PersonalWords(lambda _: False, str.lower), _small_cache())
     atheris.Setup([sys.argv[0], *sys.argv[2:], str(seeds)], try_one)
     atheris.Fuzz()
 

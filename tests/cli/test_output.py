@@ -6,7 +6,10 @@ import sys
 
 import pytest
 
-_TOLD = "standard output cannot be written (No space left on device); free some space or choose another folder\n"
+_TOLD = (
+    "standard output or a temporary file: cannot be written (No space left on device); "
+    "free some space or choose another folder\n"
+)
 _FAILING = """
 import sys
 from nlp_rnn.cli.main import guarded

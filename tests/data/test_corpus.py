@@ -1,5 +1,6 @@
 """Small, repeated and missing data: sensible splits, or the reason."""
 
+import itertools
 import os
 
 import pytest
@@ -40,6 +41,26 @@ def test_few_texts_give_each_split_one_or_more(tmp_path, split, count):
     assert train + validation == count
     if count > 2:
         assert min(sizes_of(path, f"data.split={split}", "data.test_fraction=0.1")) >= 1
+
+
+@pytest.mark.parametrize(
+    ("count", "settings", "validation", "test"),
+    [
+        (60, ["data.split=hash"], [10, 14, 25, 37, 39], [5, 9, 15, 19, 26, 38, 41, 43, 50, 52, 58]),
+        (60, ["data.split=blocks", "data.block_size=4"], [20, 21, 22, 23], [0, 1, 2, 3, 52, 53, 54, 55]),
+        (7, ["data.split=hash"], [2], [5]),
+        (30, ["data.split=blocks", "data.block_size=50"], [5, 18, 26], [0, 13, 21]),
+    ],
+    ids=["hash", "blocks", "few texts", "few blocks"],
+)
+def test_a_seed_draws_these_texts_in_every_version(tmp_path, count, settings, validation, test):
+    path = write_csv(tmp_path / "a.csv", [(f"text {n}", "ab"[n % 2]) for n in range(count)])
+    shares = ["data.test_fraction=0.1", "data.validation_fraction=0.1", "seed=3"]
+    config = config_of(path, *shares, *settings)
+    corpus = Corpus(config.data, config.seed).survey()
+    found = {split: [int(example.text.split()[1]) for example in corpus.examples(split)] for split in corpus.facts}
+    assert (found["validation"], found["test"]) == (validation, test)
+    assert sorted(itertools.chain(*found.values())) == list(range(count))
 
 
 def test_evaluation_finds_the_same_few_texts_as_training(tmp_path):

@@ -56,6 +56,25 @@ def test_probabilities_are_those_of_the_formulas(order):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
 
 
+def test_rare_ngrams_leave_their_probability_to_shorter_ones():
+    ids = text()
+    whole = KneserNey(vocab_size=VOCAB_SIZE, order=3).fit(ids)
+    same = KneserNey(vocab_size=VOCAB_SIZE, order=3, min_counts=(1, 1, 1)).fit(ids)
+    pruned = KneserNey(vocab_size=VOCAB_SIZE, order=3, min_counts=(1, 1, 3)).fit(ids)
+    shorter = KneserNey(vocab_size=VOCAB_SIZE, order=3, min_counts=(1, 1, 10**6)).fit(ids)
+    counts = Counter(zip(ids, ids[1:], ids[2:], strict=False))
+    often = [ngram for ngram, count in counts.items() if count >= 3]
+    assert pruned.sizes[2] == (len(often), len({ngram[:2] for ngram in often}))
+    assert pruned.sizes[:2] == whole.sizes[:2]
+    for history in (ids[50:54], ids[120:124], np.array([3, 3]), np.array([VOCAB_SIZE - 1, 4])):
+        np.testing.assert_array_equal(same.probabilities(history), whole.probabilities(history))
+        assert pruned.probabilities(history).sum() == pytest.approx(1, abs=1e-5)
+        two = shorter.probabilities(history)  # of two words at most, whatever was before them
+        np.testing.assert_allclose(two, shorter.probabilities(np.append(0, history[-1:])), atol=1e-6)
+    kept = pruned.probabilities(np.array(often[0][:2]))[often[0][2]]
+    assert kept > shorter.probabilities(np.array(often[0][:2]))[often[0][2]]
+
+
 def test_probabilities_are_nltks():
     nltk_lm = pytest.importorskip("nltk.lm")
     ids, discount = text(), 0.3
