@@ -13,7 +13,7 @@ _SETTINGS: dict[tuple[Kind, ...], tuple[str, ...]] = {
     ("classifier",): (
         "data.multi_label", "data.labels_are", "data.weight_column", "model.pooling", "model.standardize",
         "model.ngrams", "training.layer_decay", "training.unfreeze", "training.class_weights", "training.focal_gamma",
-        "training.excerpts", "training.adversarial", "training.teacher", "training.teacher_share",
+        "training.excerpts", "training.adversarial", "training.teacher_share",
     ),
     ("language_model",): (
         "model.cutoffs", "training.window", "training.random_window", "training.partial_shuffle",
@@ -25,7 +25,9 @@ _SETTINGS: dict[tuple[Kind, ...], tuple[str, ...]] = {
         "training.scheduled_sampling",
     ),
     ("classifier", "language_model"): ("model.last_units",),
-    ("classifier", "translator"): ("data.keep", "tokenizer.sampling", "training.pad_to_multiple_of"),
+    ("classifier", "translator"): (
+        "data.keep", "tokenizer.sampling", "training.pad_to_multiple_of", "training.teacher",
+    ),
     ("language_model", "translator"): ("model.softmax", "model.num_sampled", "model.tie_embeddings"),
 }  # fmt: skip
 

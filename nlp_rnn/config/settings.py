@@ -275,11 +275,13 @@ class TrainingConfig:
     # deviations of its vectors; 0: no such pass, in half the time; the paper has 5. Source: Miyato et al. 2017,
     # section 3.
     adversarial: NonNegativeFloat = 0.0
-    # Classifiers: run directories of trained classifiers, whose mean probabilities the model learns to predict, with
-    # their vocabulary and labels. Unless data.multi_label is set, some texts of train may then have no label. Source:
-    # Hinton et al. 2015.
+    # Classifiers and translators: run directories of trained models of the same vocabulary, and labels or languages,
+    # from which the model learns. Classifiers learn to predict their mean probabilities; unless data.multi_label is
+    # set, some texts of train may then have no label. Translators also learn from the translations that they find
+    # together for the sentences of train. Sources: Hinton et al. 2015; Kim & Rush 2016, section 3.2.
     teacher: tuple[PathText, ...] = ()
-    # Weight of the teachers' probabilities beside a text's own label, 0-1. They alone count for a text without one.
+    # Classifiers: weight of the teachers' probabilities beside a text's own label, 0-1. They alone count for a text
+    # without one.
     teacher_share: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.5
     label_smoothing: Fraction = 0.0  # translation: share of the target probability spread over all pieces
     scheduled_sampling: Fraction = 0.0  # translation: share of the decoder's inputs that are its own predictions
@@ -349,7 +351,7 @@ class Config:
     @property
     def trains_on_unlabelled(self) -> bool:
         """Whether texts of train may have no label, since training.teacher labels them."""
-        return bool(self.training.teacher) and not self.data.multi_label
+        return self.kind == "classifier" and bool(self.training.teacher) and not self.data.multi_label
 
 
 PAIR_SOURCES = ("multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx")  # for translation only

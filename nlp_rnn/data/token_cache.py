@@ -47,7 +47,7 @@ class TokenCache:
 
     @classmethod
     def load(cls, path: Path) -> "TokenCache":
-        """Reads what `datasets.write_cache` wrote.
+        """Reads what `datasets.write_cache` or `write_ids` wrote.
 
         Raises:
           manifest.DamagedFileError: if a file is missing or was changed.
@@ -140,6 +140,17 @@ def _describe(facts: dict[str, dict[str, float]]) -> str:
         f"{side['median']:,} {name} at the median, {side['largest']:,} at most, {100 * side['unknown']:.1f} % unknown"
         for name, side in facts.items()
     )
+
+
+def write_ids(path: Path, texts: Iterable[np.ndarray]) -> None:
+    """Writes token ids, each int32 [time], into a folder as those of texts without labels (label 0)."""
+    lengths = []
+    with open(path / "ids.bin", "wb") as file:
+        for ids in texts:
+            ids.astype(np.int32).tofile(file)
+            lengths.append(len(ids))
+    np.save(path / "offsets.npy", np.concatenate([[0], lengths]).cumsum(dtype=np.int64))
+    np.save(path / "labels.npy", np.zeros(len(lengths), np.int32))
 
 
 def load_array(path: Path) -> np.ndarray:

@@ -6,8 +6,9 @@ from typing import Any
 import tensorflow as tf
 
 from nlp_rnn.config.settings import Config
-from nlp_rnn.decoding.beam_search import Hypotheses, Search, beam_search
+from nlp_rnn.decoding.beam_search import Search
 from nlp_rnn.decoding.settings import SearchSettings
+from nlp_rnn.decoding.translation_search import search_translations, usual_length
 from nlp_rnn.export import saved_model
 from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.language_ensemble import log_of_mean
@@ -17,7 +18,6 @@ from nlp_rnn.tokenization.graph_tokenizer import GraphTokenizer
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 MAX_BEAMS = 100
-_LENGTH = (2, 10)  # the longest translation by default: twice the source's pieces, plus ten
 
 
 def _rows(dtype: tf.DType, name: str) -> tf.TensorSpec:
@@ -42,7 +42,7 @@ class TranslationModule(tf.Module):
     """The content of an exported translator.
 
     Args:
-      models: with their weights; the probabilities of several are averaged at each step. Source: Sutskever et al. 2014.
+      models: with their weights; several are an ensemble, see `search_translations`.
       tokenizer: of both languages.
     """
 
@@ -102,7 +102,7 @@ class TranslationModule(tf.Module):
         source = self._source(text)
         forced = self._in_graphs.tokenize(prefix)
         num_pieces = tf.cast(source.row_lengths(), tf.int32) - 1  # without EOS_ID
-        usual = _LENGTH[0] * num_pieces + _LENGTH[1] + tf.cast(forced.row_lengths(), tf.int32)
+        usual = usual_length(num_pieces) + tf.cast(forced.row_lengths(), tf.int32)
         shortest, ratio = (
             tf.cast(tf.math.ceil(each * tf.cast(num_pieces, tf.float32)), tf.int32) for each in (min_ratio, max_ratio)
         )
@@ -116,7 +116,7 @@ class TranslationModule(tf.Module):
             prefix=forced.to_tensor(PAD_ID),
             never=(PAD_ID, BOS_ID) if self._tokenizer.level == "word" else (PAD_ID, BOS_ID, UNK_ID),
         )  # fmt: skip
-        best = self._search(self._padded(source), search)
+        best = search_translations(self._models, self._padded(source), search)
         is_there = best.scores > IMPOSSIBLE
         flat = tf.reshape(best.ids, [-1, tf.shape(best.ids)[2]])
         texts = self._texts(text, source, flat) if self._tokenizer.level == "word" else self._tokenizer.detokenize(flat)
@@ -189,26 +189,6 @@ class TranslationModule(tf.Module):
 
     def _with_end(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
         return tf.concat([ids, tf.fill([ids.nrows(), 1], EOS_ID)], axis=1)
-
-    def _search(self, source_ids: tf.Tensor, search: Search) -> Hypotheses:
-        encoded = [model.encode(source_ids) for model in self._models]
-        states = [each.states for each in encoded]
-        size = tf.maximum(tf.reduce_max(search.beam_size), 1)
-        repeated = [
-            each._replace(**{name: tf.repeat(getattr(each, name), size, axis=0) for name in ("memory", "keys", "mask")})
-            for each in encoded
-        ]
-
-        def step(ids: tf.Tensor, states: list[Any]) -> tuple[tf.Tensor, list[Any], tf.Tensor]:
-            scores, after, weights = [], [], []
-            for model, state, source in zip(self._models, states, repeated, strict=True):
-                hidden, new, attention = model.advance(ids, state, source)
-                scores.append(model.head(hidden))
-                after.append(new)
-                weights.append(attention)
-            return log_of_mean(scores), after, tf.add_n(weights) / len(weights)
-
-        return beam_search(step, states, encoded[0].mask, search)
 
     def _score(self, source_ids: tf.Tensor, target_ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Computes the log-probabilities of each position, given the ids before it.

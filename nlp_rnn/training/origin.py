@@ -130,17 +130,26 @@ def _check_init(config: Config) -> None:
 
 
 def _check_teachers(config: Config) -> None:
+    own = config.data
     for path in config.training.teacher:
         setting = f"training.teacher is {path}"
         if not (Path(path) / "config.yaml").is_file():
-            raise ConfigError(f"{setting}, which is no run directory; name the run directories of trained classifiers")
-        run, outputs = load_run(Path(path), config.task), config.data.outputs
-        if not (run.path / "calibration.json").is_file():
+            raise ConfigError(f"{setting}, which is no run directory; name the run directories of trained models")
+        run = load_run(Path(path), config.task)
+        is_calibrated = config.kind != "classifier" or (run.path / "calibration.json").is_file()
+        if "training" not in run.metrics or not is_calibrated:
             raise ConfigError(f"{setting}, whose training has not ended; rerun its command")
-        if run.config.data.outputs != outputs:
+        data = run.config.data
+        if data.outputs != own.outputs:
             raise ConfigError(
-                f"{setting}, whose data.multi_label is {_as_setting(run.config.data.multi_label)} and "
-                f"data.labels_are {run.config.data.labels_are}; use the same, or another teacher"
+                f"{setting}, whose data.multi_label is {_as_setting(data.multi_label)} and "
+                f"data.labels_are {data.labels_are}; use the same, or another teacher"
+            )
+        if (data.source_language, data.target_language) != (own.source_language, own.target_language):
+            raise ConfigError(
+                f"{setting}, which translates from {data.source_language} to {data.target_language}, but "
+                f"data.source_language is {own.source_language} and data.target_language {own.target_language}; use "
+                "the same, or another teacher"
             )
         _check_tokenizer(run.config, config, setting)
 

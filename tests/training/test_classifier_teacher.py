@@ -16,11 +16,10 @@ from nlp_rnn.config.loading import load_config
 from nlp_rnn.data import datasets
 from nlp_rnn.data.corpus import load_corpus
 from nlp_rnn.data.token_cache import TokenCache
-from nlp_rnn.errors import ConfigError
 from nlp_rnn.models.calibration import Calibration
 from nlp_rnn.models.objective import Objective
 from nlp_rnn.tokenization.tokenizer import Tokenizer
-from nlp_rnn.training import fit, teacher
+from nlp_rnn.training import classifier_teacher, fit
 from tests.conftest import BAD, GOOD, SMALL, ask, make_review, outcome, refused, run_pipeline, told_to_stop, write_csv
 
 
@@ -59,7 +58,7 @@ def taught(folder, monkeypatch, share=0.25, teachers="[runs/small]"):
     tokenizer = Tokenizer.load(folder / "runs" / "small" / "tokenizer")
     corpus = load_corpus(config.data, config.seed)
     plain = datasets.prepare_split(corpus, "train", config.data, tokenizer, {"neg": 0, "pos": 1})
-    return plain, teacher.teach(plain, config, ["neg", "pos"], tokenizer)
+    return plain, classifier_teacher.teach(plain, config, ["neg", "pos"], tokenizer)
 
 
 def test_targets_mix_the_teachers_answers_with_the_labels(folder, monkeypatch):
@@ -158,10 +157,10 @@ def test_what_label_sets_and_scales_learn(outputs, monkeypatch, tmp_path):
         None,
         [setting, "data.source=csv", "data.train=a.csv", "data.label_separator=;"][: 3 + (outputs == "label_sets")],
     )
-    monkeypatch.setattr(teacher, "_teachers", lambda _: [None])
-    monkeypatch.setattr(teacher, "_check", lambda *_: None)
-    monkeypatch.setattr(teacher, "_answers", lambda *_: np.float32([[0.4, 0.3, 0.3]]))
-    found = teacher.teach(TokenCache(tmp_path, np.array([0, 1]), labels), config, ["1", "2", "3"], None)
+    monkeypatch.setattr(classifier_teacher, "load_teachers", lambda _: [None])
+    monkeypatch.setattr(classifier_teacher, "_check", lambda *_: None)
+    monkeypatch.setattr(classifier_teacher, "_answers", lambda *_: np.float32([[0.4, 0.3, 0.3]]))
+    found = classifier_teacher.teach(TokenCache(tmp_path, np.array([0, 1]), labels), config, ["1", "2", "3"], None)
     if outputs == "label_sets":
         assert found.labels.tolist() == [[1, 0, 0]]
         np.testing.assert_allclose(found.targets, [[0.7, 0.15, 0.15]], atol=1e-6)
@@ -214,12 +213,6 @@ def test_what_does_not_fit_is_refused(folder, settings, message):
     if settings[0] == "data.validation=few2.csv":
         settings = [*settings, "data.remove_repeated=false"]
     assert message in refused("train", "name=refused", *FEW, *settings, cwd=folder)
-
-
-def test_only_classifiers_have_teachers():
-    for setting in ("training.teacher=[runs/a]", "training.teacher_share=0.2"):
-        with pytest.raises(ConfigError, match="applies only to classifiers"):
-            load_config(None, [setting], task="translation")
 
 
 # --- the loss ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,113 @@
+"""A translator learns from the translations of other translators.
+
+One model is trained on the translations that an ensemble finds by beam search, beside the true ones. They are found
+once, before training, and kept in the cache. Source: Kim & Rush 2016, "Sequence-Level Knowledge Distillation",
+section 3.2.
+"""
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from nlp_rnn import manifest
+from nlp_rnn.config.settings import Config
+from nlp_rnn.data import datasets
+from nlp_rnn.data.token_cache import PairCache, TokenCache, load_array, write_ids
+from nlp_rnn.decoding.beam_search import Search
+from nlp_rnn.decoding.settings import SearchSettings
+from nlp_rnn.decoding.translation_search import search_translations, usual_length
+from nlp_rnn.models.translator import Translator
+from nlp_rnn.progress import track
+from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from nlp_rnn.tokenization.tokenizer import Tokenizer
+from nlp_rnn.training.teacher import check_vocabulary, digests, load_teachers
+from nlp_rnn.training.trained_models import load_translator
+
+logger = logging.getLogger(__name__)
+
+_ROWS = 64  # sentences per batch of the search
+_PART = 10_000  # texts that are copied at once
+_SEARCH = SearchSettings()
+
+
+def teach(train: PairCache, config: Config, tokenizer: Tokenizer) -> PairCache:
+    """Adds the teachers' translations of a translator's training sentences as further pairs.
+
+    Args:
+      train: the pairs.
+      config: of the model that is trained.
+      tokenizer: its tokenizer.
+
+    Returns:
+      the pairs, followed by pairs of the same sources and the best translations that training.teacher finds, together
+      as an ensemble. Translations without a piece, or with more than data.max_length, are left out.
+
+    Raises:
+      ConfigError: if a teacher has another vocabulary.
+    """
+    runs = load_teachers(config)
+    for run in runs:
+        check_vocabulary(run, config, tokenizer)
+    longest = config.data.max_length
+
+    def make(temporary: Path) -> None:
+        logger.info("training.teacher: translating %s sentences with %d models", f"{len(train):,}", len(runs))
+        answers = _translations([load_translator(run)[0] for run in runs], train)
+        is_kept = np.array([1 < len(answer) <= longest + 1 for answer in answers])
+        kept = itertools.compress(answers, is_kept)
+        _write(temporary / "source", _texts(train.source), _texts(train.source, train.rows[is_kept]))
+        _write(temporary / "target", _texts(train.target), kept)
+        new = len(train.source) + np.arange(is_kept.sum())
+        np.save(temporary / "rows.npy", np.concatenate([train.rows, new]))
+
+    def load(folder: Path) -> PairCache:
+        source, target = (TokenCache.load(folder / side) for side in ("source", "target"))
+        return PairCache(source, target, load_array(folder / "rows.npy"))
+
+    sides = [train.source.path.name, train.target.path.name]
+    key = datasets.cache_key(pairs=sides, max_length=longest, teachers=digests(config))
+    taught = datasets.cached(datasets.cache_folder(config.data) / f"answers-{key}", make, load)
+    logger.info("training.teacher: %s further pairs", f"{len(taught) - len(train):,}")
+    return taught
+
+
+def _translations(models: list[Translator], pairs: PairCache) -> list[np.ndarray]:
+    """The best translation of each pair's source by all models together, each int32 [time] with its EOS_ID."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)], autograph=False)
+    def translate(source_ids: tf.Tensor) -> tf.Tensor:
+        rows = tf.shape(source_ids)[0]
+        num_pieces = tf.reduce_sum(tf.cast(source_ids != PAD_ID, tf.int32), axis=1) - 1  # without EOS_ID
+        search = Search(
+            beam_size=tf.constant(_SEARCH.beam_size), min_length=tf.ones([rows], tf.int32),
+            max_length=usual_length(num_pieces), length_penalty=tf.fill([rows], _SEARCH.length_penalty),
+            coverage_penalty=tf.zeros([rows]), no_repeat=tf.constant(0), prefix=tf.zeros([rows, 0], tf.int32),
+            never=(PAD_ID, BOS_ID, UNK_ID),
+        )  # fmt: skip
+        return search_translations(models, source_ids, search).ids[:, 0]
+
+    answers: list[np.ndarray] = [np.zeros(0, np.int32)] * len(pairs)
+    order = np.argsort(pairs.lengths[:, 0], kind="stable")
+    batches = np.split(order, np.arange(_ROWS, len(order), _ROWS))
+    for numbers in track(batches, "translating", len(batches)):
+        sources = tf.ragged.constant([ids.tolist() for ids in pairs.source.rows(pairs.rows[numbers])], tf.int32)
+        for number, ids in zip(numbers, translate(sources.to_tensor(PAD_ID)).numpy(), strict=True):
+            answers[number] = np.append(ids[ids != PAD_ID], np.int32(EOS_ID))
+    return answers
+
+
+def _texts(cache: TokenCache, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """The ids of some texts, each int32 [time], or of all; read in parts."""
+    numbers = np.arange(len(cache)) if rows is None else rows
+    for part in np.split(numbers, np.arange(_PART, len(numbers), _PART)):
+        yield from cache.rows(part)
+
+
+def _write(folder: Path, *texts: Iterable[np.ndarray]) -> None:
+    folder.mkdir()
+    write_ids(folder, itertools.chain(*texts))
+    manifest.write(folder)
