@@ -5,7 +5,6 @@ gradients' mean squares, with a decay back to the trained weights. Here the mean
 the steps are scaled so that the rate is that of a plain gradient step for a weight of average gradient.
 """
 
-import itertools
 import logging
 import math
 from collections.abc import Iterator
@@ -25,8 +24,8 @@ logger = logging.getLogger(__name__)
 _SEGMENT = 20  # tokens between two steps
 _NUM_SEGMENTS = 500  # for the mean squares
 _TUNING_TOKENS = 10_000
-_RATES = (0.03, 0.1, 0.3)
-_DECAYS = (0.0, 0.003, 0.01)
+_RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_DECAYS = (0.003, 0.01, 0.03)
 _DAMPING = 0.1  # of the average root mean square, so that rare gradients do not make giant steps
 
 
@@ -61,21 +60,33 @@ class DynamicEvaluation:
         self._measure()
 
     def tune(self, num_tokens: int = _TUNING_TOKENS) -> DynamicSettings:
-        """Chooses the settings with the lowest perplexity on the first tokens of the validation text."""
-        losses = {}
-        for rate, decay in itertools.product(_RATES, _DECAYS):
-            settings = DynamicSettings(rate, decay)
-            own = [
-                scored.log_probabilities[np.arange(len(scored.targets)), scored.targets]
-                for scored in self.score_text(
-                    self._validation, settings, title="tuning the adaptation", num_tokens=num_tokens
-                )
-            ]
-            loss = -float(np.concatenate(own).mean())
-            losses[settings] = loss if math.isfinite(loss) else math.inf
-        best = min(losses, key=losses.__getitem__)
-        logger.info("rate %g, decay %g: validation perplexity %.2f", *best, math.exp(losses[best]))
+        """Chooses the settings with a low perplexity on the first tokens of the validation text.
+
+        First the rate grows until it no longer helps, without decay. Then the decay grows likewise.
+        """
+        off = DynamicSettings(0.0, 0.0)
+        best, lowest = self._grow([DynamicSettings(rate, 0.0) for rate in _RATES], off, math.inf, num_tokens)
+        decayed = [best._replace(decay=decay) for decay in _DECAYS]
+        best, lowest = self._grow(decayed, best, lowest, num_tokens)
+        logger.info("rate %g, decay %g: validation perplexity %.2f", *best, math.exp(lowest))
         return best
+
+    def _grow(
+        self, candidates: list[DynamicSettings], best: DynamicSettings, lowest: float, num_tokens: int
+    ) -> tuple[DynamicSettings, float]:
+        """The last of the candidates before one is no better, with its loss; `best` and `lowest` if none is better."""
+        for settings in candidates:
+            loss = self._loss(settings, num_tokens)
+            if not loss < lowest:  # also if it is not finite
+                break
+            best, lowest = settings, loss
+        return best, lowest
+
+    def _loss(self, settings: DynamicSettings, num_tokens: int) -> float:
+        """The mean cross-entropy of the first tokens of the validation text, in nats."""
+        windows = self.score_text(self._validation, settings, title="tuning the adaptation", num_tokens=num_tokens)
+        own = [window.log_probabilities[np.arange(len(window.targets)), window.targets] for window in windows]
+        return -float(np.concatenate(own).mean())
 
     def score_text(
         self, cache: TokenCache, settings: DynamicSettings, *, title: str, num_tokens: int = 0

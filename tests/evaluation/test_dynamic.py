@@ -1,3 +1,5 @@
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -47,6 +49,24 @@ def test_without_steps_it_is_plain_scoring(tmp_path, model):
     np.testing.assert_allclose(found, nats(scored_text.score_text(model, cache, title="")), rtol=1e-5)
 
 
-def test_the_settings_are_those_that_help(tmp_path, model):
+def test_the_rate_and_the_decay_grow_while_they_help(tmp_path, model, monkeypatch):
     cache = text(tmp_path, [4, 7, 5, 9, 6] * 60)
-    assert DynamicEvaluation(model, cache).tune(num_tokens=200).rate == 0.3  # the highest rate suits so plain a text
+    learner = DynamicEvaluation(model, cache)
+    losses = {
+        (0.03, 0): 5, (0.1, 0): 4, (0.3, 0): 3, (1, 0): 2, (3, 0): math.nan, (10, 0): 0,
+        (1, 0.003): 1.5, (1, 0.01): 1.6, (1, 0.03): 0,
+    }  # fmt: skip
+    monkeypatch.setattr(learner, "_loss", lambda settings, num_tokens: losses[settings])
+    assert learner.tune() == (1, 0.003)
+
+
+def test_a_plain_text_suits_a_high_rate(tmp_path, model):
+    cache = text(tmp_path, [4, 7, 5, 9, 6] * 60)
+    learner = DynamicEvaluation(model, cache)
+    chosen = learner.tune(num_tokens=200)
+    assert chosen.rate > 0.3
+
+    def loss(settings):
+        return nats(learner.score_text(cache, settings, title="", num_tokens=200)).mean()
+
+    assert loss(chosen) < loss(DynamicSettings(0.3, 0.0)) < loss(DynamicSettings(0.0, 0.0))
