@@ -141,7 +141,9 @@ def num_operations(run: nlp_rnn.Run) -> float:
             rows = settings.num_sampled if settings.softmax == "sampled" else values.shape[0]
             total += min(rows, values.shape[0]) * values.shape[1]
     facts = run.metrics["training"]
-    num_passes = (2 if run.config.training.r_drop else 1) * (2 if run.config.training.adversarial else 1)
+    training = run.config.training
+    num_passes = 1 + bool(training.adversarial) + 2 * bool(training.virtual_adversarial)
+    num_passes *= 2 if training.r_drop else 1
     return 6.0 * total * facts["tokens"] * facts["epochs"] * num_passes
 
 

@@ -13,7 +13,8 @@ _SETTINGS: dict[tuple[Kind, ...], tuple[str, ...]] = {
     ("classifier",): (
         "data.multi_label", "data.labels_are", "data.weight_column", "model.pooling", "model.standardize",
         "model.ngrams", "training.layer_decay", "training.unfreeze", "training.class_weights", "training.focal_gamma",
-        "training.excerpts", "training.adversarial", "training.teacher_share",
+        "training.excerpts", "training.adversarial", "training.virtual_adversarial",
+        "training.teacher_share",
     ),
     ("language_model",): (
         "model.cutoffs", "training.window", "training.random_window", "training.partial_shuffle",

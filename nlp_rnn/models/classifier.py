@@ -87,6 +87,20 @@ class Classifier(keras.Model):
         facts = {"are_right": are_right, "cross_entropies": cross_entropies, "weights": weights}
         return ops.sum(losses * weights) / ops.maximum(num_rows, 1.0), facts
 
+    def divergence_of(self, reference: Any, logits: Any, sample_weight: Any) -> Any:
+        """Mean divergence of predictions from reference predictions over the examples with weight > 0, in nats.
+
+        Each replica returns its share of it.
+
+        Args:
+          reference, logits: float32 [batch, classes or labels]; in training with R-Drop [2 * batch, ...].
+          sample_weight: float [batch].
+        """
+        ops = keras.ops
+        num_rows = replicas.batch_weight(replicas.rows_of(sample_weight))
+        rows = r_drop.twice(sample_weight) / 2 if self.objective.r_drop else sample_weight
+        return ops.sum(self.objective.divergences_from(reference, logits) * rows) / ops.maximum(num_rows, 1.0)
+
     def _passes(self, token_ids: Any, training: bool | None) -> Any:
         """The ids, or with R-Drop in training each row twice."""
         return r_drop.twice(token_ids) if training and self.objective.r_drop else token_ids

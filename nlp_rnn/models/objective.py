@@ -22,6 +22,7 @@ class Objective:
       focal_gamma: exponent of the focal loss; 0: the cross-entropy.
       r_drop: weight of the divergence between two passes with different dropout; 0: one pass.
       adversarial: how far adversarial training moves a text's vectors, in standard deviations of them; 0: not at all.
+      virtual_adversarial: the same of virtual adversarial training.
     """
 
     outputs: Outputs = "classes"
@@ -30,6 +31,12 @@ class Objective:
     focal_gamma: float = 0.0
     r_drop: float = 0.0
     adversarial: float = 0.0
+    virtual_adversarial: float = 0.0
+
+    @property
+    def moves_texts(self) -> bool:
+        """Whether a training step also takes texts with moved vectors."""
+        return bool(self.adversarial or self.virtual_adversarial)
 
     def cross_entropies(self, targets: Any, logits: Any) -> Any:
         """Cross-entropy in nats: of classes float [batch], of label sets float [batch, labels]; not weighted.
@@ -91,6 +98,33 @@ class Objective:
             others = r_drop.other_pass(logits)
             return ops.mean((ops.sigmoid(logits) - ops.sigmoid(others)) * (logits - others), axis=-1) / 2
         return r_drop.divergences(ops.log_softmax(logits, axis=-1))
+
+    def confidences(self, logits: Any) -> Any:
+        """The log-probability of the model's own answer, float [batch]: the likeliest class, or all labels' outcomes.
+
+        Args:
+          logits: float [batch, classes or labels].
+        """
+        ops = keras.ops
+        if self.outputs == "label_sets":
+            return -ops.sum(ops.softplus(-ops.abs(logits)), axis=-1)
+        return ops.max(ops.log_softmax(logits, axis=-1), axis=-1)
+
+    def divergences_from(self, reference: Any, logits: Any) -> Any:
+        """Kullback-Leibler divergences of predictions from reference predictions, in nats, float [batch].
+
+        It is sum(p (log p - log q)), p of the reference; of label sets the mean over labels, each a pair of outcomes.
+
+        Args:
+          reference, logits: float [batch, classes or labels].
+        """
+        ops = keras.ops
+        if self.outputs == "label_sets":
+            outcomes = [(reference, logits), (-reference, -logits)]
+            parts = [ops.sigmoid(p) * (ops.softplus(-q) - ops.softplus(-p)) for p, q in outcomes]
+            return ops.mean(parts[0] + parts[1], axis=-1)
+        log_p, log_q = (ops.log_softmax(each, axis=-1) for each in (reference, logits))
+        return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
 
     def are_right(self, targets: Any, logits: Any) -> Any:
         """bool [batch]: whether the prediction is right: the likeliest class, the median of a scale, or all labels.

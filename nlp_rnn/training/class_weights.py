@@ -29,7 +29,10 @@ def make_objective(config: Config, labels: list[str], train: TokenCache) -> Obje
         shown = ", ".join(f"{label} {weight:.3g}" for label, weight in zip(labels[:20], positive, strict=False))
         logger.info("class weights: %s%s", shown, ", ..." if len(labels) > 20 else "")
     training = config.training
-    return Objective(outputs, positive, negative, training.focal_gamma, training.r_drop, training.adversarial)
+    return Objective(
+        outputs, positive, negative, training.focal_gamma, training.r_drop, training.adversarial,
+        training.virtual_adversarial,
+    )  # fmt: skip
 
 
 def balanced_weights(counts: np.ndarray) -> tuple[float, ...]:

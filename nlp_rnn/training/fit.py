@@ -218,7 +218,7 @@ def compile_model(model: keras.Model, config: TrainingConfig, num_steps: int, pl
         from nlp_rnn.training import train_step
 
         train_step.prepare(model, placement, config.gradient_accumulation)
-    elif config.adversarial:
+    elif config.adversarial or config.virtual_adversarial:
         from nlp_rnn.training import jax_gradients
 
         jax_gradients.prepare(model)

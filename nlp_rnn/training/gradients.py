@@ -1,9 +1,10 @@
-"""The gradients of a batch's loss: of one pass, or with adversarial training of two.
+"""The gradients of a batch's loss: of one pass, or with adversarial training of more.
 
-Adversarial training of classifiers adds a pass with the texts' vectors moved against the model, by
-`nlp_rnn.layers.adversarial.moves`.
+Adversarial training of classifiers adds a pass with the texts' vectors moved against the label, virtual adversarial
+training one with the vectors moved against the model's own answer; see `nlp_rnn.layers.adversarial`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -16,8 +17,8 @@ from nlp_rnn.special_ids import PAD_ID
 
 def of_loss(model: keras.Model, x: Any, y: Any, sample_weights: Any) -> tuple[Any, list[Any]]:
     """Returns the loss of the rows, and its gradients by the trainable variables, scaled as the optimizer wants."""
-    if isinstance(model, Classifier) and model.objective.adversarial:
-        return _of_two_passes(model, x, y, sample_weights)
+    if isinstance(model, Classifier) and model.objective.moves_texts:
+        return _with_moved_texts(model, x, y, sample_weights)
     with tf.GradientTape() as tape:
         predicted = model(x, training=True)
         loss = model.compute_loss(x, y, predicted, sample_weights, training=True)
@@ -25,32 +26,64 @@ def of_loss(model: keras.Model, x: Any, y: Any, sample_weights: Any) -> tuple[An
     return loss, tape.gradient(scaled, model.trainable_variables)
 
 
-def _of_two_passes(model: Classifier, x: Any, y: Any, sample_weights: Any) -> tuple[Any, list[Any]]:
-    """The mean of the losses of the texts and of their moved vectors, and its gradients by the trainable variables.
+def _with_moved_texts(model: Classifier, x: Any, y: Any, sample_weights: Any) -> tuple[Any, list[Any]]:
+    """The loss of the texts and of their moved vectors, and its gradients by the trainable variables.
 
-    The metrics are those of the texts as they are. The gradients are scaled as the optimizer wants.
+    Adversarial training takes the mean of both losses, virtual adversarial training adds a divergence. The metrics are
+    those of the texts as they are. The gradients are scaled as the optimizer wants.
 
     Args:
       x: int32 ids [batch, time], right-padded.
       y: the targets, as in `Classifier.compute_loss`.
       sample_weights: float [batch].
     """
-    variables, optimizer = model.trainable_variables, model.optimizer
+    objective, variables = model.objective, model.trainable_variables
+    share = 0.5 if objective.adversarial else 1.0
     with tf.GradientTape() as tape:
         ids, vectors = model.embed(x, training=True)
         tape.watch(vectors)  # also where the embedding is not trained
         logits = model.classify(ids, vectors, training=True)
-        loss = model.compute_loss(x, y, logits, sample_weights, training=True) / 2
-        scaled = optimizer.scale_loss(loss)
+        loss = share * model.compute_loss(x, y, logits, sample_weights, training=True)
+        scaled = model.optimizer.scale_loss(loss)
     *gradients, direction = tape.gradient(scaled, [*variables, vectors])
-    move = tf.stop_gradient(moves(vectors, direction, tf.not_equal(ids, PAD_ID), model.objective.adversarial))
+
+    def add_moved(direction: Any, length: float, loss_of: Callable[[Any], Any]) -> None:
+        """Adds the loss and the gradients of the texts' vectors moved in a direction."""
+        nonlocal loss, gradients
+        move = tf.stop_gradient(moves(vectors, direction, tf.not_equal(ids, PAD_ID), length))
+        with tf.GradientTape() as tape:
+            ids_now, vectors_now = model.embed(x, training=True)
+            moved_loss = loss_of(model.classify(ids_now, vectors_now + move, training=True))
+            scaled = model.optimizer.scale_loss(moved_loss)
+        loss += moved_loss
+        gradients = [add(*pair) for pair in zip(gradients, tape.gradient(scaled, variables), strict=True)]
+
+    if objective.adversarial:
+        add_moved(
+            direction,
+            objective.adversarial,
+            lambda moved: share * model.loss_of(y, moved, sample_weights, training=True)[0],
+        )
+    if objective.virtual_adversarial:
+        before = tf.stop_gradient(logits)
+        add_moved(
+            _against_own_answers(model, x),
+            objective.virtual_adversarial,
+            lambda moved: model.divergence_of(before, moved, sample_weights),
+        )
+    return loss, gradients
+
+
+def _against_own_answers(model: Classifier, x: Any) -> Any:
+    """The direction in which the texts' own answers lose probability fastest, in the shape of their vectors.
+
+    It takes a pass of its own: a second gradient of one pass fails where XLA compiles the recurrent layers' loops.
+    """
     with tf.GradientTape() as tape:
         ids, vectors = model.embed(x, training=True)
-        logits = model.classify(ids, vectors + move, training=True)
-        moved_loss = model.loss_of(y, logits, sample_weights, training=True)[0] / 2
-        scaled = optimizer.scale_loss(moved_loss)
-    moved = tape.gradient(scaled, variables)
-    return loss + moved_loss, [add(*pair) for pair in zip(gradients, moved, strict=True)]
+        tape.watch(vectors)
+        doubt = -tf.reduce_sum(model.objective.confidences(model.classify(ids, vectors, training=True)))
+    return tape.gradient(doubt, vectors)
 
 
 def add(one: Any, other: Any) -> Any:

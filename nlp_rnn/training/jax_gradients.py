@@ -1,6 +1,7 @@
 """Adversarial training on Keras's backend JAX. On TensorFlow it is in `gradients`."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ def prepare(model: Classifier) -> None:
 
 
 def _train_step(model: Classifier, state: Any, data: Any) -> tuple[dict[str, Any], Any]:
-    """What Keras's `train_step` on JAX does, with the mean of the losses of the texts and of their moved vectors.
+    """What Keras's `train_step` on JAX does, with the losses of `gradients`.
 
     The metrics are those of the texts as they are.
 
@@ -27,6 +28,8 @@ def _train_step(model: Classifier, state: Any, data: Any) -> tuple[dict[str, Any
     """
     trainable, other, for_optimizer, metrics = state
     x, y, sample_weight = data
+    objective = model.objective
+    share = 0.5 if objective.adversarial else 1.0
 
     def scope(trainable: Any, other: Any) -> keras.StatelessScope:
         variables = [*model.trainable_variables, *model.non_trainable_variables, *model.metrics_variables]
@@ -34,11 +37,12 @@ def _train_step(model: Classifier, state: Any, data: Any) -> tuple[dict[str, Any
         values = [*trainable, *other, *metrics, *for_optimizer]
         return keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True)))
 
-    def of_texts(trainable: Any, move: Any) -> Any:
+    def passed(trainable: Any, other: Any, move: Any, loss_of: Callable[[Any], Any]) -> tuple[Any, Any]:
+        """The scaled loss of the texts moved by `move`; the loss, the logits, ids, vectors and the variables after."""
         with scope(trainable, other) as after:
             ids, vectors = model.embed(x, training=True)
             logits = model.classify(ids, vectors + move, training=True)
-            loss = model.compute_loss(x, y, logits, sample_weight, training=True) / 2
+            loss = loss_of(logits)
             scaled = model.optimizer.scale_loss(loss)
         other_now, metrics_now = (
             [after.get_current_value(variable) for variable in variables]
@@ -46,21 +50,34 @@ def _train_step(model: Classifier, state: Any, data: Any) -> tuple[dict[str, Any
         )
         return scaled, (loss, logits, ids, vectors, other_now, metrics_now)
 
-    def of_moved(trainable: Any, other: Any, move: Any) -> Any:
-        with scope(trainable, other) as after:
-            ids, vectors = model.embed(x, training=True)
-            logits = model.classify(ids, vectors + move, training=True)
-            loss = model.loss_of(y, logits, sample_weight, training=True)[0] / 2
-            scaled = model.optimizer.scale_loss(loss)
-        return scaled, (loss, [after.get_current_value(variable) for variable in model.non_trainable_variables])
+    def of_texts(logits: Any) -> Any:
+        return share * model.compute_loss(x, y, logits, sample_weight, training=True)
 
-    no_move = jax.numpy.zeros_like(jax.eval_shape(of_texts, trainable, 0.0)[1][3])
-    by_both = jax.grad(of_texts, argnums=(0, 1), has_aux=True)
-    (gradients, direction), (loss, logits, ids, vectors, other_now, metrics_now) = by_both(trainable, no_move)
-    move = moves(vectors, direction, keras.ops.not_equal(ids, PAD_ID), model.objective.adversarial)
-    more, (moved_loss, other_now) = jax.grad(of_moved, has_aux=True)(trainable, other_now, move)
-    gradients = jax.tree.map(jax.numpy.add, gradients, more)
+    def of_moved(logits: Any) -> Any:
+        return share * model.loss_of(y, logits, sample_weight, training=True)[0]
+
+    def of_doubt(logits: Any) -> Any:
+        return -keras.ops.sum(objective.confidences(logits))
+
+    no_move = jax.numpy.zeros_like(
+        jax.eval_shape(functools.partial(passed, loss_of=of_texts), trainable, other, 0.0)[1][3]
+    )
+    by_both = jax.grad(passed, argnums=(0, 2), has_aux=True)
+    (gradients, direction), (loss, logits, ids, vectors, other_now, metrics_now) = by_both(
+        trainable, other, no_move, of_texts
+    )
+    moved: list[tuple[Any, float, Callable[[Any], Any]]] = []
+    if objective.adversarial:
+        moved.append((direction, objective.adversarial, of_moved))
+    if objective.virtual_adversarial:
+        away, _ = jax.grad(passed, argnums=2, has_aux=True)(trainable, other, no_move, of_doubt)
+        of_divergence = functools.partial(model.divergence_of, logits, sample_weight=sample_weight)
+        moved.append((away, objective.virtual_adversarial, of_divergence))
+    for direction, length, loss_of in moved:
+        move = moves(vectors, direction, keras.ops.not_equal(ids, PAD_ID), length)
+        more, (moved_loss, *_, other_now, _) = jax.grad(passed, has_aux=True)(trainable, other_now, move, loss_of)
+        gradients = jax.tree.map(jax.numpy.add, gradients, more)
+        loss += moved_loss
     trainable_now, optimizer_now = model.optimizer.stateless_apply(for_optimizer, gradients, trainable)
-    total = loss + moved_loss
-    logs, metrics_now = model._update_metrics_variables(metrics_now, total, x, y, logits, sample_weight)
+    logs, metrics_now = model._update_metrics_variables(metrics_now, loss, x, y, logits, sample_weight)
     return logs, (trainable_now, other_now, optimizer_now, metrics_now)

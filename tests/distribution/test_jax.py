@@ -84,15 +84,16 @@ def test_a_classifier_trained_on_jax_is_tensorflows_and_exported_by_it(prepared:
 
 
 @pytest.mark.further
-def test_adversarial_training_on_jax_is_that_on_tensorflow(reviews: Path, prepared: Path) -> None:
-    settings = [*CLASSIFIER[:-1], f"data.train={reviews}", *FROM_FIRST, "training.adversarial=3", "training.epochs=2"]
-    ask("train", "name=moved_on_tensorflow", *settings, cwd=prepared)
-    ask("prepare", "name=moved_on_jax", *settings, cwd=prepared)
+@pytest.mark.parametrize("kinds", [["adversarial"], ["adversarial", "virtual_adversarial"]])
+def test_adversarial_training_on_jax_is_that_on_tensorflow(reviews: Path, prepared: Path, kinds: list[str]) -> None:
+    settings = [*CLASSIFIER[:-1], f"data.train={reviews}", *FROM_FIRST, "training.epochs=2"]
+    settings += [f"training.{kind}=3" for kind in kinds]
+    names = [f"{kinds[-1]}_on_{backend}" for backend in ("jax", "tensorflow")]
+    ask("train", f"name={names[1]}", *settings, cwd=prepared)
+    ask("prepare", f"name={names[0]}", *settings, cwd=prepared)
     program = ROOT / "pipelines" / "sentiment.py"
-    run(jax_command(program, "train", "name=moved_on_jax", *settings), jax_environment(prepared), prepared)
-    moved, tensorflow, plain = (
-        prepared / "runs" / name for name in ("moved_on_jax", "moved_on_tensorflow", "tensorflow")
-    )
+    run(jax_command(program, "train", f"name={names[0]}", *settings), jax_environment(prepared), prepared)
+    moved, tensorflow, plain = (prepared / "runs" / name for name in (*names, "tensorflow"))
     assert max(differences(moved, tensorflow)) < 1e-4
     assert max(differences(moved, plain)) > 1e-3
 

@@ -26,13 +26,13 @@ LABELS = GENERATOR.integers(0, 2, ROWS, np.int32)
 WEIGHTS = np.float32([1, 2, 1, 1, 1, 1, 1, 0])
 
 
-def build(length, *settings, r_drop=0.0, dropout=0.0):
+def build(length, *settings, r_drop=0.0, dropout=0.0, virtual=0.0):
     """A classifier that is ready to train, with the same weights and seeds each time."""
     keras.utils.set_random_seed(1)
     plain = ["training.optimizer=sgd", "training.clip_norm=0", "training.learning_rate=0.5"]
     config = load_config(None, ["model.units=8", "model.embedding_dim=6", *plain, *settings], task="sentiment")
     model = build_classifier(dataclasses.replace(config.model, dropout=dropout), vocab_size=WORDS, num_classes=2)
-    model.objective = Objective(adversarial=length, r_drop=r_drop)
+    model.objective = Objective(adversarial=length, r_drop=r_drop, virtual_adversarial=virtual)
     fit.compile_model(model, config.training, 10, ONE_DEVICE)
     return model
 
@@ -120,11 +120,23 @@ def test_the_gradients_are_the_mean_of_those_at_the_vectors_and_at_the_moved_one
         np.testing.assert_allclose(gradient, mean, atol=1e-5)
 
 
-def test_the_metrics_are_those_of_the_texts_as_they_are():
-    figures = [tf.function(build(length).train_step)((IDS, LABELS, WEIGHTS)) for length in (0.0, LENGTH)]
+@pytest.mark.parametrize("kind", ["length", "virtual"])
+def test_the_metrics_are_those_of_the_texts_as_they_are(kind):
+    settings = [{"length": 0.0}, {"length": 0.0, kind: LENGTH}]
+    figures = [tf.function(build(**each).train_step)((IDS, LABELS, WEIGHTS)) for each in settings]
     assert float(figures[0]["cross_entropy"]) == pytest.approx(float(figures[1]["cross_entropy"]), rel=1e-6)
     assert float(figures[0]["accuracy"]) == float(figures[1]["accuracy"])
     assert float(figures[1]["loss"]) > float(figures[0]["loss"])
+
+
+def test_virtual_adversarial_training_of_layers_that_xla_compiles():
+    """Two gradients of one pass failed there."""
+    settings = ["model.units=64", "model.embedding_dim=32", "model.weight_dropout=0.3"]
+    losses = [
+        float(tf.function(build(0.0, *settings, virtual=each).train_step)((IDS, LABELS, WEIGHTS))["loss"])
+        for each in (0.0, LENGTH)
+    ]
+    assert losses[1] > losses[0]
 
 
 def test_the_parts_of_a_batch_add_up_to_the_whole():
@@ -149,9 +161,89 @@ def test_a_frozen_embedding_stays_and_its_vectors_move():
     assert loss > gradients_of(build(0.0))[0]
 
 
-def test_only_classifiers_can_have_it():
-    with pytest.raises(ConfigError, match=r"training\.adversarial is 5, but applies only to classifiers"):
-        load_config(None, ["training.adversarial=5"], task="next_word")
+def divergence_at(model, vectors, before):
+    logits = model.classify(tf.constant(IDS), vectors, training=True)
+    return float(model.divergence_of(before, logits, tf.constant(WEIGHTS)))
+
+
+def away_from_own_answers(model):
+    """The texts' vectors, their logits and the move of virtual adversarial training."""
+    with tf.GradientTape() as tape:
+        _, vectors = model.embed(tf.constant(IDS), training=True)
+        tape.watch(vectors)
+        logits = model.classify(tf.constant(IDS), vectors, training=True)
+        doubt = -tf.reduce_sum(model.objective.confidences(logits))
+    return vectors, logits, moves(vectors, tape.gradient(doubt, vectors), tf.constant(IDS != 0), LENGTH)
+
+
+def test_predictions_diverge_along_the_virtual_move_faster_than_along_others_of_the_same_length():
+    model = build(0.0)
+    vectors, logits, move = away_from_own_answers(model)
+    move, gains = move.numpy() / 30, []
+    for _ in range(20):
+        other = GENERATOR.normal(size=move.shape) * (IDS != 0)[:, :, None]
+        other *= np.sqrt((move**2).sum((1, 2)) / (other**2).sum((1, 2)))[:, None, None]
+        gains.append(divergence_at(model, vectors + other.astype(np.float32), logits))
+    assert divergence_at(model, vectors + move, logits) > 1.5 * max(gains) > 0
+
+
+@pytest.mark.parametrize("length", [0.0, LENGTH])
+def test_virtual_adversarial_training_adds_the_divergence(length):
+    loss, found = gradients_of(build(length, virtual=10 * LENGTH))
+    plain_loss, plain = gradients_of(build(length))
+    reference = build(0.0)
+    vectors, before, move = away_from_own_answers(reference)
+    with tf.GradientTape() as tape:
+        _, vectors = reference.embed(tf.constant(IDS), training=True)
+        logits = reference.classify(tf.constant(IDS), vectors + 10 * move, training=True)
+        divergence = reference.divergence_of(tf.stop_gradient(before), logits, tf.constant(WEIGHTS))
+    assert float(divergence) > 1e-3
+    assert loss == pytest.approx(plain_loss + float(divergence), rel=1e-5)
+    expected = tape.gradient(divergence, reference.trainable_variables)
+    for gradient, first, second in zip(found, plain, expected, strict=True):
+        np.testing.assert_allclose(gradient, first + tf.convert_to_tensor(second), atol=1e-6)
+
+
+def test_the_divergence_does_not_read_the_labels():
+    losses = [
+        [gradients_of(build(0.0, virtual=each), labels=labels)[0] for each in (0.0, LENGTH)]
+        for labels in (LABELS, 1 - LABELS)
+    ]
+    assert losses[0][0] != pytest.approx(losses[1][0], rel=1e-3)
+    assert losses[0][1] - losses[0][0] == pytest.approx(losses[1][1] - losses[1][0], rel=1e-4)
+
+
+def test_the_divergence_of_two_passes_is_that_of_one_without_dropout():
+    one, two = (gradients_of(build(0.0, r_drop=r_drop, virtual=LENGTH)) for r_drop in (0.0, 1.0))
+    assert two[0] == pytest.approx(one[0], rel=1e-5)
+    for first, second in zip(one[1], two[1], strict=True):
+        np.testing.assert_allclose(second, first, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "reference", "logits", "divergence", "confidence"),
+    [
+        ("classes", [0.5, 0.5], [0.25, 0.75], 0.5 * np.log(2) + 0.5 * np.log(2 / 3), np.log(0.5)),
+        ("classes", [0.1, 0.2, 0.7], [0.1, 0.2, 0.7], 0.0, np.log(0.7)),
+        ("ordinal", [0.25, 0.75], [0.5, 0.5], 0.25 * np.log(0.5) + 0.75 * np.log(1.5), np.log(0.75)),
+        ("label_sets", [0.5, 0.9], [0.25, 0.9], (0.5 * np.log(2) + 0.5 * np.log(2 / 3)) / 2, np.log(0.45)),
+    ],
+)
+def test_divergences_and_confidences_by_hand(outputs, reference, logits, divergence, confidence):
+    def as_logits(probabilities):
+        values = np.float32([probabilities])
+        return tf.constant(np.log(values / (1 - values)) if outputs == "label_sets" else np.log(values))
+
+    objective = Objective(outputs)
+    found = objective.divergences_from(as_logits(reference), as_logits(logits))
+    np.testing.assert_allclose(found, [divergence], atol=1e-6)
+    np.testing.assert_allclose(objective.confidences(as_logits(reference)), [confidence], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["adversarial", "virtual_adversarial"])
+def test_only_classifiers_can_have_it(kind):
+    with pytest.raises(ConfigError, match=rf"training\.{kind} is 5, but applies only to classifiers"):
+        load_config(None, [f"training.{kind}=5"], task="next_word")
 
 
 @pytest.mark.further  # two processes
@@ -161,6 +253,7 @@ def test_two_devices_train_as_one(reviews, tmp_path):
         "data.source=csv", "data.train=reviews.csv", "data.max_length=20", "model.units=6", "model.embedding_dim=6",
         "model.dropout=0", "training.batch_size=16", "training.epochs=1", "training.optimizer=sgd",
         "training.learning_rate=0.5", "training.clip_norm=0", "training.adversarial=3",
+        "training.virtual_adversarial=3",
     ]  # fmt: skip
     devices = {"one": ["hardware.strategy=cpu"], "two": ["hardware.strategy=mirrored", "hardware.num_replicas=2"]}
     for name, more in devices.items():
