@@ -159,7 +159,7 @@ class ClassifierModule(tf.Module):
             tape.watch([points, linear_points])
             logits = layers["encoder"]([points, tf.repeat(mask[None], _EXPLAIN_STEPS, axis=0)], training=False)
             if stack is not None:
-                logits = stack(logits, linear_points)
+                logits = stack(logits, linear_points, mask[None])
             odds = self._log_odds(number, logits, tf.repeat(target, _EXPLAIN_STEPS))
         gradients = tape.gradient(odds, [points, linear_points], unconnected_gradients=tf.UnconnectedGradients.ZERO)
         by_vector, by_class = (tf.reduce_mean(each, axis=0) for each in gradients)

@@ -109,11 +109,11 @@ class _Classify(tf.Module):
 
     def _classify(self, token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         with self._weights.scope():
-            vectors = self._weights.embed(self._embedding, token_ids)
-            logits = self._encoder([vectors, token_ids != PAD_ID], training=False)
+            vectors, is_token = self._weights.embed(self._embedding, token_ids), token_ids != PAD_ID
+            logits = self._encoder([vectors, is_token], training=False)
             if self._wide:
                 ngrams, stack = self._wide
-                logits = stack(logits, ngrams(token_ids))
+                logits = stack(logits, ngrams(token_ids), is_token)
             logits = logits / self._temperature
             probabilities = tf.sigmoid(logits) if self._outputs == "label_sets" else tf.nn.softmax(logits)
             return {"probabilities": probabilities}

@@ -120,20 +120,43 @@ class NgramLinear(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class Stack(keras.layers.Layer):
-    """The weighted sum of two classifiers' logits. `fit` does not train the two weights.
+    """The weighted sum of two classifiers' logits. `fit` does not train the weights.
 
-    `stacking.fit_stack` fits them afterwards on validation data. Source: Wolpert 1992.
+    The share of the first, recurrent part grows with the length n of the text, by n² / (n² + half_length²): from pooled
+    features of a few words, which it seldom sees in training, it answers with too much confidence. `stacking.fit_stack`
+    fits both shares and half_length afterwards on validation data. Source: Wolpert 1992.
     """
 
-    def build(self, deep_shape: Any, wide_shape: Any = None) -> None:
-        self.shares = self.add_weight(
-            name="shares", shape=(2,), dtype="float32", autocast=False, initializer="zeros", trainable=False
-        )
-        self.shares.assign([1.0, 0.0])
+    def build(self, deep_shape: Any, wide_shape: Any = None, is_token_shape: Any = None) -> None:
+        def add(name: str, shape: tuple[int, ...]) -> Any:
+            return self.add_weight(
+                name=name, shape=shape, dtype="float32", autocast=False, initializer="zeros", trainable=False
+            )
 
-    def call(self, deep: Any, wide: Any) -> Any:
-        """Adds the weighted logits: two times float32 [batch, classes] -> float32 [batch, classes]."""
-        return deep * self.shares[0] + wide * self.shares[1]
+        self.shares, self.half_length = add("shares", (2,)), add("half_length", ())
+        self.assign([1.0, 0.0])
 
-    def compute_output_shape(self, deep_shape: Any, wide_shape: Any = None) -> Any:
+    def call(self, deep: Any, wide: Any, is_token: Any) -> Any:
+        """Adds the weighted logits.
+
+        Args:
+          deep, wide: float32 [batch, classes].
+          is_token: bool [batch, time], False where padding is; the same number of tokens counts for all rows if its
+            batch is 1.
+
+        Returns:
+          float32 [batch, classes].
+        """
+        ops = keras.ops
+        squares = ops.square(ops.sum(ops.cast(is_token, "float32"), axis=1, keepdims=True))
+        reliability = squares / ops.maximum(squares + ops.square(self.half_length), 1.0)
+        return deep * self.shares[0] * reliability + wide * self.shares[1]
+
+    def assign(self, shares: Any, half_length: float = 0.0) -> None:
+        """Sets the shares float [2] of the recurrent and the linear part, and the length, in tokens, that halves the
+        first one; 0: it is the same for all lengths."""
+        self.shares.assign(shares)
+        self.half_length.assign(half_length)
+
+    def compute_output_shape(self, deep_shape: Any, wide_shape: Any = None, is_token_shape: Any = None) -> Any:
         return deep_shape

@@ -52,7 +52,7 @@ class Classifier(keras.Model):
         mask = self.get_layer("mask")(token_ids)
         logits = self.get_layer("encoder")([vectors, mask], training=training)
         if any(layer.name == "stack" for layer in self.layers):
-            logits = self.get_layer("stack")(logits, self.get_layer("ngrams")(token_ids))
+            logits = self.get_layer("stack")(logits, self.get_layer("ngrams")(token_ids), mask)
         return logits
 
     def compute_loss(
@@ -131,7 +131,7 @@ def build_classifier(
     if config.ngrams:
         is_paired = num_classes == 2 and outputs == "classes"
         wide = NgramLinear(config.ngrams, num_classes, is_paired=is_paired, dtype="float32", name="ngrams")(token_ids)
-        logits = Stack(dtype="float32", name="stack")(logits, wide)
+        logits = Stack(dtype="float32", name="stack")(logits, wide, mask)
     model = Classifier(token_ids, logits, name="classifier")
     model.objective = Objective(outputs)
     return model

@@ -4,7 +4,9 @@ import contextlib
 import logging
 import math
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -116,11 +118,13 @@ def _begin_classifier(model: keras.Model, run: Run, train: TokenCache) -> None:
         scale = model.get_layer("encoder").get_layer("scale")
         scale.assign_counts(np.bincount(train.labels, minlength=scale.num_classes))
     if run.config.model.ngrams:
-        model.get_layer("stack").shares.assign([1.0, 0.0])  # training.start_from may have assigned others
+        model.get_layer("stack").assign([1.0, 0.0])  # training.start_from may have assigned others
 
 
 def stack_parts(model: keras.Model, run: Run, inputs: Inputs) -> None:
     """Fits a classifier's linear part, then the shares of both parts, and saves them with the best weights.
+
+    The shares are fitted to whole validation texts and to an excerpt of each, so that they suit short texts too.
 
     Args:
       model: with the run's best weights, on one device.
@@ -129,12 +133,16 @@ def stack_parts(model: keras.Model, run: Run, inputs: Inputs) -> None:
     objective = make_objective(run.config, inputs.labels, inputs.train)
     stacking.fit_linear_part(model.get_layer("ngrams"), inputs.train, run.config.seed, objective)
     layer, validation = model.get_layer("stack"), inputs.validation
+    with tempfile.TemporaryDirectory() as folder:
+        texts = (validation, stacking.draw_excerpts(validation, Path(folder), run.config.seed))
 
-    def logits(shares: list[float]) -> np.ndarray:
-        layer.shares.assign(shares)
-        return predict_logits(model, validation, run.config.training)
+        def logits(shares: list[float]) -> np.ndarray:
+            layer.assign(shares)
+            return np.concatenate([predict_logits(model, cache, run.config.training) for cache in texts])
 
-    stacking.fit_stack(layer, logits([1.0, 0.0]), logits([0.0, 1.0]), validation.labels)
+        deep, wide = logits([1.0, 0.0]), logits([0.0, 1.0])
+    labels, lengths = (np.concatenate([getattr(cache, name) for cache in texts]) for name in ("labels", "lengths"))
+    stacking.fit_stack(layer, deep, wide, labels, lengths)
     save_checkpoint(run.best_checkpoint, checkpoint_arrays(model.weights))
 
 

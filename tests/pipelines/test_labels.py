@@ -120,8 +120,8 @@ def test_the_attributions_of_a_label_add_up_to_the_change_of_its_logit(tickets):
     ngrams = model.get_layer("ngrams")(ids)
     bias = model.get_layer("ngrams").bias
     label = run.labels.index("parcel")
-    end = stack(encoder([vectors, ids != 0]), ngrams - bias).numpy()[0, label]
-    start = stack(encoder([vectors * 0, ids != 0]), ngrams * 0).numpy()[0, label]
+    end = stack(encoder([vectors, ids != 0]), ngrams - bias, ids != 0).numpy()[0, label]
+    start = stack(encoder([vectors * 0, ids != 0]), ngrams * 0, ids != 0).numpy()[0, label]
     scores = nlp_rnn.load(tickets / "runs" / "tickets").explain(text).scores
     assert sum(scores) == pytest.approx((end - start) / run.calibration.temperature, rel=0.02)
 

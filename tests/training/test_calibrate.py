@@ -164,5 +164,5 @@ def test_stacking_label_sets_finds_the_part_that_is_right():
     targets = (generator.random((400, 3)) < 1 / (1 + np.exp(-2 * right))).astype(np.uint8)
     layer = Stack()
     layer.build((None, 3))
-    stacking.fit_stack(layer, noise, right, targets)
+    stacking.fit_stack(layer, noise, right, targets, np.full(400, 9))
     assert layer.shares.numpy() == pytest.approx([0, 2], abs=0.2)
