@@ -48,7 +48,6 @@ def save_inputs(inputs: Inputs, folder: Path) -> None:
         else:
             shutil.copytree(cache.path, folder / name)
             if cache.targets is not None:  # of training.teacher, beside the ids of the cache
-                np.save(folder / name / "labels.npy", cache.labels)
                 np.save(folder / name / "targets.npy", cache.targets)
                 manifest.write(folder / name)
     facts = {"vocab_size": inputs.vocab_size, "labels": inputs.labels, "digests": inputs.digests}

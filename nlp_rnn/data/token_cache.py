@@ -41,6 +41,11 @@ class TokenCache:
         return np.diff(self.offsets)
 
     @property
+    def labelled_rows(self) -> np.ndarray:
+        """int64 [labelled examples], the numbers of the texts that have a label; with data.multi_label all."""
+        return np.flatnonzero(self.labels >= 0) if self.labels.ndim == 1 else np.arange(len(self))
+
+    @property
     def num_tokens(self) -> int:
         """The number of tokens of all texts."""
         return int(self.offsets[-1] - self.offsets[0])

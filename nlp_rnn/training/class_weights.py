@@ -58,9 +58,10 @@ def balanced_label_weights(has_label: np.ndarray) -> tuple[tuple[float, ...], tu
 def warn_of_imbalance(config: Config, labels: list[str], train: TokenCache) -> None:
     """Warns of rare labels, and names the metrics that show how well they are found."""
     are_sets = config.data.multi_label
-    counts = train.labels.sum(axis=0, dtype=np.int64) if are_sets else np.bincount(train.labels, minlength=len(labels))
+    known = train.labels[train.labelled_rows]
+    counts = known.sum(axis=0, dtype=np.int64) if are_sets else np.bincount(known, minlength=len(labels))
     rarest = int(counts.argmin())
-    limit = _RARE / 2 * len(train) if are_sets else _RARE * counts.max()
+    limit = _RARE / 2 * len(known) if are_sets else _RARE * counts.max()
     if counts[rarest] > limit:
         return
     others = int((counts <= limit).sum()) - 1
@@ -78,5 +79,5 @@ def warn_of_imbalance(config: Config, labels: list[str], train: TokenCache) -> N
     logger.warning(
         "imbalanced labels: %r has %.2g %% of %s training examples%s; "
         "accuracy says little here: watch %s, which evaluate reports%s",
-        labels[rarest], 100 * counts[rarest] / len(train), f"{len(train):,}", more, watch, hint,
+        labels[rarest], 100 * counts[rarest] / len(known), f"{len(known):,}", more, watch, hint,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from nlp_rnn.config.settings import Config
 from nlp_rnn.data import datasets
 from nlp_rnn.data.token_cache import TokenCache, load_array
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.models.calibration import predicted_classes, probabilities_of
+from nlp_rnn.models.calibration import probabilities_of
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.training import fit
 from nlp_rnn.training.run_directory import Run
@@ -35,8 +35,8 @@ def teach(train: TokenCache, config: Config, labels: list[str], tokenizer: Token
 
     Returns:
       the same texts with `targets`: training.teacher_share of the teachers' mean probabilities, which are calibrated,
-      and the rest of the text's own label. A text without a label gets their probabilities, and the label that they
-      choose. With data.multi_label every text has labels, possibly none of all.
+      and the rest of the text's own label. A text without a label gets their probabilities. With data.multi_label every
+      text has labels, possibly none of all.
 
     Raises:
       ConfigError: if a teacher has other labels or another vocabulary.
@@ -46,13 +46,11 @@ def teach(train: TokenCache, config: Config, labels: list[str], tokenizer: Token
         _check(run, config, labels, tokenizer)
     probabilities = np.mean([_answers(run, train, config) for run in runs], axis=0)
     share, outputs = config.training.teacher_share, config.data.outputs
-    labels_now, own = train.labels, train.labels.astype(np.float32)
-    shares = np.full((len(train), 1), share, np.float32)
+    own, shares = train.labels.astype(np.float32), np.full((len(train), 1), share, np.float32)
     if outputs != "label_sets":
-        is_labelled = train.labels >= 0
-        labels_now = np.where(is_labelled, train.labels, predicted_classes(probabilities, outputs)).astype(np.int32)
-        own, shares = np.eye(len(labels), dtype=np.float32)[labels_now], np.where(is_labelled[:, None], shares, 1)
-    return dataclasses.replace(train, labels=labels_now, targets=own + shares * (probabilities - own))
+        own = np.eye(len(labels), dtype=np.float32)[train.labels]  # any of them for a text without a label
+        shares[train.labels < 0] = 1
+    return dataclasses.replace(train, targets=own + shares * (probabilities - own))
 
 
 def _check(run: Run, config: Config, labels: list[str], tokenizer: Tokenizer) -> None:

@@ -116,7 +116,7 @@ def _begin_classifier(model: keras.Model, run: Run, train: TokenCache) -> None:
         stacking.fit_standardization(model, train, run.config.seed, _steps_multiple(run.config.training))
     if run.config.data.outputs == "ordinal" and not run.config.training.start_from:
         scale = model.get_layer("encoder").get_layer("scale")
-        scale.assign_counts(np.bincount(train.labels, minlength=scale.num_classes))
+        scale.assign_counts(np.bincount(train.labels[train.labelled_rows], minlength=scale.num_classes))
     if run.config.model.ngrams:
         model.get_layer("stack").assign([1.0, 0.0])  # training.start_from may have assigned others
 

@@ -35,12 +35,13 @@ def fit_linear_part(layer: NgramLinear, train: TokenCache, seed: int, objective:
     Manning 2012, section 2.3, with the logistic loss instead of the hinge loss.
 
     Args:
+      train: the texts; those without a label are left out.
       objective: its class weights are used, as are the weights of the texts; its focus is not.
     """
     objective = objective or Objective()
     from scipy import sparse
 
-    rows = np.arange(len(train))
+    rows = train.labelled_rows
     if len(rows) > _MAX_TEXTS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, _MAX_TEXTS, replace=False))
     columns = [np.unique(ids[ids != PAD_ID]) for ids in _all_ngram_ids(train, rows, layer.longest)]

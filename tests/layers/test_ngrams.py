@@ -112,6 +112,18 @@ def test_the_linear_part_learns_what_only_pairs_of_words_tell(tmp_path):
     assert not layer.table.numpy()[ngram_ids(np.array([[50, 51]]), 2, ops=np)[0]].any()  # unseen n-grams weigh nothing
 
 
+def test_texts_without_a_label_are_left_out_of_the_linear_part(tmp_path):
+    texts = [np.array([10 + number % 2, 20]) for number in range(40)] + [np.array([10, 30])] * 40
+    layer = NgramLinear(1, 2)
+    layer.build((None, None))
+    stacking.fit_linear_part(
+        layer, make_cache(tmp_path, texts, [number % 2 for number in range(40)] + [-1] * 40), seed=1
+    )
+    known, unlabelled = layer.table.numpy()[ngram_ids(np.array([[10, 30]]), 1, ops=np)[0]]
+    assert known.any()
+    assert not unlabelled.any()
+
+
 def test_three_classes_are_told_apart(tmp_path):
     texts = [np.array([10 + number % 3, 20 + number % 7]) for number in range(90)]
     layer = NgramLinear(2, 3)

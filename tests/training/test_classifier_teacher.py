@@ -68,8 +68,7 @@ def test_targets_mix_the_teachers_answers_with_the_labels(folder, monkeypatch):
     assert plain.labels.tolist() == [0, 1, 0, 1, 0, 1, 0, 1] + 72 * [-1]
     np.testing.assert_allclose(found.targets[:8], 0.75 * np.eye(2)[plain.labels[:8]] + 0.25 * answers[:8], atol=1e-5)
     np.testing.assert_allclose(found.targets[8:], answers[8:], atol=1e-5)
-    assert found.labels[:8].tolist() == plain.labels[:8].tolist()
-    assert found.labels[8:].tolist() == answers[8:].argmax(axis=1).tolist()
+    assert found.labels.tolist() == plain.labels.tolist()
     assert [ids.tolist() for ids in found.rows(range(80))] == [ids.tolist() for ids in plain.rows(range(80))]
     assert found.first(3).targets.tolist() == found.targets[:3].tolist()
 
@@ -165,7 +164,6 @@ def test_what_label_sets_and_scales_learn(outputs, monkeypatch, tmp_path):
         assert found.labels.tolist() == [[1, 0, 0]]
         np.testing.assert_allclose(found.targets, [[0.7, 0.15, 0.15]], atol=1e-6)
     else:
-        assert found.labels.tolist() == [1]  # the median
         np.testing.assert_allclose(found.targets, [[0.4, 0.3, 0.3]], atol=1e-6)
 
 
