@@ -13,7 +13,7 @@ CHARACTERS_RUN = runs/$(basename $(notdir $(CHARACTERS_CONFIG)))
 DEMO_RUN = runs/$(basename $(notdir $(DEMO_CONFIG)))
 TRANSLATION_CONFIG ?= configs/translation_demo.yaml
 TRANSLATION_RUN = runs/$(basename $(notdir $(TRANSLATION_CONFIG)))
-# Of the tasks whose models the project ships, the demos' own models, so that the commands go on using the shipped ones.
+# The demos' own models, so that the commands go on using those in saved_models/.
 DEMO_MODELS = runs/models
 BENCH_PLOTS ?= runs/bench
 # The tested version of LiteRT for browsers.
@@ -25,18 +25,19 @@ TRANSLATION = $(BIN)/python -m pipelines.translation
 
 .PHONY: keyboard-page demo demo-next-word demo-characters demo-translation test lint types unit versions short further slow chaos distribution bench bench-memory bench-scaling bench-console verify-models scorecard results docs clean
 
-demo: $(VENV)/demo.stamp  ## train, evaluate, export and ask a classifier of real film reviews (minutes)
+demo: $(VENV)/demo.stamp  ## the model in saved_models/ classifies; train, evaluate, export and ask a small one (minutes)
+	$(SENTIMENT) predict "What a film!" "I want my money back."
 	$(SENTIMENT) train --config $(DEMO_CONFIG)
 	$(SENTIMENT) evaluate --run $(DEMO_RUN) --split test --baseline
-	$(SENTIMENT) export --run $(DEMO_RUN)
-	$(SENTIMENT) predict --model saved_models/sentiment \
+	$(SENTIMENT) export --run $(DEMO_RUN) --to $(DEMO_MODELS)
+	$(SENTIMENT) predict --model $(DEMO_MODELS)/sentiment \
 		"A warm, funny and beautifully acted film. I want to see it again." \
 		"Two hours of my life that I will never get back: dull, predictable and badly written." \
 		"The first half drags, but the ending more than makes up for it."
 	@echo
 	@echo "training curves:  $(DEMO_RUN)/curves.png"
 	@echo "confusion matrix: $(DEMO_RUN)/confusion_test.png"
-	@echo "model:            saved_models/sentiment (newest version; the second column above is the probability of 'pos')"
+	@echo "model:            $(DEMO_MODELS)/sentiment (newest version; the second column above is the probability of 'pos')"
 
 demo-next-word: $(VENV)/demo.stamp  ## the model in saved_models/ suggests; train, evaluate, export and ask a small one (the longest of the demos)
 	$(NEXT_WORD) predict "This is one of the " "I really enj" "The acting was "

@@ -56,7 +56,7 @@ def folder(reviews, trained, next_word_trained, characters_trained, translation_
             if path.is_file():
                 shutil.copy(path, folder)
         shutil.copytree(source / "saved_models", folder / "saved_models", dirs_exist_ok=True)
-    shutil.move(folder / "saved_models" / "translation_en_de", folder / "saved_models" / "translation_en_es")
+    shutil.copytree(folder / "saved_models" / "translation_en_de", folder / "saved_models" / "translation_en_es")
     for name, source in (
         ("next_word_demo", next_word_trained),
         ("char_generation_demo", characters_trained),

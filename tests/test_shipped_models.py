@@ -55,9 +55,24 @@ def test_no_file_names_the_machine_that_trained_it():
                 assert not re.search(r"(?m)^ *\w+: /", path.read_text(encoding="utf-8")), path
 
 
-def test_the_translator_translates(monkeypatch, tmp_path):
+def test_the_translators_translate(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # the checkout's models are found from anywhere
     assert "libro" in nlp_rnn.load("translation_en_es").translate("Where did you buy that book?").text
+    assert nlp_rnn.load("translation_en_de").translate("A man is reading a book.").text == "Ein Mann liest ein Buch."
+
+
+def test_the_classifier_is_right_about_reviews_and_not_too_sure_of_short_texts(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    classify = nlp_rnn.load("sentiment")
+    long = (
+        "I saw it twice. " * 5
+        + "The actors are wonderful and the story is moving; one of the best films of the year. " * 5
+    )
+    assert classify(long).probability > 0.9
+    for text, label in (("I hated it.", "neg"), ("Boring.", "neg"), ("I loved it.", "pos"), ("Great film!", "pos")):
+        found = classify(text)
+        assert found.label == label
+        assert 0.2 < found.probability < 0.8
 
 
 def test_the_model_of_characters_writes(monkeypatch, tmp_path):
