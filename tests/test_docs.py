@@ -18,7 +18,7 @@ import yaml
 
 from nlp_rnn.cli import check, doctor
 from nlp_rnn.config.tables import TASKS
-from tests.conftest import ROOT, SMALL, ask, run_pipeline, write_csv
+from tests.conftest import ROOT, SMALL, TRANSLATION_SETTINGS, ask, run_pipeline, write_csv
 
 # The commands of results.md train for hours.
 PAGES = [
@@ -80,6 +80,7 @@ def folder(reviews, trained, next_word_trained, characters_trained, translation_
             "model.last_units=16", "model.is_bidirectional=false", "model.init_from=saved_models/next_word",
             "tokenizer.max_unknown=1.0",  # the small model has read other texts
         ])  # fmt: skip
+    make_config(folder / "configs" / "translation_demo.yaml", ["task=translation", *TRANSLATION_SETTINGS])
     ask("train", "--config", "configs/sentiment_demo.yaml", "training.epochs=2", "name=short", cwd=folder)
     return folder
 

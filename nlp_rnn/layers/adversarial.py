@@ -3,7 +3,7 @@
 Source: Miyato et al. 2017, "Adversarial Training Methods for Semi-Supervised Text Classification", section 3. Instead
 of normalising the embeddings, as the paper does, the length of the move is measured in the spread of each text's
 vectors. Virtual adversarial training moves them in the direction in which the model's own answer loses probability
-fastest. Of two classes, that is the direction in which the predictions diverge fastest (equation 5), up to its sign;
+fastest. Of two classes, that is the direction in which the predictions diverge fastest, up to its sign;
 the paper approximates it with random numbers.
 """
 
