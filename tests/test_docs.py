@@ -98,6 +98,18 @@ def make_config(path: Path, settings: list[str]) -> None:
     path.write_text(yaml.safe_dump(tree), encoding="utf-8")
 
 
+def test_no_run_has_the_name_of_one_of_another_task():
+    tasks: dict[str, set[str]] = {}  # a reader may follow all pages in one folder
+    for _, text, reason in blocks("sh"):
+        for line in text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["nlp-rnn"] and words[2:3] == ["train"] and not reason:
+                for name in (word.removeprefix("name=") for word in words if word.startswith("name=")):
+                    tasks.setdefault(name, set()).add(words[1])
+    assert tasks
+    assert not {name for name, of_name in tasks.items() if len(of_name) > 1}
+
+
 @pytest.fixture(scope="module")
 def done_before():
     """The commands that ran already: two pages that show the same one need it once."""
