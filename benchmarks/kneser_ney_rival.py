@@ -31,7 +31,7 @@ class NGramKeyboard:
         self._ids = {word: number for number, word in enumerate(self._words) if number > EOS_ID}
         self._is_word = np.array([number > EOS_ID and is_word(word) for number, word in enumerate(self._words)])
         ids = np.concatenate([np.array([*self._ids_of(words), EOS_ID], np.int32) for words in lists])
-        self._ngrams = KneserNey(vocab_size=len(self._words), order=_ORDER).fit(ids)
+        self._ngrams = KneserNey(ids, vocab_size=len(self._words), order=_ORDER).model()
         self._context: list[int] = []
         self._order = np.zeros(0, np.int64)
 

@@ -462,17 +462,21 @@ class Run:
         return Evaluation(split, *of_task.evaluate(self._directory, split, **options))
 
     def export(
-        self, to: str | os.PathLike[str] = "saved_models", format: str = "savedmodel", weights: str = "float32"
-    ) -> Path:
+        self, to: str | os.PathLike[str] = "saved_models", format: str = "savedmodel", weights: str = "float32",
+        ngram_megabytes: float = 0.0,
+    ) -> Path:  # fmt: skip
         """Writes the best weights as the next version under `to`; returns its folder.
 
         Args:
           format: "savedmodel"; or "litert", for phones (not translation), checked on the run's validation texts.
           weights: "float32"; or "int8": a quarter of the space on disk; or "int4": of embeddings an eighth.
+          ngram_megabytes: of "litert" for next words: adds an n-gram model of at most that size; 0: none.
         """
         from nlp_rnn.evaluation import run_model
 
-        return run_model.export_runs([self._directory], Path(to), format=format, weights=weights).path
+        return run_model.export_runs(
+            [self._directory], Path(to), format=format, weights=weights, ngram_megabytes=ngram_megabytes
+        ).path
 
     @property
     def _directory(self) -> Any:

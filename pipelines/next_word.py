@@ -151,6 +151,14 @@ def add_options(parser: command_options.Parser, command: str) -> None:
         parser.add_argument("--profanity", action="store_true", help="suggest profanity too")
     if command == "export":
         command_options.add_format(parser, "for phones and the console")
+        parser.add_argument(
+            "--ngrams",
+            metavar="MB",
+            type=command_options.between(float, 0, 1000, "a number of megabytes from 0 to 1000"),
+            default=0.0,
+            help="with --format litert: add an n-gram model of the training text, of at most so many megabytes, "
+            "which suggestions mix with the neural model (default: none)",
+        )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ async function use(content, settings, name) {
   error.textContent = "";
   model = await Model.load(content, settings);
   text.disabled = false;
-  status.textContent = `Model: ${name}, ${settings.words.length.toLocaleString("en")} words, ${(content.length / 1e6).toFixed(1)} MB`;
+  status.textContent = `Model: ${name}, ${settings.words.length.toLocaleString("en")} words, ${(content.length / 1e6).toFixed(1)} MB` +
+    (settings.ngrams ? ", without its n-gram model" : "");
   await show();
 }
 

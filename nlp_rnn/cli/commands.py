@@ -99,7 +99,10 @@ def export(options: Namespace, task: str) -> cli.Result:
         raise ConfigError(f"command line: {settings[0]!r}: only --format litert reads data; leave it out")
     runs = [load_run(Path(path), task) for path in options.run]
     data = cli.config_of(runs[0].config, runs[0].path / "config.yaml", settings).data
-    exported = run_model.export_runs(runs, Path(options.to), format=format, weights=options.weights, data=data)
+    exported = run_model.export_runs(
+        runs, Path(options.to), format=format, weights=options.weights, data=data,
+        ngram_megabytes=getattr(options, "ngrams", 0.0),
+    )  # fmt: skip
     if format == "litert":
         sizes = ", ".join(f"{precision} {size / 1e6:.1f} MB" for precision, size in exported.bytes.items())
         return cli.Result(

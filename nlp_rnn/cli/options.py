@@ -141,7 +141,7 @@ def add_format(parser: argparse.ArgumentParser, use: str) -> None:
         help=f"litert: {use}; the files are checked on validation texts (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "settings", metavar="data.key=value", nargs="*", help="where the validation texts of --format litert are now"
+        "settings", metavar="data.key=value", nargs="*", help="where the texts of the run are now, for --format litert"
     )
 
 

@@ -1,135 +1,119 @@
-"""An n-gram model with interpolated modified Kneser-Ney smoothing, the baseline of next-word models.
+"""Interpolated modified Kneser-Ney: n-gram models as baseline of next-word models, and as their partner in exports.
 
 Source: Chen & Goodman 1999, "An empirical study of smoothing techniques for language modeling", section 4.1.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from nlp_rnn.ondevice.ngram_model import NGramModel, NGrams
 
-@dataclass(frozen=True)
-class _Order:
-    """The n-grams of one length, sorted by (context, word).
 
-    A context is the index of an n-gram that is one word shorter.
+class _Counted(NamedTuple):
+    """The n-grams of one length, sorted.
 
     Attributes:
-      keys: int64 [n-grams], context * vocabulary + word.
-      words: int32 [n-grams], the last word of each n-gram.
-      shares: float32 [n-grams], the discounted count divided by the context's total.
-      starts: int64 [contexts + 1]; the n-grams of context c are starts[c]:starts[c + 1].
-      backoffs: float32 [contexts], the probability mass left for the lower order.
+      keys: int64 [n-grams], context * vocabulary + last word. A context is the number of an n-gram that is one word
+        shorter.
+      numbers: int64 [positions], the n-gram at each position of the text.
+      counts: int64 [n-grams].
     """
 
     keys: np.ndarray
-    words: np.ndarray
-    shares: np.ndarray
-    starts: np.ndarray
-    backoffs: np.ndarray
+    numbers: np.ndarray
+    counts: np.ndarray
 
 
 class KneserNey:
-    """Interpolated modified Kneser-Ney.
+    """The n-grams of one long text, from which models are made.
 
     Args:
-      order: the longest n-gram, in words.
+      ids: int [tokens].
       vocab_size: number of ids; unseen ids share the uniform end of the interpolation.
-      discounts: for counts of one, two, and three or more, for all orders; None estimates them per order.
-      min_counts: for n-grams of one word, two, ...: those seen less often leave their probability to shorter ones;
-        empty: all are kept.
-
-    Attributes:
-      sizes: for n-grams of one word, two, ...: (how many are kept, how many contexts they have). After `fit`.
+      order: the longest n-gram, in words.
     """
 
-    def __init__(
-        self, *, vocab_size: int, order: int = 5, discounts: tuple[float, float, float] | None = None,
-        min_counts: tuple[int, ...] = (),
-    ) -> None:  # fmt: skip
-        self.order, self.vocab_size, self._discounts = order, vocab_size, discounts
-        self._min_counts = min_counts or order * (1,)
-        self._orders: list[_Order] = []
-        self.sizes: list[tuple[int, int]] = []
-
-    def fit(self, ids: np.ndarray) -> "KneserNey":
-        """Counts the n-grams of one long text, int [tokens]."""
+    def __init__(self, ids: np.ndarray, *, vocab_size: int, order: int = 5) -> None:
+        self._vocab_size, self._counted = vocab_size, list[_Counted]()
         tokens = ids.astype(np.int64)
         contexts = np.zeros(len(tokens), np.int64)  # of the n-gram that ends at each position
-        numbers, counted = contexts, []
-        for length in range(1, self.order + 1):
+        for length in range(1, order + 1):
             if length > 1:
-                contexts = numbers[:-1]
-            keys, numbers, counts = np.unique(
-                contexts * self.vocab_size + tokens[length - 1 :], return_inverse=True, return_counts=True
-            )
-            counted.append((keys, numbers, counts))
-        for length in range(self.order):
-            keys, numbers, counts = counted[length]
-            is_kept = counts >= self._min_counts[length]
-            if length + 1 < self.order:  # the number of different words before it, instead of its count
-                longer_keys, longer_numbers, _ = counted[length + 1]
-                suffixes = np.zeros(len(longer_keys), np.int64)
-                suffixes[longer_numbers] = numbers[1:]
-                counts = np.bincount(suffixes, minlength=len(keys))
-            num_contexts = len(counted[length - 1][0]) if length else 1
-            self._orders.append(self._smooth(keys, counts, num_contexts, is_kept))
-        self._lowest = np.full(self.vocab_size, self._orders[0].backoffs[0] / self.vocab_size, np.float32)
-        self._lowest[self._orders[0].words] += self._orders[0].shares
-        return self
+                contexts = self._counted[-1].numbers[:-1]
+            counted = np.unique(contexts * vocab_size + tokens[length - 1 :], return_inverse=True, return_counts=True)
+            self._counted.append(_Counted(*counted))
 
-    def probabilities(self, history: np.ndarray) -> np.ndarray:
-        """Probabilities float32 [vocabulary] of the next word after a history, int [words].
+    def model(
+        self, *, discounts: tuple[float, float, float] | None = None, min_counts: tuple[int, ...] = ()
+    ) -> NGramModel:
+        """The n-gram model.
 
-        Uses its last order - 1 words.
+        Args:
+          discounts: for counts of one, two, and three or more, for all lengths; None estimates them for each.
+          min_counts: one for n-grams of two words, one for those of three, and so on, none less than the one before:
+            those seen less often leave their probability to shorter ones; empty: all are kept.
+
+        Raises:
+          ValueError: if the least counts are too few or too many, or become less.
         """
-        spans, weights, context = [], [], 0
-        for length, word in enumerate(history[::-1][: self.order - 1], start=1):
-            context = self._context(history[len(history) - length :]) if length > 1 else self._find(0, 0, int(word))
-            if context < 0:
-                break
-            model = self._orders[length]
-            start, end = int(model.starts[context]), int(model.starts[context + 1])
-            if start == end:
-                break
-            spans.append((start, end))
-            weights.append(float(model.backoffs[context]))
-        scale = float(np.prod(weights)) if weights else 1.0
-        probabilities = self._lowest * np.float32(scale)
-        for number, (start, end) in enumerate(spans):
-            model = self._orders[number + 1]
-            factor = np.float32(np.prod(weights[number + 1 :]))
-            probabilities[model.words[start:end]] += model.shares[start:end] * factor
-        return probabilities
+        min_counts = min_counts or (1,) * (len(self._counted) - 1)
+        if len(min_counts) != len(self._counted) - 1 or list(min_counts) != sorted(min_counts):
+            raise ValueError(
+                f"min_counts is {min_counts}, but must be {len(self._counted) - 1} numbers that do not become less"
+            )
+        lowest = self._smooth(0, 1, discounts)
+        unigrams = np.full(self._vocab_size, lowest.backoffs[0] / self._vocab_size, np.float32)
+        unigrams[lowest.words] += lowest.probabilities
+        # The place of each context among those of the model, -1: none. Of single words it is their id.
+        places, num_places, higher_orders = lowest.words, self._vocab_size, []
+        for length, min_count in enumerate(min_counts, start=1):
+            ngrams, is_kept = self._smooth(length, min_count, discounts), self._counted[length].counts >= min_count
+            contexts = places[ngrams.contexts[is_kept]]
+            backoffs = np.ones(num_places, np.float32)
+            backoffs[places[places >= 0]] = ngrams.backoffs[places >= 0]
+            starts = np.searchsorted(contexts, np.arange(num_places + 1))
+            higher_orders.append(NGrams(ngrams.words[is_kept], ngrams.probabilities[is_kept], starts, backoffs))
+            places, num_places = np.where(is_kept, np.cumsum(is_kept) - 1, -1), len(contexts)
+        return NGramModel(unigrams, higher_orders)
 
-    def _context(self, words: np.ndarray) -> int:
-        """The index of an n-gram; -1 if it was not seen."""
-        number = 0
-        for place, word in enumerate(words):
-            number = self._find(place, number, int(word))
-            if number < 0:
-                return -1
-        return number
-
-    def _find(self, place: int, context: int, word: int) -> int:
-        model, key = self._orders[place], context * self.vocab_size + word
-        number = int(np.searchsorted(model.keys, key))
-        return number if number < len(model.keys) and model.keys[number] == key else -1
-
-    def _smooth(self, keys: np.ndarray, counts: np.ndarray, num_contexts: int, is_kept: np.ndarray) -> _Order:
-        contexts = keys // self.vocab_size
-        discounts = np.array([0.0, *(self._discounts or _estimate_discounts(counts))])[np.minimum(counts, 3)]
+    def _smooth(self, place: int, min_count: int, discounts: tuple[float, float, float] | None) -> "_Smoothed":
+        """The n-grams at a place of `_counted`. Those seen less than `min_count` times leave theirs to shorter ones."""
+        keys, numbers, seen = self._counted[place]
+        counts = seen
+        if place + 1 < len(self._counted):  # the number of different words before it, instead of its count
+            longer = self._counted[place + 1]
+            suffixes = np.zeros(len(longer.keys), np.int64)
+            suffixes[longer.numbers] = numbers[1:]
+            counts = np.bincount(suffixes, minlength=len(keys))
+        num_contexts = len(self._counted[place - 1].keys) if place else 1
+        contexts = keys // self._vocab_size
+        taken = np.array([0.0, *(discounts or _estimate_discounts(counts))])[np.minimum(counts, 3)]
         totals = np.bincount(contexts, counts, num_contexts)
-        left = np.bincount(contexts, np.where(is_kept, discounts, counts), num_contexts)
-        self.sizes.append((int(is_kept.sum()), len(np.unique(contexts[is_kept]))))
+        left = np.bincount(contexts, np.where(seen >= min_count, taken, counts), num_contexts)
         totals_or_one = np.maximum(totals, 1)
-        return _Order(
-            keys=keys,
-            words=(keys % self.vocab_size).astype(np.int32),
-            shares=(np.where(is_kept, counts - discounts, 0) / totals_or_one[contexts]).astype(np.float32),
-            starts=np.searchsorted(contexts, np.arange(num_contexts + 1)),
+        return _Smoothed(
+            words=(keys % self._vocab_size).astype(np.int32),
+            contexts=contexts,
+            probabilities=((counts - taken) / totals_or_one[contexts]).astype(np.float32),
             backoffs=np.where(totals > 0, left / totals_or_one, 1.0).astype(np.float32),
         )
+
+
+class _Smoothed(NamedTuple):
+    """N-grams of one length with their probabilities.
+
+    Attributes:
+      words: int32 [n-grams], the last word of each.
+      contexts: int64 [n-grams], the number of each one's context among all n-grams that are one word shorter.
+      probabilities: float32 [n-grams], the discounted count divided by the context's total.
+      backoffs: float32 [contexts], the probability left for shorter n-grams.
+    """
+
+    words: np.ndarray
+    contexts: np.ndarray
+    probabilities: np.ndarray
+    backoffs: np.ndarray
 
 
 def _estimate_discounts(counts: np.ndarray) -> tuple[float, float, float]:

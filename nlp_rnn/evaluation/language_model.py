@@ -3,6 +3,7 @@
 import itertools
 import math
 import sys
+import time
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from nlp_rnn.evaluation.mixtures import (
     ORDER,
     NGramText,
     cached_rows,
+    fit_ngrams,
     mixed_rows,
     tune_cache,
     tune_ngram_share,
@@ -76,15 +78,18 @@ def evaluate_runs(
     evaluated = ids_of(split).first(max_examples)
     meters = {"metrics": make_meter(tokenizer)}
     memory = ngram = None
-    share = 0.0
+    share = fit_seconds = 0.0
     if adapts:
         meters["adapted"] = make_meter(tokenizer)
     if adapts == "cache":
         settings = tune_cache(model, ids_of("validation"))
         memory = ContinuousCache(settings, vocab_size=model.vocab_size, features=model.features)
     if has_baseline:
-        ngram = NGramText(ids_of("train"), model.vocab_size)
-        share = tune_ngram_share(model, ngram, ids_of("validation"), memory.settings if memory is not None else None)
+        start = time.monotonic()
+        ngram = NGramText(fit_ngrams(ids_of("train"), model.vocab_size))
+        fit_seconds = time.monotonic() - start
+        settings_of_cache = memory.settings if memory is not None else None
+        share = tune_ngram_share(model, ngram, ids_of("validation"), settings_of_cache).share
         meters |= {"baseline": make_meter(tokenizer), "mixture": make_meter(tokenizer)}
     for scored in score_text(model, evaluated, title=f"scoring {split}"):
         rows, targets = scored.log_probabilities, scored.targets
@@ -108,7 +113,10 @@ def evaluate_runs(
             meters["adapted"].update(scored.log_probabilities, scored.targets)
     if ngram:
         name = f"interpolated modified Kneser-Ney, {ORDER}-grams"
-        facts |= {"baseline": {"name": name, "seconds": round(ngram.seconds, 1)}, "mixture": {"ngram_share": share}}
+        facts |= {
+            "baseline": {"name": name, "seconds": round(fit_seconds + ngram.seconds, 1)},
+            "mixture": {"ngram_share": share},
+        }
     results = {name: meter.result() | facts.get(name, {}) for name, meter in meters.items()}
     num_words = _num_words(corpus, split, len(evaluated))
     results["metrics"] |= {

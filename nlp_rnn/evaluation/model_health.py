@@ -10,8 +10,13 @@ from nlp_rnn import files
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.export import saved_model
 from nlp_rnn.ondevice import litert_file
+from nlp_rnn.ondevice.classifier import OnDeviceClassifier
+from nlp_rnn.ondevice.generator import OnDeviceGenerator
+from nlp_rnn.ondevice.litert_model import OnDeviceModel
 from nlp_rnn.training.run_directory import load_run
 from nlp_rnn.training.trained_models import load_tokenizer
+
+_ONDEVICE = {"words": OnDeviceModel, "labels": OnDeviceClassifier, "characters": OnDeviceGenerator}
 
 
 def examine(path: Path) -> tuple[Path, dict[str, Any], str]:
@@ -46,7 +51,9 @@ def litert_problems(path: Path) -> list[str] | None:
     version, problems = litert_file.find(path), []
     for file in sorted(version.glob("model_*.tflite")):
         try:
-            litert_file.open_model(version, file.stem.removeprefix("model_"))
+            kind = litert_file.kind_of(litert_file.read_settings(version))
+            open_model: Any = _ONDEVICE.get(kind, litert_file.open_model)
+            open_model(version, precision=file.stem.removeprefix("model_"))
         except ConfigError as error:
             problems.append(str(error))
     return problems

@@ -10,9 +10,11 @@ import keras
 from nlp_rnn import files
 from nlp_rnn.config.settings import Config, DataConfig
 from nlp_rnn.config.tables import TASKS
+from nlp_rnn.data import datasets
 from nlp_rnn.data.corpus import Corpus, corpus_with
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.export import saved_model
+from nlp_rnn.evaluation.mixtures import ExportedNGrams, ngrams_within
+from nlp_rnn.export import litert, saved_model
 from nlp_rnn.export.classifier import ClassifierModule, classifier_extras
 from nlp_rnn.export.generation import GenerationModule, generation_extras
 from nlp_rnn.export.next_word import NextWordModule, language_extras
@@ -42,6 +44,7 @@ class Exported(NamedTuple):
 
 
 _NUM_TEXTS, _MAX_CHARACTERS = 200, 10_000  # of the check of LiteRT files
+_MAX_NGRAM_MEGABYTES = 1000
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
@@ -175,8 +178,9 @@ def _check_vocabularies(runs: list[Run], tokenizers: list[Tokenizer]) -> None:
 
 
 def export_runs(
-    runs: list[Run], to: Path, *, format: str = "savedmodel", weights: str = "float32", data: DataConfig | None = None
-) -> Exported:
+    runs: list[Run], to: Path, *, format: str = "savedmodel", weights: str = "float32", data: DataConfig | None = None,
+    ngram_megabytes: float = 0.0,
+) -> Exported:  # fmt: skip
     """Exports one run's best weights, or an ensemble, as the next version.
 
     Args:
@@ -185,6 +189,7 @@ def export_runs(
         "int8" leaves the float file out.
       to: the folder of the exported models.
       data: of LiteRT: where the validation texts are on which the files are checked; None: where the run found them.
+      ngram_megabytes: of LiteRT, next words: adds an n-gram model of the training text with at most so many; 0: none.
 
     Raises:
       ConfigError: if the task has no such format or weights; see `load_module`, `litert.word_settings`.
@@ -198,10 +203,21 @@ def export_runs(
         raise ConfigError(f"format is 'litert', but there are {len(runs)} runs; export an ensemble as savedmodel")
     if format == "litert" and weights == "int4":
         raise ConfigError("weights is 'int4', but LiteRT files are int8 or float32; use int8")
+    if not 0 <= ngram_megabytes <= _MAX_NGRAM_MEGABYTES:
+        raise ConfigError(
+            f"ngram_megabytes is {ngram_megabytes}, but must be a number from 0 to {_MAX_NGRAM_MEGABYTES}"
+        )
+    if ngram_megabytes and (format != "litert" or TASKS[config.task].answers != "words"):
+        raise ConfigError(
+            f"--ngrams (ngram_megabytes) is {ngram_megabytes:g}, but only next_word exports for LiteRT have n-grams; "
+            "add --format litert, or leave it out"
+        )
     metrics = run.metrics if len(runs) == 1 else {}  # an ensemble has none yet
     if format == "litert":
         folder = to / f"{config.task}_litert"
-        path, checked = _export_litert(run, data or config.data, folder, int8_only=weights == "int8")
+        path, checked = _export_litert(
+            run, data or config.data, folder, int8_only=weights == "int8", ngram_megabytes=ngram_megabytes
+        )
         return Exported(path, (), checked["bytes"], checked)
     module = load_module(runs)
     name: str = config.task
@@ -220,7 +236,9 @@ def export_runs(
     return Exported(path, tuple(signatures), {}, {})
 
 
-def _export_litert(run: Run, data: DataConfig, folder: Path, *, int8_only: bool) -> tuple[Path, dict[str, Any]]:
+def _export_litert(
+    run: Run, data: DataConfig, folder: Path, *, int8_only: bool, ngram_megabytes: float
+) -> tuple[Path, dict[str, Any]]:
     from nlp_rnn.export import litert_classifier, litert_language_model
 
     config, answers = run.config, TASKS[run.config.task].answers
@@ -238,9 +256,28 @@ def _export_litert(run: Run, data: DataConfig, folder: Path, *, int8_only: bool)
         return litert_language_model.export_characters(
             language_model, tokenizer, config, texts, folder, int8_only=int8_only
         )
+    ngrams = _ngrams(run, data, language_model, tokenizer, ngram_megabytes) if ngram_megabytes else None
     return litert_language_model.export_next_word(
-        language_model, tokenizer, config, run.metrics, texts, folder, int8_only=int8_only
+        language_model, tokenizer, config, run.metrics, texts, folder, int8_only=int8_only, ngrams=ngrams
     )
+
+
+def _ngrams(run: Run, data: DataConfig, model: LanguageModel, tokenizer: Tokenizer, megabytes: float) -> ExportedNGrams:
+    """The n-gram model of the run's training text.
+
+    Raises:
+      ConfigError: if that text cannot be read; the message says why it is needed. See `ngrams_within`.
+    """
+    litert.word_settings(tokenizer)  # whether the words can be exported at all
+    try:
+        corpus = corpus_with(dataclasses.replace(run.config, data=data), "validation", also=("train",))
+    except ConfigError as error:
+        raise ConfigError(
+            f"--ngrams (ngram_megabytes) is {megabytes:g}, which needs the training text: {error}; if the data "
+            "are elsewhere now, give data.* settings as for evaluate"
+        ) from None
+    train, validation = (datasets.prepare_stream(corpus, name, data, tokenizer) for name in ("train", "validation"))
+    return ngrams_within(int(megabytes * 1e6), model, train, validation)
 
 
 def _validation_texts(config: Config, data: DataConfig) -> list[str]:

@@ -1,6 +1,6 @@
 """LiteRT exports, for phones and the console: what they share. Files of builtin operators, float and int8.
 
-Each file is compared with the model on real texts before it is kept.
+Each .tflite file is compared with the model on real texts before it is kept.
 """
 
 import json

@@ -16,6 +16,7 @@ from nlp_rnn.ondevice.continuous_cache import CacheSettings
 from nlp_rnn.ondevice.generator import OnDeviceGenerator
 from nlp_rnn.ondevice.litert_file import PRECISIONS
 from nlp_rnn.ondevice.litert_model import OnDeviceModel, Steps
+from nlp_rnn.ondevice.ngram_model import FILE as NGRAMS_FILE
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
@@ -33,6 +34,7 @@ def export_next_word(
     folder: Path,
     *,
     int8_only: bool = False,
+    ngrams: tuple[bytes, float] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Writes model_float.tflite, model_int8.tflite, vocabulary.json and README.md as the next version, atomically.
 
@@ -40,6 +42,7 @@ def export_next_word(
       texts: on which the files are compared with the model, as one text.
       folder: the version becomes a subfolder of it.
       int8_only: whether only the int8 file is kept, after the check of both.
+      ngrams: the content of ngrams.npz and the share of that model in the mixture; None: no such file.
 
     Returns:
       (the version's folder, the checked facts: sizes in bytes, largest differences of log-probabilities, and
@@ -61,7 +64,15 @@ def export_next_word(
     def write(temporary: Path) -> dict[str, Any]:
         _write_files(temporary, model)
         litert.write_settings(temporary, settings, config, "litert_next_word.md")
-        return check(temporary, model, tokenizer, texts, OnDeviceModel)
+        facts = check(temporary, model, tokenizer, texts, OnDeviceModel)
+        if ngrams:  # afterwards, since the check compares the neural model
+            content, share = ngrams
+            (temporary / NGRAMS_FILE).write_bytes(content)
+            litert.write_settings(temporary, settings | {"ngrams": {"share": share}}, config, "litert_next_word.md")
+            facts["bytes"]["ngrams"] = len(content)
+            mixture = OnDeviceModel(temporary)
+            mixture.step(EOS_ID, mixture.zero_states())  # whether it answers
+        return facts
 
     return litert.write_version(folder, write, int8_only=int8_only)
 

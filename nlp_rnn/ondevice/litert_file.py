@@ -67,6 +67,8 @@ def damage_reported(path: Path) -> Iterator[None]:
     """Turns missing or wrong entries of a version's vocabulary.json into ConfigError."""
     try:
         yield
+    except ConfigError:
+        raise
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ConfigError(f"{path / SETTINGS_FILE}: is damaged ({error!r}); {EXPORT_AGAIN}") from None
 

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nlp_rnn.ondevice import litert_file, words
+from nlp_rnn import manifest
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.ondevice import litert_file, ngram_model, words
 from nlp_rnn.special_ids import EOS_ID, UNK_ID
 from nlp_rnn.word_kinds import is_word
 
@@ -57,6 +59,9 @@ class Steps:
 class OnDeviceModel(Steps):
     """A next-word model in a folder that `export.litert` wrote.
 
+    If the folder holds an n-gram model too, the log-probabilities are those of the mixture of both, and the states also
+    hold the last ids.
+
     Attributes:
       path: the folder of the version.
       precision: "float" or "int8".
@@ -86,9 +91,58 @@ class OnDeviceModel(Steps):
         self.decent[settings["profane"]] = False
         self.cache: dict[str, float] = settings["cache"]
         self.name: str = settings["name"]
+        self._ngram_share = self._ngram_share_of(settings)
+        self._ngrams = self._read_ngrams() if self._ngram_share else None
         self._ids = {word: number for number, word in enumerate(self.words) if number > EOS_ID}
         self.splitter: str = settings["splitter"]
         self._splitting = words.splitting_of(settings)
+
+    def _ngram_share_of(self, settings: dict[str, Any]) -> float:
+        """The share of the n-gram model in the mixture; 0: the folder has none."""
+        share = settings["ngrams"]["share"] if "ngrams" in settings else 0.0
+        if "ngrams" in settings and (not isinstance(share, float) or not 0 < share < 1):
+            raise ConfigError(
+                f"{self.path / litert_file.SETTINGS_FILE}: ngrams.share is {share!r}, but must be a number between 0 "
+                f"and 1; {litert_file.EXPORT_AGAIN}"
+            )
+        return share
+
+    def _read_ngrams(self) -> ngram_model.NGramModel:
+        path, mend = self.path / ngram_model.FILE, litert_file.EXPORT_AGAIN
+        manifest.check(self.path, mend, names=(ngram_model.FILE,))
+        try:
+            model = ngram_model.NGramModel.from_bytes(path.read_bytes())
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror}); {mend}") from None
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}; {mend}") from None
+        if model.vocab_size != len(self.words):
+            raise ConfigError(
+                f"{path}: has {model.vocab_size:,} words, but {litert_file.SETTINGS_FILE} {len(self.words):,}, so it "
+                f"belongs to another model; {mend}"
+            )
+        return model
+
+    def zero_states(self) -> np.ndarray:
+        """The initial states of a text: float32 [1, size]."""
+        before = np.full((1, self._ngrams.order - 1 if self._ngrams else 0), -1, np.float32)
+        return np.concatenate([super().zero_states(), before], axis=1)
+
+    def step(self, token_id: int, states: np.ndarray) -> StepOutput:
+        """Reads one id, given states float32 [1, size]."""
+        return self._mixed(super().step(token_id, states[:, : self._size]), [token_id], states)
+
+    def prefill(self, token_ids: Any, states: np.ndarray) -> StepOutput:
+        """Reads one or more ids, int [time], at once."""
+        return self._mixed(super().prefill(token_ids, states[:, : self._size]), token_ids, states)
+
+    def _mixed(self, output: StepOutput, token_ids: Any, states: np.ndarray) -> StepOutput:
+        if self._ngrams is None:
+            return output
+        before = np.concatenate([states[0, self._size :], np.asarray(token_ids, np.float32)])[1 - self._ngrams.order :]
+        ngram = self._ngrams.probabilities(before[before >= 0].astype(np.int64))
+        mixed = ngram_model.mix(output.log_probabilities, ngram, self._ngram_share)
+        return StepOutput(mixed, output.hidden, np.concatenate([output.states, before[None]], axis=1))
 
     def split(self, text: str) -> list[str]:
         """Splits a text into words, normalised as in training."""

@@ -126,7 +126,7 @@ def arguments_of(command: str, task: str) -> list[str]:
         "evaluate": [task, "evaluate", "--run", "runs/small", "--json"],
         "export": [*export, "--to", "saved_models"],
         "int8": [*export, "--to", "saved_models/int8", "--weights", "int8"],
-        "litert": [*export, "--format", "litert"],
+        "litert": [*export, "--format", "litert", "--ngrams", "0.1"],
         "ensemble": [*export, "--run", "runs/other", "--to", "saved_models/ensemble"],
         "predict": [task, "predict", "--model", model, "--json", *TEXTS],
         "explain": [task, "explain", "--model", model, "--json", TEXTS[0]],

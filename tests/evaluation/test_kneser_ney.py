@@ -1,4 +1,5 @@
 from collections import Counter, defaultdict
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def straightforward(ids, order, word, history):
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_probabilities_are_those_of_the_formulas(order):
     ids = text()
-    model = KneserNey(vocab_size=VOCAB_SIZE, order=order).fit(ids)
+    model = KneserNey(ids, vocab_size=VOCAB_SIZE, order=order).model()
     for history in (ids[50:54], ids[120:124], np.array([3, 3, 3, 3]), np.array([2, VOCAB_SIZE - 1, 4, 1])):
         found = model.probabilities(history)
         assert found.sum() == pytest.approx(1, abs=1e-5)
@@ -58,14 +59,14 @@ def test_probabilities_are_those_of_the_formulas(order):
 
 def test_rare_ngrams_leave_their_probability_to_shorter_ones():
     ids = text()
-    whole = KneserNey(vocab_size=VOCAB_SIZE, order=3).fit(ids)
-    same = KneserNey(vocab_size=VOCAB_SIZE, order=3, min_counts=(1, 1, 1)).fit(ids)
-    pruned = KneserNey(vocab_size=VOCAB_SIZE, order=3, min_counts=(1, 1, 3)).fit(ids)
-    shorter = KneserNey(vocab_size=VOCAB_SIZE, order=3, min_counts=(1, 1, 10**6)).fit(ids)
+    counted = KneserNey(ids, vocab_size=VOCAB_SIZE, order=3)
+    whole, same, pruned, shorter = (
+        counted.model(min_counts=min_counts) for min_counts in ((), (1, 1), (1, 3), (1, 10**6))
+    )
     counts = Counter(zip(ids, ids[1:], ids[2:], strict=False))
     often = [ngram for ngram, count in counts.items() if count >= 3]
-    assert pruned.sizes[2] == (len(often), len({ngram[:2] for ngram in often}))
-    assert pruned.sizes[:2] == whole.sizes[:2]
+    assert len(pruned.higher_orders[1].words) == len(often)
+    assert len(pruned.higher_orders[0].words) == len(whole.higher_orders[0].words) == len(set(pairwise(ids)))
     for history in (ids[50:54], ids[120:124], np.array([3, 3]), np.array([VOCAB_SIZE - 1, 4])):
         np.testing.assert_array_equal(same.probabilities(history), whole.probabilities(history))
         assert pruned.probabilities(history).sum() == pytest.approx(1, abs=1e-5)
@@ -75,16 +76,33 @@ def test_rare_ngrams_leave_their_probability_to_shorter_ones():
     assert kept > shorter.probabilities(np.array(often[0][:2]))[often[0][2]]
 
 
+def test_rare_contexts_take_their_ngrams_with_them():
+    ids = text(2000)
+    counted, counts = KneserNey(ids, vocab_size=VOCAB_SIZE, order=3), Counter(pairwise(ids))
+    rare, often = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    pruned = counted.model(min_counts=(counts[rare] + 1, counts[rare] + 2))
+    assert pruned.higher_orders[0].find(*map(int, rare)) == -1
+    place = pruned.higher_orders[0].find(*map(int, often))
+    assert pruned.higher_orders[0].words[place] == often[1]
+    for history in (ids[50:54], np.array(rare), np.array(often)):
+        assert pruned.probabilities(history).sum() == pytest.approx(1, abs=1e-5)
+    following = Counter(ids[place + 2] for place in range(len(ids) - 2) if tuple(ids[place : place + 2]) == often)
+    found = pruned.probabilities(np.array(often))
+    assert found.argmax() == max(following, key=following.__getitem__)
+    with pytest.raises(ValueError, match="do not become less"):
+        counted.model(min_counts=(1000, 1))
+
+
 def test_probabilities_are_nltks():
     nltk_lm = pytest.importorskip("nltk.lm")
     ids, discount = text(), 0.3
-    model = KneserNey(vocab_size=VOCAB_SIZE, order=2, discounts=(discount,) * 3).fit(ids)
+    model = KneserNey(ids, vocab_size=VOCAB_SIZE, order=2).model(discounts=(discount,) * 3)
     words = [str(number) for number in ids]
     bigrams = [tuple(words[i : i + 2]) for i in range(len(words) - 1)]
     theirs = nltk_lm.KneserNeyInterpolated(2, discount=discount)
     theirs.fit([bigrams + [(word,) for word in words]], vocabulary_text=words)
     # NLTK neither discounts the lowest order nor gives unseen words a share of it.
-    model._lowest = np.array([theirs.score(str(word)) for word in range(VOCAB_SIZE)], np.float32)
+    model.unigrams = np.array([theirs.score(str(word)) for word in range(VOCAB_SIZE)], np.float32)
     for context in range(VOCAB_SIZE - 1):
         expected = [theirs.score(str(word), [str(context)]) for word in range(VOCAB_SIZE - 1)]
         np.testing.assert_allclose(model.probabilities(np.array([context]))[:-1], expected, rtol=1e-4)
@@ -94,7 +112,7 @@ def test_a_longer_context_helps():
     ids, other = text(4000), text(500)
     losses = []
     for order in (1, 2, 3):
-        model = KneserNey(vocab_size=VOCAB_SIZE, order=order).fit(ids)
+        model = KneserNey(ids, vocab_size=VOCAB_SIZE, order=order).model()
         losses.append(
             -np.mean([np.log(model.probabilities(other[max(0, i - 4) : i])[other[i]]) for i in range(1, len(other))])
         )
@@ -102,5 +120,5 @@ def test_a_longer_context_helps():
 
 
 def test_an_empty_history_has_an_answer():
-    model = KneserNey(vocab_size=VOCAB_SIZE, order=3).fit(text())
-    np.testing.assert_allclose(model.probabilities(np.zeros(0, np.int32)), model._lowest)
+    model = KneserNey(text(), vocab_size=VOCAB_SIZE, order=3).model()
+    np.testing.assert_allclose(model.probabilities(np.zeros(0, np.int32)), model.unigrams)
