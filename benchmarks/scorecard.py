@@ -20,6 +20,7 @@ from typing import NamedTuple
 import nlp_rnn
 from nlp_rnn import files
 from nlp_rnn.config.loading import load_config
+from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.training.checkpoints import load_arrays
 
@@ -33,7 +34,8 @@ class Card(NamedTuple):
 
     Attributes:
       data: the official test data and what is measured.
-      configs: trained one after the other; the last one is scored.
+      configs: trained one after the other; the last one is scored. Where a config names the run of an earlier one, as
+        runs/NAME, it gets that run of the same seed.
       metric: its name in metrics.json.
       format: of the figure.
       factor: between metrics.json and the figure.
@@ -52,7 +54,7 @@ class Card(NamedTuple):
 
 CARDS = {
     "sentiment": Card(
-        "IMDB, accuracy in %", ("next_word_imdb", "sentiment_pretrained"), "accuracy", ".2f", 100,
+        "IMDB, accuracy in %", ("sentiment_pretrained", "sentiment_student"), "accuracy", ".2f", 100,
         "92.8 (DistilBERT)", "91.43 (NBSVM)",
     ),
     "next_word": Card(
@@ -92,17 +94,32 @@ def _seeds(text: str) -> list[int]:
 
 def train(task: str, seed: int, settings: list[str]) -> list[nlp_rnn.Run]:
     """Trains one seed's runs, one for each config, and scores the last one, to which the settings apply."""
-    card, before = CARDS[task], ""
+    card, paths = CARDS[task], dict[str, str]()
     runs: list[nlp_rnn.Run] = []
     for number, name in enumerate(card.configs):
         given = [f"name=scorecard_{name}_{seed}", f"seed={seed}"]
-        given += [f"model.init_from={before}"] if before else []
         given += settings if number == len(card.configs) - 1 else []
-        runs.append(nlp_rnn.train(load_config(_ROOT / "configs" / f"{name}.yaml", given)))
-        before = str(runs[-1].path)
+        file = _ROOT / "configs" / f"{name}.yaml"
+        given += _earlier_runs(load_config(file), paths)
+        runs.append(nlp_rnn.train(load_config(file, given)))
+        paths[f"runs/{name}"] = str(runs[-1].path)
     if card.metric not in runs[-1].metrics.get("test", {}):
         runs[-1].evaluate("test")
     return runs
+
+
+def _earlier_runs(config: Config, paths: dict[str, str]) -> list[str]:
+    """Settings that name the runs of `paths` in place of those that the config names."""
+    model, training = config.model, config.training
+    return [
+        *([f"model.init_from={paths[model.init_from]}"] if model.init_from in paths else []),
+        *([f"training.start_from={paths[training.start_from]}"] if training.start_from in paths else []),
+        *(
+            [f"training.teacher=[{','.join(paths.get(each, each) for each in training.teacher)}]"]
+            if set(training.teacher) & set(paths)
+            else []
+        ),
+    ]
 
 
 def row_of(task: str, runs: list[list[nlp_rnn.Run]], seeds: list[int], settings: list[str]) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 import nlp_rnn
 from benchmarks import scorecard
+from nlp_rnn.config.loading import load_config
 from tests.conftest import ROOT
 
 SMALL = """
@@ -17,6 +18,7 @@ training: {batch_size: 16, epochs: 1}
 WORDS = SMALL.replace("last_units: 6, is_bidirectional: false", "softmax: full").replace(
     "data:", "task: next_word\ndata:"
 )
+LABELS = SMALL.replace("last_units", "init_from: runs/words, last_units")
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def folder(reviews, tmp_path, monkeypatch):
     """A checkout with two small configs, of which the second begins with the first."""
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "words.yaml").write_text(WORDS, encoding="utf-8")
-    (tmp_path / "configs" / "labels.yaml").write_text(SMALL, encoding="utf-8")
+    (tmp_path / "configs" / "labels.yaml").write_text(LABELS, encoding="utf-8")
     shutil.copy(reviews, tmp_path / "reviews.csv")
     shutil.copy(ROOT / "RESULTS.md", tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -71,6 +73,15 @@ def test_a_row_is_trained_scored_once_and_written(folder, monkeypatch, capsys):
     status, told = run("training.units=3")
     assert status == 2
     assert "training.units" in told.err
+
+
+def test_the_published_student_learns_from_the_run_of_its_seed():
+    config = load_config(ROOT / "configs" / "sentiment_student.yaml")
+    assert scorecard._earlier_runs(config, {"runs/sentiment_pretrained": "runs/a"}) == [
+        "training.start_from=runs/a",
+        "training.teacher=[runs/a]",
+    ]
+    assert scorecard._earlier_runs(load_config(ROOT / "configs" / "sentiment_pretrained.yaml"), {}) == []
 
 
 @pytest.mark.further  # two trainings
