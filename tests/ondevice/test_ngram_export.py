@@ -130,6 +130,7 @@ def test_damage_is_told_in_one_line(exported, tmp_path, damage):
     assert re.search(DAMAGES[damage], found)
 
 
+@pytest.mark.further  # three exports
 def test_a_file_holds_as_many_ngrams_as_fit(next_word_trained, tmp_path):
     def export(megabytes):
         command = ("export", "--run", "runs/small", "--format", "litert", "--ngrams", megabytes, "--to", tmp_path)
@@ -167,6 +168,7 @@ def test_what_it_is_not_for_is_refused(next_word_trained, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.further  # counts another text
 def test_an_ngram_model_that_does_not_help_is_refused(next_word_trained, tmp_path):
     # Training text of the same words in random order: its n-grams say nothing about the validation text.
     words = sorted({word for line in make_lines(800, 5) for word in line.split()})
