@@ -11,6 +11,7 @@ from nlp_rnn.data.corpus import Corpus, load_corpus
 from nlp_rnn.data.label_names import label_names
 from nlp_rnn.data.readers import SPLIT_NAMES
 from nlp_rnn.tensorflow_import import import_tensorflow
+from nlp_rnn.training import initial_vectors
 from nlp_rnn.training.origin import check_origins
 
 USAGE = """usage: nlp-rnn check [--task TASK] [--config FILE] [--json] section.key=value ...
@@ -64,6 +65,7 @@ def check_data(config: Config) -> dict[str, Any]:
     if config.data.source in TFDS_SOURCES:
         import_tensorflow()
     check_origins(config)
+    initial_vectors.check(config.model)
     corpus = load_corpus(
         config.data, config.seed, is_parallel=config.kind == "translator",
         trains_on_unlabelled=config.trains_on_unlabelled,

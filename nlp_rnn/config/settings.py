@@ -143,9 +143,10 @@ class ModelConfig:
     # Run directory or exported SavedModel of a language model whose vocabulary, embedding and recurrent layers are
     # copied; empty: random weights.
     init_from: PathText = ""
-    # Text file of pretrained word vectors for the embedding, plain, .gz or a .zip of one: GloVe, word2vec (with its
-    # header line) or fastText (.vec). Its dimension must be model.embedding_dim. Words that the file lacks begin with
-    # random vectors. Empty: all vectors begin random.
+    # Pretrained vectors for the embedding: a text file of word vectors, plain, .gz or a .zip of one (GloVe, word2vec
+    # with its header line, or fastText's .vec); or the run directory or exported SavedModel of a classifier or language
+    # model, whose other layers and vocabulary may differ. Their dimension must be model.embedding_dim. Words without a
+    # vector there begin with random ones. Empty: all vectors begin random.
     vectors: PathText = ""
     vectors_trainable: Switch = True  # false: the embedding is not trained
     cell: CellName = "lstm"

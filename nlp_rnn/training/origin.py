@@ -54,6 +54,10 @@ def find_origin(key: str, value: str, task: str | None = None) -> Origin:
             manifest.log_missing(version)
         config = load_saved_config(version / "assets.extra" / "config.yaml", task)
         return Origin(version, config, lambda: _exported_arrays(key, version, config))
+    if not (Path(value) / "config.yaml").is_file():
+        raise ConfigError(
+            f"{key} is {value}, which is no run directory and no exported model; give one that train or export wrote"
+        )
     run = load_run(Path(value), task)
     if not run.best_checkpoint.exists():
         raise ConfigError(f"{key} is {value}, which was not trained to its first validation; train it further")

@@ -98,13 +98,10 @@ def find_run(config: Config) -> Run | None:
     """Finds the run directory of a config; None if there is none.
 
     Raises:
-      ConfigError: if the directory holds a run of another config, its parent is not writable, or model.vectors
-        cannot be read.
+      ConfigError: if the directory holds a run of another config, or its parent is not writable.
     """
     path = Path(config.runs_dir) / config.name
     if not path.exists():
-        if config.model.vectors:
-            word_vectors.check_file(config.model)
         _check_writable(path.parent)
         return None
     run = load_run(path, config.task)

@@ -18,7 +18,7 @@ from nlp_rnn.distribution import jax_devices
 from nlp_rnn.distribution.placement import Placement, start_devices
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.tensorflow_import import keras_backend
-from nlp_rnn.training import run_directory, word_vectors
+from nlp_rnn.training import initial_vectors, run_directory
 from nlp_rnn.training.origin import check_origins
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ def opened(config: Config) -> Iterator[PreparedTraining]:
     run = run_directory.find_run(config)  # raises if it is of another config
     prepared = run if run is not None and run.ids.is_dir() else None
     check_origins(config, is_prepared=prepared is not None)
+    if run is None:
+        initial_vectors.check(config.model)
     if keras_backend() == "jax":
         if prepared is None:
             raise ConfigError(
@@ -76,7 +78,9 @@ def prepare(config: Config) -> tuple[run_directory.Run, Inputs]:
     """
     check_origins(config)
     run = run_directory.find_run(config)
-    if run is not None and run.ids.is_dir():
+    if run is None:
+        initial_vectors.check(config.model)
+    elif run.ids.is_dir():
         return run, load_inputs(run.ids)
     placement, corpus = start(config)
     run, inputs = make_inputs(config, placement, corpus)
@@ -145,11 +149,11 @@ def _taught(config: Config, inputs: Inputs, tokenizer: Any) -> Inputs:
 
 
 def _create_run(config: Config, inputs: Inputs, facts: dict[str, Any], tokenizer: Any) -> run_directory.Run:
-    """Makes the run directory, with the word vectors of model.vectors in it: the file is not read again."""
+    """Makes the run directory, with the word vectors of model.vectors in it: they are not read again."""
     vectors = None
     if config.model.vectors:
         logger.info("model.vectors: reading %s", config.model.vectors)
-        vectors = word_vectors.match_vocabulary(config.model, tokenizer.all_pieces())
+        vectors = initial_vectors.match_vocabulary(config.model, tokenizer.all_pieces())
     return run_directory.create_run(config, inputs.labels, facts, tokenizer.save, vectors)
 
 

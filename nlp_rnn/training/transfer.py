@@ -23,7 +23,7 @@ def initialize(model: Any, config: Config) -> None:
     taken, left = [], []
     for name, layer in _counterparts(model, config):
         weights = {weight.path.rsplit("/", 1)[-1]: weight for weight in layer.trainable_weights}
-        initial = {key: _weight_of(arrays, name, key) for key in weights}
+        initial = {key: weight_of(arrays, name, key) for key in weights}
         if all(values is not None and values.shape == tuple(weights[key].shape) for key, values in initial.items()):
             for key, values in initial.items():
                 weights[key].assign(values)
@@ -56,7 +56,7 @@ def _counterparts(model: Any, config: Config) -> list[tuple[str, Any]]:
     return [("embedding", model.embedding), *recurrent, *norms, ("softmax", model.head)]
 
 
-def _weight_of(arrays: dict[str, np.ndarray], layer: str, name: str) -> np.ndarray | None:
+def weight_of(arrays: dict[str, np.ndarray], layer: str, name: str) -> np.ndarray | None:
     """The values of a layer's weight. The paths in a checkpoint also contain wrapper and cell."""
     values_found = [
         values for path, values in arrays.items() if layer in path.split("/")[:-1] and path.rsplit("/", 1)[-1] == name

@@ -29,7 +29,7 @@ from nlp_rnn.data.corpus import Corpus
 from nlp_rnn.distribution.placement import Placement
 from nlp_rnn.errors import ConfigError, DivergenceError, Stopped
 from nlp_rnn.tensorflow_import import keras_backend
-from nlp_rnn.training import recipes, run_directory, setup
+from nlp_rnn.training import initial_vectors, recipes, run_directory, setup
 from nlp_rnn.training.origin import check_origins
 from nlp_rnn.training.search_space import Steps, search_space, with_values
 from nlp_rnn.training.study import Limits, Record, TuningStudy
@@ -81,7 +81,8 @@ def tune(config: Config, limits: Limits, fixed: Collection[str] = ()) -> Tuned:
     folder = Path(config.runs_dir) / f"{config.name}-tune"
     new = dataclasses.replace(_trial_config(config, folder, 0, {}), name="new")
     check_origins(new)
-    run_directory.find_run(new)  # checks the settings and files that need no corpus
+    initial_vectors.check(new.model)
+    run_directory.find_run(new)  # checks that its folder can be written
     is_first = not folder.parent.exists()
     with _locked(folder), _terminated_gently():
         is_new = {entry.name for entry in folder.iterdir()} <= {_LOCK}

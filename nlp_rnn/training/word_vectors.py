@@ -1,4 +1,4 @@
-"""Initializes an embedding with pretrained word vectors (model.vectors)."""
+"""Reads text files of pretrained word vectors, and initializes embeddings (model.vectors)."""
 
 import json
 import logging
@@ -74,29 +74,9 @@ def check_file(model: ModelConfig) -> None:
     """
     path = Path(model.vectors)
     if not path.is_file():
-        raise ConfigError(f"model.vectors is {path}, but there is no such file; {_NOT_READ}")
+        raise ConfigError(f"model.vectors is {path}, but there is no such file; {_NOT_READ}, or a trained model")
     with text_files.opened_bytes(path) as file:
         _read_header(path, file, model.embedding_dim)
-
-
-def match_vocabulary(model: ModelConfig, pieces: list[str]) -> Match:
-    """Reads the vectors of a vocabulary from the file model.vectors.
-
-    Args:
-      model: with vectors (the path) and embedding_dim.
-      pieces: all pieces of the vocabulary by id, special pieces first.
-
-    Raises:
-      ConfigError: see `read_vectors`; also if the file contains no entry of the vocabulary.
-    """
-    match = read_vectors(Path(model.vectors), pieces, model.embedding_dim)
-    if not (match.rows >= len(SPECIAL_PIECES)).any():
-        raise ConfigError(
-            f"model.vectors is {model.vectors}, which contains none of the {len(pieces) - len(SPECIAL_PIECES):,} "
-            "entries "
-            "of the vocabulary; give vectors of its language, or leave model.vectors empty"
-        )
-    return match
 
 
 def initialize(embeddings: list[Any], run: Path, train: TokenCache | PairCache) -> None:
@@ -105,7 +85,7 @@ def initialize(embeddings: list[Any], run: Path, train: TokenCache | PairCache) 
     Args:
       embeddings: built Keras Embedding layers, one row per vocabulary entry; entries without a vector keep their random
         values.
-      run: the run directory, with the saved result of `match_vocabulary`.
+      run: the run directory, with the saved result of `initial_vectors.match_vocabulary`.
       train: the ids of the training split.
     """
     match, num_words = Match.load(run / VECTORS_FILE), len(read_pieces(run / "tokenizer")) - len(SPECIAL_PIECES)

@@ -254,7 +254,7 @@ def test_a_run_starts_from_another_ones_weights_and_vocabulary(trained, reviews,
         for name in before.files:
             np.testing.assert_allclose(after[name], before[name], atol=1e-6)
     for setting, message in [
-        ("training.start_from=nowhere", "nowhere is not a run directory"),
+        ("training.start_from=nowhere", "nowhere, which is no run directory and no exported model"),
         (
             "tokenizer.case=keep",
             f"training.start_from is {start}, whose vocabulary is taken, but tokenizer.case is 'keep' and was 'lower'",

@@ -68,4 +68,4 @@ def test_what_does_not_fit_is_one_line(trained, characters_trained, tmp_path):
     told = refused("train", *SMALL, "name=x", f"training.start_from={earlier}", cwd=tmp_path)
     assert "an earlier version exported, without its tokenizer; export it again, or give its run directory" in told
     told = refused("train", *SMALL, "name=x", "training.start_from=nothing", cwd=tmp_path)
-    assert "nothing is not a run directory" in told
+    assert "nothing, which is no run directory and no exported model" in told

@@ -133,7 +133,7 @@ def test_a_translator_takes_what_fits_and_says_what_does_not(folder):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["model.init_from=runs/none"], "runs/none is not a run directory"),
+        (["model.init_from=runs/none"], "model.init_from is runs/none, which is no run directory"),
         (
             ["model.init_from=runs/lm", "tokenizer.vocab_size=70"],
             "whose vocabulary is taken, but tokenizer.vocab_size is 70 and was 60",

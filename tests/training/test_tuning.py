@@ -299,7 +299,7 @@ def test_mistakes_are_one_line_and_leave_no_folder(folder, monkeypatch):
         (["data.train=none.csv"], "none.csv"),
         (["data.label_column=stars"], "stars"),
         (["model.unit=3"], "model.unit is not a setting; did you mean model.units?"),
-        (["model.init_from=runs/none"], "runs/none is not a run directory"),
+        (["model.init_from=runs/none"], "model.init_from is runs/none, which is no run directory"),
     ):
         assert message in refused(*TUNE, *SMALL, *settings, cwd=folder).splitlines()[-1]
     assert "--minutes: is '0', but must be a number above 0" in refused("tune", "--minutes", 0, cwd=folder)
