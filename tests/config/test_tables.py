@@ -89,6 +89,7 @@ def outside(monkeypatch, tmp_path):
     return tmp_path
 
 
+@pytest.mark.further  # trains and exports
 def test_a_task_and_a_cell_from_outside_train_evaluate_and_export(outside):
     settings = {key: json.loads(value) for key, _, value in (each.partition("=") for each in SMALL)}
     run = nlp_rnn.train(

@@ -82,6 +82,7 @@ def assert_equal(one, other):
             assert ids.dtype == equal.dtype == np.int32
 
 
+@pytest.mark.further  # two processes serve
 def test_texts_are_those_that_are_read_here(service, tokenizer, tmp_path, monkeypatch):
     cache = make_cache(tmp_path / "texts", tokenizer, 1)
     monkeypatch.setattr(
@@ -93,6 +94,7 @@ def test_texts_are_those_that_are_read_here(service, tokenizer, tmp_path, monkey
         assert_equal(served(reader, hardware(service))(plan, 0, 0), reader(plan))
 
 
+@pytest.mark.further  # two processes serve
 def test_excerpts_are_those_that_are_read_here(service, tokenizer, tmp_path):
     cache = make_cache(tmp_path / "texts", tokenizer, 1)
     excerpts = Excerpts(cache.offsets, 1.0, 1)
@@ -130,6 +132,7 @@ def test_a_dispatcher_without_workers_is_waited_for_no_longer_than_told(tokenize
     del dispatcher
 
 
+@pytest.mark.further  # two processes serve
 def test_ids_that_a_worker_cannot_read_are_told(service, tokenizer, tmp_path):
     cache = make_cache(tmp_path / "texts", tokenizer, 1)
     os.truncate(cache.path / "ids.bin", 40)
@@ -143,6 +146,7 @@ def settings(reviews, tmp_path):
     return [*SMALL, "data.source=csv", f"data.train={reviews}", f"runs_dir={tmp_path / 'runs'}"]
 
 
+@pytest.mark.further  # two processes serve
 def test_training_is_the_same_with_and_without_the_service(service, settings, tmp_path):
     ask("train", "name=alone", *settings, cwd=tmp_path)
     ask("train", "name=served", *settings, f"hardware.input_service={service}", cwd=tmp_path)

@@ -81,6 +81,7 @@ def test_several_runs_vote(translation_trained):
     assert ask("predict", "--model", "both/translation_en_de", SENTENCES[0], cwd=translation_trained).strip()
 
 
+@pytest.mark.further  # a process of its own
 def test_an_export_needs_tensorflow_alone(translation_trained):
     code = r"""
 import sys, tensorflow as tf
@@ -174,6 +175,7 @@ def test_a_vote_is_the_mean_of_the_probabilities(translation_trained, other_run)
     np.testing.assert_allclose(both[1], (first[1] + second[1]) / 2, atol=1e-5)
 
 
+@pytest.mark.further  # loads the export anew
 def test_predict_reads_files(translation_trained, tmp_path):
     (tmp_path / "sentences").write_text(f"{SENTENCES[0]}\r\n\n{SENTENCES[2]}", encoding="utf-8")
     given = ask("predict", *SAVED, "--beam-size", "1", SENTENCES[0], "", SENTENCES[2], cwd=translation_trained)
