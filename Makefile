@@ -45,6 +45,7 @@ demo-next-word: $(VENV)/demo.stamp  ## the model in saved_models/ suggests; trai
 	$(NEXT_WORD) evaluate --run $(NEXT_WORD_RUN) --split test --baseline
 	$(NEXT_WORD) export --run $(NEXT_WORD_RUN) --to $(DEMO_MODELS)
 	$(NEXT_WORD) export --run $(NEXT_WORD_RUN) --to $(DEMO_MODELS) --format litert --ngrams 3
+	$(NEXT_WORD) evaluate --model $(DEMO_MODELS)/next_word_litert --split test
 	$(NEXT_WORD) predict --model $(DEMO_MODELS)/next_word "This is one of the " "I really enj" "The acting was "
 	@echo
 	@echo "now type: $(NEXT_WORD) console --model $(DEMO_MODELS)/next_word_litert"
