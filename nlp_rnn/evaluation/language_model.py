@@ -3,7 +3,6 @@
 import itertools
 import math
 import sys
-import time
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +18,6 @@ from nlp_rnn.evaluation.mixtures import (
     ORDER,
     NGramText,
     cached_rows,
-    fit_ngrams,
     mixed_rows,
     tune_cache,
     tune_ngram_share,
@@ -78,18 +76,16 @@ def evaluate_runs(
     evaluated = ids_of(split).first(max_examples)
     meters = {"metrics": make_meter(tokenizer)}
     memory = ngram = None
-    share = fit_seconds = 0.0
+    share = 0.0
     if adapts:
         meters["adapted"] = make_meter(tokenizer)
     if adapts == "cache":
         settings = tune_cache(model, ids_of("validation"))
         memory = ContinuousCache(settings, vocab_size=model.vocab_size, features=model.features)
     if has_baseline:
-        start = time.monotonic()
-        ngram = NGramText(fit_ngrams(ids_of("train"), model.vocab_size))
-        fit_seconds = time.monotonic() - start
-        settings_of_cache = memory.settings if memory is not None else None
-        share = tune_ngram_share(model, ngram, ids_of("validation"), settings_of_cache).share
+        ngram = NGramText.fit(ids_of("train"), model.vocab_size)
+        cache = memory.settings if memory is not None else None
+        share = tune_ngram_share(model, ngram, ids_of("validation"), cache).share
         meters |= {"baseline": make_meter(tokenizer), "mixture": make_meter(tokenizer)}
     for scored in score_text(model, evaluated, title=f"scoring {split}"):
         rows, targets = scored.log_probabilities, scored.targets
@@ -114,7 +110,7 @@ def evaluate_runs(
     if ngram:
         name = f"interpolated modified Kneser-Ney, {ORDER}-grams"
         facts |= {
-            "baseline": {"name": name, "seconds": round(fit_seconds + ngram.seconds, 1)},
+            "baseline": {"name": name, "seconds": round(ngram.seconds, 1)},
             "mixture": {"ngram_share": share},
         }
     results = {name: meter.result() | facts.get(name, {}) for name, meter in meters.items()}

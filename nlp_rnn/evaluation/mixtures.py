@@ -63,15 +63,6 @@ def cached_rows(memory: ContinuousCache, scored: Scored) -> np.ndarray:
     return np.stack(rows)
 
 
-def fit_ngrams(train: TokenCache, vocab_size: int) -> NGramModel:
-    """The n-gram model of the baseline.
-
-    Args:
-      train: the token ids of the training text.
-    """
-    return KneserNey(np.fromfile(train.path / "ids.bin", np.int32), vocab_size=vocab_size, order=ORDER).model()
-
-
 class NGramText:
     """Scores a text window by window with an n-gram model.
 
@@ -82,6 +73,15 @@ class NGramText:
     def __init__(self, model: NGramModel) -> None:
         self._model, self.seconds = model, 0.0
         self.begin()
+
+    @classmethod
+    def fit(cls, train: TokenCache, vocab_size: int) -> "NGramText":
+        """With the baseline's model of a training text, of which `train` holds the token ids."""
+        start = time.monotonic()
+        ids = np.fromfile(train.path / "ids.bin", np.int32)
+        fitted = cls(KneserNey(ids, vocab_size=vocab_size, order=ORDER).model())
+        fitted.seconds = time.monotonic() - start
+        return fitted
 
     def begin(self) -> None:
         """Begins a text."""

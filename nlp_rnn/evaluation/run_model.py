@@ -196,22 +196,7 @@ def export_runs(
     """
     run = runs[0]
     config = run.config
-    allowed = ("savedmodel",) if TASKS[config.task].answers == "translations" else ("savedmodel", "litert")
-    if format not in allowed:
-        raise ConfigError(f"format is {format!r}, but must be {' or '.join(allowed)} for {config.task}")
-    if format == "litert" and len(runs) > 1:
-        raise ConfigError(f"format is 'litert', but there are {len(runs)} runs; export an ensemble as savedmodel")
-    if format == "litert" and weights == "int4":
-        raise ConfigError("weights is 'int4', but LiteRT files are int8 or float32; use int8")
-    if not 0 <= ngram_megabytes <= _MAX_NGRAM_MEGABYTES:
-        raise ConfigError(
-            f"ngram_megabytes is {ngram_megabytes}, but must be a number from 0 to {_MAX_NGRAM_MEGABYTES}"
-        )
-    if ngram_megabytes and (format != "litert" or TASKS[config.task].answers != "words"):
-        raise ConfigError(
-            f"--ngrams (ngram_megabytes) is {ngram_megabytes:g}, but only next_word exports for LiteRT have n-grams; "
-            "add --format litert, or leave it out"
-        )
+    _check_export(runs, format, weights, ngram_megabytes)
     metrics = run.metrics if len(runs) == 1 else {}  # an ensemble has none yet
     if format == "litert":
         folder = to / f"{config.task}_litert"
@@ -234,6 +219,27 @@ def export_runs(
     defaults = {signature: signature_defaults(TASKS[config.task].answers, signature) for signature in signatures}
     path = saved_model.export_module(module, files.child(to, name), signatures, extras, defaults, weights=weights)
     return Exported(path, tuple(signatures), {}, {})
+
+
+def _check_export(runs: list[Run], format: str, weights: str, ngram_megabytes: float) -> None:
+    """Raises ConfigError if the task or the number of runs has no such export."""
+    config = runs[0].config
+    allowed = ("savedmodel",) if TASKS[config.task].answers == "translations" else ("savedmodel", "litert")
+    if format not in allowed:
+        raise ConfigError(f"format is {format!r}, but must be {' or '.join(allowed)} for {config.task}")
+    if format == "litert" and len(runs) > 1:
+        raise ConfigError(f"format is 'litert', but there are {len(runs)} runs; export an ensemble as savedmodel")
+    if format == "litert" and weights == "int4":
+        raise ConfigError("weights is 'int4', but LiteRT files are int8 or float32; use int8")
+    if not 0 <= ngram_megabytes <= _MAX_NGRAM_MEGABYTES:
+        raise ConfigError(
+            f"ngram_megabytes is {ngram_megabytes}, but must be a number from 0 to {_MAX_NGRAM_MEGABYTES}"
+        )
+    if ngram_megabytes and (format != "litert" or TASKS[config.task].answers != "words"):
+        raise ConfigError(
+            f"--ngrams (ngram_megabytes) is {ngram_megabytes:g}, but only next_word exports for LiteRT have n-grams; "
+            "add --format litert, or leave it out"
+        )
 
 
 def _export_litert(

@@ -3,7 +3,7 @@ import pytest
 
 from nlp_rnn.data.token_cache import TokenCache
 from nlp_rnn.evaluation.kneser_ney import KneserNey
-from nlp_rnn.evaluation.mixtures import NGramText, fit_ngrams, mixed_rows
+from nlp_rnn.evaluation.mixtures import NGramText, mixed_rows
 
 
 def text(folder, ids):
@@ -20,7 +20,7 @@ def test_a_mixture_is_a_distribution_between_both():
 def test_windows_of_any_length_score_as_the_whole_text(tmp_path, window):
     generator = np.random.default_rng(0)
     train, held_out = generator.integers(3, 9, 300), generator.integers(3, 9, 50)
-    ngram = NGramText(fit_ngrams(text(tmp_path, train), vocab_size=9))
+    ngram = NGramText.fit(text(tmp_path, train), vocab_size=9)
     rows = np.concatenate([ngram.rows(held_out[start : start + window]) for start in range(0, 50, window)])
     model, ids = KneserNey(train, vocab_size=9).model(), np.concatenate([[3], held_out])
     expected = [np.log(model.probabilities(ids[max(0, place - 4) : place])) for place in range(1, len(ids))]
