@@ -44,7 +44,7 @@ class Exported(NamedTuple):
 
 
 _NUM_TEXTS, _MAX_CHARACTERS = 200, 10_000  # of the check of LiteRT files
-_MAX_NGRAM_MEGABYTES = 1000
+_MAX_MEGABYTES = 1000  # of n-grams
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
@@ -231,10 +231,8 @@ def _check_export(runs: list[Run], format: str, weights: str, ngram_megabytes: f
         raise ConfigError(f"format is 'litert', but there are {len(runs)} runs; export an ensemble as savedmodel")
     if format == "litert" and weights == "int4":
         raise ConfigError("weights is 'int4', but LiteRT files are int8 or float32; use int8")
-    if not 0 <= ngram_megabytes <= _MAX_NGRAM_MEGABYTES:
-        raise ConfigError(
-            f"ngram_megabytes is {ngram_megabytes}, but must be a number from 0 to {_MAX_NGRAM_MEGABYTES}"
-        )
+    if not 0 <= ngram_megabytes <= _MAX_MEGABYTES:
+        raise ConfigError(f"ngram_megabytes is {ngram_megabytes}, but must be a number from 0 to {_MAX_MEGABYTES}")
     if ngram_megabytes and (format != "litert" or TASKS[config.task].answers != "words"):
         raise ConfigError(
             f"--ngrams (ngram_megabytes) is {ngram_megabytes:g}, but only next_word exports for LiteRT have n-grams; "
@@ -269,11 +267,7 @@ def _export_litert(
 
 
 def _ngrams(run: Run, data: DataConfig, model: LanguageModel, tokenizer: Tokenizer, megabytes: float) -> ExportedNGrams:
-    """The n-gram model of the run's training text.
-
-    Raises:
-      ConfigError: if that text cannot be read; the message says why it is needed. See `ngrams_within`.
-    """
+    """The n-gram model of the run's training text. If that cannot be read, the message says why it is needed."""
     litert.word_settings(tokenizer)  # whether the words can be exported at all
     try:
         corpus = corpus_with(dataclasses.replace(run.config, data=data), "validation", also=("train",))
