@@ -134,7 +134,9 @@ def test_steps_give_what_the_whole_text_gives(next_word_trained):
 def test_litert_files_are_small_and_a_readme_tells_how(next_word_trained):
     folder = next_word_trained / "saved_models" / "next_word_litert" / "1"
     text = (folder / "README.md").read_text()
-    assert len(text.splitlines()) <= 36
+    sample, _, ngrams = text.partition("\n\nThe sample uses the network alone.")
+    assert len(sample.splitlines()) <= 36
+    assert 5 < len(ngrams.splitlines()) < 12
     code = text.split("```python\n")[1].split("```")[0].replace('"in", "the"', '"the", "cat", "likes", "the"')
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "green"
