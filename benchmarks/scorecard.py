@@ -123,7 +123,7 @@ def _earlier_runs(config: Config, paths: dict[str, str]) -> list[str]:
 
 
 def row_of(task: str, runs: list[list[nlp_rnn.Run]], seeds: list[int], settings: list[str]) -> str:
-    """The row as Markdown. Compute and minutes are those of all runs of a seed, pre-training included."""
+    """The row as Markdown. Compute and minutes are those of all runs of a seed, not of shipped models."""
     card = CARDS[task]
     figures = [card.factor * run.metrics["test"][card.metric] for *_, run in runs]
     ours = format(statistics.mean(figures), card.format)
