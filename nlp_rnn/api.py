@@ -3,7 +3,7 @@
     import nlp_rnn
 
     classify = nlp_rnn.load("saved_models/sentiment")
-    classify("What a film!")                                # Prediction(label='pos', probability=0.98, ...)
+    classify("What a film!")                                # Prediction(label='pos', probability=0.55)
 
     run = nlp_rnn.train("configs/sentiment_demo.yaml", {"training.epochs": 2, "name": "short"})
     run.evaluate("test").metrics["accuracy"]
@@ -125,7 +125,7 @@ class _Labeller(Model, Generic[Answer]):
             for function in ("classify", "explain")
         )
         result = attribution_of(answer, facts)
-        return Attributions(result.label, result.probability, result.words, result.scores)
+        return Attributions(result.label, result.probability, result.tokens, result.scores)
 
     def _classify(self, texts: list[bytes]) -> list[Answer]:
         raise NotImplementedError

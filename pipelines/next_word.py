@@ -47,7 +47,7 @@ def evaluate(options: Namespace) -> cli.Result:
             raise ConfigError(
                 "--baseline and --adapt are for --run: the n-gram and the cache are measured with the run's weights"
             )
-        device = litert_model.OnDeviceModel(options.model, precision=options.precision or "int8")
+        device = litert_model.OnDeviceModel(api.find_model(options.model), precision=options.precision or "int8")
         saved = device.path / "config.yaml"
         config = cli.config_of(load_saved_config(saved, TASK), saved, options.settings)
         facts = language_evaluation.evaluate_device(device, config, options.split, max_examples=options.max_examples)
@@ -106,7 +106,7 @@ def add_options(parser: command_options.Parser, command: str) -> None:
     """Adds the options of suggestions."""
     if command == "evaluate":
         parser.source.add_argument(
-            "--model", metavar="DIR", help="LiteRT export, such as saved_models/next_word_litert"
+            "--model", metavar="DIR", help="LiteRT export, or its name, such as next_word_litert"
         )
         parser.add_argument(
             "--baseline",

@@ -54,7 +54,7 @@ def evaluate(options: Namespace) -> cli.Result:
         runs = commands.runs_of(options, TASK)
         config, evaluation = runs[0].config, classifier_evaluation.evaluate_runs(runs, options.split, **settings)
     else:
-        exported = saved_model.load_model(options.model, TASK)
+        exported = saved_model.load_model(api.find_model(options.model), TASK)
         config = cli.config_of(exported.config, exported.path / "assets.extra" / "config.yaml", options.settings)
         evaluation = classifier_evaluation.evaluate_model(exported, config, options.split, **settings)
     if options.baseline:
@@ -126,7 +126,7 @@ def tokenizer(options: Namespace) -> Iterator[cli.Result]:
 def add_options(parser: command_options.Parser, command: str) -> None:
     """Adds the options of classifiers."""
     if command == "evaluate":
-        parser.source.add_argument("--model", metavar="DIR", help="exported model, such as saved_models/sentiment")
+        parser.source.add_argument("--model", metavar="DIR", help="exported model, or its name")
         parser.add_argument("--baseline", action="store_true", help="also train and score NBSVM, the linear baseline")
     if command in ("evaluate", "predict"):
         what = (

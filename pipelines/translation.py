@@ -1,5 +1,6 @@
 """Translation: trains a translator from pairs of sentences."""
 
+import math
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ TASK = "translation"
 
 def train(config: Config) -> cli.Result:
     """Trains a model, or resumes the run, and scores the best weights on validation data."""
-    return commands.train(config, "cross_entropy", "{:.4f} nats per token")
+    return commands.train(config, "perplexity", "perplexity {:.2f} per piece", math.exp)
 
 
 def prepare(config: Config) -> cli.Result:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from nlp_rnn import api
 from nlp_rnn.cli import findings
 from nlp_rnn.cli.findings import Finding
 from nlp_rnn.cli.main import Result
@@ -21,7 +22,7 @@ def main(arguments: list[str]) -> Result:
     parser = Parser(prog="nlp-rnn doctor", description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="a config, whose data is read")
     parser.add_argument("--run", metavar="DIR", type=Path, help="a run directory")
-    parser.add_argument("--model", metavar="DIR", type=Path, help="an exported model; with --run, of that run")
+    parser.add_argument("--model", metavar="DIR", help="an exported model, or its name; with --run, of that run")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("settings", metavar="section.key=value", nargs="*", help="settings that override the config's")
     options = parser.parse_intermixed_args(arguments)
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> Result:
     if options.run:
         checks.append(functools.partial(findings.run, options.run))
     if options.model:
-        checks.append(functools.partial(findings.model, options.model, options.run))
+        checks.append(functools.partial(_model, options.model, options.run))
     results = findings.everything(checks)
     status = {"error": 2, "warning": 1}.get(results[0].severity, 0) if results else 0
     return Result({"findings": [asdict(each) for each in results]}, _describe(results), status=status)
@@ -48,6 +49,15 @@ def _config(path: str | None, settings: list[str]) -> Iterator[Finding]:
             yield Finding("error", line, "It cannot be trained.", "See the end of that line.")
         return
     yield from findings.data(config)
+
+
+def _model(name: str, run: Path | None) -> Iterator[Finding]:
+    try:
+        path = api.find_model(name)
+    except ConfigError as error:
+        yield Finding("error", f"{error}.", "No model can be looked at.", "See the end of that line.")
+        return
+    yield from findings.model(path, run)
 
 
 def _describe(results: list[Finding]) -> str:

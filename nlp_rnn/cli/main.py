@@ -49,7 +49,7 @@ COMMANDS = {
     "prepare": "compute a run's token ids, so that train needs neither the texts nor, on JAX, TensorFlow",
     "train": "train a model, or resume the unfinished run of the same config",
     "tune": "search for better settings within a time budget; write a config file and a picture",
-    "evaluate": "score a run or an exported model on a split",
+    "evaluate": "score a run, an ensemble of several, or (sentiment, next_word) an export on a split",
     "export": "write a run's best weights as a model to serve",
     "predict": "apply an exported model to texts: arguments, or lines of a file or of standard input",
     "explain": "show how the model arrives at its output for a text",

@@ -69,7 +69,7 @@ def command_parser(program: str, command: str, text: str, pipeline: ModuleType) 
         parser.add_argument(
             "--config",
             metavar="FILE",
-            help="YAML file, or a name such as sentiment_demo (default: the default settings)",
+            help=f"YAML file, or a name such as {pipeline.TASK}_demo (default: the default settings)",
         )
     if command in ("prepare", "train"):
         parser.add_argument(
@@ -86,15 +86,22 @@ def command_parser(program: str, command: str, text: str, pipeline: ModuleType) 
             "--split", choices=("validation", "test"), default="validation", help="(default: %(default)s)"
         )
     if command in ("predict", "explain", "tokenizer"):
+        default = "the only translator there" if pipeline.TASK == "translation" else pipeline.TASK
         parser.add_argument(
             "--model",
             metavar="DIR",
-            help=f"exported model, or its name (default: {pipeline.TASK}, under NLP_RNN_MODELS or saved_models)",
+            help=f"exported model, or its name under NLP_RNN_MODELS or saved_models (default: {default})",
         )
-        parser.add_argument("text", metavar="TEXT", nargs="*" if command != "explain" else 1)
+        if command == "explain":
+            parser.add_argument("text", metavar="TEXT", nargs=1, help="the text to explain")
+        else:
+            parser.add_argument("text", metavar="TEXT", nargs="*", help="texts; without them, lines are read")
     if command in ("predict", "tokenizer"):
         parser.add_argument(
-            "--file", metavar="FILE", default="", help="file with one text per line (default: standard input)"
+            "--file",
+            metavar="FILE",
+            default="",
+            help="file with one text per line, read without TEXT (default: standard input)",
         )
     if command == "explain":
         parser.add_argument("--png", metavar="FILE", help="also write a picture to FILE")
@@ -104,12 +111,16 @@ def command_parser(program: str, command: str, text: str, pipeline: ModuleType) 
         )
         parser.add_argument(
             "--weights", choices=("float32", "int8", "int4"), default="float32",
-            help="int8: a quarter of the space on disk, at the same speed; int4: also, and of embeddings an eighth; "
-            "LiteRT, int8: without the float file (default: %(default)s)",
+            help="int8: a quarter of the space on disk, at the same speed; int4: as int8, but embeddings take an eighth "
+            "(default: %(default)s)",
         )  # fmt: skip
     if command == "tune":
         _add_limits(parser)
-    if command in ("prepare", "train", "tune", "evaluate"):
+    if command == "evaluate":
+        parser.add_argument(
+            "settings", metavar="data.key=value", nargs="*", help="where the data are now; overrides the saved settings"
+        )
+    if command in ("prepare", "train", "tune"):
         also = "; they keep their value in all trials" if command == "tune" else ""
         parser.add_argument(
             "settings", metavar="section.key=value", nargs="*", help=f"settings that override the config's{also}"
@@ -138,7 +149,8 @@ def add_format(parser: argparse.ArgumentParser, use: str) -> None:
     """Adds the options of tasks with LiteRT exports."""
     parser.add_argument(
         "--format", choices=("savedmodel", "litert"), default="savedmodel",
-        help=f"litert: {use}; the files are checked on validation texts (default: %(default)s)",
+        help=f"litert: {use}; the files are checked on validation texts; with --weights int8 the float file is left "
+        "out, and int4 is for savedmodel only (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "settings", metavar="data.key=value", nargs="*", help="where the texts of the run are now, for --format litert"

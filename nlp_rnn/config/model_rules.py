@@ -102,7 +102,7 @@ def check_vectors(config: Config, report: Report) -> None:
             report("model.vectors", text)
     if config.tokenizer.level == "char":
         text = (
-            f"{fault}, but tokenizer.level is char and the file holds vectors of words; "
+            f"{fault}, but tokenizer.level is char, and these vectors are of words or subwords; "
             "use word or subword, or leave model.vectors empty"
         )
         report("model.vectors", text)

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -222,8 +222,11 @@ async def _body(request: Request, max_bytes: int) -> bytes:
     if declared.isdigit() and int(declared) > max_bytes:
         raise too_large(f"the request has {declared} bytes", f"{max_bytes} bytes per request")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise too_large("the request is too long", f"{max_bytes} bytes per request")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                raise too_large("the request is too long", f"{max_bytes} bytes per request")
+    except ClientDisconnect:
+        raise RequestError("CANCELLED", "the client has gone") from None
     return bytes(body)

@@ -162,7 +162,11 @@ class ModelStore:
         self._stopped.set()
 
     def update(self) -> None:
-        """Loads what is new on the disk, and unloads what is no longer to be served."""
+        """Loads what is new on the disk, and unloads what the update before this one replaced.
+
+        Not what this one replaces: requests that have just found it do not count as its users yet.
+        """
+        self._unload_unused()
         paths = find_versions(self._folder)
         for name in sorted(paths):
             self._update_model(name, paths[name])
@@ -170,7 +174,6 @@ class ModelStore:
             if name not in paths and name not in self._lost:
                 logger.warning("%s: has no versions in %s any more; the loaded ones stay served", name, self._folder)
         self._lost = set(self._served) - set(paths)
-        self._unload_unused()
         if self._has_changed:
             self._has_changed = False
             _settle_memory()

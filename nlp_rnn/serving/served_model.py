@@ -22,7 +22,7 @@ from nlp_rnn.serving.signatures import DTYPES, Signature, read_signatures
 logger = logging.getLogger(__name__)
 
 # Their outputs are padded to the longest text of a batch, so that rows of other requests would show.
-_PADDED = ("explain", "tokenize")
+_PADDED = ("explain", "score", "tokenize")
 
 
 @dataclasses.dataclass(eq=False)

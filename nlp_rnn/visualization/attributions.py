@@ -49,11 +49,11 @@ def pieces_to_plain(pieces: list[str], token_ids: list[int]) -> str:
 
 
 class Attribution(NamedTuple):
-    """The words of a text and what each adds to the log-odds of `label`."""
+    """The tokens of a text and what each adds to the log-odds of `label`."""
 
     label: str
     probability: float
-    words: list[str]
+    tokens: list[str]
     scores: list[float]
 
     @property
@@ -75,14 +75,14 @@ def attribute(loaded: Any, text: str | bytes) -> Attribution:
 def attribution_of(answer: dict[str, Any], facts: dict[str, Any]) -> Attribution:
     """The attribution of one text, from its outputs of `classify` and `explain`."""
     winner, probabilities = int(answer["probabilities"].argmax()), answer["probabilities"]
-    words, scores = [word.decode("utf-8") for word in facts["tokens"]], [float(each) for each in facts["attributions"]]
+    tokens, scores = [each.decode("utf-8") for each in facts["tokens"]], [float(each) for each in facts["attributions"]]
     if "labels" in answer:  # a label set: the signature explains the most likely label
-        return Attribution(answer["labels"][winner].decode("utf-8"), float(probabilities[winner]), words, scores)
+        return Attribution(answer["labels"][winner].decode("utf-8"), float(probabilities[winner]), tokens, scores)
     if "score" in answer:  # a scale: the scores are of what raised the score
-        return Attribution(answer["label"].decode("utf-8"), float(answer["probability"]), words, scores)
+        return Attribution(answer["label"].decode("utf-8"), float(answer["probability"]), tokens, scores)
     if len(probabilities) == 2 and winner == 0:  # of two, the signature explains the positive one
         scores = [-score for score in scores]
-    return Attribution(answer["label"].decode("utf-8"), float(probabilities[winner]), words, scores)
+    return Attribution(answer["label"].decode("utf-8"), float(probabilities[winner]), tokens, scores)
 
 
 def to_terminal(attribution: Attribution) -> str:
@@ -101,7 +101,7 @@ def to_terminal(attribution: Attribution) -> str:
 
 def to_plain(attribution: Attribution) -> str:
     """Formats the predicted label, then one line per word with its score, for pipes."""
-    rows = [f"{score:+.4f}\t{word}" for word, score in zip(attribution.words, attribution.scores, strict=True)]
+    rows = [f"{score:+.4f}\t{word}" for word, score in zip(attribution.tokens, attribution.scores, strict=True)]
     return "\n".join([attribution.title, *rows])
 
 
@@ -130,7 +130,7 @@ def write_png(attribution: Attribution, path: Path) -> None:
     """Draws the pieces on their colours."""
     from nlp_rnn.visualization.plots import plot_attributions
 
-    plot_attributions(attribution.words, attribution.scores, path, title=attribution.title)
+    plot_attributions(attribution.tokens, attribution.scores, path, title=attribution.title)
 
 
 # --- activations ------------------------------------------------------------------------------------------------------
@@ -150,10 +150,10 @@ def activations_to_terminal(characters: list[str], values: list[float]) -> str:
 def _shares(attribution: Attribution) -> list[tuple[str, str, float]]:
     """(space before it, word, score in [-1, 1]) of each word. Subwords include their spaces as U+2581."""
     largest = max((abs(score) for score in attribution.scores), default=0.0) or 1.0
-    are_subwords = any(word.startswith(WORD_START) and len(word) > 1 for word in attribution.words)
-    are_words = not are_subwords and any(len(word) > 1 for word in attribution.words)  # not characters
+    are_subwords = any(word.startswith(WORD_START) and len(word) > 1 for word in attribution.tokens)
+    are_words = not are_subwords and any(len(word) > 1 for word in attribution.tokens)  # not characters
     rows = []
-    for number, (word, score) in enumerate(zip(attribution.words, attribution.scores, strict=True)):
+    for number, (word, score) in enumerate(zip(attribution.tokens, attribution.scores, strict=True)):
         has_space = number and (are_words or (are_subwords and word.startswith(WORD_START)))
         rows.append(
             (" " if has_space else "", word.removeprefix(WORD_START) if are_subwords else word, score / largest)

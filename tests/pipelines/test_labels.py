@@ -105,7 +105,7 @@ def test_predict_and_explain_label_sets(tickets):
     assert lines[1] == f"-\t{texts[1]}"
     found = json.loads(ask("explain", *model, "--json", "the courier was late", cwd=tickets))
     assert found["label"] == "parcel"
-    assert found["words"][int(np.argmax(found["scores"]))] in ("courier", "late")
+    assert found["tokens"][int(np.argmax(found["scores"]))] in ("courier", "late")
 
 
 def test_the_attributions_of_a_label_add_up_to_the_change_of_its_logit(tickets):

@@ -84,7 +84,7 @@ def test_explain_and_tokenizer_show_their_work(trained, tmp_path):
     pictures = ("--html", tmp_path / "a.html", "--png", tmp_path / "a.png")
     found = json.loads(ask("explain", "--json", *model, "the film was awful", *pictures, cwd=trained))
     assert found["label"] == "neg"
-    assert found["words"][found["scores"].index(max(found["scores"]))] == "awful"  # towards the answer
+    assert found["tokens"][found["scores"].index(max(found["scores"]))] == "awful"  # towards the answer
     assert (tmp_path / "a.html").exists()
     assert (tmp_path / "a.png").exists()
     shown = json.loads(ask("tokenizer", "--json", *model, "The film, unheard-of", cwd=trained))
@@ -140,7 +140,7 @@ def test_three_classes_at_character_level(tmp_path, cell):
     assert found["labels"] == ["bad", "good", "numbers"]
     assert len(found["metrics"]["confusion_matrix"]) == 3
     answer = json.loads(ask("explain", "--json", "--model", "saved_models/sentiment", "ab", cwd=tmp_path))
-    assert answer["words"] == ["a", "b"]
+    assert answer["tokens"] == ["a", "b"]
 
 
 def test_exports_are_numbered_and_the_newest_is_used(trained, tmp_path):

@@ -142,6 +142,7 @@ REQUESTS = [
     *(("sentiment", signature, [text]) for signature in ("explain", "tokenize") for text in TEXTS[:2]),
     ("sentiment", "serving_default", TEXTS),
     *(("next_word", "serving_default", [text]) for text in ("The cat ", "A do", "", "The old king remembers the ")),
+    *((model, "score", [text]) for model in ("next_word", "char_generation") for text in TEXTS[:2]),
     *(("next_word", "suggest", [{"text": "A dog ", "count": count}]) for count in (1, 2, 7, 7)),
     *(("char_generation", "generate", [{"prompt": "The ", "max_length": 30, "seed": seed}]) for seed in (1, 2, 3)),
     ("char_generation", "generate", [{"prompt": "A dog", "max_length": 9, "stop": [" ", "."]}]),

@@ -69,6 +69,24 @@ def test_a_version_that_is_loaded_again_while_it_answers_stays_available(tmp_pat
     assert store.states("m")[2].state == "AVAILABLE"
 
 
+def test_a_request_that_has_found_a_version_can_use_it_after_the_exchange(tmp_path):
+    released = []
+    store = ModelStore(
+        tmp_path,
+        lambda name, version, _: types.SimpleNamespace(
+            name=name, version=version, users=0, release=lambda: released.append(version)
+        ),
+    )
+    for version in (1, 2):
+        folder = tmp_path / "m" / str(version)
+        folder.mkdir(parents=True)
+        (folder / "saved_model.pb").touch()
+        store.update()
+    assert (store.find("m").version, store.states("m")[1].state, released) == (2, "UNLOADING", [])
+    store.update()
+    assert (store.states("m")[1].state, released) == ("END", [1])
+
+
 def test_until_they_are_loaded_the_models_are_not_listed(tmp_path):
     store = ModelStore(tmp_path, lambda *_: None)
     with pytest.raises(RequestError, match="models are still being loaded"):

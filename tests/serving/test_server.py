@@ -271,6 +271,22 @@ def test_figures(small_models):
     assert all(re.fullmatch(r"# (HELP|TYPE) .+|[a-z_]+(\{[^{}]*\})? [\d.e+-]+", line) for line in lines)
 
 
+def test_a_client_that_breaks_off_its_request_is_no_mistake_of_the_server(small_models, caplog):
+    messages = [{"type": "http.disconnect"}, {"type": "http.request", "body": b"{", "more_body": True}]
+
+    async def receive():
+        return messages.pop()
+
+    async def send(_):
+        pass
+
+    with serving(small_models) as client:
+        scope = {"type": "http", "method": "POST", "path": TWO, "headers": [], "query_string": b""}
+        client.portal.call(client.app, scope, receive, send)
+        assert 'nlp_rnn_requests_total{model="",method="predict",code="499"} 1' in client.get("/metrics").text
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 

@@ -245,7 +245,7 @@ def test_subwords_are_looked_up_as_they_stand_in_the_vocabulary(folder):
         ),
         (
             ["model.vectors=vectors.vec", "tokenizer.level=char"],
-            "but tokenizer.level is char and the file holds vectors of words",
+            "but tokenizer.level is char, and these vectors are of words or subwords",
         ),
         (["model.vectors_trainable=false"], "model.vectors_trainable is false, but model.vectors is empty"),
         (["model.vectors=strange.vec"], "model.vectors is strange.vec, which contains none of the "),
