@@ -161,7 +161,20 @@ def num_operations(run: nlp_rnn.Run) -> float:
     training = run.config.training
     num_passes = 1 + bool(training.adversarial) + 2 * bool(training.virtual_adversarial)
     num_passes *= 2 if training.r_drop else 1
-    return 6.0 * total * facts["tokens"] * facts["epochs"] * num_passes
+    return 6.0 * total * facts["tokens"] * _share_read(run) * facts["epochs"] * num_passes
+
+
+def _share_read(run: nlp_rnn.Run) -> float:
+    """The share of the train split that an epoch reads, 0-1; less than 1 where training.max_steps_per_epoch ends it."""
+    training = run.config.training
+    if not training.max_steps_per_epoch:
+        return 1.0
+    if run.config.kind == "language_model":
+        whole, step = run.metrics["training"]["tokens"], training.batch_size * training.window
+    else:
+        data = files.read_json(run.path / "data.json", dict, "train the run again")
+        whole, step = data["train"]["examples"], training.batch_size
+    return min(1.0, training.max_steps_per_epoch * step / whole)
 
 
 def write(task: str, row: str) -> None:

@@ -23,7 +23,7 @@ TASK = "next_word"
 
 def train(config: Config) -> cli.Result:
     """Trains a model, or resumes the run, and scores the best weights on validation data."""
-    return commands.train(config, "perplexity", "perplexity {:.2f}", math.exp)
+    return commands.train(config, "perplexity", "perplexity {:.2f}", lambda trained: math.exp(trained.best))
 
 
 def prepare(config: Config) -> cli.Result:
@@ -70,7 +70,7 @@ def predict(options: Namespace) -> Iterator[cli.Result]:
     """Suggests the most likely next words after each text, or completions of its last word."""
     model = api.load(options.model, TASK)
     for texts in input_texts(options):
-        for text, words in zip(texts, model.suggest_all(texts, options.count, options.profanity), strict=True):
+        for text, words in zip(texts, model.suggest_all(texts, options.count, options.allow_profanity), strict=True):
             shown = "   ".join(f"{each.word} {each.probability:.4f}" for each in words)
             told = text.decode("utf-8", "replace")
             facts = {"text": told, "words": [asdict(each) for each in words]}
@@ -90,7 +90,10 @@ def console(options: Namespace) -> Iterator[cli.Result]:
 
     model = litert_model.OnDeviceModel(api.find_model(options.model), precision=options.precision or "int8")
     session = TypingSession(
-        model, count=options.count, adapts=options.learn or bool(options.memory), allows_profanity=options.profanity
+        model,
+        count=options.count,
+        adapts=options.learn or bool(options.memory),
+        allows_profanity=options.allow_profanity,
     )
     if options.memory:
         load_memory(Path(options.memory), session.words, session.memory)
@@ -148,7 +151,7 @@ def add_options(parser: command_options.Parser, command: str) -> None:
             metavar="N",
             help="words to suggest, at most 100 (default: %(default)s)",
         )
-        parser.add_argument("--profanity", action="store_true", help="suggest profanity too")
+        parser.add_argument("--allow-profanity", action="store_true", help="suggest profanity too")
     if command == "export":
         command_options.add_format(parser, "for phones and the console")
         parser.add_argument(

@@ -49,16 +49,14 @@ def evaluate(options: Namespace) -> cli.Result:
     from nlp_rnn.evaluation import classifier as classifier_evaluation
     from nlp_rnn.export import saved_model
 
-    settings = {"min_probability": options.min_probability}
+    settings: dict[str, Any] = {"min_probability": options.min_probability, "has_baseline": options.baseline}
     if options.run:
         runs = commands.runs_of(options, TASK)
-        config, evaluation = runs[0].config, classifier_evaluation.evaluate_runs(runs, options.split, **settings)
+        evaluation = classifier_evaluation.evaluate_runs(runs, options.split, **settings)
     else:
         exported = saved_model.load_model(api.find_model(options.model), TASK)
         config = cli.config_of(exported.config, exported.path / "assets.extra" / "config.yaml", options.settings)
         evaluation = classifier_evaluation.evaluate_model(exported, config, options.split, **settings)
-    if options.baseline:
-        evaluation.facts["baseline"] = classifier_evaluation.evaluate_baseline(config, options.split)
     return cli.Result(evaluation.facts, classifier_evaluation.describe(evaluation))
 
 

@@ -22,7 +22,7 @@ TASK = "translation"
 
 def train(config: Config) -> cli.Result:
     """Trains a model, or resumes the run, and scores the best weights on validation data."""
-    return commands.train(config, "perplexity", "perplexity {:.2f} per piece", math.exp)
+    return commands.train(config, "perplexity", "perplexity {:.2f} per piece", lambda trained: math.exp(trained.best))
 
 
 def prepare(config: Config) -> cli.Result:
@@ -77,7 +77,7 @@ def explain(options: Namespace) -> cli.Result:
     if options.png:
         from nlp_rnn.visualization.plots import plot_attention
 
-        plot_attention(alignment.source, alignment.target, alignment.weights, Path(options.png))
+        plot_attention(alignment.source_tokens, alignment.target_tokens, alignment.attention, Path(options.png))
     show = attention_map.to_terminal if sys.stdout.isatty() else attention_map.to_plain
     return cli.Result(alignment._asdict(), show(alignment))
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import Config, DataConfig
 from nlp_rnn.decoding.settings import GenerationSettings, SearchSettings
 from nlp_rnn.special_ids import EOS_ID
+from nlp_rnn.training.run_directory import load_run
 from nlp_rnn.training.trained_models import load_language_model
 from tests.conftest import ROOT, SMALL, ask
 
@@ -187,6 +189,9 @@ def test_a_run_is_trained_evaluated_and_exported(reviews, tmp_path, inside):
     assert found.metrics["accuracy"] > 0.8
     assert found.details["baseline"]["accuracy"] > 0.5
     assert run.metrics["test"] == json.loads(json.dumps(found.metrics))
+    with ThreadPoolExecutor() as threads:  # as of two processes that evaluate at once
+        list(threads.map(lambda number: load_run(run.path).write_metrics(**{f"figure_{number}": number}), range(50)))
+    assert [run.metrics[f"figure_{number}"] for number in range(50)] == list(range(50))
     with pytest.raises(nlp_rnn.ConfigError, match="format is 'tflite', but must be savedmodel or litert for sentiment"):
         run.export(format="tflite")
     path = run.export()

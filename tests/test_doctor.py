@@ -202,9 +202,14 @@ def test_installation_and_hardware(tmp_path, monkeypatch):
 def test_a_litert_export_is_examined_file_by_file(next_word_trained, tmp_path, monkeypatch):
     exported = shutil.copytree(next_word_trained / "saved_models" / "next_word_litert", tmp_path / "next_word_litert")
     assert diagnose("--model", exported, cwd=tmp_path, monkeypatch=monkeypatch) == ([], 0)
+    assert diagnose("--model", "nowhere", cwd=tmp_path, monkeypatch=monkeypatch)[1] == 2
     file = exported / "1" / "model_int8.tflite"
     file.write_bytes(file.read_bytes()[:-1000])
     found, status = diagnose("--model", exported, cwd=tmp_path, monkeypatch=monkeypatch)
     assert status == 2
     assert found[0][0] == "error"
+    assert "model_int8.tflite" in found[0][1]
+    file.unlink()
+    found, status = diagnose("--model", exported, cwd=tmp_path, monkeypatch=monkeypatch)
+    assert (status, found[0][0]) == (2, "error")
     assert "model_int8.tflite" in found[0][1]

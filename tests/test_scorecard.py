@@ -1,5 +1,6 @@
 """The scorecard trains, scores once, and writes one row for each task."""
 
+import json
 import shutil
 
 import pytest
@@ -91,5 +92,20 @@ def test_operations_count_matrices_and_each_token_of_each_epoch(folder, monkeypa
     tokens = run.metrics["training"]["tokens"]
     assert tokens > 1000
     assert scorecard.num_operations(run) == 6 * matrices * tokens
+    once = scorecard.num_operations(run)
+    num_examples = json.loads((run.path / "data.json").read_text(encoding="utf-8"))["train"]["examples"]
+    for settings, factor in (
+        (["training.max_steps_per_epoch=2"], 2 * 16 / num_examples),
+        (["training.adversarial=3"], 2),
+        (["training.virtual_adversarial=3"], 3),
+        (["training.r_drop=0.5", "training.adversarial=3"], 4),
+    ):
+        run.config = load_config("configs/labels.yaml", ["model.init_from=runs/x", *settings])
+        assert scorecard.num_operations(run) == pytest.approx(factor * once)
+    before.config = load_config("configs/words.yaml", ["training.max_steps_per_epoch=1", "training.window=8"])
+    share = 16 * 8 / before.metrics["training"]["tokens"]
+    assert share < 1
+    assert scorecard._share_read(before) == share
+    before, run = scorecard.train("sentiment", 1, [])
     both = scorecard.num_operations(before) + scorecard.num_operations(run)
     assert f"{both / 1e15:.2g} PFLOP" in scorecard.row_of("sentiment", [[before, run]], [1], [])

@@ -16,21 +16,22 @@ from nlp_rnn.errors import ConfigError
 from nlp_rnn.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
+    from nlp_rnn.training.recipes import Trained
     from nlp_rnn.training.run_directory import Run
 
 
-def train(config: Config, metric: str, unit: str, of_nats: Callable[[float], float] = float) -> cli.Result:
+def train(config: Config, metric: str, unit: str, figure_of: "Callable[[Trained], float]") -> cli.Result:
     """Trains a model that predicts tokens, or resumes the run.
 
     Args:
       metric: the validation figure, as in metrics.json.
       unit: how it is told, with a place for the figure.
-      of_nats: from the best validation loss, nats per token, to the figure.
+      figure_of: from the finished training, whose best validation loss is in nats per token, to the figure.
     """
     from nlp_rnn import api
 
     trained = api.run_training(config)
-    run, figure = trained.run, of_nats(trained.best)
+    run, figure = trained.run, figure_of(trained)
     best = f"validation {unit.format(figure)} (best of {trained.summary['epochs']} epochs)"
     facts = {"run": str(run.path), **trained.summary, "validation": {metric: figure}}
     return cli.Result(facts, f"{best}\nrun: {run.path}\ncurves: {run.path}/curves.png")

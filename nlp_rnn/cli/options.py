@@ -111,8 +111,8 @@ def command_parser(program: str, command: str, text: str, pipeline: ModuleType) 
         )
         parser.add_argument(
             "--weights", choices=("float32", "int8", "int4"), default="float32",
-            help="int8: a quarter of the space on disk, at the same speed; int4: as int8, but embeddings take an eighth "
-            "(default: %(default)s)",
+            help="int8: a quarter of the space on disk, at the same speed; int4: as int8, but embeddings take an "
+            "eighth (default: %(default)s)",
         )  # fmt: skip
     if command == "tune":
         _add_limits(parser)

@@ -48,11 +48,7 @@ class GenerationSettings:
           ConfigError: if settings are unknown or out of range; one line per setting.
         """
         values = checked(cls, settings)
-        if values.min_length > values.max_length:
-            raise ConfigError(
-                f"min_length is {values.min_length}, but max_length is {values.max_length}; "
-                "lower the first or raise the second"
-            )
+        _check_order("min_length", values.min_length, "max_length", values.max_length)
         for stop in values.stop:
             _check_text("stop", stop)
             if len(stop) > MAX_STOP_LENGTH:
@@ -95,8 +91,17 @@ class SearchSettings:
           ConfigError: if settings are unknown or out of range; one line per setting.
         """
         values = checked(cls, settings)
+        if values.max_length:
+            _check_order("min_length", values.min_length, "max_length", values.max_length)
+        if values.max_ratio:
+            _check_order("min_ratio", values.min_ratio, "max_ratio", values.max_ratio)
         _check_text("prefix", values.prefix)
         return values
+
+
+def _check_order(least: str, low: float, most: str, high: float) -> None:
+    if low > high:
+        raise ConfigError(f"{least} is {low}, but {most} is {high}; lower the first or raise the second")
 
 
 def _check_text(name: str, text: str) -> None:

@@ -59,7 +59,9 @@ class _Scored:
     outputs: Outputs
 
 
-def evaluate_runs(runs: list[Run], split: str, *, min_probability: float = 0.0) -> Evaluation:
+def evaluate_runs(
+    runs: list[Run], split: str, *, min_probability: float = 0.0, has_baseline: bool = False
+) -> Evaluation:
     """Evaluates the best weights of a run, or an ensemble of runs, whose calibrated probabilities are averaged.
 
     Of a single run, adds the metrics to metrics.json and draws confusion_<split>.png.
@@ -67,13 +69,14 @@ def evaluate_runs(runs: list[Run], split: str, *, min_probability: float = 0.0) 
     Args:
       runs: one run, or the members of an ensemble; the config of the first one names the data.
       min_probability: see `classification_metrics`.
+      has_baseline: whether `Nbsvm` is trained on the train split and scored too.
 
     Raises:
-      ConfigError: if it is given for label sets, or the runs do not fit together: see `load_classifiers` and
+      ConfigError: if one of these is given for label sets, or the runs do not fit together: see `load_classifiers` and
         `check_seeds`.
     """
     run = runs[0]
-    _check_min_probability(run.config, min_probability)
+    _check_options(run.config, min_probability, has_baseline=has_baseline)
     corpus = corpus_with(run.config, split)
     check_labels(corpus, split, run.labels)
     check_seeds(runs, corpus, split)
@@ -87,9 +90,12 @@ def evaluate_runs(runs: list[Run], split: str, *, min_probability: float = 0.0) 
     probabilities = np.mean(members, axis=0) if len(members) > 1 else members[0]
     scored = _Scored(run.labels, probabilities, cache.labels, calibration_of_ensemble(calibrations), outputs)
     facts = _facts(corpus, split, scored, min_probability)
+    kept = {split: facts["metrics"]}
+    if has_baseline:
+        facts["baseline"] = kept[f"{split}_baseline"] = _score_baseline(run.config, split)
     if len(runs) > 1:
         return Evaluation(facts, None)
-    run.write_metrics(**{split: facts["metrics"]})
+    run.write_metrics(**kept)
     if outputs == "label_sets":
         return Evaluation(facts, None)
     picture = run.path / f"confusion_{split}.png"
@@ -98,14 +104,16 @@ def evaluate_runs(runs: list[Run], split: str, *, min_probability: float = 0.0) 
     return Evaluation(facts, picture)
 
 
-def evaluate_model(exported: ExportedModel, config: Config, split: str, *, min_probability: float = 0.0) -> Evaluation:
+def evaluate_model(
+    exported: ExportedModel, config: Config, split: str, *, min_probability: float = 0.0, has_baseline: bool = False
+) -> Evaluation:
     """Scores an exported model through its own signature, strings in.
 
     Args:
       config: the model's, with data.* settings of this machine.
-      min_probability: see `evaluate_runs`.
+      min_probability, has_baseline: see `evaluate_runs`.
     """
-    _check_min_probability(config, min_probability)
+    _check_options(config, min_probability, has_baseline=has_baseline)
     corpus = corpus_with(config, split)
     check_labels(corpus, split, exported.labels)
     numbers = {label: number for number, label in enumerate(exported.labels)}
@@ -118,10 +126,17 @@ def evaluate_model(exported: ExportedModel, config: Config, split: str, *, min_p
     scored = _Scored(
         exported.labels, np.concatenate(probabilities), np.array(truth), exported.calibration, config.data.outputs
     )
-    return Evaluation(_facts(corpus, split, scored, min_probability), None)
+    facts = _facts(corpus, split, scored, min_probability)
+    if has_baseline:
+        facts["baseline"] = _score_baseline(config, split)
+    return Evaluation(facts, None)
 
 
-def _check_min_probability(config: Config, min_probability: float) -> None:
+def _check_options(config: Config, min_probability: float, *, has_baseline: bool) -> None:
+    if has_baseline and config.data.multi_label:
+        raise ConfigError(
+            "--baseline is NBSVM, which has one label per text, but data.multi_label is true; leave it out"
+        )
     if min_probability and config.data.multi_label:
         raise ConfigError(
             f"min_probability (--min-probability) is {min_probability:g}, but the model chooses any number of labels, "
@@ -130,16 +145,8 @@ def _check_min_probability(config: Config, min_probability: float) -> None:
         )
 
 
-def evaluate_baseline(config: Config, split: str) -> dict[str, Any]:
-    """Trains NBSVM on the words of the train split and scores it on `split`.
-
-    Raises:
-      ConfigError: for label sets.
-    """
-    if config.data.multi_label:
-        raise ConfigError(
-            "--baseline is NBSVM, which has one label per text, but data.multi_label is true; leave it out"
-        )
+def _score_baseline(config: Config, split: str) -> dict[str, Any]:
+    """Trains NBSVM on the words of the train split and scores it on `split`."""
     start = time.monotonic()
     corpus = load_corpus(config.data, config.seed, trains_on_unlabelled=config.trains_on_unlabelled)
     tokenizer = Tokenizer("word", nfkc=config.tokenizer.nfkc, html_breaks=config.tokenizer.html_breaks)

@@ -62,10 +62,12 @@ class DynamicEvaluation:
     def tune(self, num_tokens: int = _TUNING_TOKENS) -> DynamicSettings:
         """Chooses the settings with a low perplexity on the first tokens of the validation text.
 
-        First the rate grows until it no longer helps, without decay. Then the decay grows likewise.
+        First the rate grows from 0 until it no longer helps, without decay. Then the decay grows likewise.
         """
         off = DynamicSettings(0.0, 0.0)
-        best, lowest = self._grow([DynamicSettings(rate, 0.0) for rate in _RATES], off, math.inf, num_tokens)
+        best, lowest = self._grow(
+            [DynamicSettings(rate, 0.0) for rate in _RATES], off, self._loss(off, num_tokens), num_tokens
+        )
         decayed = [best._replace(decay=decay) for decay in _DECAYS]
         best, lowest = self._grow(decayed, best, lowest, num_tokens)
         logger.info("rate %g, decay %g: validation perplexity %.2f", *best, math.exp(lowest))

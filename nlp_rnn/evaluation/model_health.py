@@ -49,11 +49,12 @@ def litert_problems(path: Path) -> list[str] | None:
     if not litert_file.is_ondevice(path):
         return None
     version, problems = litert_file.find(path), []
-    for file in sorted(version.glob("model_*.tflite")):
+    precisions = {file.stem.removeprefix("model_") for file in version.glob("model_*.tflite")} | {"int8"}
+    for precision in sorted(precisions):
         try:
             kind = litert_file.kind_of(litert_file.read_settings(version))
             open_model: Any = _ONDEVICE.get(kind, litert_file.open_model)
-            open_model(version, precision=file.stem.removeprefix("model_"))
+            open_model(version, precision=precision)
         except ConfigError as error:
             problems.append(str(error))
     return problems

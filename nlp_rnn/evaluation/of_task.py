@@ -36,17 +36,21 @@ def evaluate(run: Run, split: str, **options: Any) -> tuple[dict[str, Any], dict
             f"{unknown[0]} is not an option of evaluating {task}; it has {', '.join(sorted(_OPTIONS[answers]))}"
         )
     if answers == "labels":
-        facts = classifier.evaluate_runs([run], split, min_probability=options.get("min_probability", 0.0)).facts
-        if options.get("baseline"):
-            facts["baseline"] = classifier.evaluate_baseline(run.config, split)
+        facts = classifier.evaluate_runs(
+            [run], split, min_probability=options.get("min_probability", 0.0),
+            has_baseline=options.get("baseline", False),
+        ).facts  # fmt: skip
     elif answers == "words":
+        max_examples = options.get("max_examples", 0)
+        if not isinstance(max_examples, int) or max_examples < 0:
+            raise ConfigError(f"max_examples is {max_examples!r}, but must be a whole number of 0 or more")
         adapts: Any = options.get("adapt", "")
         if adapts not in (True, False, "", "cache", "dynamic"):
             raise ConfigError(f"adapt is {adapts!r}, but must be cache or dynamic")
         adapts = "cache" if adapts is True else adapts or ""  # True: as in earlier versions
         facts = language_model.evaluate_runs(
             [run], split, has_baseline=options.get("baseline", False), adapts=adapts,
-            max_examples=options.get("max_examples", 0),
+            max_examples=max_examples,
         )  # fmt: skip
     elif answers == "characters":
         GenerationSettings.checked(**options)

@@ -87,7 +87,10 @@ def translate_all(module: Any, sources: list[str], search: SearchSettings) -> li
 
 
 def _teacher_forced(module: TranslationModule, sources: list[str], references: list[str]) -> dict[str, float]:
-    """perplexity and accuracy of each reference piece, ends of sentences included, given the pieces before it."""
+    """cross_entropy (nats), perplexity and accuracy of each reference piece, given the pieces before it.
+
+    Ends of sentences are included.
+    """
     order = sorted(range(len(sources)), key=lambda row: len(references[row]))
     nats, correct, count = 0.0, 0, 0
     for start in range(0, len(order), _ROWS):
@@ -98,7 +101,13 @@ def _teacher_forced(module: TranslationModule, sources: list[str], references: l
             correct + int(sums["num_correct"]),
             count + int(sums["num_tokens"]),
         )
-    return {"perplexity": math.exp(nats / count), "accuracy": correct / count, "num_tokens": count}
+    cross_entropy = nats / count
+    return {
+        "cross_entropy": cross_entropy,
+        "perplexity": math.exp(cross_entropy),
+        "accuracy": correct / count,
+        "num_tokens": count,
+    }
 
 
 def describe(facts: dict[str, Any]) -> str:

@@ -62,6 +62,8 @@ class KeyboardMeter(PerplexityMeter):
         self._reciprocal = 0.0
         self._hits = {1: 0, 3: 0, 5: 0}
         self._keys = self._characters = self._word_characters = 0
+        # Not on the methods, where a cache would keep the meter for ever.
+        self._place, self._ranges = functools.cache(self._find_place), functools.cache(self._find_ranges)
         self._begin_text()
 
     def update(self, log_probabilities: np.ndarray, targets: np.ndarray) -> None:
@@ -142,12 +144,10 @@ class KeyboardMeter(PerplexityMeter):
                 return typed
         return len(self._words[token])
 
-    @functools.cache  # noqa: B019 - lives as long as the meter
-    def _place(self, target: int) -> int:
+    def _find_place(self, target: int) -> int:
         return bisect.bisect_left(self._sorted_words, self._words[target])
 
-    @functools.cache  # noqa: B019
-    def _ranges(self, target: int) -> list[tuple[int, int]]:
+    def _find_ranges(self, target: int) -> list[tuple[int, int]]:
         """The ranges of words that begin like the target, with 1, 2, ... of its characters typed, but not the last."""
         word, ranges = self._words[target], []
         for typed in range(1, len(word)):

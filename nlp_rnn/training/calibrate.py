@@ -113,7 +113,7 @@ def _read(model: LanguageModel, validation: TokenCache, config: TrainingConfig) 
 def fit_threshold(scores: np.ndarray, has_label: np.ndarray) -> float:
     """The threshold of one label with the best F1, in the middle between two scores. Source: Yang 2001, "SCut".
 
-    Of equally good ones that nearest to 0.5, and 0.5 where no text has the label.
+    Of equally good ones that nearest to 0.5; 0.5 where no text has the label, or all scores are 0.
 
     Args:
       scores: float [examples], probabilities; a text has the label from the threshold on.
@@ -127,6 +127,8 @@ def fit_threshold(scores: np.ndarray, has_label: np.ndarray) -> float:
     f1 = 2 * true_positives / (np.arange(1, len(ordered) + 1) + true_positives[-1])
     following = np.append(ordered[1:], 0.0)
     is_cut = ordered > following  # equal scores are on one side
+    if not is_cut.any():  # all scores are 0
+        return 0.5
     best = np.flatnonzero(is_cut & (f1 >= f1[is_cut].max() - 1e-12))
     thresholds = (ordered[best] + following[best]) / 2
     return float(thresholds[np.argmin(np.abs(thresholds - 0.5))])

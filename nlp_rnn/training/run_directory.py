@@ -89,8 +89,9 @@ class Run:
         return files.read_json(path, dict, "remove it and evaluate again") if path.exists() else {}
 
     def write_metrics(self, **figures: Any) -> None:
-        """Adds figures to metrics.json."""
-        with files.atomic_file(self.path / "metrics.json") as path:
+        """Adds figures to metrics.json. Several processes may do so at once, such as evaluations of two splits."""
+        lock = filelock.FileLock(self.path / ".metrics.lock")
+        with files.disk_errors(self.path), lock, files.atomic_file(self.path / "metrics.json") as path:
             path.write_text(json.dumps(self.metrics | figures, indent=2) + "\n", encoding="utf-8")
 
 

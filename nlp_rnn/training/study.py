@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -214,9 +213,12 @@ class TuningStudy:
         return min(candidates, key=lambda each: sign * (each.value or 0.0), default=None)
 
     def importances(self) -> dict[str, float]:
-        """The share of the variance of complete trials that each setting explains (0-1); empty for fewer than four."""
-        num_complete = Counter(each.state for each in self.records())["complete"]
-        if num_complete < 4 or not self.space:
+        """The share of the variance of complete trials that each setting explains, 0-1.
+
+        Empty for fewer than four trials, and where all have the same value.
+        """
+        values = [each.value for each in self.records() if each.state == "complete"]
+        if len(values) < 4 or len(set(values)) == 1 or not self.space:
             return {}
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self.config.seed)
         with study_errors(self._path):

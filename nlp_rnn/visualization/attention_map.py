@@ -16,13 +16,13 @@ class AttentionMap(NamedTuple):
     """The attention of one translation.
 
     Attributes:
-      weights: per target piece, the share of each source piece; rows add up to 1.
+      attention: per target piece, the share of each source piece; rows add up to 1.
       log_probabilities: of the target pieces, in nats.
     """
 
-    source: list[str]
-    target: list[str]
-    weights: list[list[float]]
+    source_tokens: list[str]
+    target_tokens: list[str]
+    attention: list[list[float]]
     log_probabilities: list[float]
 
 
@@ -39,14 +39,14 @@ def read_attention(loaded: Any, text: str, translation: str = "") -> AttentionMa
     return AttentionMap(source, target, weights, [float(value) for value in facts["log_probabilities"]])
 
 
-def to_terminal(attention: AttentionMap) -> str:
+def to_terminal(alignment: AttentionMap) -> str:
     """One row per target piece, one column (two characters wide) per source piece, with the source pieces below."""
-    width = max(map(len, attention.target))
+    width = max(map(len, alignment.target_tokens))
     lines = [
         f"{piece.replace(WORD_START, ' '):>{width}} |{''.join(2 * _shade(share) for share in row)}|"
-        for piece, row in zip(attention.target, attention.weights, strict=True)
+        for piece, row in zip(alignment.target_tokens, alignment.attention, strict=True)
     ]
-    names = [piece.replace(WORD_START, " ") for piece in attention.source]
+    names = [piece.replace(WORD_START, " ") for piece in alignment.source_tokens]
     feet = [
         " " * (width + 2) + "".join(f"{name[line] if line < len(name) else ' '} " for name in names)
         for line in range(max(map(len, names)))
@@ -54,25 +54,26 @@ def to_terminal(attention: AttentionMap) -> str:
     return "\n".join([*lines, *(foot.rstrip() for foot in feet)])
 
 
-def to_plain(attention: AttentionMap) -> str:
+def to_plain(alignment: AttentionMap) -> str:
     """One line per target piece: the piece, the source piece with most attention, and its share."""
     rows = []
-    for piece, row, value in zip(attention.target, attention.weights, attention.log_probabilities, strict=True):
+    targets = zip(alignment.target_tokens, alignment.attention, alignment.log_probabilities, strict=True)
+    for piece, row, value in targets:
         place = max(range(len(row)), key=row.__getitem__)
-        rows.append(f"{piece}\t{attention.source[place]}\t{row[place]:.4f}\t{value:+.4f}")
+        rows.append(f"{piece}\t{alignment.source_tokens[place]}\t{row[place]:.4f}\t{value:+.4f}")
     return "\n".join(rows)
 
 
-def write_html(attention: AttentionMap, path: Path) -> None:
+def write_html(alignment: AttentionMap, path: Path) -> None:
     """Writes a self-contained HTML page: a table of shaded cells whose shares show on hover."""
     heads = "".join(
-        f"<th><span>{html.escape(piece.replace(WORD_START, ' '))}</span></th>" for piece in attention.source
+        f"<th><span>{html.escape(piece.replace(WORD_START, ' '))}</span></th>" for piece in alignment.source_tokens
     )
     rows = "".join(
         f'<tr><th scope="row">{html.escape(piece.replace(WORD_START, " "))}</th>'
         + "".join(f'<td style="background:rgba(217,96,26,{share:.3f})" title="{share:.4f}"></td>' for share in row)
         + "</tr>"
-        for piece, row in zip(attention.target, attention.weights, strict=True)
+        for piece, row in zip(alignment.target_tokens, alignment.attention, strict=True)
     )
     page = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">

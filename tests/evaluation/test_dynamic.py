@@ -49,15 +49,17 @@ def test_without_steps_it_is_plain_scoring(tmp_path, model):
     np.testing.assert_allclose(found, nats(scored_text.score_text(model, cache, title="")), rtol=1e-5)
 
 
-def test_the_rate_and_the_decay_grow_while_they_help(tmp_path, model, monkeypatch):
+@pytest.mark.parametrize(("without", "chosen"), [(6, (1, 0.003)), (4.5, (0, 0))])
+def test_the_rate_and_the_decay_grow_while_they_help(tmp_path, model, monkeypatch, without, chosen):
     cache = text(tmp_path, [4, 7, 5, 9, 6] * 60)
     learner = DynamicEvaluation(model, cache)
     losses = {
+        (0, 0): without, (0, 0.003): without,
         (0.03, 0): 5, (0.1, 0): 4, (0.3, 0): 3, (1, 0): 2, (3, 0): math.nan, (10, 0): 0,
         (1, 0.003): 1.5, (1, 0.01): 1.6, (1, 0.03): 0,
     }  # fmt: skip
     monkeypatch.setattr(learner, "_loss", lambda settings, num_tokens: losses[settings])
-    assert learner.tune() == (1, 0.003)
+    assert learner.tune() == chosen
 
 
 def test_a_plain_text_suits_a_high_rate(tmp_path, model):

@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -122,3 +125,12 @@ def test_signs_are_no_words_and_take_no_suggestion():
     found.update(scores, np.array([8]))
     assert found.result()["num_words"] == 1
     assert found.result()["recall_at_1"] == 1
+
+
+def test_a_meter_and_its_cached_places_are_freed():
+    found = meter()
+    found.update(np.stack([row(dog=5), row(cart=2, cat=3)]).astype(np.float32), np.array([WORDS.index("cart")] * 2))
+    alive = weakref.ref(found)
+    del found
+    gc.collect()
+    assert alive() is None

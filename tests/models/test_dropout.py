@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.layers.recurrent import unwrapped
+from nlp_rnn.models import translator
 from nlp_rnn.models.build import build_language_model, build_translator
 from nlp_rnn.models.classifier import build_classifier
 
@@ -46,9 +48,36 @@ def language_model_shares(rates):
 
 def translator_shares(rates):
     model = build_translator(config(**rates), vocab_size=20)
-    between = []
-    keep_inputs(unwrapped(model.forward_layers[1]), between)
-    return between, np.array(model((IDS, IDS), training=True))
+    encoder, decoder = [], []
+    keep_inputs(unwrapped(model.forward_layers[1]), encoder)
+    keep_inputs(unwrapped(model.decoder_layers[1]), decoder)
+    before = np.array(model((IDS, IDS), training=True))
+    words = decoder[0][..., :UNITS]  # followed by the context, of which `memory` was dropped
+    return np.stack([encoder[0], words]), before
+
+
+def stepwise_shares(rates, monkeypatch):
+    """Of a decoder that computes step by step: the inputs of its second layer, all steps."""
+    model, usual, kept = build_translator(config(input_feeding=True, **rates), vocab_size=20), translator.run_cell, []
+
+    def run_cell(layer, inputs, states):
+        if layer is model.decoder_layers[1]:
+            kept.append(np.array(inputs[:, :UNITS]))
+        return usual(layer, inputs, states)
+
+    monkeypatch.setattr(translator, "run_cell", run_cell)
+    monkeypatch.setattr(translator.keras.ops, "scan", scan)
+    before = np.array(model((IDS, IDS), training=True))
+    return np.stack(kept), before
+
+
+def scan(step, carried, inputs):
+    """keras.ops.scan as a loop whose steps can be looked at."""
+    found = []
+    for row in inputs:
+        carried, output = step(carried, row)
+        found.append(output)
+    return carried, tf.nest.map_structure(lambda *each: tf.stack(each), *found)
 
 
 @pytest.mark.parametrize("shares", [classifier_shares, language_model_shares, translator_shares])
@@ -62,7 +91,17 @@ def translator_shares(rates):
 )
 def test_each_kind_of_model_has_a_rate_between_layers_and_one_before_the_output(shares, rates, expected):
     between, before = shares(rates)
-    between = between[0] if isinstance(between, list) else between
-    for values, rate in zip((between, before), expected, strict=True):
+    sides = between if between.ndim == 4 else between[None]  # a translator has two
+    for values, rate in [*((side, expected[0]) for side in sides), (before, expected[1])]:
         share = float((values == 0).mean())
         assert share == 0 if rate == 0 else 0.2 < share < 0.8
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_a_decoder_with_input_feeding_drops_the_same_units_at_all_steps(monkeypatch, rate):
+    steps, before = stepwise_shares({"dropout": rate, "output_dropout": 0.0}, monkeypatch)
+    assert len(steps) == IDS.shape[1]
+    dropped = steps == 0
+    assert (dropped == dropped[0]).all()
+    assert dropped.mean() == 0 if rate == 0 else 0.2 < dropped.mean() < 0.8
+    assert not (before == 0).any()

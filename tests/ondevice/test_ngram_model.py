@@ -109,7 +109,7 @@ def test_ids_are_kept_in_the_smallest_type(vocab_size):
     ids = np.array([vocab_size - 1, 4, vocab_size - 1, 4, vocab_size - 1, 5])
     content = KneserNey(ids, vocab_size=vocab_size, order=3).model().to_bytes()
     with np.load(io.BytesIO(content)) as arrays:
-        assert arrays["words_2"].itemsize == 1 if vocab_size <= 256 else 2 if vocab_size <= 65_536 else 4
+        assert arrays["words_2"].itemsize == (1 if vocab_size <= 256 else 2 if vocab_size <= 65_536 else 4)
     found = NGramModel.from_bytes(content).probabilities(ids[:2])
     assert found.argmax() == vocab_size - 1
 

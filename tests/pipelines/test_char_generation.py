@@ -1,5 +1,6 @@
 """Character-generation commands as a user runs them: from a text to texts like it."""
 
+import csv
 import functools
 import json
 import math
@@ -43,6 +44,23 @@ def test_evaluate_scores_every_character_and_tells_copies(characters_trained):
     shown = character_evaluation.describe(found)
     assert re.search(r"^test: [\d,]+ characters, 0\.\d{4} nats", shown)
     assert f"longest copied: {report['written']['copied_passage']!r}" in shown
+
+
+def test_train_counts_characters_as_evaluate_does(tmp_path):
+    """Of texts with four characters, each fifth token is the end of a text, which costs but is no character."""
+    (tmp_path / "words.csv").write_text("text\n" + "abcd\nbcda\n" * 60, encoding="utf-8")
+    data = ["data.source=csv", "data.train=words.csv", "data.remove_repeated=false"]
+    small = [
+        "model.units=4",
+        "model.embedding_dim=4",
+        "training.epochs=1",
+        "training.batch_size=4",
+        "training.window=8",
+    ]
+    found = json.loads(ask("train", "--json", *data, *small, "name=a", cwd=tmp_path))
+    with open(tmp_path / "runs" / "a" / "history.csv", encoding="utf-8", newline="") as file:
+        (epoch,) = csv.DictReader(file)
+    assert found["validation"]["nats_per_character"] == pytest.approx(5 / 4 * float(epoch["val_cross_entropy"]))
 
 
 def test_predict_writes_on_from_arguments_and_from_a_pipe(characters_trained):

@@ -71,9 +71,9 @@ def test_own_words_are_corrected_too(session):
 
 
 def test_tab_takes_all_that_is_grey_and_right_takes_a_word(session):
-    text = "the cat likes the "
+    text = "the cat "
     phrase = session.phrase(text, session.suggest(text)[0])
-    assert [each.word for each in phrase][:3] == ["green", "garden", "."][: len(phrase)] or len(phrase) > 1
+    assert [each.word for each in phrase] == ["likes", "the"]
     taken = "".join(each.word + " " for each in phrase)
     assert type_keys(session, text + TAB) == text + taken
     assert session.statistics.saved == len(taken) - 1  # all of it for one key

@@ -30,6 +30,7 @@ def test_train_writes_everything_a_run_needs(trained):
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert names == {
         ".lock",
+        ".metrics.lock",
         "calibration.json",
         "checkpoints/best.npz",
         "checkpoints/last.npz",
@@ -56,7 +57,8 @@ def test_evaluate_scores_run_and_model_alike_beside_the_baseline(trained):
     assert run["metrics"]["accuracy"] > 0.9
     assert run["baseline"]["accuracy"] > 0.9
     assert (trained / "runs" / "small" / "confusion_test.png").exists()
-    assert json.loads((trained / "runs" / "small" / "metrics.json").read_text())["test"] == run["metrics"]
+    kept = json.loads((trained / "runs" / "small" / "metrics.json").read_text())
+    assert (kept["test"], kept["test_baseline"]) == (run["metrics"], run["baseline"])
     text = ask("evaluate", "--run", "runs/small", cwd=trained)
     assert text.startswith("validation: ")
     assert "accuracy" in text.splitlines()[1]

@@ -40,7 +40,7 @@ def loaded(translation_trained):
 
 
 def translate(loaded, sentences, beam_size=4, length_penalty=0.0, **settings):
-    search = SearchSettings.checked(beam_size=beam_size, length_penalty=length_penalty, **settings)
+    search = SearchSettings(beam_size=beam_size, length_penalty=length_penalty, **settings)
     found = loaded.translate(tf.constant(sentences), **search_tensors(search, len(sentences)))
     return {name: value.numpy() for name, value in found.items()}
 
@@ -232,9 +232,9 @@ def test_sentences_longer_than_the_model_reads_are_named(translation_trained):
 def test_explain_shows_what_was_looked_at(translation_trained, tmp_path):
     pictures = ("--html", tmp_path / "a.html", "--png", tmp_path / "a.png")
     found = json.loads(ask("explain", "--json", *SAVED, SENTENCES[0], *pictures, cwd=translation_trained))
-    assert found["source"] == [*SENTENCES[0].split(), "</s>"]
-    assert found["target"] == [*["heute", "der", "alte", "König", "sieht", "ein", "grüne", "Garten"], "</s>"]
-    np.testing.assert_allclose(np.sum(found["weights"], axis=1), 1, atol=1e-4)
+    assert found["source_tokens"] == [*SENTENCES[0].split(), "</s>"]
+    assert found["target_tokens"] == [*["heute", "der", "alte", "König", "sieht", "ein", "grüne", "Garten"], "</s>"]
+    np.testing.assert_allclose(np.sum(found["attention"], axis=1), 1, atol=1e-4)
     assert "König" in (tmp_path / "a.html").read_text(encoding="utf-8")
     assert (tmp_path / "a.png").stat().st_size > 5000
     plain = ask("explain", *SAVED, SENTENCES[0], "--translation", "oft der König", cwd=translation_trained).splitlines()

@@ -85,6 +85,7 @@ def test_the_temperature_stays_1_where_all_is_right_and_is_bounded_where_most_is
         ([0.9, 0.7, 0.4, 0.2], [1, 0, 0, 1], 0.8),  # F1 2/3 at 0.8 and at 0.1: nearer to 0.5
         ([0.2, 0.1], [1, 1], 0.05),  # all have it
         ([0.9, 0.8], [0, 0], 0.5),  # none has it
+        ([0.0, 0.0], [1, 0], 0.5),  # nothing to cut
     ],
 )
 def test_thresholds(scores, has_label, expected):

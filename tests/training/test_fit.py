@@ -1,5 +1,7 @@
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from nlp_rnn.config.loading import load_config
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.training.checkpoints import Progress, checkpoint_arrays, load_checkpoint, load_progress, save_checkpoint
 from nlp_rnn.training.optimizers import WarmUpSchedule, build_optimizer
+from nlp_rnn.training.run_callback import RunCallback
 from tests.conftest import SMALL, outcome, pipeline_environment, refused, run_pipeline, spawn_pipeline, told_to_stop
 
 
@@ -290,6 +293,18 @@ def test_an_infinite_loss_stops_with_one_line_and_saves_no_bad_checkpoint(review
     for path in (tmp_path / "runs" / "a" / "checkpoints").glob("*.npz"):
         with np.load(path) as arrays:
             assert all(np.isfinite(arrays[name]).all() for name in arrays.files)
+
+
+def test_a_validation_loss_that_is_no_number_stops_the_training(reviews, tmp_path, monkeypatch):
+    usual = RunCallback.on_epoch_end
+    monkeypatch.setattr(
+        RunCallback, "on_epoch_end",
+        lambda callback, epoch, logs: usual(callback, epoch, dict.fromkeys(logs, math.nan)),
+    )  # fmt: skip
+    done = run_pipeline("train", *SMALL, "data.source=csv", f"data.train={reviews}", "name=a", cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.search(r"^val_\w+ became nan in epoch 1, step \d+; the last good", done.stderr.splitlines()[-1])
+    assert not (tmp_path / "runs" / "a" / "checkpoints" / "best.npz").exists()
 
 
 def test_early_stopping_keeps_the_best_epoch(reviews, tmp_path):

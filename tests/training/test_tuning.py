@@ -15,6 +15,8 @@ import nlp_rnn
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.training import trial_callback
 from nlp_rnn.training.run_callback import RunCallback
+from nlp_rnn.training.search_space import search_space
+from nlp_rnn.training.study import TuningStudy
 from tests.conftest import ask, refused, run_pipeline, told_to_stop
 
 pytestmark = pytest.mark.further  # a minute of trainings
@@ -364,3 +366,14 @@ def test_the_linear_part_counts_but_is_not_trained(folder):
     facts = json.loads(done.stdout)
     assert 2**20 / 1e6 < facts["best"]["megabytes"] < 2**20 / 1e6 + 0.1
     assert load_config(folder / facts["config"]).model.ngrams == 2
+
+
+def test_trials_that_tie_have_no_importances(tmp_path):
+    config = load_config(None, ["training.monitor=val_accuracy"], task="sentiment")
+    study = TuningStudy(tmp_path, config, search_space(config))
+    for number in range(5):
+        assert study.importances() == {}
+        trial, _ = study.next_trial()
+        study.report(trial, 1.0 if number < 4 else 0.5, 0)
+        study.finish(trial, 1.0 if number < 4 else 0.5)
+    assert sum(study.importances().values()) == pytest.approx(1)

@@ -25,8 +25,10 @@ def test_the_slices_of_a_search_have_names_and_short_numbers(monkeypatch):
     assert labels["model.cell"] == ["lstm", "gru"]
 
 
-def test_texts_of_the_user_are_shown_as_they_are(tmp_path):
+def test_texts_of_the_user_are_shown_as_they_are(tmp_path, monkeypatch):
     """Between dollar signs, matplotlib reads formulas; of a wrong one it makes an error."""
+    usual, figures = plots._save, []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: (figures.append(figure), usual(figure, path)))
     words = ["from", r"$\nothing$", "to", "$9", "\x1b[2J"]
     plots.plot_attributions(words, [1.0] * 5, tmp_path / "words.png", title=r"$\nothing$ \x1b")
     plots.plot_confusion([[1, 2], [3, 4]], [r"$\no$", "\x1b[31m"], tmp_path / "labels.png", title="x")
@@ -34,6 +36,19 @@ def test_texts_of_the_user_are_shown_as_they_are(tmp_path):
     plots.plot_attention([r"$\no$", "b"], ["c"], [[0.5, 0.5]], tmp_path / "attention.png")
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
     assert len(list(tmp_path.iterdir())) == 4
+    words, labels, unit, attention = map(texts_of, figures)
+    assert [*words][:6] == [r"\$\nothing\$ \x1b", "from", r"\$\nothing\$", "to", r"\$9", r"\x1b[2J"]
+    assert {r"\$\no\$", r"\x1b[31m"} <= set(labels)
+    assert "".join(unit).count(r"\$") == 2
+    assert {r"\$\no\$", "b", "c"} <= set(attention)
+
+
+def texts_of(figure):
+    """The texts of a figure: titles, texts in axes, names at their edges."""
+    found = [text.get_text() for text in figure.texts]
+    for axes in figure.axes:
+        found += [text.get_text() for text in (*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels())]
+    return found
 
 
 def test_the_confusion_of_hundreds_of_classes_is_drawn(tmp_path):
