@@ -124,6 +124,23 @@ def _short(name: str) -> str:
     return os.fsencode(name)[:100].decode("utf-8", "ignore")
 
 
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """A context that one thread or process at a time is in, of all that use it with the same folder.
+
+    No file is left, so that other users of the folder can do the same. On Windows, nobody waits.
+    """
+    handle = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        if handle is not None:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
 def _locked(handle: int) -> int | None:
     """Locks a file or folder as long as the handle is open. Returns the handle; None: closed, since nothing locks."""
     if fcntl is None:

@@ -202,7 +202,12 @@ def test_installation_and_hardware(tmp_path, monkeypatch):
 def test_a_litert_export_is_examined_file_by_file(next_word_trained, tmp_path, monkeypatch):
     exported = shutil.copytree(next_word_trained / "saved_models" / "next_word_litert", tmp_path / "next_word_litert")
     assert diagnose("--model", exported, cwd=tmp_path, monkeypatch=monkeypatch) == ([], 0)
-    assert diagnose("--model", "nowhere", cwd=tmp_path, monkeypatch=monkeypatch)[1] == 2
+    monkeypatch.setenv("NLP_RNN_MODELS", str(tmp_path))
+    assert diagnose("--model", "next_word_litert", cwd=tmp_path, monkeypatch=monkeypatch) == ([], 0)
+    found, status = diagnose("--model", "nowhere", cwd=tmp_path, monkeypatch=monkeypatch)
+    assert status == 2
+    assert f"the model is nowhere, but there is no such folder, nor one in {tmp_path}" in found[0][1]
+    assert "models there: " in found[0][1]
     file = exported / "1" / "model_int8.tflite"
     file.write_bytes(file.read_bytes()[:-1000])
     found, status = diagnose("--model", exported, cwd=tmp_path, monkeypatch=monkeypatch)

@@ -2,7 +2,7 @@
 # docker build -f docs/docker/serve.Dockerfile -t nlp-rnn-serve:0.1.0 .
 # docker run -p 8501:8501 nlp-rnn-serve:0.1.0
 FROM python:3.13-slim
-# jemalloc keeps memory level when models are exchanged (docs/serving.md). Debian has one version of it per release.
+# With jemalloc, memory grows less when models are exchanged (docs/serving.md). Debian has one version per release.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends libjemalloc2 && rm -rf /var/lib/apt/lists/*
 COPY docs/docker/requirements_cpu.txt constraints.txt /src/

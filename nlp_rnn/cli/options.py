@@ -101,7 +101,7 @@ def command_parser(program: str, command: str, text: str, pipeline: ModuleType) 
             "--file",
             metavar="FILE",
             default="",
-            help="file with one text per line, read without TEXT (default: standard input)",
+            help="file with one text per line, instead of TEXT (default: standard input)",
         )
     if command == "explain":
         parser.add_argument("--png", metavar="FILE", help="also write a picture to FILE")

@@ -90,17 +90,17 @@ def evaluate_runs(
     probabilities = np.mean(members, axis=0) if len(members) > 1 else members[0]
     scored = _Scored(run.labels, probabilities, cache.labels, calibration_of_ensemble(calibrations), outputs)
     facts = _facts(corpus, split, scored, min_probability)
-    kept = {split: facts["metrics"]}
-    if has_baseline:
-        facts["baseline"] = kept[f"{split}_baseline"] = _score_baseline(run.config, split)
-    if len(runs) > 1:
-        return Evaluation(facts, None)
-    run.write_metrics(**kept)
-    if outputs == "label_sets":
-        return Evaluation(facts, None)
-    picture = run.path / f"confusion_{split}.png"
-    title = f"{run.config.name}, {split}: {100 * facts['metrics']['accuracy']:.2f} % of {len(cache.labels):,}"
-    plots.plot_confusion(facts["metrics"]["confusion_matrix"], run.labels, picture, title=title)
+    picture, is_kept = None, len(runs) == 1
+    if is_kept:
+        run.write_metrics(**{split: facts["metrics"]})
+    if is_kept and outputs != "label_sets":
+        picture = run.path / f"confusion_{split}.png"
+        title = f"{run.config.name}, {split}: {100 * facts['metrics']['accuracy']:.2f} % of {len(cache.labels):,}"
+        plots.plot_confusion(facts["metrics"]["confusion_matrix"], run.labels, picture, title=title)
+    if has_baseline:  # last, so that the model's figures are kept whatever happens
+        facts["baseline"] = _score_baseline(run.config, split)
+        if is_kept:
+            run.write_metrics(**{f"{split}_baseline": facts["baseline"]})
     return Evaluation(facts, picture)
 
 

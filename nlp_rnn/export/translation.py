@@ -86,7 +86,7 @@ class TranslationModule(tf.Module):
           text: string [batch]; the first data.max_length pieces are read.
           beam_size: int32 [batch], 1 to 100; 1: greedy.
           length_penalty, coverage_penalty: float32 [batch]; see `beam_search.Search`.
-          min_length, max_length: int32 [batch], in pieces; 0: no limit.
+          min_length, max_length: int32 [batch], in pieces; 0: no limit. Where they contradict, the latter wins.
           min_ratio, max_ratio: float32 [batch], in multiples of the source's pieces; 0: no limit. Without any upper
             limit, translations have at most twice the pieces of the source, plus the prefix's, plus ten. A source
             without pieces has the translation "".

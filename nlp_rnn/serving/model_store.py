@@ -17,6 +17,8 @@ from nlp_rnn.serving.request_errors import RequestError, invalid
 
 logger = logging.getLogger(__name__)
 
+_UNLOAD_SECONDS = 1.0  # a version that was replaced is unloaded after so long
+
 Load = Callable[[str, int, Path], Any]
 Fingerprint = frozenset[tuple[str, int, int]]
 
@@ -155,7 +157,7 @@ class ModelStore:
                 self.update()
             except OSError as error:
                 logger.error("%s: cannot be read (%s); the loaded models stay served", self._folder, error.strerror)
-            self._stopped.wait(poll_seconds)
+            self._stopped.wait(min(poll_seconds, _UNLOAD_SECONDS) if self._retired else poll_seconds)
 
     def stop(self) -> None:
         """Ends `watch` soon."""
@@ -167,6 +169,7 @@ class ModelStore:
         Not what this one replaces: requests that have just found it do not count as its users yet.
         """
         self._unload_unused()
+        self._settle()
         paths = find_versions(self._folder)
         for name in sorted(paths):
             self._update_model(name, paths[name])
@@ -174,10 +177,13 @@ class ModelStore:
             if name not in paths and name not in self._lost:
                 logger.warning("%s: has no versions in %s any more; the loaded ones stay served", name, self._folder)
         self._lost = set(self._served) - set(paths)
+        self._settle()
+        self._is_complete = True
+
+    def _settle(self) -> None:
         if self._has_changed:
             self._has_changed = False
             _settle_memory()
-        self._is_complete = True
 
     def _unload_unused(self) -> None:
         for model in [model for model in self._retired if not model.users]:

@@ -136,12 +136,13 @@ class RunCallback(keras.callbacks.Callback):
         progress, config = self.progress, self.run.config.training
         self._sync()
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        value = float(logs[config.monitor])
-        if not math.isfinite(value):
-            raise self._diverged(f"{config.monitor} became {value}", progress.step)
+        for name in ("val_cross_entropy", config.monitor):
+            if not math.isfinite(float(logs[name])):
+                raise self._diverged(f"{name} became {float(logs[name])}", progress.step)
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}, "learning_rate": rate}
         progress.history.append(row)
         progress.epoch, progress.step = epoch + 1, 0
+        value = row[config.monitor]
         sign = 1 if config.monitor == "val_accuracy" else -1
         progress.wait += 1
         if progress.best is None or sign * value > sign * progress.best:

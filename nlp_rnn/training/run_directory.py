@@ -90,8 +90,7 @@ class Run:
 
     def write_metrics(self, **figures: Any) -> None:
         """Adds figures to metrics.json. Several processes may do so at once, such as evaluations of two splits."""
-        lock = filelock.FileLock(self.path / ".metrics.lock")
-        with files.disk_errors(self.path), lock, files.atomic_file(self.path / "metrics.json") as path:
+        with files.one_at_a_time(self.path), files.atomic_file(self.path / "metrics.json") as path:
             path.write_text(json.dumps(self.metrics | figures, indent=2) + "\n", encoding="utf-8")
 
 

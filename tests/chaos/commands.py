@@ -214,8 +214,7 @@ def fresh(source: Path, folder: Path) -> Path:
 
 def leftovers(folder: Path) -> list[str]:
     """Temporary files and folders that commands left."""
-    locks = (".lock", ".metrics.lock")
-    return [str(path.relative_to(folder)) for path in folder.rglob(".*") if path.name not in locks]
+    return [str(path.relative_to(folder)) for path in folder.rglob(".*") if path.name != ".lock"]
 
 
 def as_json(text: str) -> Any:

@@ -61,6 +61,8 @@ def test_train_counts_characters_as_evaluate_does(tmp_path):
     with open(tmp_path / "runs" / "a" / "history.csv", encoding="utf-8", newline="") as file:
         (epoch,) = csv.DictReader(file)
     assert found["validation"]["nats_per_character"] == pytest.approx(5 / 4 * float(epoch["val_cross_entropy"]))
+    scored = json.loads(ask("evaluate", "--json", "--run", "runs/a", cwd=tmp_path))["metrics"]
+    assert scored["nats_per_character"] == pytest.approx(found["validation"]["nats_per_character"], rel=0.02)
 
 
 def test_predict_writes_on_from_arguments_and_from_a_pipe(characters_trained):

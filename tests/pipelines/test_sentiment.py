@@ -30,7 +30,6 @@ def test_train_writes_everything_a_run_needs(trained):
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert names == {
         ".lock",
-        ".metrics.lock",
         "calibration.json",
         "checkpoints/best.npz",
         "checkpoints/last.npz",
@@ -51,7 +50,7 @@ def test_train_writes_everything_a_run_needs(trained):
 
 def test_evaluate_scores_run_and_model_alike_beside_the_baseline(trained):
     run = json.loads(ask("evaluate", "--json", "--run", "runs/small", "--split", "test", "--baseline", cwd=trained))
-    model = json.loads(ask("evaluate", "--json", "--model", "saved_models/sentiment", "--split", "test", cwd=trained))
+    model = json.loads(ask("evaluate", "--json", "--model", "sentiment", "--split", "test", cwd=trained))
     assert run["metrics"]["confusion_matrix"] == model["metrics"]["confusion_matrix"]
     assert run["metrics"]["cross_entropy"] == pytest.approx(model["metrics"]["cross_entropy"], abs=1e-5)
     assert run["metrics"]["accuracy"] > 0.9

@@ -1,7 +1,9 @@
 """Translation commands as a user runs them: from pairs of sentences to translations."""
 
+import csv
 import functools
 import json
+import math
 import os
 import random
 import re
@@ -66,7 +68,10 @@ def test_evaluate_scores_unseen_sentences(translation_trained):
 def other_run(translation_trained):
     """A second run on the same data, runs/other, with another model."""
     settings = ["seed=2", "model.num_layers=2", "model.fast=off", *conftest.TRANSLATION_SETTINGS]
-    ask("train", "name=other", *settings, cwd=translation_trained)
+    told = json.loads(ask("train", "--json", "name=other", *settings, cwd=translation_trained))
+    with open(translation_trained / "runs" / "other" / "history.csv", encoding="utf-8", newline="") as file:
+        lowest = min(float(row["val_cross_entropy"]) for row in csv.DictReader(file))
+    assert told["validation"] == {"perplexity": pytest.approx(math.exp(lowest), rel=1e-5)}
     return translation_trained / "runs" / "other"
 
 

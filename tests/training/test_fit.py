@@ -295,15 +295,17 @@ def test_an_infinite_loss_stops_with_one_line_and_saves_no_bad_checkpoint(review
             assert all(np.isfinite(arrays[name]).all() for name in arrays.files)
 
 
-def test_a_validation_loss_that_is_no_number_stops_the_training(reviews, tmp_path, monkeypatch):
+@pytest.mark.parametrize("monitor", ["val_cross_entropy", "val_accuracy"])
+def test_a_validation_loss_that_is_no_number_stops_the_training(reviews, tmp_path, monkeypatch, monitor):
     usual = RunCallback.on_epoch_end
     monkeypatch.setattr(
         RunCallback, "on_epoch_end",
-        lambda callback, epoch, logs: usual(callback, epoch, dict.fromkeys(logs, math.nan)),
+        lambda callback, epoch, logs: usual(callback, epoch, {**logs, "val_cross_entropy": math.nan}),
     )  # fmt: skip
-    done = run_pipeline("train", *SMALL, "data.source=csv", f"data.train={reviews}", "name=a", cwd=tmp_path)
+    settings = [*SMALL, f"training.monitor={monitor}", "data.source=csv", f"data.train={reviews}", "name=a"]
+    done = run_pipeline("train", *settings, cwd=tmp_path)
     assert done.returncode == 2
-    assert re.search(r"^val_\w+ became nan in epoch 1, step \d+; the last good", done.stderr.splitlines()[-1])
+    assert re.search(r"^val_cross_entropy became nan in epoch 1, step \d+; the last good", done.stderr.splitlines()[-1])
     assert not (tmp_path / "runs" / "a" / "checkpoints" / "best.npz").exists()
 
 
