@@ -128,12 +128,13 @@ def _short(name: str) -> str:
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """A context that one thread or process at a time is in, of all that use it with the same folder.
 
-    No file is left, so that other users of the folder can do the same. On Windows, nobody waits.
+    No file is left, so that other users of the folder can do the same. Where nothing can be locked, nobody waits.
     """
-    handle = os.open(folder, os.O_RDONLY) if fcntl else None
+    handle = None
     try:
-        if handle is not None:
-            with contextlib.suppress(OSError):  # a file system without locks
+        if fcntl:
+            with contextlib.suppress(OSError):  # a folder that cannot be read, or a file system without locks
+                handle = os.open(folder, os.O_RDONLY)
                 fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:

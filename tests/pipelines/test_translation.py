@@ -27,7 +27,6 @@ from nlp_rnn.export.translation import search_tensors
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.training.run_directory import load_run
-from nlp_rnn.visualization import attention_map
 from tests import conftest
 
 ask, refused = (functools.partial(command, task="translation") for command in (conftest.ask, conftest.refused))
@@ -246,12 +245,6 @@ def test_explain_shows_what_was_looked_at(translation_trained, tmp_path):
     assert [line.split("\t")[0] for line in plain] == ["oft", "der", "König", "</s>"]
     shown = json.loads(ask("tokenizer", "--json", *SAVED, "the Zaphod", cwd=translation_trained))
     assert shown["ids"][1] == 1
-
-
-def test_the_map_in_the_terminal():
-    found = attention_map.AttentionMap(["a", "\u2581bc"], ["x", "yz"], [[1.0, 0.0], [0.25, 0.75]], [-0.1, -0.2])
-    assert attention_map.to_terminal(found).splitlines() == [" x |██  |", "yz |░░▓▓|", "    a", "      b", "      c"]
-    assert attention_map.to_plain(found).splitlines() == ["x\ta\t1.0000\t-0.1000", "yz\t\u2581bc\t0.7500\t-0.2000"]
 
 
 # --- mistakes ------------------------------------------------------------------------------------------------------
