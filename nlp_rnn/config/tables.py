@@ -74,6 +74,7 @@ class Cell:
         go_backwards; its call takes initial_state and mask.
       fast_layer: a subclass with equal results that is faster on CPUs; "": none.
       fast_from_units: smallest number of units for which fast_layer is faster: (one direction, both directions).
+      jax_layer: a subclass with equal results that is faster on Keras's backend JAX; "": none.
       reads_state: whether the gates read the state, so that recurrent dropout and weight dropout are possible.
       step: function of one generation step, see `decoding.stepper`; "": generation calls the layer's own cell.
     """
@@ -81,16 +82,18 @@ class Cell:
     layer: str
     fast_layer: str = ""
     fast_from_units: tuple[int, int] = (1, 1)
+    jax_layer: str = ""
     reads_state: bool = True
     step: str = ""
 
 
 _LAYERS, _FAST, _STEPPER = "nlp_rnn.layers.cells", "nlp_rnn.layers.fast.recurrent", "nlp_rnn.decoding.stepper"
+_JAX = "nlp_rnn.layers.fast.jax_recurrent"
 # fast_from_units was measured (docs/results.md): with both directions, Keras's two loops also use both cores.
 CELLS: dict[str, Cell] = {
     "simple_rnn": Cell("keras.layers:SimpleRNN", step=f"{_STEPPER}:simple_rnn_step"),
-    "lstm": Cell("keras.layers:LSTM", f"{_FAST}:FastLSTM", (1, 64), step=f"{_STEPPER}:lstm_step"),
-    "gru": Cell("keras.layers:GRU", f"{_FAST}:FastGRU", (1, 64), step=f"{_STEPPER}:gru_step"),
+    "lstm": Cell("keras.layers:LSTM", f"{_FAST}:FastLSTM", (1, 64), f"{_JAX}:JaxLSTM", step=f"{_STEPPER}:lstm_step"),
+    "gru": Cell("keras.layers:GRU", f"{_FAST}:FastGRU", (1, 64), f"{_JAX}:JaxGRU", step=f"{_STEPPER}:gru_step"),
     "min_gru": Cell(f"{_LAYERS}:MinGRU", f"{_FAST}:FastMinGRU", reads_state=False, step=f"{_STEPPER}:min_gru_step"),
     "min_lstm": Cell(f"{_LAYERS}:MinLSTM", f"{_FAST}:FastMinLSTM", reads_state=False, step=f"{_STEPPER}:min_lstm_step"),
 }

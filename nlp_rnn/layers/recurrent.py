@@ -84,11 +84,11 @@ def build_recurrent_layer(
 
 
 def _layer_class(config: ModelConfig) -> type[keras.layers.Layer]:
-    """The fast layer if the cell has one, the config allows it and it is faster; else the plain layer."""
+    """The backend's fast layer if the cell has one, the config allows it and it is faster; else the plain layer."""
     cell = CELLS[config.cell]
     is_faster = config.fast == "on" or config.units >= cell.fast_from_units[config.is_bidirectional]
-    is_fast = cell.fast_layer and config.fast != "off" and is_faster and keras.backend.backend() == "tensorflow"
-    return resolve(cell.fast_layer if is_fast else cell.layer)
+    fast = {"tensorflow": is_faster and cell.fast_layer, "jax": cell.jax_layer}.get(keras.backend.backend())
+    return resolve(fast if fast and config.fast != "off" else cell.layer)
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
