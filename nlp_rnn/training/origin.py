@@ -73,17 +73,19 @@ def _exported_arrays(key: str, version: Path, config: Config) -> dict[str, np.nd
         raise ConfigError(f"{key} is {version}, {error.args[0]}; give a run directory") from None
 
 
-def check_origins(config: Config, *, is_prepared: bool = False) -> None:
+def check_origins(config: Config, *, is_prepared: bool = False, has_begun: bool = False) -> None:
     """Checks that the model can take what training.start_from, model.init_from and training.teacher name.
 
     Args:
       is_prepared: whether the token ids and the teachers' answers are there already.
+      has_begun: whether the training has taken its first weights already. To resume it, nobody needs their origin.
 
     Raises:
       ConfigError: if it cannot; see `find_origin`.
     """
-    _check_start(config)
-    _check_init(config)
+    if not has_begun:
+        _check_start(config)
+        _check_init(config)
     if not is_prepared:
         _check_teachers(config)
 

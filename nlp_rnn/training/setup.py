@@ -19,6 +19,7 @@ from nlp_rnn.distribution.placement import Placement, start_devices
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.tensorflow_import import keras_backend
 from nlp_rnn.training import initial_vectors, run_directory
+from nlp_rnn.training.checkpoints import load_progress
 from nlp_rnn.training.origin import check_origins
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ def opened(config: Config) -> Iterator[PreparedTraining]:
     """
     run = run_directory.find_run(config)  # raises if it is of another config
     prepared = run if run is not None and run.ids.is_dir() else None
-    check_origins(config, is_prepared=prepared is not None)
+    has_begun = run is not None and load_progress(run.last_checkpoint).has_begun
+    check_origins(config, is_prepared=prepared is not None, has_begun=has_begun)
     if run is None:
         initial_vectors.check(config.model)
     if keras_backend() == "jax":

@@ -59,6 +59,18 @@ def test_a_classifier_goes_on_from_an_export(trained, reviews, tmp_path):
     assert len({(run / "tokenizer" / "vocabulary.txt").read_bytes() for run in runs}) == 1
 
 
+def test_a_training_that_has_begun_resumes_without_its_origin(trained, reviews, tmp_path):
+    origin = shutil.copytree(trained / "runs" / "small", tmp_path / "origin")
+    command = ["train", "name=on", *SMALL, "data.source=csv", f"data.train={reviews}", "training.epochs=1"]
+    command.append(f"training.start_from={origin}")
+    assert run_pipeline(*command, cwd=tmp_path).returncode == 0
+    shutil.rmtree(origin)
+    again = run_pipeline(*command, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "already finished" in again.stderr
+    assert "origin, which is no run directory" in refused(*command, "name=other", cwd=tmp_path)
+
+
 def test_what_does_not_fit_is_one_line(trained, characters_trained, tmp_path):
     exported = characters_trained / "saved_models" / "char_generation"
     with pytest.raises(ConfigError, match=r"whose export does not hold the layers of one model; give a run directory"):
