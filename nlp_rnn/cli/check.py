@@ -65,7 +65,7 @@ def check_data(config: Config) -> dict[str, Any]:
     if config.data.source in TFDS_SOURCES:
         import_tensorflow()
     check_origins(config)
-    initial_vectors.check(config.model)
+    initial_vectors.check(config)
     corpus = load_corpus(
         config.data, config.seed, is_parallel=config.kind == "translator",
         trains_on_unlabelled=config.trains_on_unlabelled,

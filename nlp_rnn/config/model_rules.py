@@ -106,14 +106,6 @@ def check_vectors(config: Config, report: Report) -> None:
             "use word or subword, or leave model.vectors empty"
         )
         report("model.vectors", text)
-    is_tied = model.tie_embeddings and config.kind != "classifier"
-    if is_tied and not model.vectors_trainable:
-        report(
-            "model.vectors_trainable",
-            "model.vectors_trainable is false, but model.tie_embeddings uses the embedding as the output's table, "
-            "which must be "
-            "trained; set model.tie_embeddings=false or model.vectors_trainable=true",
-        )
 
 
 def check_language_model(config: Config, report: Report) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nlp_rnn.config.settings import ModelConfig
+from nlp_rnn.config.settings import Config, ModelConfig
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.special_ids import PAD_ID, SPECIAL_PIECES
 from nlp_rnn.training import word_vectors
@@ -12,16 +12,29 @@ from nlp_rnn.training.origin import Origin, find_origin
 from nlp_rnn.training.transfer import weight_of
 
 
-def check(model: ModelConfig) -> None:
+def check(config: Config) -> None:
     """Checks that model.vectors has vectors that fit, so that mistakes are reported before the data are read.
 
     Raises:
-      ConfigError: if it does not exist, has no vectors, or their dimension is not model.embedding_dim.
+      ConfigError: if it does not exist, has no vectors, or their dimension is not model.embedding_dim; or if they are
+        not to be trained, although they are the output's table too and no language model has trained them as one.
     """
-    if Path(model.vectors).is_dir() and model.vectors:
-        _find_model(model)
-    elif model.vectors:
+    model = config.model
+    if not model.vectors:
+        return
+    is_of_language_model = False
+    if Path(model.vectors).is_dir():
+        source = _find_model(model).config
+        is_of_language_model = source.kind == "language_model" and source.model.tie_embeddings
+    else:
         word_vectors.check_file(model)
+    is_output = model.tie_embeddings and config.kind != "classifier"
+    if is_output and not model.vectors_trainable and not is_of_language_model:
+        raise ConfigError(
+            "model.vectors_trainable is false, but model.tie_embeddings uses the embedding as the output's table, "
+            "which must be trained; set model.tie_embeddings=false or model.vectors_trainable=true, or set "
+            "model.vectors to a language model that was trained with model.tie_embeddings"
+        )
 
 
 def match_vocabulary(model: ModelConfig, pieces: list[str]) -> word_vectors.Match:

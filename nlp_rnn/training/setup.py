@@ -47,7 +47,7 @@ def opened(config: Config) -> Iterator[PreparedTraining]:
     has_begun = run is not None and load_progress(run.last_checkpoint).has_begun
     check_origins(config, is_prepared=prepared is not None, has_begun=has_begun)
     if run is None:
-        initial_vectors.check(config.model)
+        initial_vectors.check(config)
     if keras_backend() == "jax":
         if prepared is None:
             raise ConfigError(
@@ -81,7 +81,7 @@ def prepare(config: Config) -> tuple[run_directory.Run, Inputs]:
     check_origins(config)
     run = run_directory.find_run(config)
     if run is None:
-        initial_vectors.check(config.model)
+        initial_vectors.check(config)
     elif run.ids.is_dir():
         return run, load_inputs(run.ids)
     placement, corpus = start(config)

@@ -81,7 +81,7 @@ def tune(config: Config, limits: Limits, fixed: Collection[str] = ()) -> Tuned:
     folder = Path(config.runs_dir) / f"{config.name}-tune"
     new = dataclasses.replace(_trial_config(config, folder, 0, {}), name="new")
     check_origins(new)
-    initial_vectors.check(new.model)
+    initial_vectors.check(new)
     run_directory.find_run(new)  # checks that its folder can be written
     is_first = not folder.parent.exists()
     with _locked(folder), _terminated_gently():

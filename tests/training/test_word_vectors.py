@@ -259,6 +259,18 @@ def test_what_does_not_fit_is_one_line_and_leaves_no_run(folder, settings, messa
     assert message in told.splitlines()[-1]
 
 
+def test_a_language_model_shares_the_frozen_table_of_another(folder):
+    small = ["data.source=csv", "data.train=reviews.csv", "model.units=6", "model.embedding_dim=4", "training.epochs=1",
+             "training.batch_size=8", "training.window=10"]  # fmt: skip
+    ask("train", "name=forward", *small, cwd=folder, task="next_word")
+    shared = ["model.vectors=runs/forward", "model.vectors_trainable=false", "model.is_reversed=true"]
+    ask("train", "name=backward", *small, *shared, cwd=folder, task="next_word")
+    one, other = (load_arrays(folder / "runs" / name / "checkpoints" / "best.npz") for name in ("forward", "backward"))
+    assert list(one) == list(other)
+    same = {name.partition(":")[2] for name in one if np.array_equal(one[name][1:], other[name][1:])}
+    assert same == {"embedding/embeddings"}
+
+
 def test_a_frozen_table_is_no_output(folder):
     told = refused(
         "train", "name=new", *SMALL, "model.vectors=vectors.vec", "model.vectors_trainable=false", cwd=folder,
