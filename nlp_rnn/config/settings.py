@@ -90,7 +90,8 @@ class DataConfig:
     block_size: PositiveInt = 250  # in rows
     validation_fraction: Fraction = 0.1
     test_fraction: Fraction = 0.0
-    # Trains on this many examples only, drawn by the seed with each label's share; 0: all. For learning curves.
+    # Trains on this many examples only, drawn by the seed with each label's share; 0: all. For learning curves. With
+    # training.teacher, classifiers train on the other texts too, without their labels.
     max_examples: NonNegativeInt = 0
     # Removes texts of train that are also in validation or test. Use false for published splits.
     remove_repeated: Switch = True

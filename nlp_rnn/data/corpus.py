@@ -20,7 +20,7 @@ from nlp_rnn.data import label_checks, labels
 from nlp_rnn.data.drawn_splits import DrawnSplits, text_key, unit_hash
 from nlp_rnn.data.languages import check_order
 from nlp_rnn.data.pair_readers import why_unfit
-from nlp_rnn.data.readers import SPLIT_NAMES, Example, WeightedExample
+from nlp_rnn.data.readers import SPLIT_NAMES, Example, WeightedExample, without_label
 from nlp_rnn.data.sources import PAIR_SOURCES, SOURCES
 from nlp_rnn.errors import ConfigError
 
@@ -98,6 +98,7 @@ class Corpus:
         self._drawn = DrawnSplits(data, seed, self._given, trains_on_unlabelled=trains_on_unlabelled)
         self._evaluated: dict[str, set[bytes]] = {"validation": set(), "test": set()}
         self._kept: set[bytes] | None = None  # the keys of the texts of train that data.max_examples keeps
+        self._takes_labels = trains_on_unlabelled  # from the other texts, instead of leaving them out
         self.facts: dict[str, SplitFacts] = {}
 
     def survey(self, splits: tuple[str, ...] = SPLIT_NAMES) -> "Corpus":
@@ -143,8 +144,12 @@ class Corpus:
                 evaluated.add(key)
         facts.digest = digest.hexdigest()
         self.facts[name] = facts
-        if name == "train" and self._kept is None and 0 < self._data.max_examples < facts.num_examples:
-            self._kept = self._draw_kept(Counter() if self._data.multi_label else facts.labels)
+        num_counted = facts.num_examples - (facts.num_unlabelled if self._takes_labels else 0)
+        if name == "train" and self._kept is None and 0 < self._data.max_examples < num_counted:
+            counted = Counter(
+                {label: count for label, count in facts.labels.items() if label or not self._takes_labels}
+            )
+            self._kept = self._draw_kept(Counter() if self._data.multi_label else counted)
             self._survey_split("train")
 
     def data_facts(self) -> dict[str, dict[str, Any]]:
@@ -183,12 +188,14 @@ class Corpus:
             above = (name for name in _ABOVE[split] if self._data.remove_repeated and key in self._evaluated[name])
             if other := next(above, ""):
                 facts.dropped[f"also in {other}"] += 1
-            elif kept is not None and key not in kept:
-                facts.dropped["beyond data.max_examples"] += 1
-            else:
+            elif kept is None or key in kept:
                 if kept is not None:
                     kept.remove(key)
                 yield example, key
+            elif self._takes_labels:
+                yield without_label(example), key
+            else:
+                facts.dropped["beyond data.max_examples"] += 1
 
     def _draw_kept(self, labels: Counter[str]) -> set[bytes]:
         """The keys of data.max_examples texts of train, drawn by the seed; each label keeps its share.
@@ -204,7 +211,8 @@ class Corpus:
         places: dict[str, dict[bytes, float]] = {label: {} for label in quotas}
         for example, key in self._unique("train", SplitFacts()):
             label = example.label if labels else ""
-            places[label][key] = unit_hash(f"{self._seed}:examples:".encode() + key)
+            if label in places:
+                places[label][key] = unit_hash(f"{self._seed}:examples:".encode() + key)
         return {
             key
             for label, quota in quotas.items()

@@ -48,6 +48,13 @@ class WeightedExample(Example):
         return example
 
 
+def without_label(example: Example) -> Example:
+    """The same text as one of no label."""
+    if isinstance(example, WeightedExample):
+        return WeightedExample.of(example.text, "", example.weight)
+    return Example(example.text, "")
+
+
 Splits = dict[str, Callable[[], Iterator[Example]]]
 SPLIT_NAMES = ("train", "validation", "test")
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections import Counter
 
 import pytest
 
@@ -141,6 +142,24 @@ def test_fewer_examples_keep_the_share_of_each_label_and_are_drawn_by_the_seed(t
         assert list(corpus.examples("validation")) == list(whole.examples("validation"))
         assert "beyond data.max_examples" in corpus.facts["train"].describe()
     assert texts[1] != texts[2]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_with_a_teacher_the_other_texts_lose_their_labels_only(tmp_path, weighted):
+    rows = [(f"text {n}", ("", "good", "bad")[n % 3], n + 1) for n in range(300)]
+    lines = [f"{text},{label},{weight}" for text, label, weight in rows]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label,weight", *lines]), encoding="utf-8")
+    settings = ["data.max_examples=40", *(["data.weight_column=weight"] if weighted else [])]
+    config = config_of(tmp_path / "a.csv", *settings)
+    fewer = list(Corpus(config.data, config.seed, trains_on_unlabelled=True).survey().examples("train"))
+    config = config_of(tmp_path / "a.csv", *settings[1:])
+    whole = list(Corpus(config.data, config.seed, trains_on_unlabelled=True).survey().examples("train"))
+    assert [example.text for example in fewer] == [example.text for example in whole]
+    assert Counter(example.label for example in fewer) == {"": len(whole) - 40, "good": 20, "bad": 20}
+    labels = {example.text: example.label for example in whole}
+    assert all(example.label in ("", labels[example.text]) for example in fewer)
+    if weighted:
+        assert [example.weight for example in fewer] == [example.weight for example in whole]
 
 
 def test_pairs_can_be_fewer_too(tmp_path):
