@@ -91,7 +91,8 @@ class DataConfig:
     validation_fraction: Fraction = 0.1
     test_fraction: Fraction = 0.0
     # Trains on this many examples only, drawn by the seed with each label's share; 0: all. For learning curves. With
-    # training.teacher, classifiers train on the other texts too, without their labels.
+    # training.teacher (and without data.multi_label) this is the number of labels: the other texts are trained on
+    # without theirs.
     max_examples: NonNegativeInt = 0
     # Removes texts of train that are also in validation or test. Use false for published splits.
     remove_repeated: Switch = True
@@ -175,8 +176,8 @@ class ModelConfig:
     output_dropout: OptionalFraction = None  # before the output; empty: model.dropout
     recurrent_dropout: Fraction = 0.0  # on the state
     weight_dropout: Fraction = 0.0  # on the recurrent matrix (DropConnect), drawn once per batch
-    # This package's loop over time on a CPU, for all cells but simple_rnn. "auto": where it is faster. "on": always.
-    # "off": Keras's loop.
+    # This package's loop over time, on a CPU for all cells but simple_rnn, on Keras's backend JAX for lstm and gru.
+    # "auto": where it is faster (on JAX: always). "on": always. "off": Keras's loop.
     fast: Literal["auto", "on", "off"] = "auto"
     # Language models: the output uses the embedding's table, so the last layer has embedding_dim units.
     tie_embeddings: Switch = True
@@ -241,7 +242,8 @@ class TrainingConfig:
     # Number of parts in which each batch is computed one after the other. The result is the same with less memory.
     gradient_accumulation: PositiveInt = 1
     # Classifiers and translators: batches are padded to a multiple of this number of time steps. 0: as few as possible;
-    # on JAX, which compiles each length anew, multiples of 32. On TPUs all batches have length data.max_length.
+    # on JAX, which compiles each length anew, multiples of 32. On TPUs all batches have length data.max_length. Without
+    # effect on predictions of classifiers with TensorFlow.
     pad_to_multiple_of: PadMultiple = 0
     ema_momentum: Fraction = 0.0  # evaluate, keep and export the moving average of the weights; 0: the weights
     # Momentum of the average at step t (from 0) is at most (1 + t) / (10 + t), so that it forgets the initial weights,

@@ -98,7 +98,7 @@ class Corpus:
         self._drawn = DrawnSplits(data, seed, self._given, trains_on_unlabelled=trains_on_unlabelled)
         self._evaluated: dict[str, set[bytes]] = {"validation": set(), "test": set()}
         self._kept: set[bytes] | None = None  # the keys of the texts of train that data.max_examples keeps
-        self._takes_labels = trains_on_unlabelled  # from the other texts, instead of leaving them out
+        self._keeps_rest_unlabelled = trains_on_unlabelled  # beyond data.max_examples, instead of leaving it out
         self.facts: dict[str, SplitFacts] = {}
 
     def survey(self, splits: tuple[str, ...] = SPLIT_NAMES) -> "Corpus":
@@ -144,12 +144,12 @@ class Corpus:
                 evaluated.add(key)
         facts.digest = digest.hexdigest()
         self.facts[name] = facts
-        num_counted = facts.num_examples - (facts.num_unlabelled if self._takes_labels else 0)
+        num_counted = facts.num_examples - (facts.num_unlabelled if self._keeps_rest_unlabelled else 0)
         if name == "train" and self._kept is None and 0 < self._data.max_examples < num_counted:
-            counted = Counter(
-                {label: count for label, count in facts.labels.items() if label or not self._takes_labels}
-            )
-            self._kept = self._draw_kept(Counter() if self._data.multi_label else counted)
+            counted = Counter() if self._data.multi_label else Counter(facts.labels)
+            if self._keeps_rest_unlabelled:
+                del counted[""]
+            self._kept = self._draw_kept(counted)
             self._survey_split("train")
 
     def data_facts(self) -> dict[str, dict[str, Any]]:
@@ -188,11 +188,12 @@ class Corpus:
             above = (name for name in _ABOVE[split] if self._data.remove_repeated and key in self._evaluated[name])
             if other := next(above, ""):
                 facts.dropped[f"also in {other}"] += 1
-            elif kept is None or key in kept:
-                if kept is not None:
-                    kept.remove(key)
+            elif kept is None:
                 yield example, key
-            elif self._takes_labels:
+            elif key in kept and (example.label or not self._keeps_rest_unlabelled):
+                kept.remove(key)
+                yield example, key
+            elif self._keeps_rest_unlabelled:
                 yield without_label(example), key
             else:
                 facts.dropped["beyond data.max_examples"] += 1

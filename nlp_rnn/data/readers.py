@@ -49,7 +49,7 @@ class WeightedExample(Example):
 
 
 def without_label(example: Example) -> Example:
-    """The same text as one of no label."""
+    """The example without its label."""
     if isinstance(example, WeightedExample):
         return WeightedExample.of(example.text, "", example.weight)
     return Example(example.text, "")

@@ -84,7 +84,7 @@ def build_recurrent_layer(
 
 
 def _layer_class(config: ModelConfig) -> type[keras.layers.Layer]:
-    """The backend's fast layer if the cell has one, the config allows it and it is faster; else the plain layer."""
+    """This package's layer for the backend if it has one, the config allows it and it is faster; else the plain one."""
     cell = CELLS[config.cell]
     is_faster = config.fast == "on" or config.units >= cell.fast_from_units[config.is_bidirectional]
     fast = {"tensorflow": is_faster and cell.fast_layer, "jax": cell.jax_layer}.get(keras.backend.backend())

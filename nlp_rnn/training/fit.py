@@ -391,7 +391,7 @@ def _pair_evaluation(cache: PairCache, batch_size: int, rows: slice, multiple: i
 def predict_logits(model: keras.Model, cache: TokenCache, config: TrainingConfig) -> np.ndarray:
     """Predicts logits, float32 [examples, classes], in the cache's order."""
     batch_size = config.batch_size
-    multiple = 1 if _has_tensorflow() else _steps_multiple(config)  # TensorFlow compiles nothing here
+    multiple = 1 if _has_tensorflow() else _steps_multiple(config)  # it compiles no length anew
     batches = _classifier_evaluation(cache, batch_size, slice(0, batch_size), multiple)
     num_steps = None if _has_tensorflow() else batches.count
     predicted = model.predict(_fed(batches, ONE_DEVICE), steps=num_steps, verbose=0)[: len(cache.labels)]

@@ -17,19 +17,17 @@ def check(config: Config) -> None:
 
     Raises:
       ConfigError: if it does not exist, has no vectors, or their dimension is not model.embedding_dim; or if they are
-        not to be trained, although they are the output's table too and no language model has trained them as one.
+        the output's table too, but are not to be trained, unless one language model takes the table of another.
     """
-    model = config.model
+    model, is_trained_output = config.model, False
     if not model.vectors:
         return
-    is_of_language_model = False
     if Path(model.vectors).is_dir():
         source = _find_model(model).config
-        is_of_language_model = source.kind == "language_model" and source.model.tie_embeddings
+        is_trained_output = source.kind == config.kind == "language_model" and source.model.tie_embeddings
     else:
         word_vectors.check_file(model)
-    is_output = model.tie_embeddings and config.kind != "classifier"
-    if is_output and not model.vectors_trainable and not is_of_language_model:
+    if _is_frozen_output(config) and not is_trained_output:
         raise ConfigError(
             "model.vectors_trainable is false, but model.tie_embeddings uses the embedding as the output's table, "
             "which must be trained; set model.tie_embeddings=false or model.vectors_trainable=true, or set "
@@ -37,16 +35,23 @@ def check(config: Config) -> None:
         )
 
 
-def match_vocabulary(model: ModelConfig, pieces: list[str]) -> word_vectors.Match:
+def _is_frozen_output(config: Config) -> bool:
+    """Whether the embedding is the output's table too and is not trained."""
+    return config.kind != "classifier" and config.model.tie_embeddings and not config.model.vectors_trainable
+
+
+def match_vocabulary(config: Config, pieces: list[str]) -> word_vectors.Match:
     """Reads the vectors of a vocabulary from model.vectors.
 
     Args:
-      model: with vectors (the path) and embedding_dim.
+      config: its model.vectors is the path.
       pieces: all pieces of the vocabulary by id, special pieces first.
 
     Raises:
-      ConfigError: see `check` and `word_vectors.read_vectors`; also if it has no vector of the vocabulary.
+      ConfigError: see `check` and `word_vectors.read_vectors`; also if it has no vector of the vocabulary, or not all
+        vectors of an output's table that is not trained.
     """
+    model = config.model
     if Path(model.vectors).is_dir():
         match = _of_model(_find_model(model), pieces)
     else:
@@ -55,6 +60,13 @@ def match_vocabulary(model: ModelConfig, pieces: list[str]) -> word_vectors.Matc
         raise ConfigError(
             f"model.vectors is {model.vectors}, which contains none of the {len(pieces) - len(SPECIAL_PIECES):,} "
             "entries of the vocabulary; give vectors of its language, or leave model.vectors empty"
+        )
+    lacking = sorted({*range(len(pieces))} - {PAD_ID, *match.rows.tolist()})
+    if lacking and _is_frozen_output(config):
+        raise ConfigError(
+            f"model.vectors_trainable is false, but model.vectors, {model.vectors}, lacks {len(lacking):,} of the "
+            f"{len(pieces):,} pieces that the model predicts, such as {pieces[lacking[0]]!r}; use the texts and the "
+            "tokenizer.* settings of that model, or model.vectors_trainable=true"
         )
     return match
 

@@ -78,7 +78,7 @@ def check_origins(config: Config, *, is_prepared: bool = False, has_begun: bool 
 
     Args:
       is_prepared: whether the token ids and the teachers' answers are there already.
-      has_begun: whether the training has taken its first weights already. To resume it, nobody needs their origin.
+      has_begun: whether at least one step is done; resuming needs neither training.start_from nor model.init_from.
 
     Raises:
       ConfigError: if it cannot; see `find_origin`.

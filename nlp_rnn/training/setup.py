@@ -43,11 +43,8 @@ def opened(config: Config) -> Iterator[PreparedTraining]:
         `check_origins`, `corpus.load_corpus`, `placement.start_devices`, `datasets.prepare_inputs`.
     """
     run = run_directory.find_run(config)  # raises if it is of another config
+    _check_other_models(config, run)
     prepared = run if run is not None and run.ids.is_dir() else None
-    has_begun = run is not None and load_progress(run.last_checkpoint).has_begun
-    check_origins(config, is_prepared=prepared is not None, has_begun=has_begun)
-    if run is None:
-        initial_vectors.check(config)
     if keras_backend() == "jax":
         if prepared is None:
             raise ConfigError(
@@ -78,11 +75,9 @@ def prepare(config: Config) -> tuple[run_directory.Run, Inputs]:
     Raises:
       ConfigError: see `opened`.
     """
-    check_origins(config)
     run = run_directory.find_run(config)
-    if run is None:
-        initial_vectors.check(config)
-    elif run.ids.is_dir():
+    _check_other_models(config, run)
+    if run is not None and run.ids.is_dir():
         return run, load_inputs(run.ids)
     placement, corpus = start(config)
     run, inputs = make_inputs(config, placement, corpus)
@@ -92,6 +87,18 @@ def prepare(config: Config) -> tuple[run_directory.Run, Inputs]:
         with files.atomic_folder(run.ids) as temporary:
             save_inputs(inputs, temporary)
     return run, inputs
+
+
+def _check_other_models(config: Config, run: run_directory.Run | None) -> None:
+    """Checks the models and vectors that the training still needs.
+
+    Args:
+      run: the run directory; None if there is none yet.
+    """
+    has_begun = run is not None and load_progress(run.last_checkpoint).has_begun
+    check_origins(config, is_prepared=run is not None and run.ids.is_dir(), has_begun=has_begun)
+    if run is None:
+        initial_vectors.check(config)
 
 
 def start(config: Config, *, reads_test: bool = True) -> tuple[Placement, Corpus]:
@@ -155,7 +162,7 @@ def _create_run(config: Config, inputs: Inputs, facts: dict[str, Any], tokenizer
     vectors = None
     if config.model.vectors:
         logger.info("model.vectors: reading %s", config.model.vectors)
-        vectors = initial_vectors.match_vocabulary(config.model, tokenizer.all_pieces())
+        vectors = initial_vectors.match_vocabulary(config, tokenizer.all_pieces())
     return run_directory.create_run(config, inputs.labels, facts, tokenizer.save, vectors)
 
 

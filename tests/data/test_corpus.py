@@ -162,6 +162,15 @@ def test_with_a_teacher_the_other_texts_lose_their_labels_only(tmp_path, weighte
         assert [example.weight for example in fewer] == [example.weight for example in whole]
 
 
+@pytest.mark.parametrize("first", ["", "good"])
+def test_an_unlabelled_copy_does_not_take_the_place_of_a_labelled_one(tmp_path, first):
+    other = "good" if not first else ""
+    rows = [(f"text {n}", label) for n in range(100) for label in (first, other)]
+    config = config_of(write_csv(tmp_path / "a.csv", rows), "data.max_examples=40", "data.remove_repeated=false")
+    examples = list(Corpus(config.data, config.seed, trains_on_unlabelled=True).survey().examples("train"))
+    assert sum(example.label == "good" for example in examples) == 40
+
+
 def test_pairs_can_be_fewer_too(tmp_path):
     for language in ("en", "de"):
         (tmp_path / f"a.{language}").write_text("".join(f"{language} {n}\n" for n in range(200)))

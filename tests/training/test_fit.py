@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import os
@@ -13,7 +14,10 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn.config.loading import load_config
+from nlp_rnn.data.token_cache import TokenCache, write_ids
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.models.classifier import build_classifier
+from nlp_rnn.training import fit
 from nlp_rnn.training.checkpoints import Progress, checkpoint_arrays, load_checkpoint, load_progress, save_checkpoint
 from nlp_rnn.training.optimizers import WarmUpSchedule, build_optimizer
 from nlp_rnn.training.run_callback import RunCallback
@@ -344,3 +348,23 @@ def test_averaged_weights_are_what_is_validated_and_kept(reviews, tmp_path):
         np.load(tmp_path / "runs" / "a" / "checkpoints" / "last.npz") as last,
     ):
         assert not np.array_equal(best[best.files[0]], last[last.files[0]])
+
+
+def test_predictions_are_not_padded_to_the_multiple_of_training(monkeypatch, tmp_path):
+    write_ids(tmp_path, [np.arange(4, 4 + length) for length in (3, 5, 2, 7)])
+    cache = TokenCache.load(tmp_path)
+    model = build_classifier(load_config(None, SMALL, task="sentiment").model, vocab_size=20, num_classes=2)
+    config = load_config(None, ["training.batch_size=2", "training.pad_to_multiple_of=16"], task="sentiment").training
+    lengths = []
+
+    def read(batches, placement):
+        lengths.extend(batch[0].shape[1] for batch in batches.read())
+        return usual(batches, placement)
+
+    usual = fit._fed
+    monkeypatch.setattr(fit, "_fed", read)
+    padded = fit.predict_logits(model, cache, config)
+    assert lengths == [3, 7]
+    np.testing.assert_array_equal(
+        padded, fit.predict_logits(model, cache, dataclasses.replace(config, pad_to_multiple_of=0))
+    )

@@ -1,5 +1,7 @@
 """An embedding that begins with that of a trained model (model.vectors)."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,22 @@ def test_words_of_both_models_begin_with_its_vectors(folder, next_word_trained, 
     again = ["train", "name=a", *SETTINGS, "model.vectors=gone", "model.vectors_trainable=false"]
     assert "run of another config: model.vectors" in refused(*again, cwd=folder)
     ask(*command, cwd=folder)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("next_word", r"lacks [\d,]+ of the [\d,]+ pieces that the model predicts, such as .*; use the texts and"),
+        ("translation", "which must be trained; set model.tie_embeddings=false"),
+    ],
+)
+def test_a_frozen_output_has_no_random_vectors(folder, next_word_trained, task, message):
+    settings = [*SETTINGS, "model.vectors_trainable=false", f"model.vectors={next_word_trained / 'runs' / 'small'}"]
+    if task == "translation":
+        settings += ["tokenizer.level=word", "model.units=6"]
+        settings += ["data.text_column=text", "data.label_column=label"]
+    assert re.search(message, refused("train", "name=b", *settings, cwd=folder, task=task))
+    assert not (folder / "runs" / "b").exists()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from nlp_rnn.models.build import build_language_model
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.training.checkpoints import checkpoint_arrays, load_arrays
 from nlp_rnn.training.origin import find_origin
-from tests.conftest import SMALL, refused, run_pipeline
+from tests.conftest import SMALL, ask, refused, run_pipeline, told_to_stop
 
 
 @pytest.mark.parametrize("task", ["sentiment", "next_word", "translation_en_de"])
@@ -63,12 +63,25 @@ def test_a_training_that_has_begun_resumes_without_its_origin(trained, reviews, 
     origin = shutil.copytree(trained / "runs" / "small", tmp_path / "origin")
     command = ["train", "name=on", *SMALL, "data.source=csv", f"data.train={reviews}", "training.epochs=1"]
     command.append(f"training.start_from={origin}")
-    assert run_pipeline(*command, cwd=tmp_path).returncode == 0
+    with told_to_stop(lambda callback: callback.progress.step == 2):
+        assert run_pipeline(*command, cwd=tmp_path).returncode == 130
     shutil.rmtree(origin)
     again = run_pipeline(*command, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "already finished" in again.stderr
+    assert "resuming after epoch 0" in again.stderr
     assert "origin, which is no run directory" in refused(*command, "name=other", cwd=tmp_path)
+
+
+def test_a_prepared_training_needs_its_origin_until_it_has_begun(trained, reviews, tmp_path):
+    origin = shutil.copytree(trained / "runs" / "small", tmp_path / "origin")
+    settings = ["name=on", *SMALL, "data.source=csv", f"data.train={reviews}", "training.epochs=1"]
+    settings.append(f"training.start_from={origin}")
+    for command in ("prepare", "train", "prepare"):
+        ask(command, *settings, cwd=tmp_path)
+    shutil.rmtree(origin)
+    ask("prepare", *settings, cwd=tmp_path)
+    shutil.rmtree(tmp_path / "runs" / "on" / "checkpoints")
+    assert "origin, which is no run directory" in refused("train", *settings, cwd=tmp_path)
 
 
 def test_what_does_not_fit_is_one_line(trained, characters_trained, tmp_path):

@@ -1,12 +1,13 @@
-"""LSTM and GRU for Keras's backend JAX, with the weights, masks and results of Keras's layers, but faster.
+"""LSTM and GRU for Keras's backend JAX, with the weights, masks and results of Keras's layers, but less work per step.
 
-Keras's loop over time multiplies the inputs and sums the gradients of all weights in each step. Here a step only
-computes `h @ U` and the gates: the products with the inputs come before the loop, and the gradients of the weights
+Keras's loop over masked inputs multiplies the inputs and sums the gradients of all weights in each step. Here a step
+only computes `h @ U` and the gates: the products with the inputs come before the loop, and the gradients of the weights
 after it, each as one product over all steps. The gradient is written by hand, as in `lstm_gru`. All sequences of the
 functions are time-major: [time, batch, features].
 """
 
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ import jax
 import keras
 from jax import lax
 from jax import numpy as jnp
+
+logger = logging.getLogger(__name__)
 
 Arrays = tuple[Any, ...]
 
@@ -142,13 +145,13 @@ class _OnJax:
     """Replaces Keras's loop over time where possible. Everything else is the stock layer's."""
 
     recurrence: str
-    has_twin = False  # set by `build_recurrent_layer`, for the layers on TensorFlow
 
     def inner_loop(self, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
         layer: Any = self
         mask = mask[0] if isinstance(mask, list | tuple) else mask
-        has_cudnn = self.recurrence == "lstm" and mask is None and jax.default_backend() == "gpu"
-        if has_cudnn or not self._is_standard():
+        reason = self._why_not(has_mask=mask is not None)
+        if reason:
+            _log_once(f"{layer.name}: Keras's own loop runs, since {reason}")
             return super().inner_loop(sequences, initial_state, mask, training)  # type: ignore[misc]
         sequences = jnp.swapaxes(sequences, 0, 1)
         mask = jnp.ones(sequences.shape[:2], bool) if mask is None else jnp.swapaxes(mask, 0, 1)
@@ -167,24 +170,35 @@ class _OnJax:
         last = outputs[-1]
         return last, jnp.swapaxes(outputs, 0, 1) if layer.return_sequences else last[:, None], list(states)
 
-    def _is_standard(self) -> bool:
-        """Whether the layer is one that `run_recurrence` computes."""
+    def _why_not(self, *, has_mask: bool) -> str:
+        """The reason why Keras's loop has to run; empty if there is none."""
         layer: Any = self
         activations = layer.cell.activation, layer.cell.recurrent_activation
-        return (
-            activations == (keras.activations.tanh, keras.activations.sigmoid)
-            and layer.use_bias
-            and getattr(layer.cell, "reset_after", True)
-            and layer.compute_dtype == "float32"
-            and not (layer.dropout or layer.recurrent_dropout or layer.unroll or layer.zero_output_for_mask)
-        )
+        has_cudnn = self.recurrence == "lstm" and not (has_mask or layer.go_backwards)
+        reasons = {
+            "cuDNN computes it": has_cudnn and jax.default_backend() == "gpu",
+            f"it computes in {layer.compute_dtype}": layer.compute_dtype != "float32",
+            "its activations are not tanh and sigmoid": activations
+            != (keras.activations.tanh, keras.activations.sigmoid),
+            "it has dropout of its own": bool(layer.dropout or layer.recurrent_dropout),
+            "it has no bias": not layer.use_bias,
+            "reset_after is off": not getattr(layer.cell, "reset_after", True),
+            "it is unrolled": layer.unroll,
+            "zero_output_for_mask is on": layer.zero_output_for_mask,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+@functools.cache
+def _log_once(message: str) -> None:
+    logger.info(message)
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class JaxLSTM(_OnJax, keras.layers.LSTM):
-    """keras.layers.LSTM on JAX, faster, with the same arguments, weights, masks and results.
+    """keras.layers.LSTM on JAX, with the same arguments, weights, masks and results.
 
-    Without a mask, a GPU computes it by cuDNN, as Keras does.
+    On a GPU, cuDNN computes it where it has no mask and reads forwards, as in Keras.
     """
 
     recurrence = "lstm"
@@ -192,6 +206,6 @@ class JaxLSTM(_OnJax, keras.layers.LSTM):
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class JaxGRU(_OnJax, keras.layers.GRU):
-    """keras.layers.GRU on JAX, faster, with the same arguments, weights, masks and results."""
+    """keras.layers.GRU on JAX, with the same arguments, weights, masks and results."""
 
     recurrence = "gru"
