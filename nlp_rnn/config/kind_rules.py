@@ -11,9 +11,9 @@ _NAMES: dict[Kind, str] = {
 }  # fmt: skip
 _SETTINGS: dict[tuple[Kind, ...], tuple[str, ...]] = {
     ("classifier",): (
-        "data.multi_label", "data.labels_are", "data.weight_column", "model.pooling", "model.standardize",
-        "model.ngrams", "training.layer_decay", "training.unfreeze", "training.class_weights", "training.focal_gamma",
-        "training.excerpts", "training.adversarial", "training.virtual_adversarial",
+        "data.multi_label", "data.labels_are", "data.weight_column", "model.pooling", "model.chunk_length",
+        "model.standardize", "model.ngrams", "training.layer_decay", "training.unfreeze", "training.class_weights",
+        "training.focal_gamma", "training.excerpts", "training.adversarial", "training.virtual_adversarial",
         "training.teacher_share",
     ),
     ("language_model",): (

@@ -56,6 +56,16 @@ def check_transfer(config: Config, report: Report) -> None:
         )
 
 
+def check_chunks(config: Config, report: Report) -> None:
+    model = config.model
+    if model.chunk_length and model.is_bidirectional and config.kind == "classifier":
+        report(
+            "model.chunk_length",
+            f"model.chunk_length is {model.chunk_length}, but model.is_bidirectional is true, and a chunk does not "
+            "know what follows it; use model.is_bidirectional=false, or model.chunk_length=0",
+        )
+
+
 def check_partial_shuffle(config: Config, report: Report) -> None:
     if config.training.partial_shuffle and (steps := config.training.max_steps_per_epoch):
         report(

@@ -9,6 +9,7 @@ from nlp_rnn import files
 from nlp_rnn.config.kind_rules import check_kind
 from nlp_rnn.config.label_rules import check_labels
 from nlp_rnn.config.model_rules import (
+    check_chunks,
     check_language_model,
     check_partial_shuffle,
     check_r_drop,
@@ -79,6 +80,7 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
         fault = f"training.weight_decay is {training.weight_decay}, but training.optimizer is {training.optimizer}"
         report("training.weight_decay", f"{fault}; only the optimizer adamw decays weights")
     check_kind(config, report)
+    check_chunks(config, report)
     check_partial_shuffle(config, report)
     if training.teacher_share != type(training).teacher_share and not training.teacher:
         fault = f"training.teacher_share is {training.teacher_share}, but training.teacher is empty"

@@ -165,6 +165,9 @@ class ModelConfig:
     is_residual: Switch = False
     layer_norm: Switch = False
     pooling: tuple[PoolingName, ...] = ("last", "max", "mean")
+    # Classifiers that read in one direction: training reads a text in chunks of about this many tokens. The result is
+    # the same, in a little more time, with memory that hardly grows with the length of the texts. 0: at once.
+    chunk_length: NonNegativeInt = 0
     # Classifiers: before training, the mean and the spread of the pooled features are fitted on training texts, and the
     # output layer reads them standardised. Features of pretrained layers change little from text to text, so without
     # it the output layer learns slowly from them.

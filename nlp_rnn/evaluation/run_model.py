@@ -138,8 +138,8 @@ def _check_direction(run: Run) -> None:
 
 
 def _with_layers(run: Run, *, fast: Literal["on", "off"]) -> Run:
-    """The run with model.fast changed."""
-    model = dataclasses.replace(run.config.model, fast=fast)
+    """The run with model.fast changed, and without chunks: exports read a text at once, with the same result."""
+    model = dataclasses.replace(run.config.model, fast=fast, chunk_length=0)
     return dataclasses.replace(run, config=dataclasses.replace(run.config, model=model))
 
 

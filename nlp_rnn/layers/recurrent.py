@@ -8,7 +8,6 @@ import keras
 
 from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.config.tables import CELLS, resolve
-from nlp_rnn.layers.masking import IMPOSSIBLE
 
 
 def build_recurrent_stack(config: ModelConfig, sequences: Any, mask: Any) -> Any:
@@ -226,77 +225,3 @@ class WordDropout(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"vocab_size": self.vocab_size, "rate": self.rate, "seed": self.seed}
-
-
-@keras.saving.register_keras_serializable("nlp_rnn")
-class MaskedPooling(keras.layers.Layer):
-    """Pools a sequence over its unpadded steps into one vector: the concatenation of the named kinds.
-
-    - last: the last step. Of a bidirectional sequence, the last step of the first half of the features and the first
-      step of the second half, since each has read the whole text.
-    - max, mean: over time.
-    - attention: a mean weighted by softmax(v . tanh(W h)). Source: Yang et al. 2016, section 2.2.
-
-    Args:
-      kinds: one or more of "last", "max", "mean", "attention".
-      is_bidirectional: whether the second half of the features has read the text backwards.
-    """
-
-    def __init__(self, kinds: tuple[str, ...], *, is_bidirectional: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.kinds, self.is_bidirectional = tuple(kinds), is_bidirectional
-        self.supports_masking = True
-
-    def compute_mask(self, sequences: Any, mask: Any = None) -> None:
-        """Returns None: the output has no time axis."""
-
-    def build(self, sequences_shape: Any, mask_shape: Any = None) -> None:
-        if "attention" in self.kinds:
-            size = sequences_shape[-1]
-            self.attention_kernel = self.add_weight(name="attention_kernel", shape=(size, size))
-            self.attention_vector = self.add_weight(name="attention_vector", shape=(size, 1))
-
-    def call(self, sequences: Any, mask: Any) -> Any:
-        """Pools the steps where the mask is True.
-
-        Args:
-          sequences: float [batch, time, features].
-          mask: bool [batch, time], False on padding. Each row has at least one True.
-
-        Returns:
-          float [batch, features * number of kinds].
-        """
-        pools = {"last": self._last, "max": self._max, "mean": self._mean, "attention": self._attention}
-        return keras.ops.concatenate([pools[kind](sequences, mask) for kind in self.kinds], axis=-1)
-
-    def compute_output_shape(self, sequences_shape: Any, mask_shape: Any = None) -> Any:
-        return (sequences_shape[0], sequences_shape[-1] * len(self.kinds))
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"kinds": list(self.kinds), "is_bidirectional": self.is_bidirectional}
-
-    def _last(self, sequences: Any, mask: Any) -> Any:
-        ops = keras.ops
-        last = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True) - 1  # [batch, 1]
-        steps = ops.squeeze(ops.take_along_axis(sequences, last[:, :, None], axis=1), axis=1)
-        if not self.is_bidirectional:
-            return steps
-        half = sequences.shape[-1] // 2
-        return ops.concatenate([steps[:, :half], sequences[:, 0, half:]], axis=-1)
-
-    def _max(self, sequences: Any, mask: Any) -> Any:
-        lowest = keras.ops.full_like(sequences, -6e4)  # below any activation, and within float16's range
-        return keras.ops.max(keras.ops.where(mask[:, :, None], sequences, lowest), axis=1)
-
-    def _mean(self, sequences: Any, mask: Any) -> Any:
-        weights = keras.ops.cast(mask, "float32")
-        return self._weighted_sum(sequences, weights / keras.ops.sum(weights, axis=1, keepdims=True))
-
-    def _attention(self, sequences: Any, mask: Any) -> Any:
-        scores = keras.ops.tanh(sequences @ self.attention_kernel) @ self.attention_vector  # [batch, time, 1]
-        scores = keras.ops.where(mask, keras.ops.cast(scores[:, :, 0], "float32"), IMPOSSIBLE)
-        return self._weighted_sum(sequences, keras.ops.softmax(scores, axis=1))
-
-    def _weighted_sum(self, sequences: Any, weights: Any) -> Any:
-        weights = keras.ops.cast(weights, sequences.dtype)
-        return keras.ops.squeeze(weights[:, None, :] @ sequences, axis=1)

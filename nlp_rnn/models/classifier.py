@@ -1,5 +1,6 @@
 """The text classifier: embedding, recurrent layers, pooling, and optionally a linear part over n-grams."""
 
+import re
 from typing import Any
 
 import keras
@@ -8,9 +9,11 @@ from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.config.types import Outputs
 from nlp_rnn.distribution import replicas
 from nlp_rnn.layers import r_drop
+from nlp_rnn.layers.chunks import ReadInChunks, build_chunked_stack
 from nlp_rnn.layers.cumulative_link import CumulativeLink
 from nlp_rnn.layers.ngrams import NgramLinear, Stack
-from nlp_rnn.layers.recurrent import MaskedPooling, ReverseTexts, build_recurrent_stack
+from nlp_rnn.layers.pooling import MaskedPooling
+from nlp_rnn.layers.recurrent import ReverseTexts, build_recurrent_stack
 from nlp_rnn.layers.standardize import Standardize
 from nlp_rnn.models.objective import Objective
 from nlp_rnn.special_ids import PAD_ID
@@ -156,8 +159,11 @@ def build_classifier_encoder(config: ModelConfig, *, num_classes: int, outputs: 
         )
     if config.embedding_dropout:
         sequences = keras.layers.SpatialDropout1D(config.embedding_dropout, name="embedding_dropout")(sequences)
-    sequences = build_recurrent_stack(config, sequences, mask)
-    pooled = MaskedPooling(config.pooling, is_bidirectional=config.is_bidirectional, name="pooling")(sequences, mask)
+    pooling = MaskedPooling(config.pooling, is_bidirectional=config.is_bidirectional, name="pooling")
+    if config.chunk_length:
+        pooled = build_chunked_stack(config, pooling)(sequences, mask)
+    else:
+        pooled = pooling(build_recurrent_stack(config, sequences, mask), mask)
     if config.standardize:
         pooled = Standardize(name="standardize")(pooled)
     if config.final_dropout:
@@ -171,6 +177,24 @@ def build_classifier_encoder(config: ModelConfig, *, num_classes: int, outputs: 
     # Logits in float32, since a softmax in half precision loses the last digits of the probabilities.
     logits = keras.layers.Dense(num_classes, dtype="float32", kernel_initializer=start, name="logits")(pooled)
     return keras.Model([vectors, mask], logits, name="encoder")
+
+
+def encoder_layers(model: keras.Model) -> list[Any]:
+    """The layers of a classifier's encoder, those that read in chunks among them."""
+    layers: list[Any] = []
+    for layer in model.get_layer("encoder").layers:
+        layers += layer.parts if isinstance(layer, ReadInChunks) else [layer]
+    return layers
+
+
+def layer_groups(model: keras.Model, config: ModelConfig) -> list[list[keras.Variable]]:
+    """The trained weights from the output down: output and pooling, recurrent layers with norms, embedding."""
+    places: dict[int, list[keras.Variable]] = {number: [] for number in range(config.num_layers + 2)}
+    for layer in encoder_layers(model):
+        number = re.match(rf"(?:{config.cell}|layer_norm)_(\d+)", layer.name)
+        places[config.num_layers - int(number[1]) if number else 0] += layer.trainable_weights
+    places[config.num_layers + 1] = model.get_layer("embedding").trainable_weights
+    return list(places.values())
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from nlp_rnn.data.inputs import Inputs
 from nlp_rnn.data.token_cache import PairCache, TokenCache
 from nlp_rnn.distribution.placement import ONE_DEVICE, Placement
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.models.classifier import layer_groups
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.models.translator import Translator
 from nlp_rnn.models.unique import unique
@@ -97,7 +97,7 @@ def train_classifier(
     stream = classification_stream(train, reader, config, run.config.seed, served=_served(reader, run.config))
     compile_model(model, config, config.epochs * stream.steps_per_epoch, placement)
     if config.unfreeze or config.layer_decay != 1:
-        groups = _layer_groups(model, run.config)
+        groups = layer_groups(model, run.config.model)
         starts = [stream.steps_per_epoch * sum(config.unfreeze[:number]) for number in range(len(groups))]
         optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # unwraps float16's loss scaling
         scale_rates(optimizer, groups, decay=config.layer_decay, starts=starts)
@@ -144,16 +144,6 @@ def stack_parts(model: keras.Model, run: Run, inputs: Inputs) -> None:
     labels, lengths = (np.concatenate([getattr(cache, name) for cache in texts]) for name in ("labels", "lengths"))
     stacking.fit_stack(layer, deep, wide, labels, lengths)
     save_checkpoint(run.best_checkpoint, checkpoint_arrays(model.weights))
-
-
-def _layer_groups(model: keras.Model, config: Config) -> list[list[keras.Variable]]:
-    """A classifier's weights from the output down: output and pooling, recurrent layers with norms, embedding."""
-    places: dict[int, list[keras.Variable]] = {number: [] for number in range(config.model.num_layers + 2)}
-    for layer in model.get_layer("encoder").layers:
-        number = re.match(rf"(?:{config.model.cell}|layer_norm)_(\d+)", layer.name)
-        places[config.model.num_layers - int(number[1]) if number else 0] += layer.trainable_weights
-    places[config.model.num_layers + 1] = model.get_layer("embedding").trainable_weights
-    return list(places.values())
 
 
 def train_language_model(

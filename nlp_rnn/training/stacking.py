@@ -117,7 +117,7 @@ def fit_standardization(model: keras.Model, train: TokenCache, seed: int, multip
       multiple: of which the lengths of batches are multiples.
     """
     encoder = model.get_layer("encoder")
-    pooled = keras.Model(encoder.inputs, encoder.get_layer("pooling").output)
+    pooled = keras.Model(encoder.inputs, encoder.get_layer("standardize").input)
     pooled.compile(jit_compile=keras.backend.backend() != "tensorflow")
 
     def features_of(token_ids: np.ndarray) -> np.ndarray:

@@ -38,7 +38,9 @@ def _counterparts(model: Any, config: Config) -> list[tuple[str, Any]]:
     """Pairs (name of a layer in the language model, layer that takes its weights)."""
     settings, numbers = config.model, range(config.model.num_layers)
     if config.kind == "classifier":
-        layers = {layer.name.removesuffix("_weight_drop"): layer for layer in model.get_layer("encoder").layers}
+        from nlp_rnn.models.classifier import encoder_layers
+
+        layers = {layer.name.removesuffix("_weight_drop"): layer for layer in encoder_layers(model)}
         names = [f"{settings.cell}_{number}" for number in numbers] + [f"layer_norm_{number}" for number in numbers]
         return [
             ("embedding", model.get_layer("embedding")),

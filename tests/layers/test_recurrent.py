@@ -7,7 +7,8 @@ import pytest
 
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.tables import CELLS, resolve
-from nlp_rnn.layers.recurrent import Flip, MaskedPooling, WeightDrop
+from nlp_rnn.layers.pooling import MaskedPooling
+from nlp_rnn.layers.recurrent import Flip, WeightDrop
 from nlp_rnn.models.classifier import build_classifier, build_classifier_encoder
 
 RNG = np.random.default_rng(0)

@@ -1,0 +1,184 @@
+"""Texts that are read in chunks: the same results and gradients as those of the whole text."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nlp_rnn.config.settings import ModelConfig
+from nlp_rnn.models.classifier import build_classifier, encoder_layers
+from nlp_rnn.training.checkpoints import load_arrays
+from tests.conftest import ROOT, SMALL, ask, pipeline_environment, refused
+
+CASES = [
+    {"cell": "lstm", "layer_norm": True, "dropout": 0.3, "weight_dropout": 0.2},
+    {"cell": "gru", "is_reversed": True, "embedding_dropout": 0.2, "fast": "on"},
+    {"cell": "min_gru", "is_residual": True, "embedding_dim": 16, "fast": "on"},
+    {"cell": "simple_rnn", "recurrent_dropout": 0.2},
+]
+TEXTS = np.random.default_rng(0).integers(5, 50, (4, 37)).astype(np.int32)
+for row, length in enumerate((37, 20, 3, 31)):
+    TEXTS[row, length:] = 0
+
+
+def make_both(case, chunk_length=7):
+    """The same classifier without and with chunks, and with the same dropout to come."""
+    settings = {"embedding_dim": 8, "units": 16, "num_layers": 2, "is_bidirectional": False,
+                "pooling": ("last", "max", "mean", "attention")}  # fmt: skip
+    models = [
+        build_classifier(ModelConfig(**settings | case, chunk_length=each), vocab_size=50, num_classes=3)
+        for each in (0, chunk_length)
+    ]
+    whole, chunked = models
+    assert [each.shape for each in whole.weights] == [each.shape for each in chunked.weights]
+    for one, other in zip(whole.weights, chunked.weights, strict=True):
+        other.assign(one)
+    generators = [
+        {each.name: each.seed_generator for each in encoder_layers(model) if getattr(each, "seed_generator", None)}
+        for model in models
+    ]
+    assert generators[0].keys() == generators[1].keys()
+    for name, generator in generators[0].items():
+        generators[1][name].state.assign(generator.state)
+    return whole, chunked
+
+
+def step(model, texts):
+    """The loss of a training step and its gradients, traced for batches of any size."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)], autograph=False)
+    def compute(ids):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(model(ids, training=True)) * tf.constant([1.0, 2.0, 3.0]))
+        return loss, tape.gradient(loss, [each.value for each in model.trainable_weights])
+
+    return compute, *compute(tf.constant(texts))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["cell"])
+def test_outputs_and_gradients_are_those_of_the_whole_text(case):
+    whole, chunked = make_both(case)
+    np.testing.assert_allclose(chunked(TEXTS), whole(TEXTS), atol=1e-5)
+    if case.get("recurrent_dropout"):  # its cells draw masks of their own
+        return
+    (_, loss, gradients), (again, of_chunks, theirs) = step(whole, TEXTS), step(chunked, TEXTS)
+    np.testing.assert_allclose(of_chunks, loss, rtol=1e-5)
+    for one, other in zip(gradients, theirs, strict=True):
+        one, other = (tf.convert_to_tensor(each).numpy() for each in (one, other))
+        np.testing.assert_allclose(other, one, atol=1e-4 * max(1, np.abs(one).max()))
+    assert again(tf.constant(TEXTS))[0] != of_chunks  # the next step drops others
+
+
+@pytest.mark.parametrize("length", [1, 6, 7, 8, 15])
+def test_texts_of_any_length_are_read(length):
+    whole, chunked = make_both({"cell": "lstm"})
+    texts = np.maximum(TEXTS[:, :length], 5)
+    np.testing.assert_allclose(chunked(texts), whole(texts), atol=1e-5)
+
+
+IN_A_PROCESS = """
+import resource, sys
+import numpy as np, tensorflow as tf
+from nlp_rnn.config.settings import ModelConfig
+from nlp_rnn.models.classifier import build_classifier
+
+config = ModelConfig(embedding_dim=32, units=256, is_bidirectional=False, chunk_length=int(sys.argv[1]))
+model = build_classifier(config, vocab_size=50, num_classes=2)
+
+@tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)], autograph=False)
+def step(ids):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.square(model(ids, training=True)))
+    return tape.gradient(loss, [each.value for each in model.trainable_weights])
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+step(tf.ones([32, 100], tf.int32))
+before = peak()
+step(tf.ones([32, 3000], tf.int32))
+print(peak() - before)
+"""
+
+
+@pytest.mark.further
+def test_a_step_over_long_texts_takes_less_than_a_third_of_the_memory(tmp_path):
+    grown = []
+    for chunk_length in ("0", "100"):
+        command = [sys.executable, "-c", IN_A_PROCESS, chunk_length]
+        environment = pipeline_environment(tmp_path)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        grown.append(int(done.stdout))
+    assert grown[1] < grown[0] / 3
+
+
+IN_JAX = """
+import jax, keras, numpy as np
+from nlp_rnn.config.settings import ModelConfig
+from nlp_rnn.models.classifier import build_classifier
+
+texts = np.random.default_rng(0).integers(5, 50, (4, 37)).astype(np.int32)
+texts[1, 20:] = 0
+results = []
+for chunk_length in (0, 7):
+    config = ModelConfig(embedding_dim=8, units=16, num_layers=2, is_bidirectional=False, dropout=0.0,
+                         chunk_length=chunk_length)
+    model = build_classifier(config, vocab_size=50, num_classes=3)
+    if results:
+        model.set_weights(first)
+    first = model.get_weights()
+
+    def loss(weights):
+        others = [each.value for each in model.non_trainable_variables]
+        return (model.stateless_call(weights, others, texts, training=True)[0] ** 2).sum()
+
+    results.append(jax.jit(jax.value_and_grad(loss))([each.value for each in model.trainable_variables]))
+for one, other in zip(*map(jax.tree.leaves, results), strict=True):
+    np.testing.assert_allclose(other, one, atol=1e-4)
+"""
+
+
+def test_jax_reads_in_chunks_too(tmp_path):
+    pytest.importorskip("jax", reason="needs the extra `jax`")
+    done = subprocess.run(
+        [sys.executable, "-c", IN_JAX], cwd=ROOT, env=pipeline_environment(tmp_path) | {"KERAS_BACKEND": "jax"},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+CHUNKED = [*SMALL, "data.source=csv", "model.is_bidirectional=false", "model.dropout=0.0", "data.test_fraction=0.2"]
+
+
+def test_a_training_in_chunks_ends_with_the_same_model_and_exports_it(reviews, tmp_path):
+    (tmp_path / "reviews.csv").write_bytes(reviews.read_bytes())
+    settings = [*CHUNKED, "data.train=reviews.csv", "model.ngrams=2", "model.standardize=true"]
+    for name, length in (("whole", 0), ("chunked", 6)):
+        ask("train", f"name={name}", *settings, f"model.chunk_length={length}", cwd=tmp_path)
+    one, other = (load_arrays(tmp_path / "runs" / name / "checkpoints" / "best.npz") for name in ("whole", "chunked"))
+    for left, right in zip(one.values(), other.values(), strict=True):
+        np.testing.assert_allclose(np.float32(right), np.float32(left), atol=2e-3)
+
+    def cross_entropy(*model):
+        answer = ask("evaluate", *model, "--split", "test", "--json", cwd=tmp_path)
+        return json.loads(answer)["metrics"]["cross_entropy"]
+
+    scores = [cross_entropy("--run", f"runs/{name}") for name in ("whole", "chunked")]
+    np.testing.assert_allclose(*scores, rtol=1e-2)
+    ask("export", "--run", "runs/chunked", cwd=tmp_path)
+    np.testing.assert_allclose(cross_entropy("--model", "saved_models/sentiment"), scores[1], rtol=1e-4)
+    # Weights fit across: whole to chunked and back.
+    ask("train", "name=more", *settings, "training.start_from=saved_models/sentiment", cwd=tmp_path)
+
+
+def test_both_directions_do_not_fit_chunks(tmp_path):
+    text = refused("train", "model.chunk_length=100", "data.source=csv", "data.train=reviews.csv", cwd=tmp_path)
+    assert "model.chunk_length is 100, but model.is_bidirectional is true" in text
+    assert "use model.is_bidirectional=false" in text
+    text = refused(
+        "train", "model.chunk_length=100", "data.source=text", "data.train=x.txt", cwd=tmp_path, task="next_word"
+    )
+    assert "applies only to classifiers" in text
