@@ -11,14 +11,19 @@ import numpy as np
 from nlp_rnn.layers.rounding import to_int8
 from nlp_rnn.special_ids import PAD_ID
 
-NUM_BUCKETS = 2**20  # number of n-gram ids; a single token keeps its own id
+MAX_TOKENS = 2**20  # a single token keeps its own id, which must be below
+
+
+def num_buckets(longest: int) -> int:
+    """The number of n-gram ids, for n-grams of up to `longest` tokens: of three and more there are more of them."""
+    return 2**20 if longest <= 2 else 2**21
 
 
 def ngram_ids(token_ids: Any, longest: int, ops: Any = keras.ops) -> Any:
     """Hashes the n-grams of each text to ids: first those of one token, then those of two, and so on.
 
     Args:
-      token_ids: int32 [batch, time], right-padded with PAD_ID, below NUM_BUCKETS.
+      token_ids: int32 [batch, time], right-padded with PAD_ID, below MAX_TOKENS.
       longest: number of tokens of the longest n-grams.
       ops: keras.ops or numpy.
 
@@ -28,15 +33,26 @@ def ngram_ids(token_ids: Any, longest: int, ops: Any = keras.ops) -> Any:
     """
     parts, ngram = [token_ids], token_ids
     time = token_ids.shape[1] if ops is np else ops.shape(token_ids)[1]
-    padded = ops.pad(token_ids, [(0, 0), (0, longest)])
+    padded, buckets = ops.pad(token_ids, [(0, 0), (0, longest)]), num_buckets(longest)
+    factor = 1999 if buckets == 2**20 else 991  # less, so that products stay below 2^31
     for size in range(1, longest):
         following = padded[:, size : size + time]
-        # Products stay below 2^31. The shift mixes high digits into low ones, so that neighbouring ids are spread.
-        ngram = ops.mod(ngram * 1021, NUM_BUCKETS)  # LiteRT has no "and" of bits
-        ngram = ops.mod(ops.bitwise_xor(ngram, ops.right_shift(ngram, 7)) * 1999 + following, NUM_BUCKETS)
+        # The shift mixes high digits into low ones, so that neighbouring ids are spread.
+        ngram = ops.mod(ngram * 1021, buckets)  # LiteRT has no "and" of bits
+        ngram = ops.mod(ops.bitwise_xor(ngram, ops.right_shift(ngram, 7)) * factor + following, buckets)
         is_whole = following != PAD_ID
         parts.append(ops.where(is_whole, ops.maximum(ngram, 1), 0))
     return ops.concatenate(parts, axis=1)
+
+
+def ngram_keys(token_ids: np.ndarray, longest: int) -> np.ndarray:
+    """Tells n-grams apart that share an id: uint64 in the places of `ngram_ids`."""
+    parts = [token_ids.astype(np.uint64)]
+    padded = np.pad(parts[0], [(0, 0), (0, longest)])
+    for size in range(1, longest):
+        mixed = parts[-1] * np.uint64(0x9E3779B97F4A7C15)
+        parts.append((mixed ^ (mixed >> np.uint64(29))) + padded[:, size : size + token_ids.shape[1]])
+    return np.concatenate(parts, axis=1)
 
 
 @keras.saving.register_keras_serializable("nlp_rnn")
@@ -63,7 +79,7 @@ class NgramLinear(keras.layers.Layer):
         columns = 1 if self.is_paired else self.num_classes
         options: dict[str, Any] = {"initializer": "zeros", "trainable": False}
         self.table = self.add_weight(
-            name="table", shape=(NUM_BUCKETS, columns), dtype="int8", autocast=False, **options
+            name="table", shape=(num_buckets(self.longest), columns), dtype="int8", autocast=False, **options
         )
         self.scale = self.add_weight(name="scale", shape=(columns,), dtype="float32", autocast=False, **options)
         self.bias = self.add_weight(name="bias", shape=(columns,), dtype="float32", autocast=False, **options)
@@ -98,7 +114,7 @@ class NgramLinear(keras.layers.Layer):
         return self._as_logits(total)
 
     def assign(self, weights: np.ndarray, bias: np.ndarray) -> None:
-        """Sets the weights from float [NUM_BUCKETS, columns], rounded to int8, and the biases from float [columns]."""
+        """Sets the weights from float [num_buckets, columns], rounded to int8, and the biases from float [columns]."""
         table, scales = to_int8(weights, axis=0)
         self.table.assign(table)
         self.scale.assign(scales[0])

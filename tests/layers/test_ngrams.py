@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nlp_rnn.data.token_cache import TokenCache
-from nlp_rnn.layers.ngrams import NUM_BUCKETS, NgramLinear, Stack, ngram_ids
+from nlp_rnn.data.token_cache import TokenCache, write_ids
+from nlp_rnn.layers.ngrams import NgramLinear, Stack, ngram_ids, ngram_keys, num_buckets
 from nlp_rnn.training import stacking, trained_models
 from nlp_rnn.training.run_directory import load_run
 from tests.conftest import SMALL, ask, outcome, run_pipeline, told_to_stop
@@ -19,7 +19,7 @@ def make_layer(longest=2, num_classes=2, seed=0):
     layer.build((None, None))
     columns = num_classes if num_classes > 2 else 1
     generator = np.random.default_rng(seed)
-    layer.assign(generator.normal(size=(NUM_BUCKETS, columns)), generator.normal(size=columns))
+    layer.assign(generator.normal(size=(num_buckets(longest), columns)), generator.normal(size=columns))
     return layer
 
 
@@ -51,13 +51,39 @@ def test_the_hash_is_the_same_in_the_graph_and_spreads_as_chance_would():
     words = np.minimum(np.exp(generator.uniform(1.5, 10, (400, 200))), 25000).astype(
         np.int32
     )  # frequent words are frequent
-    ids = ngram_ids(words, 3, ops=np)
-    np.testing.assert_array_equal(tf.function(lambda x: ngram_ids(x, 3))(tf.constant(words)), ids)
-    for size, start in ((2, 200), (3, 400)):
-        grams = {tuple(row[i : i + size]) for row in words for i in range(200 - size + 1)}
-        found = len(set(ids[:, start : start + 200].ravel().tolist()) - {0})
-        expected = NUM_BUCKETS * (1 - np.exp(-len(grams) / NUM_BUCKETS))
-        assert abs(found - expected) < 0.01 * expected
+    for longest in (2, 3):
+        ids, keys, buckets = ngram_ids(words, longest, ops=np), ngram_keys(words, longest), num_buckets(longest)
+        np.testing.assert_array_equal(
+            tf.function(lambda x, n=longest: ngram_ids(x, n), autograph=False)(tf.constant(words)), ids
+        )
+        assert ids.max() < buckets
+        for size in range(2, longest + 1):
+            start = 200 * (size - 1)
+            grams = {tuple(row[i : i + size]) for row in words for i in range(200 - size + 1)}
+            found = len(set(ids[:, start : start + 200].ravel().tolist()) - {0})
+            expected = buckets * (1 - np.exp(-len(grams) / buckets))
+            assert abs(found - expected) < 0.01 * expected
+            assert len(set(keys[:, start : start + 200 - size + 1].ravel().tolist())) == len(grams)
+
+
+def cache_of(texts, labels, folder):
+    write_ids(folder, (np.array(text, np.int32) for text in texts))
+    return TokenCache(folder, np.load(folder / "offsets.npy"), np.array(labels, np.int32))
+
+
+@pytest.mark.parametrize("longest", [2, 3])
+def test_ngrams_of_one_text_only_have_no_weight_but_tokens_do(tmp_path, longest):
+    texts = [[5, 6, 7], [5, 6, 8], [9, 10, 11], [9, 10, 12]]
+    layer = NgramLinear(longest, 2)
+    layer.build((None, None))
+    stacking.fit_linear_part(layer, cache_of(texts, [1, 1, 0, 0], tmp_path), seed=0)
+    ids = ngram_ids(np.array(texts, np.int32), longest, ops=np)
+    of_both, of_one = ids[0, 3], ids[0, 4]  # 5 6, which two texts have, and 6 7
+    assert weight(layer, of_both)[0] > 0
+    assert weight(layer, of_one)[0] == 0
+    assert weight(layer, 7)[0] > 0
+    assert weight(layer, ids[2, 3])[0] < 0
+    assert not weight(layer, ids[:, 6:].ravel()).any()  # three tokens that one text has
 
 
 def test_logits_are_the_sum_over_distinct_ngrams():
