@@ -216,7 +216,8 @@ class TrainingConfig:
     """How the model is trained."""
 
     # Run directory or exported SavedModel of a model with the same settings, for example trained on more text. Training
-    # starts from its best weights and uses its vocabulary. Empty: random weights.
+    # starts from its best weights and uses its vocabulary. model.ngrams may differ, since the linear part is fitted
+    # anew. Empty: random weights.
     start_from: PathText = ""
     batch_size: BatchSize = 64
     epochs: PositiveInt = 10

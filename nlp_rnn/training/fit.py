@@ -50,6 +50,7 @@ from nlp_rnn.training.run_directory import Run, wait_for_disk
 logger = logging.getLogger(__name__)
 
 Callbacks = Sequence[keras.callbacks.Callback]
+_LINEAR_PART = ("ngrams/", "stack/")  # weights that are fitted after each training
 _USUAL_MULTIPLE = 32  # of batch lengths on JAX, where XLA compiles each length anew
 
 
@@ -253,7 +254,12 @@ def _begin(model: keras.Model, run: Run, train: TokenCache | PairCache) -> None:
     elif run.config.model.vectors:
         word_vectors.initialize(_embeddings(model, run.config), run.path, train)
     elif start := run.config.training.start_from:
-        assign_arrays(find_origin("training.start_from", start).load(), kept_weights(model), start)
+        arrays = find_origin("training.start_from", start).load()
+        weights = [each for each in kept_weights(model) if not each.path.startswith(_LINEAR_PART)]
+        of_weights = {
+            name: values for name, values in arrays.items() if not name.partition(":")[2].startswith(_LINEAR_PART)
+        }
+        assign_arrays(of_weights, weights, start)
         logger.info("starting from the best weights of %s", start)
 
 

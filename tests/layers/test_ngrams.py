@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nlp_rnn.data.token_cache import TokenCache, write_ids
+from nlp_rnn.data.token_cache import TokenCache
 from nlp_rnn.layers.ngrams import NgramLinear, Stack, ngram_ids, ngram_keys, num_buckets
 from nlp_rnn.training import stacking, trained_models
+from nlp_rnn.training.checkpoints import load_arrays
 from nlp_rnn.training.run_directory import load_run
 from tests.conftest import SMALL, ask, outcome, run_pipeline, told_to_stop
 
@@ -66,26 +67,6 @@ def test_the_hash_is_the_same_in_the_graph_and_spreads_as_chance_would():
             assert len(set(keys[:, start : start + 200 - size + 1].ravel().tolist())) == len(grams)
 
 
-def cache_of(texts, labels, folder):
-    write_ids(folder, (np.array(text, np.int32) for text in texts))
-    return TokenCache(folder, np.load(folder / "offsets.npy"), np.array(labels, np.int32))
-
-
-@pytest.mark.parametrize("longest", [2, 3])
-def test_ngrams_of_one_text_only_have_no_weight_but_tokens_do(tmp_path, longest):
-    texts = [[5, 6, 7], [5, 6, 8], [9, 10, 11], [9, 10, 12]]
-    layer = NgramLinear(longest, 2)
-    layer.build((None, None))
-    stacking.fit_linear_part(layer, cache_of(texts, [1, 1, 0, 0], tmp_path), seed=0)
-    ids = ngram_ids(np.array(texts, np.int32), longest, ops=np)
-    of_both, of_one = ids[0, 3], ids[0, 4]  # 5 6, which two texts have, and 6 7
-    assert weight(layer, of_both)[0] > 0
-    assert weight(layer, of_one)[0] == 0
-    assert weight(layer, 7)[0] > 0
-    assert weight(layer, ids[2, 3])[0] < 0
-    assert not weight(layer, ids[:, 6:].ravel()).any()  # three tokens that one text has
-
-
 def test_logits_are_the_sum_over_distinct_ngrams():
     layer, ids = make_layer(), np.array([[5, 6, 5, 6, 0]])
     grams = ngram_ids(ids, 2, ops=np)[0]
@@ -136,6 +117,21 @@ def test_the_linear_part_learns_what_only_pairs_of_words_tell(tmp_path):
     answers = layer(np.array([[5, 6, 0], [6, 5, 0], [11, 5, 6]])).numpy()
     assert answers.argmax(axis=1).tolist() == [1, 0, 1]
     assert not layer.table.numpy()[ngram_ids(np.array([[50, 51]]), 2, ops=np)[0]].any()  # unseen n-grams weigh nothing
+
+
+@pytest.mark.parametrize("longest", [2, 3])
+def test_ngrams_of_one_text_only_have_no_weight_but_tokens_do(tmp_path, longest):
+    texts = [[5, 6, 7], [5, 6, 8], [9, 10, 11], [9, 10, 12]]
+    layer = NgramLinear(longest, 2)
+    layer.build((None, None))
+    stacking.fit_linear_part(layer, make_cache(tmp_path, texts, [1, 1, 0, 0]), seed=0)
+    ids = ngram_ids(np.array(texts, np.int32), longest, ops=np)
+    of_both, of_one = ids[0, 3], ids[0, 4]  # 5 6, which two texts have, and 6 7
+    assert weight(layer, of_both)[0] > 0
+    assert weight(layer, of_one)[0] == 0
+    assert weight(layer, 7)[0] > 0
+    assert weight(layer, ids[2, 3])[0] < 0
+    assert not weight(layer, ids[:, 6:].ravel()).any()  # three tokens that one text has
 
 
 def test_texts_without_a_label_are_left_out_of_the_linear_part(tmp_path):
@@ -189,6 +185,20 @@ def test_in_half_precision_and_from_another_run_the_deep_part_trains_by_itself(w
     assert done.returncode == 130, done.stderr
     with np.load(tmp_path / "runs/two/checkpoints/last.npz") as arrays:
         assert next(arrays[name] for name in arrays.files if name.endswith("stack/shares")).tolist() == [1, 0]
+
+
+def test_a_training_may_start_from_a_run_with_another_linear_part(whole, tmp_path):
+    settings, run, _ = whole
+    more = [f"training.start_from={run}", "training.learning_rate=1e-12", "training.epochs=1"]
+    for name, ngrams in (("three", 3), ("none", 0)):
+        ask("train", f"name={name}", *settings, *more, f"model.ngrams={ngrams}", cwd=tmp_path)
+        first, second = (
+            {key.partition(":")[2]: values for key, values in load_arrays(each / "checkpoints/best.npz").items()}
+            for each in (run, tmp_path / "runs" / name)
+        )
+        assert second["embedding/embeddings"] == pytest.approx(first["embedding/embeddings"], abs=1e-6)
+        assert ("ngrams/table" in second) == bool(ngrams)
+    assert second.keys() == {name for name in first if not name.startswith(("ngrams/", "stack/"))}
 
 
 def test_the_stack_gives_the_better_part_the_larger_share():
