@@ -14,7 +14,6 @@ _SETTINGS: dict[tuple[Kind, ...], tuple[str, ...]] = {
         "data.multi_label", "data.labels_are", "data.weight_column", "model.pooling", "model.chunk_length",
         "model.standardize", "model.ngrams", "training.layer_decay", "training.unfreeze", "training.class_weights",
         "training.focal_gamma", "training.excerpts", "training.adversarial", "training.virtual_adversarial",
-        "training.teacher_share",
     ),
     ("language_model",): (
         "model.cutoffs", "training.window", "training.random_window", "training.partial_shuffle",
@@ -25,10 +24,8 @@ _SETTINGS: dict[tuple[Kind, ...], tuple[str, ...]] = {
         "data.length_ratio", "model.attention", "model.num_heads", "model.input_feeding", "training.label_smoothing",
         "training.scheduled_sampling",
     ),
-    ("classifier", "language_model"): ("model.last_units",),
-    ("classifier", "translator"): (
-        "data.keep", "tokenizer.sampling", "training.pad_to_multiple_of", "training.teacher",
-    ),
+    ("classifier", "language_model"): ("model.last_units", "training.teacher_share"),
+    ("classifier", "translator"): ("data.keep", "tokenizer.sampling", "training.pad_to_multiple_of"),
     ("language_model", "translator"): ("model.softmax", "model.num_sampled", "model.tie_embeddings"),
 }  # fmt: skip
 

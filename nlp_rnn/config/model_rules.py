@@ -137,6 +137,12 @@ def check_language_model(config: Config, report: Report) -> None:
             "embedding"
         )
         report("model.tie_embeddings", f"{fault}; use false")
+    if model.softmax == "adaptive" and training.teacher:
+        fault = f"training.teacher is {list(training.teacher)}, but model.softmax is adaptive"
+        report(
+            "model.softmax",
+            f"{fault}, which computes a cluster only for its own targets; use full or sampled, or no teacher",
+        )
     if TASKS[config.task].answers == "words" and config.tokenizer.level == "char":
         report("tokenizer.level", "tokenizer.level is char, but next_word suggests words; use word or subword")
     if TASKS[config.task].answers == "characters" and model.softmax == "adaptive":

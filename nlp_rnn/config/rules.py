@@ -84,7 +84,7 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
     check_partial_shuffle(config, report)
     if training.teacher_share != type(training).teacher_share and not training.teacher:
         fault = f"training.teacher_share is {training.teacher_share}, but training.teacher is empty"
-        report("training.teacher_share", f"{fault}; name trained classifiers there, or leave the share out")
+        report("training.teacher_share", f"{fault}; name trained models there, or leave the share out")
     if len(set(training.teacher)) < len(training.teacher):
         report("training.teacher", f"training.teacher is {list(training.teacher)}; name each run once")
     if training.ema_ramp and not training.ema_momentum:

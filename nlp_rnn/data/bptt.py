@@ -36,6 +36,7 @@ class TokenStream:
     def __init__(self, cache: TokenCache, batch_size: int, *, drop_remainder: bool, rows: slice | None = None) -> None:
         self._rows = np.arange(batch_size)[rows or slice(None)]
         self._path, self.num_tokens, self.batch_size = cache.path / "ids.bin", int(cache.offsets[-1]), batch_size
+        self._targets = cache.targets
         self.row_length = self.num_tokens // batch_size if drop_remainder else -(-self.num_tokens // batch_size)
 
     def read(self, start: int, length: int, offsets: Sequence[int] | None = None) -> Batch:
@@ -47,7 +48,8 @@ class TokenStream:
 
         Returns:
           (token_ids int32 [rows, length], next ids int32 [rows, length], weights float32 [rows, length]). The weight is
-          0 after a row's last id.
+          0 after a row's last id. With training.teacher, the second is a dict: `ids`, these, and `likely`, float32
+          [rows, length, 2 * k], the cache's targets of them.
         """
         token_ids = np.full((len(self._rows), length + 1), PAD_ID, np.int32)
         with open(self._path, "rb") as file:
@@ -58,7 +60,13 @@ class TokenStream:
                     token_ids[place, : num_ids + 1] = ids
         steps = start + np.arange(length)
         is_own = (steps < self.row_length) & (self._rows[:, None] * self.row_length + steps < self.num_tokens)
-        return token_ids[:, :-1], token_ids[:, 1:], is_own.astype(np.float32)
+        ids, weights = token_ids[:, 1:], is_own.astype(np.float32)
+        if self._targets is None:
+            return token_ids[:, :-1], ids, weights
+        shifts = np.zeros(len(self._rows), int) if offsets is None else np.array(offsets)[self._rows]
+        places = self._rows[:, None] * self.row_length + (steps + shifts[:, None]) % self.row_length
+        likely = np.where(is_own[:, :, None], self._targets[np.where(is_own, places, 0)], np.float32(0))
+        return token_ids[:, :-1], {"ids": ids, "likely": likely}, weights
 
     def _read_row(self, file: BinaryIO, row: int, start: int, num_ids: int, offset: int) -> np.ndarray:
         """Reads the `num_ids` targets from `start` of a rotated row, with the id before them."""

@@ -18,7 +18,7 @@ from nlp_rnn.data.token_cache import PairCache, TokenCache, ids_at
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
+Batch = tuple[np.ndarray, Any, np.ndarray]  # inputs, targets, weights
 
 
 PairBatch = tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]

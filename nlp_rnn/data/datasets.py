@@ -353,7 +353,8 @@ def make_dataset(batches: Batches, *, is_fixed: bool = False) -> tf.data.Dataset
     """
 
     def spec(array: np.ndarray) -> tf.TensorSpec:
-        return tf.TensorSpec(array.shape if is_fixed else [len(array)] + [None] * (array.ndim - 1), array.dtype)
+        shape = array.shape if is_fixed else (*array.shape[:1], *[None] * (array.ndim > 1), *array.shape[2:])
+        return tf.TensorSpec(shape, array.dtype)
 
     begun = [batches.read()]
     first = next(begun[0])

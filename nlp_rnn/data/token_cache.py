@@ -22,8 +22,8 @@ class TokenCache:
       labels: int32 [examples], -1 of texts without a label; with data.multi_label uint8 [examples, labels], 1 where a
         text has the label.
       weights: float32 [examples], with a mean of 1; None: all alike.
-      targets: float32 [examples, labels], probabilities that a classifier learns to predict (training.teacher); None:
-        the labels.
+      targets: what a model learns to predict from training.teacher. Classifiers: probabilities, float32 [examples,
+        labels]. Language models: float32 [tokens, 2 * k], ids of likely tokens and their probabilities. None: none.
     """
 
     path: Path
@@ -59,7 +59,8 @@ class TokenCache:
         """
         manifest.check(path, "remove that folder", is_thorough=False)
         weights, targets = (
-            load_array(path / name) if (path / name).is_file() else None for name in ("weights.npy", "targets.npy")
+            load_array(path / name, is_mapped=name == "targets.npy") if (path / name).is_file() else None
+            for name in ("weights.npy", "targets.npy")
         )
         return cls(path, load_array(path / "offsets.npy"), load_array(path / "labels.npy"), weights, targets)
 
@@ -158,14 +159,14 @@ def write_ids(path: Path, texts: Iterable[np.ndarray]) -> None:
     np.save(path / "labels.npy", np.zeros(len(lengths), np.int32))
 
 
-def load_array(path: Path) -> np.ndarray:
-    """Loads an .npy file.
+def load_array(path: Path, *, is_mapped: bool = False) -> np.ndarray:
+    """Loads an .npy file; if `is_mapped`, what is used of it stays on disk until then.
 
     Raises:
       manifest.DamagedFileError: if it is missing or damaged.
     """
     try:
-        return np.load(path)
+        return np.load(path, mmap_mode="r" if is_mapped else None)
     except (OSError, ValueError, EOFError) as error:
         raise manifest.DamagedFileError(
             f"{path}: is damaged ({str(error)[:100]}); remove the folder {path.parent}"

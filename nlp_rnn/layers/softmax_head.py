@@ -154,6 +154,28 @@ class SoftmaxHead(keras.layers.Layer):
             )
         return self._loss(hidden, twice(targets), twice(weights) / 2, True, label_smoothing, r_drop)
 
+    def likely_loss(self, hidden: Any, targets: Any, likely: Any, weights: Any) -> Any:
+        """Computes what a teacher's probabilities add to `loss`; not for an adaptive softmax.
+
+        Together they are the cross-entropy to probabilities of which the given tokens have theirs and the target has
+        the rest: the sum over tokens of p * (logit of the target - logit of the token) is the difference.
+
+        Args:
+          hidden: float32 [rows, features].
+          targets: int32 [rows].
+          likely: float32 [rows, 2 * k], ids of tokens, then their probabilities.
+          weights: float32 [rows].
+
+        Returns:
+          the weighted sum, in nats; below 0 where the target is the less likely one.
+        """
+        ops = keras.ops
+        ids, probabilities = ops.split(likely, 2, axis=1)
+        ids = ops.concatenate([targets[:, None], ops.cast(ids, "int32")], axis=1)
+        rows, biases = ops.take(self.kernel, ids, axis=0), ops.take(self.bias, ids)
+        logits = ops.einsum("rf,rkf->rk", hidden, rows) + biases
+        return ops.sum(ops.sum(probabilities * (logits[:, :1] - logits[:, 1:]), axis=1) * weights)
+
     def _loss(
         self, hidden: Any, targets: Any, weights: Any, training: bool, label_smoothing: float, r_drop: float
     ) -> tuple[Any, Any]:

@@ -204,11 +204,14 @@ class LanguageModel(keras.Model):
         Each replica returns its share of it.
 
         Args:
-          y: int32 [batch, time], the next ids.
+          y: int32 [batch, time], the next ids; or what `TokenStream.read` returns with training.teacher.
           y_pred: the two results of `call`.
           sample_weight: float [batch, time].
         """
         ops = keras.ops
+        likely = None
+        if isinstance(y, dict):
+            y, likely = y["ids"], ops.reshape(y["likely"], (-1, y["likely"].shape[-1]))
         targets, weights = ops.reshape(y, (-1,)), ops.reshape(sample_weight, (-1,))
         count = ops.sum(weights)
         if training and self.r_drop:
@@ -218,6 +221,9 @@ class LanguageModel(keras.Model):
         else:
             hidden = ops.cast(ops.reshape(y_pred[0], (-1, y_pred[0].shape[-1])), "float32")
             cross_entropy = total = self.head.loss(hidden, targets, weights, training=training)
+        if likely is not None:
+            both = (passes.twice(each) for each in (targets, likely, weights / 2)) if self.r_drop else None
+            total += self.head.likely_loss(hidden, *(both or (targets, likely, weights)))
         self.cross_entropy.update_state(cross_entropy / ops.maximum(count, 1.0), sample_weight=count)
         mean = total / ops.maximum(replicas.batch_weight(weights), 1.0)
         if not training:

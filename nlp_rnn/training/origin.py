@@ -157,6 +157,11 @@ def _check_teachers(config: Config) -> None:
                 f"data.source_language is {own.source_language} and data.target_language {own.target_language}; use "
                 "the same, or another teacher"
             )
+        if run.config.model.is_reversed != config.model.is_reversed and config.kind == "language_model":
+            raise ConfigError(
+                f"{setting}, whose model.is_reversed is {_as_setting(run.config.model.is_reversed)}; use the same, or "
+                "another teacher"
+            )
         _check_tokenizer(run.config, config, setting)
 
 

@@ -147,11 +147,13 @@ def _taught(config: Config, inputs: Inputs, tokenizer: Any) -> Inputs:
     """The inputs with the answers of training.teacher, if there is one."""
     if not config.training.teacher:
         return inputs
-    from nlp_rnn.training import classifier_teacher, teacher, translation_teacher
+    from nlp_rnn.training import classifier_teacher, language_teacher, teacher, translation_teacher
 
     digests = inputs.digests | {"the answers of training.teacher": " ".join(teacher.digests(config))}
     if config.kind == "translator":
         train: Any = translation_teacher.teach(inputs.train, config, tokenizer)
+    elif config.kind == "language_model":
+        train = language_teacher.teach(inputs.train, config, tokenizer)
     else:
         train = classifier_teacher.teach(inputs.train, config, inputs.labels, tokenizer)
     return dataclasses.replace(inputs, train=train, digests=digests)

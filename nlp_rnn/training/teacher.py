@@ -1,6 +1,6 @@
 """The models that training.teacher names, from which the trained model learns: knowledge distillation.
 
-`classifier_teacher` and `translation_teacher` compute what they answer to the training data.
+`classifier_teacher`, `language_teacher` and `translation_teacher` compute what they answer to the training data.
 """
 
 import hashlib
