@@ -190,7 +190,7 @@ class ModelConfig:
     num_sampled: PositiveInt = 4096
     # Classifiers: largest n of the word n-grams of a linear part beside the recurrent part, as in NBSVM; 0: no linear
     # part. It is fitted after training, and then the weights of the two parts on validation data. It takes one megabyte
-    # per class, two from n = 3 on; two classes share theirs.
+    # per class, from n = 3 on two megabytes; two classes share theirs.
     ngrams: Annotated[int, Field(strict=True, ge=0, le=5)] = 0
     # Translation: the decoder's attention over the source and its number of heads.
     attention: AttentionName = "general"

@@ -49,7 +49,7 @@ class TokenStream:
         Returns:
           (token_ids int32 [rows, length], next ids int32 [rows, length], weights float32 [rows, length]). The weight is
           0 after a row's last id. With training.teacher, the second is a dict: `ids`, these, and `likely`, float32
-          [rows, length, 2 * k], the cache's targets of them.
+          [rows, length, 2 * k], the cache's targets of them, 0 where the weight is.
         """
         token_ids = np.full((len(self._rows), length + 1), PAD_ID, np.int32)
         with open(self._path, "rb") as file:

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from nlp_rnn.config.settings import ModelConfig
+from nlp_rnn.errors import ConfigError
 from nlp_rnn.layers.pooling import MaskedPooling
 from nlp_rnn.layers.recurrent import add_and_norm, build_recurrent_layer, state_sizes
 
@@ -12,7 +13,13 @@ Pooled = dict[str, Any]
 
 
 def build_chunked_stack(config: ModelConfig, pooling: MaskedPooling) -> "ReadInChunks":
-    """Builds `build_recurrent_stack` and the pooling after it, for texts that are read in chunks."""
+    """Builds the recurrent layers and the pooling for texts that are read in chunks.
+
+    Raises:
+      ConfigError: if the layers are bidirectional.
+    """
+    if config.is_bidirectional:
+        raise ConfigError(f"chunk_length is {config.chunk_length}, but is_bidirectional is true; use one of the two")
     steps = []
     for number in range(config.num_layers):
         has_dropout = config.dropout and number
@@ -26,7 +33,6 @@ def build_chunked_stack(config: ModelConfig, pooling: MaskedPooling) -> "ReadInC
     )
 
 
-@keras.saving.register_keras_serializable("nlp_rnn")
 class ReadInChunks(keras.layers.Layer):
     """Recurrent layers and pooling over a text, one chunk of time steps after the other, with the states carried on.
 
@@ -43,8 +49,8 @@ class ReadInChunks(keras.layers.Layer):
       chunk_length: time steps of a chunk at most.
       is_residual: see `add_and_norm`.
 
-    Call: float [batch, time, features] and bool mask [batch, time], False on padding, with at least one True in each
-    row -> float [batch, units * number of kinds of pooling].
+    Call: float [batch, time, features] and bool mask [batch, time], False on padding, which is on the right, with at
+    least one True in each row -> float [batch, units * number of kinds of pooling].
     """
 
     def __init__(
@@ -115,7 +121,9 @@ class ReadInChunks(keras.layers.Layer):
             inputs = sequences
             if dropout is not None:
                 sequences = dropout(sequences, training=training)
-            sequences, *after = layer(sequences, initial_state=initial, mask=mask, training=training)
+            # Without the mask, which only pooling needs: what follows a text's end changes nothing before it, and
+            # cuDNN rejects rows that are all padding.
+            sequences, *after = layer(sequences, initial_state=initial, training=training)
             final.append(after)
             sequences = add_and_norm(inputs, sequences, is_residual=self.is_residual, norm=norm)
         return final, self.pooling.add(pooled, sequences, mask, shares)

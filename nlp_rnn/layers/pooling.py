@@ -51,20 +51,30 @@ class MaskedPooling(keras.layers.Layer):
         return keras.ops.concatenate([pools[kind](sequences, mask) for kind in self.kinds], axis=-1)
 
     def begin(self, batch_size: Any, features: int, dtype: str) -> dict[str, Any]:
-        """What a text's first `add` takes, for texts that are read in chunks."""
-        ops = keras.ops
-        zeros = ops.zeros((batch_size, features), dtype)
-        pooled: dict[str, Any] = dict.fromkeys(self.kinds, zeros)
-        if "max" in pooled:
-            pooled["max"] = zeros + ops.cast(_LOWEST, dtype)
-        if "attention" in pooled:  # the largest score, the sum of exponentials and the weighted sum of the steps
-            pooled["attention"] = [ops.full((batch_size, 1), IMPOSSIBLE), ops.zeros((batch_size, 1)), zeros]
-        return pooled
-
-    def add(self, pooled: dict[str, Any], sequences: Any, mask: Any, shares: Any) -> dict[str, Any]:
-        """Adds a chunk to what `begin` or `add` returned.
+        """What the first `add` of texts takes that are read in chunks, in one direction.
 
         Args:
+          batch_size: number of texts.
+          features: of the sequences.
+          dtype: of the sequences. Sums over a text are float32.
+
+        Returns:
+          kind -> the pooled values so far, float [batch, features]; of attention the largest score, the sum of
+          exponentials and the weighted sum of the steps.
+        """
+        ops, shape = keras.ops, (batch_size, features)
+        sums = ops.zeros(shape, "float32")
+        first = {
+            "last": ops.zeros(shape, dtype), "max": ops.full(shape, _LOWEST, dtype), "mean": sums,
+            "attention": [ops.full((batch_size, 1), IMPOSSIBLE, "float32"), sums[:, :1], sums],
+        }  # fmt: skip
+        return {kind: first[kind] for kind in self.kinds}
+
+    def add(self, pooled: dict[str, Any], sequences: Any, mask: Any, shares: Any) -> dict[str, Any]:
+        """Adds a chunk to what `begin` or `add` returned, and returns the same.
+
+        Args:
+          pooled: that.
           sequences: float [batch, time, features].
           mask: bool [batch, time], False on padding, which follows the text.
           shares: float32 [batch, time]: 1 / length of the text, and 0 on padding.
@@ -78,7 +88,7 @@ class MaskedPooling(keras.layers.Layer):
         if "max" in pooled:
             pooled["max"] = ops.maximum(pooled["max"], self._max(sequences, mask))
         if "mean" in pooled:
-            pooled["mean"] = pooled["mean"] + self._weighted_sum(sequences, shares)
+            pooled["mean"] = pooled["mean"] + ops.cast(self._weighted_sum(sequences, shares), "float32")
         if "attention" in pooled:
             largest, total, weighted = pooled["attention"]
             scores = self._scores(sequences, mask)
@@ -86,7 +96,7 @@ class MaskedPooling(keras.layers.Layer):
             exponentials = ops.where(mask, ops.exp(scores - new), 0.0)
             kept = ops.exp(largest - new)
             total = total * kept + ops.sum(exponentials, axis=1, keepdims=True)
-            weighted = weighted * ops.cast(kept, weighted.dtype) + self._weighted_sum(sequences, exponentials)
+            weighted = weighted * kept + ops.cast(self._weighted_sum(sequences, exponentials), "float32")
             pooled["attention"] = [new, total, weighted]
         return pooled
 
@@ -94,8 +104,9 @@ class MaskedPooling(keras.layers.Layer):
         """The result of `call` for all chunks that were added."""
         if "attention" in pooled:
             _, total, weighted = pooled["attention"]
-            pooled = pooled | {"attention": weighted / keras.ops.cast(total, weighted.dtype)}
-        return keras.ops.concatenate([pooled[kind] for kind in self.kinds], axis=-1)
+            pooled = pooled | {"attention": weighted / total}
+        values = [keras.ops.cast(pooled[kind], self.compute_dtype) for kind in self.kinds]
+        return keras.ops.concatenate(values, axis=-1)
 
     def compute_output_shape(self, sequences_shape: Any, mask_shape: Any = None) -> Any:
         return (sequences_shape[0], sequences_shape[-1] * len(self.kinds))
@@ -124,7 +135,10 @@ class MaskedPooling(keras.layers.Layer):
         return self._weighted_sum(sequences, keras.ops.softmax(self._scores(sequences, mask), axis=1))
 
     def _scores(self, sequences: Any, mask: Any) -> Any:
-        scores = keras.ops.tanh(sequences @ self.attention_kernel) @ self.attention_vector  # [batch, time, 1]
+        kernel, vector = (
+            keras.ops.cast(each, sequences.dtype) for each in (self.attention_kernel, self.attention_vector)
+        )
+        scores = keras.ops.tanh(sequences @ kernel) @ vector  # [batch, time, 1]
         return keras.ops.where(mask, keras.ops.cast(scores[:, :, 0], "float32"), IMPOSSIBLE)
 
     def _weighted_sum(self, sequences: Any, weights: Any) -> Any:

@@ -163,8 +163,8 @@ class SoftmaxHead(keras.layers.Layer):
         Args:
           hidden: float32 [rows, features].
           targets: int32 [rows].
-          likely: float32 [rows, 2 * k], ids of tokens, then their probabilities.
-          weights: float32 [rows].
+          likely: float32 [rows, 2 * k], ids of tokens, which may include the target, then their probabilities.
+          weights: float32 [rows]; rows with weight 0 are left out.
 
         Returns:
           the weighted sum, in nats; below 0 where the target is the less likely one.

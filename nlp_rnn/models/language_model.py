@@ -222,7 +222,7 @@ class LanguageModel(keras.Model):
             hidden = ops.cast(ops.reshape(y_pred[0], (-1, y_pred[0].shape[-1])), "float32")
             cross_entropy = total = self.head.loss(hidden, targets, weights, training=training)
         if likely is not None:
-            both = (passes.twice(each) for each in (targets, likely, weights / 2)) if self.r_drop else None
+            both = (passes.twice(each) for each in (targets, likely, weights / 2)) if training and self.r_drop else None
             total += self.head.likely_loss(hidden, *(both or (targets, likely, weights)))
         self.cross_entropy.update_state(cross_entropy / ops.maximum(count, 1.0), sample_weight=count)
         mean = total / ops.maximum(replicas.batch_weight(weights), 1.0)

@@ -118,8 +118,6 @@ def _begin_classifier(model: keras.Model, run: Run, train: TokenCache) -> None:
     if run.config.data.outputs == "ordinal" and not run.config.training.start_from:
         scale = model.get_layer("encoder").get_layer("scale")
         scale.assign_counts(np.bincount(train.labels[train.labelled_rows], minlength=scale.num_classes))
-    if run.config.model.ngrams:
-        model.get_layer("stack").assign([1.0, 0.0])  # training.start_from may have assigned others
 
 
 def stack_parts(model: keras.Model, run: Run, inputs: Inputs) -> None:

@@ -7,6 +7,7 @@ Tan et al. 2019, "Multilingual Neural Machine Translation with Knowledge Distill
 
 import dataclasses
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ from nlp_rnn.training.trained_models import load_language_model
 logger = logging.getLogger(__name__)
 
 _NUM_LIKELIEST = 16  # tokens whose probabilities are kept; of a word model, they have about two thirds of the whole
-_ROWS, _WINDOW = 16, 100  # the text is read in so many parts side by side, so many tokens at a time
+_ROWS = 16  # the text is read in so many parts side by side
+_MAX_PROBABILITIES = 2**26  # that are computed at once, of all teachers
 
 
 def teach(train: TokenCache, config: Config, tokenizer: Tokenizer) -> TokenCache:
@@ -50,12 +52,17 @@ def teach(train: TokenCache, config: Config, tokenizer: Tokenizer) -> TokenCache
     def make(temporary: Path) -> None:
         logger.info("training.teacher: reading %s tokens with %d models", f"{train.num_tokens:,}", len(runs))
         model = LanguageEnsemble([load_language_model(run)[0] for run in runs])
-        shape = (train.num_tokens, 2 * min(_NUM_LIKELIEST, tokenizer.vocab_size))
-        answers = np.lib.format.open_memmap(temporary / "answers.npy", "w+", np.float32, shape)
+        shape, path = (train.num_tokens, 2 * min(_NUM_LIKELIEST, tokenizer.vocab_size)), temporary / "answers.npy"
+        answers = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+        if hasattr(os, "posix_fallocate"):  # so that a full disk is an error now, and does not end the process later
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         _write_likeliest(model, train, config.training.teacher_share, answers)
         answers.flush()
 
-    key = datasets.cache_key(ids=train.path.name, share=config.training.teacher_share, teachers=digests(config))
+    key = datasets.cache_key(
+        ids=train.path.name, share=config.training.teacher_share, teachers=digests(config), likeliest=_NUM_LIKELIEST
+    )
     folder = datasets.cache_folder(config.data) / f"answers-{key}"
     answers = datasets.cached(folder, make, lambda path: load_array(path / "answers.npy", is_mapped=True))
     return dataclasses.replace(train, targets=answers)
@@ -76,10 +83,11 @@ def _write_likeliest(model: LanguageEnsemble, text: TokenCache, share: float, an
 
     stream = TokenStream(text, _ROWS, drop_remainder=False)
     states = model.pack_states(model.zero_states(_ROWS))
-    windows = stream.windows(_WINDOW)
+    windows = stream.windows(max(1, _MAX_PROBABILITIES // (_ROWS * model.vocab_size * len(model.members))))
     for start, length in track(windows, "predicting", len(windows)):
         token_ids, _, weights = stream.read(start, length)
-        found, states = run(token_ids, states)
+        likeliest, states = run(token_ids, states)
+        found = likeliest.numpy()
         for row, is_own in enumerate(weights > 0):
             first, count = row * stream.row_length + start, int(is_own.sum())
             answers[first : first + count] = found[row, :count]

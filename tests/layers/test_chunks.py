@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from nlp_rnn.config.settings import ModelConfig
-from nlp_rnn.models.classifier import build_classifier, encoder_layers
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.models.classifier import build_classifier, encoder_layers, layer_groups
 from nlp_rnn.training.checkpoints import load_arrays
 from tests.conftest import ROOT, SMALL, ask, pipeline_environment, refused
 
@@ -77,6 +79,29 @@ def test_texts_of_any_length_are_read(length):
     whole, chunked = make_both({"cell": "lstm"})
     texts = np.maximum(TEXTS[:, :length], 5)
     np.testing.assert_allclose(chunked(texts), whole(texts), atol=1e-5)
+
+
+def test_the_layers_are_found_by_group_and_not_in_both_directions():
+    whole, chunked = make_both(CASES[0])
+    config = ModelConfig(**CASES[0], num_layers=2)
+    groups = [[[each.shape for each in group] for group in layer_groups(model, config)] for model in (whole, chunked)]
+    assert groups[0] == groups[1]
+    assert [len(group) for group in groups[1]] == [4, 5, 5, 1]  # output and attention, LSTM and norm twice, embedding
+    with pytest.raises(ConfigError, match="is_bidirectional is true"):
+        build_classifier(ModelConfig(chunk_length=5), vocab_size=50, num_classes=2)
+
+
+def test_in_half_precision_sums_are_exact():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        whole, chunked = make_both({"cell": "lstm", "dropout": 0.1}, chunk_length=5)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_allclose(chunked(TEXTS), whole(TEXTS), atol=0.05)
+    (_, loss, gradients), (_, of_chunks, theirs) = step(whole, TEXTS), step(chunked, TEXTS)
+    np.testing.assert_allclose(of_chunks, loss, rtol=0.05)
+    assert all(np.isfinite(tf.convert_to_tensor(each).numpy()).all() for each in theirs)
+    assert len(theirs) == len(gradients)
 
 
 IN_A_PROCESS = """
@@ -170,8 +195,14 @@ def test_a_training_in_chunks_ends_with_the_same_model_and_exports_it(reviews, t
     np.testing.assert_allclose(*scores, rtol=1e-2)
     ask("export", "--run", "runs/chunked", cwd=tmp_path)
     np.testing.assert_allclose(cross_entropy("--model", "saved_models/sentiment"), scores[1], rtol=1e-4)
-    # Weights fit across: whole to chunked and back.
-    ask("train", "name=more", *settings, "training.start_from=saved_models/sentiment", cwd=tmp_path)
+    # Weights fit across: whole to chunked, and chunked to whole.
+    for name, start, length in (("there", "runs/whole", 6), ("back", "saved_models/sentiment", 0)):
+        more = [f"training.start_from={start}", "training.learning_rate=1e-12", f"model.chunk_length={length}"]
+        ask("train", f"name={name}", *settings, *more, cwd=tmp_path)
+        taken = load_arrays(tmp_path / "runs" / name / "checkpoints" / "best.npz")
+        for values, right in zip(taken.values(), (one if name == "there" else other).values(), strict=True):
+            if values.dtype == np.float32 and values.ndim == 2 and len(values) < 1000:
+                np.testing.assert_allclose(values, right, atol=1e-6)
 
 
 def test_both_directions_do_not_fit_chunks(tmp_path):

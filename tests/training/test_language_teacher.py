@@ -6,11 +6,13 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn.config.loading import load_config
+from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.data import datasets
 from nlp_rnn.data.bptt import TokenStream
 from nlp_rnn.data.corpus import load_corpus
 from nlp_rnn.data.token_cache import TokenCache, write_ids
 from nlp_rnn.layers.softmax_head import SoftmaxHead
+from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.training import language_teacher, trained_models
 from nlp_rnn.training.run_directory import load_run
@@ -73,7 +75,7 @@ def test_a_batch_has_the_answers_of_its_targets(tmp_path, offsets):
 @pytest.mark.parametrize("softmax", ["full", "sampled"])
 def test_the_loss_is_the_cross_entropy_to_the_mixture(softmax):
     generator, size = np.random.default_rng(1), 12
-    head = SoftmaxHead(size, softmax=softmax, num_sampled=size)
+    head = SoftmaxHead(size, softmax=softmax, num_sampled=2 * size)  # sampled: all words are exact, none is drawn
     head.build((None, 4))
     head.set_weights([generator.normal(size=each.shape) for each in head.weights])
     hidden, targets = tf.constant(generator.normal(size=(5, 4)), tf.float32), tf.constant([3, 0, 11, 7, 7])
@@ -82,12 +84,36 @@ def test_the_loss_is_the_cross_entropy_to_the_mixture(softmax):
     ids = np.argsort(-probabilities, axis=1)[:, :4]
     of_ids = 0.7 * np.take_along_axis(probabilities, ids, axis=1)
     likely = tf.constant(np.concatenate([ids, of_ids], axis=1), tf.float32)
-    found = head.loss(hidden, targets, weights) + head.likely_loss(hidden, targets, likely, weights)
+    found = head.loss(hidden, targets, weights, training=True) + head.likely_loss(hidden, targets, likely, weights)
     mixture = np.zeros((5, size))
     np.put_along_axis(mixture, ids, of_ids, axis=1)
     mixture[np.arange(5), targets] += 1 - of_ids.sum(axis=1)
     expected = -(mixture * head(hidden).numpy()).sum(axis=1) @ weights.numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_both_passes_of_r_drop_learn_from_the_teacher():
+    generator, steps = np.random.default_rng(1), (2, 5)
+    losses = []
+    for r_drop in (0.0, 1.0):
+        config = ModelConfig(embedding_dim=6, units=8, dropout=0.0, is_bidirectional=False)
+        model = LanguageModel(config, vocab_size=20, batch_size=2, r_drop=r_drop)
+        if not losses:
+            weights = [generator.normal(size=each.shape) for each in model.kept_weights]
+            ids, targets = (generator.integers(5, 20, steps).astype(np.int32) for _ in range(2))
+            likely = np.concatenate([generator.integers(5, 20, (*steps, 3)), generator.random((*steps, 3)) / 3], axis=2)
+            counts = np.array([[1, 1, 0, 1, 1], [1, 0, 1, 1, 1]], np.float32)
+        for each, values in zip(model.kept_weights, weights, strict=True):
+            each.assign(values)
+        y = {"ids": targets, "likely": likely.astype(np.float32)}
+        losses.append(float(model.compute_loss(None, y, model(ids, training=True), counts, training=True)))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)  # without dropout both passes are the same
+
+
+def test_teachers_of_another_seed_are_told_of(folder):
+    settings = [*STUDENT, "seed=2", "data.split=blocks", "training.teacher=[runs/one]"]
+    done = run_pipeline("prepare", "name=other_seed", *settings, cwd=folder, task="next_word")
+    assert "training.teacher runs/one was trained with seed=1, so it may have learnt from this" in done.stderr
 
 
 def test_a_student_trains_resumes_and_needs_no_teacher_once_it_is_prepared(folder, tmp_path):
