@@ -11,6 +11,8 @@ from nlp_rnn.errors import ConfigError
 from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.layers.r_drop import divergences, twice
 
+_FEW_TOKENS = 1000  # of so many, all logits are computed faster than the vectors of a few per row are gathered
+
 
 @keras.saving.register_keras_serializable("nlp_rnn")
 class SoftmaxHead(keras.layers.Layer):
@@ -172,8 +174,11 @@ class SoftmaxHead(keras.layers.Layer):
         ops = keras.ops
         ids, probabilities = ops.split(likely, 2, axis=1)
         ids = ops.concatenate([targets[:, None], ops.cast(ids, "int32")], axis=1)
-        rows, biases = ops.take(self.kernel, ids, axis=0), ops.take(self.bias, ids)
-        logits = ops.einsum("rf,rkf->rk", hidden, rows) + biases
+        if self.vocab_size <= _FEW_TOKENS:
+            logits = ops.take_along_axis(hidden @ ops.transpose(self.kernel) + self.bias, ids, axis=1)
+        else:
+            rows, biases = ops.take(self.kernel, ids, axis=0), ops.take(self.bias, ids)
+            logits = ops.einsum("rf,rkf->rk", hidden, rows) + biases
         return ops.sum(ops.sum(probabilities * (logits[:, :1] - logits[:, 1:]), axis=1) * weights)
 
     def _loss(

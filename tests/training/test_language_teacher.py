@@ -1,5 +1,8 @@
 """Knowledge distillation for language models: the teachers' predictions of each token, and what is refused."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -11,12 +14,13 @@ from nlp_rnn.data import datasets
 from nlp_rnn.data.bptt import TokenStream
 from nlp_rnn.data.corpus import load_corpus
 from nlp_rnn.data.token_cache import TokenCache, write_ids
+from nlp_rnn.layers import softmax_head
 from nlp_rnn.layers.softmax_head import SoftmaxHead
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.training import language_teacher, trained_models
 from nlp_rnn.training.run_directory import load_run
-from tests.conftest import ask, outcome, refused, run_pipeline, told_to_stop
+from tests.conftest import ask, differences, outcome, pipeline_environment, refused, run_pipeline, told_to_stop
 
 SETTINGS = [
     "data.source=csv", "data.train=reviews.csv", "tokenizer.vocab_size=60", "model.units=8", "model.embedding_dim=6",
@@ -72,8 +76,10 @@ def test_a_batch_has_the_answers_of_its_targets(tmp_path, offsets):
         assert not targets["likely"][~is_own].any()
 
 
+@pytest.mark.parametrize("few_tokens", [0, 1000])
 @pytest.mark.parametrize("softmax", ["full", "sampled"])
-def test_the_loss_is_the_cross_entropy_to_the_mixture(softmax):
+def test_the_loss_is_the_cross_entropy_to_the_mixture(softmax, few_tokens, monkeypatch):
+    monkeypatch.setattr(softmax_head, "_FEW_TOKENS", few_tokens)
     generator, size = np.random.default_rng(1), 12
     head = SoftmaxHead(size, softmax=softmax, num_sampled=2 * size)  # sampled: all words are exact, none is drawn
     head.build((None, 4))
@@ -131,6 +137,18 @@ def test_a_student_trains_resumes_and_needs_no_teacher_once_it_is_prepared(folde
         (tmp_path / "one").rename(folder / "runs" / "one")
     assert outcome(folder / "runs" / "cut")[0] == outcome(folder / "runs" / "whole")[0]
     keras.utils.clear_session()
+
+
+@pytest.mark.further
+def test_two_replicas_and_two_parts_learn_the_same(folder):
+    plain = [*STUDENT, "model.dropout=0.0", "training.optimizer=sgd", "training.clip_norm=0"]
+    ask("train", "name=alone", *plain, cwd=folder, task="next_word")
+    ask("train", "name=parts", *plain, "training.gradient_accumulation=2", cwd=folder, task="next_word")
+    replicas = ["name=replicas", "hardware.strategy=mirrored", "hardware.num_replicas=2"]
+    command = [sys.executable, "-m", "pipelines.next_word", "train", *plain, *replicas]  # a process has its devices
+    subprocess.run(command, cwd=folder, env=pipeline_environment(folder), capture_output=True, check=True)
+    for name in ("parts", "replicas"):
+        assert max(differences(folder / "runs" / "alone", folder / "runs" / name)) < 1e-3
 
 
 def test_a_student_comes_nearer_to_its_teacher(folder, monkeypatch):
