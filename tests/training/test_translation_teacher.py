@@ -122,8 +122,7 @@ def test_what_does_not_fit_is_refused(folder):
     )
 
 
-def test_only_classifiers_and_translators_have_teachers():
-    with pytest.raises(ConfigError, match="applies only to classifiers and translators"):
-        load_config(None, ["training.teacher=[runs/a]"], task="next_word")
-    with pytest.raises(ConfigError, match="applies only to classifiers"):
+def test_translators_learn_from_whole_translations_without_a_share():
+    message = "teacher_share is 0.2, but applies only to classifiers and language models"
+    with pytest.raises(ConfigError, match=message):
         load_config(None, ["training.teacher=[runs/a]", "training.teacher_share=0.2"], task="translation")
