@@ -20,7 +20,7 @@ from nlp_rnn.data.token_cache import TokenCache, load_array
 from nlp_rnn.models.language_ensemble import LanguageEnsemble
 from nlp_rnn.progress import track
 from nlp_rnn.tokenization.tokenizer import Tokenizer
-from nlp_rnn.training.teacher import check_vocabulary, digests, load_teachers
+from nlp_rnn.training.teacher import digests, load_with_vocabulary
 from nlp_rnn.training.trained_models import load_language_model
 
 logger = logging.getLogger(__name__)
@@ -45,9 +45,7 @@ def teach(train: TokenCache, config: Config, tokenizer: Tokenizer) -> TokenCache
     Raises:
       ConfigError: if a teacher has another vocabulary.
     """
-    runs = load_teachers(config)
-    for run in runs:
-        check_vocabulary(run, config, tokenizer)
+    runs = load_with_vocabulary(config, tokenizer)
 
     def make(temporary: Path) -> None:
         logger.info("training.teacher: reading %s tokens with %d models", f"{train.num_tokens:,}", len(runs))

@@ -23,6 +23,18 @@ def load_teachers(config: Config) -> list[Run]:
     return [load_run(Path(each), config.task) for each in config.training.teacher]
 
 
+def load_with_vocabulary(config: Config, tokenizer: Tokenizer) -> list[Run]:
+    """Loads the teachers, and checks that they have the vocabulary of the trained model.
+
+    Raises:
+      ConfigError: if one has another.
+    """
+    runs = load_teachers(config)
+    for run in runs:
+        check_vocabulary(run, config, tokenizer)
+    return runs
+
+
 def digests(config: Config) -> list[str]:
     """Of each teacher, the result of `digest_of`."""
     return list(map(digest_of, load_teachers(config)))

@@ -24,7 +24,7 @@ from nlp_rnn.models.translator import Translator
 from nlp_rnn.progress import track
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer
-from nlp_rnn.training.teacher import check_vocabulary, digests, load_teachers
+from nlp_rnn.training.teacher import digests, load_with_vocabulary
 from nlp_rnn.training.trained_models import load_translator
 
 logger = logging.getLogger(__name__)
@@ -49,9 +49,7 @@ def teach(train: PairCache, config: Config, tokenizer: Tokenizer) -> PairCache:
     Raises:
       ConfigError: if a teacher has another vocabulary.
     """
-    runs = load_teachers(config)
-    for run in runs:
-        check_vocabulary(run, config, tokenizer)
+    runs = load_with_vocabulary(config, tokenizer)
     longest = config.data.max_length
 
     def make(temporary: Path) -> None:
