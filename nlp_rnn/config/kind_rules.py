@@ -24,7 +24,7 @@ _SETTINGS: dict[tuple[Kind, ...], tuple[str, ...]] = {
         "data.length_ratio", "model.attention", "model.num_heads", "model.input_feeding", "training.label_smoothing",
         "training.scheduled_sampling",
     ),
-    ("classifier", "language_model"): ("model.last_units", "training.teacher_share"),
+    ("classifier", "language_model"): ("model.last_units",),
     ("classifier", "translator"): ("data.keep", "tokenizer.sampling", "training.pad_to_multiple_of"),
     ("language_model", "translator"): ("model.softmax", "model.num_sampled", "model.tie_embeddings"),
 }  # fmt: skip

@@ -290,12 +290,12 @@ class TrainingConfig:
     virtual_adversarial: NonNegativeFloat = 0.0
     # Run directories of trained models of the same vocabulary, and labels or languages, from which the model learns.
     # Classifiers learn to predict their mean probabilities; unless data.multi_label is set, some texts of train may
-    # then have no label. Language models learn to predict the mean probabilities of the next tokens. Translators also
-    # learn from the translations that they find together for the sentences of train. Sources: Hinton et al. 2015; Kim &
-    # Rush 2016, section 3.2.
+    # then have no label. Language models learn to predict the mean probabilities of the next tokens; so do
+    # translators, which also learn from the translations that they find together for the sentences of train. Sources:
+    # Hinton et al. 2015; Kim & Rush 2016, sections 3.1 and 3.2.
     teacher: tuple[PathText, ...] = ()
-    # Classifiers and language models: weight of the teachers' probabilities beside a text's own label or the next
-    # token, 0-1. They alone count for a text without a label.
+    # Weight of the teachers' probabilities beside a text's own label or the next token, 0-1. They alone count for a
+    # text without a label. Unless it is 0, only the sources of a translator are resampled (tokenizer.sampling).
     teacher_share: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.5
     label_smoothing: Fraction = 0.0  # translation: share of the target probability spread over all pieces
     scheduled_sampling: Fraction = 0.0  # translation: share of the decoder's inputs that are its own predictions

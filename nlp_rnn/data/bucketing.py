@@ -21,7 +21,7 @@ from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 Batch = tuple[np.ndarray, Any, np.ndarray]  # inputs, targets, weights
 
 
-PairBatch = tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]
+PairBatch = tuple[tuple[np.ndarray, np.ndarray], Any, np.ndarray]
 
 
 class Resampler(Protocol):
@@ -130,7 +130,7 @@ class IdReader:
       fills: the `fill` of each cache; see `Places`.
       rows: the rows of each batch to read; their number is the same for all batches.
       multiple: batches are padded to a multiple of this number of time steps.
-      resample: draws other segmentations of the same texts; None: the cached ones are used.
+      resamplers: of each cache, what draws other segmentations of the same texts; None: the cached ones are used.
       excerpts: draws the parts of the texts that are read; None: they are read whole.
     """
 
@@ -138,8 +138,8 @@ class IdReader:
     numbers: np.ndarray
     fills: tuple[int, ...]
     rows: slice
-    multiple: int = 1
-    resample: Resampler | None = None
+    multiple: int
+    resamplers: tuple[Resampler | None, ...]
     excerpts: Excerpts | None = None
 
     def __call__(self, plan: list[np.ndarray], epoch: int = 0, first_step: int = 0) -> Iterator[list[np.ndarray]]:
@@ -154,8 +154,9 @@ class IdReader:
         """
         for step, places in enumerate(self.places(plan, epoch), start=first_step):
             sides = [place.read(cache.path) for place, cache in zip(places, self.caches, strict=True)]
-            if self.resample:
-                sides = [self.resample(ids, epoch, len(sides) * step + side) for side, ids in enumerate(sides)]
+            for side, resample in enumerate(self.resamplers):
+                if resample:
+                    sides[side] = resample(sides[side], epoch, len(sides) * step + side)
             yield sides
 
     def places(self, plan: list[np.ndarray], epoch: int) -> Iterator[list[Places]]:
@@ -182,12 +183,16 @@ def text_reader(
     excerpts: Excerpts | None = None,
 ) -> IdReader:  # fmt: skip
     """A reader of a classifier's texts. Missing rows are filled with UNK_ID, since cuDNN rejects empty rows."""
-    return IdReader((cache,), np.arange(len(cache)), (UNK_ID,), rows, multiple, resample, excerpts)
+    return IdReader((cache,), np.arange(len(cache)), (UNK_ID,), rows, multiple, (resample,), excerpts)
 
 
 def pair_reader(cache: PairCache, rows: slice, multiple: int = 1, resample: Resampler | None = None) -> IdReader:
-    """A reader of a translator's pairs. Missing rows have a source, but no target and weight 0."""
-    return IdReader((cache.source, cache.target), cache.rows, (EOS_ID, PAD_ID), rows, multiple, resample)
+    """A reader of a translator's pairs. Missing rows have a source, but no target and weight 0.
+
+    Targets with the teachers' predictions keep the pieces that these are for: only the sources are resampled.
+    """
+    of_target = resample if cache.target.targets is None else None
+    return IdReader((cache.source, cache.target), cache.rows, (EOS_ID, PAD_ID), rows, multiple, (resample, of_target))
 
 
 def labelled_batch(cache: TokenCache, indices: np.ndarray, rows: slice, token_ids: np.ndarray) -> Batch:
@@ -208,19 +213,21 @@ def labelled_batch(cache: TokenCache, indices: np.ndarray, rows: slice, token_id
     return token_ids, targets, weights
 
 
-def pair_batch(source: np.ndarray, target: np.ndarray) -> PairBatch:
+def pair_batch(source: np.ndarray, target: np.ndarray, likely: np.ndarray | None = None) -> PairBatch:
     """A translator's training batch from padded ids that end with EOS_ID.
 
     Args:
       source, target: int32 [batch, time], right-padded with PAD_ID.
+      likely: the teachers' predictions, float32 [batch, time, 2 * k]; None: none.
 
     Returns:
       ((source, target inputs int32 [batch, time], which begin with BOS_ID), target outputs int32 [batch, time], weights
-      float32 [batch, time]: 0 on padding).
+      float32 [batch, time]: 0 on padding). With predictions, the target outputs are a dict: `ids` and `likely`.
     """
     inputs = np.concatenate([np.full((len(target), 1), BOS_ID, np.int32), target[:, :-1]], axis=1)
     inputs[inputs == EOS_ID] = PAD_ID  # EOS_ID is predicted, not read
-    return (source, inputs), target, (target != PAD_ID).astype(np.float32)
+    outputs = target if likely is None else {"ids": target, "likely": likely}
+    return (source, inputs), outputs, (target != PAD_ID).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -305,6 +312,25 @@ def classification_stream(
     return BatchStream(keys, served or reader, finish, config, seed)
 
 
-def pair_stream(cache: PairCache, read: Reader, config: TrainingConfig, seed: int) -> BatchStream:
-    """The training batches of a translator; `read` is a `pair_reader` or reads the same batches."""
-    return BatchStream(lambda _: pair_keys(cache), read, lambda _, ids: pair_batch(*ids), config, seed)
+def pair_stream(
+    cache: PairCache, reader: IdReader, config: TrainingConfig, seed: int, *, served: Reader | None = None
+) -> BatchStream:
+    """The training batches of a translator; see `classification_stream`. `reader` is a `pair_reader`."""
+
+    def finish(indices: np.ndarray, ids: list[np.ndarray]) -> PairBatch:
+        source, target = ids
+        return pair_batch(source, target, _predictions(cache, indices[reader.rows], target.shape))
+
+    return BatchStream(lambda _: pair_keys(cache), served or reader, finish, config, seed)
+
+
+def _predictions(cache: PairCache, numbers: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The teachers' predictions of some pairs' targets, which have the shape [rows, time]; None if there are none."""
+    target = cache.target
+    if target.targets is None:
+        return None
+    predictions = np.zeros((*shape, target.targets.shape[1]), np.float32)
+    for row, number in enumerate(cache.rows[numbers]):
+        own = target.targets[target.offsets[number] : target.offsets[number + 1]]
+        predictions[row, : len(own)] = own
+    return predictions

@@ -73,19 +73,18 @@ def _dataset(reader: IdReader, plan: list[np.ndarray], epoch: int, first_step: i
     num_sides = len(reader.caches)
     places = list(reader.places(plan, epoch))
     seeds = np.zeros((len(plan), num_sides, 2), np.int32)
-    if reader.resample:
-        for number in range(len(plan)):
-            seeds[number] = [
-                reader.resample.place(epoch, num_sides * (first_step + number) + side) for side in range(num_sides)
-            ]
+    for side, resample in enumerate(reader.resamplers):
+        if resample:
+            for number in range(len(plan)):
+                seeds[number, side] = resample.place(epoch, num_sides * (first_step + number) + side)
     paths = [cache.path.resolve() / "ids.bin" for cache in reader.caches]
 
     @tf.autograph.experimental.do_not_convert
     def read(number: tf.Tensor, starts: tf.Tensor, lengths: tf.Tensor, times: tf.Tensor, seeds: tf.Tensor) -> Any:
         sides = []
-        for side, (path, fill) in enumerate(zip(paths, reader.fills, strict=True)):
+        for side, (path, fill, resample) in enumerate(zip(paths, reader.fills, reader.resamplers, strict=True)):
             ids = _read_rows(path, starts[side], lengths[side], times[side], fill)
-            sides.append(reader.resample.draw(ids, seeds[side]) if reader.resample else ids)
+            sides.append(resample.draw(ids, seeds[side]) if resample else ids)
         return number, tuple(sides)
 
     def stacked(name: str) -> np.ndarray:

@@ -42,14 +42,11 @@ def save_inputs(inputs: Inputs, folder: Path) -> None:
     """Copies the ids into an empty folder."""
     for name, cache in (("train", inputs.train), ("validation", inputs.validation)):
         if isinstance(cache, PairCache):
-            shutil.copytree(cache.source.path, folder / f"{name}_source")
-            shutil.copytree(cache.target.path, folder / f"{name}_target")
+            _save_cache(cache.source, folder / f"{name}_source")
+            _save_cache(cache.target, folder / f"{name}_target")
             np.save(folder / f"{name}_rows.npy", cache.rows)
         else:
-            shutil.copytree(cache.path, folder / name)
-            if cache.targets is not None:  # of training.teacher, beside the ids of the cache
-                np.save(folder / name / "targets.npy", cache.targets)
-                manifest.write(folder / name)
+            _save_cache(cache, folder / name)
     facts = {"vocab_size": inputs.vocab_size, "labels": inputs.labels, "digests": inputs.digests}
     (folder / "facts.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     manifest.write(folder)
@@ -65,6 +62,13 @@ def load_inputs(folder: Path) -> Inputs:
     train, validation = (_load_cache(folder, name) for name in ("train", "validation"))
     facts = files.read_json(folder / "facts.json", dict, _PREPARE)
     return Inputs(train, validation, **facts)
+
+
+def _save_cache(cache: TokenCache, folder: Path) -> None:
+    shutil.copytree(cache.path, folder)
+    if cache.targets is not None:  # of training.teacher, beside the ids of the cache
+        np.save(folder / "targets.npy", cache.targets)
+        manifest.write(folder)
 
 
 def _load_cache(folder: Path, name: str) -> TokenCache | PairCache:

@@ -23,7 +23,8 @@ class TokenCache:
         text has the label.
       weights: float32 [examples], with a mean of 1; None: all alike.
       targets: what a model learns to predict from training.teacher. Classifiers: probabilities, float32 [examples,
-        labels]. Language models: float32 [tokens, 2 * k], ids of likely tokens and their probabilities. None: none.
+        labels]. Language models, and the targets of translators: float32 [tokens, 2 * k], ids of likely tokens and
+        their probabilities. None: none.
     """
 
     path: Path

@@ -9,6 +9,7 @@ from nlp_rnn.distribution import replicas
 from nlp_rnn.layers import r_drop as passes
 from nlp_rnn.layers.recurrent import WordDropout, add_and_norm, build_recurrent_layer, run_cell, state_sizes
 from nlp_rnn.layers.softmax_head import SoftmaxHead
+from nlp_rnn.models.token_loss import token_loss
 
 States = list[list[Any]]
 
@@ -204,32 +205,19 @@ class LanguageModel(keras.Model):
         Each replica returns its share of it.
 
         Args:
-          y: int32 [batch, time], the next ids; or what `TokenStream.read` returns with training.teacher.
+          y, sample_weight: see `token_loss`.
           y_pred: the two results of `call`.
-          sample_weight: float [batch, time].
         """
         ops = keras.ops
-        likely = None
-        if isinstance(y, dict):
-            y, likely = y["ids"], ops.reshape(y["likely"], (-1, y["likely"].shape[-1]))
-        targets, weights = ops.reshape(y, (-1,)), ops.reshape(sample_weight, (-1,))
-        count = ops.sum(weights)
-        if training and self.r_drop:
-            hidden = ops.cast(passes.pair_steps(y_pred[0]), "float32")
-            total, divergence = self.head.r_drop_loss(hidden, targets, weights, r_drop=self.r_drop)
-            cross_entropy = total - self.r_drop * divergence
-        else:
-            hidden = ops.cast(ops.reshape(y_pred[0], (-1, y_pred[0].shape[-1])), "float32")
-            cross_entropy = total = self.head.loss(hidden, targets, weights, training=training)
-        if likely is not None:
-            both = (passes.twice(each) for each in (targets, likely, weights / 2)) if training and self.r_drop else None
-            total += self.head.likely_loss(hidden, *(both or (targets, likely, weights)))
+        hidden, sequences = y_pred
+        total, cross_entropy = token_loss(self.head, hidden, y, sample_weight, training=training, r_drop=self.r_drop)
+        count = ops.sum(sample_weight)
         self.cross_entropy.update_state(cross_entropy / ops.maximum(count, 1.0), sample_weight=count)
-        mean = total / ops.maximum(replicas.batch_weight(weights), 1.0)
+        mean = total / ops.maximum(replicas.batch_weight(sample_weight), 1.0)
         if not training:
             return mean
-        length = ops.cast(ops.shape(y)[1], "float32") / self.window if self.window else 1.0
-        return mean * length + replicas.share() * self._regularizers(hidden, y_pred[1])
+        length = ops.cast(ops.shape(sample_weight)[1], "float32") / self.window if self.window else 1.0
+        return mean * length + replicas.share() * self._regularizers(ops.cast(hidden, "float32"), sequences)
 
     def _regularizers(self, hidden: Any, sequences: Any) -> Any:
         ops, penalty = keras.ops, 0.0

@@ -18,6 +18,7 @@ from nlp_rnn.layers.recurrent import (
     unwrapped,
 )
 from nlp_rnn.layers.softmax_head import SoftmaxHead
+from nlp_rnn.models.token_loss import token_loss
 from nlp_rnn.special_ids import PAD_ID
 
 States = list[list[Any]]
@@ -202,27 +203,17 @@ class Translator(keras.Model):
         """Mean cross-entropy in nats over the tokens with weight > 0. Each replica returns its share of it.
 
         Args:
-          y: int32 [batch, target].
+          y, sample_weight: see `token_loss`.
           y_pred: hidden vectors, as from `call`.
-          sample_weight: float [batch, target].
         """
         ops = keras.ops
-        targets, weights = ops.reshape(y, (-1,)), ops.reshape(sample_weight, (-1,))
-        smoothing = self.label_smoothing if training else 0.0
-        if training and self.r_drop:
-            hidden = ops.cast(passes.pair_steps(y_pred), "float32")
-            total, divergence = self.head.r_drop_loss(
-                hidden, targets, weights, r_drop=self.r_drop, label_smoothing=smoothing
-            )
-            cross_entropy = total - self.r_drop * divergence
-        else:
-            hidden = ops.cast(ops.reshape(y_pred, (-1, y_pred.shape[-1])), "float32")
-            cross_entropy = total = self.head.loss(
-                hidden, targets, weights, training=training, label_smoothing=smoothing
-            )
-        count = ops.sum(weights)
+        total, cross_entropy = token_loss(
+            self.head, y_pred, y, sample_weight, training=training, r_drop=self.r_drop,
+            label_smoothing=self.label_smoothing,
+        )  # fmt: skip
+        count = ops.sum(sample_weight)
         self.cross_entropy.update_state(cross_entropy / ops.maximum(count, 1.0), sample_weight=count)
-        return total / ops.maximum(replicas.batch_weight(weights), 1.0)
+        return total / ops.maximum(replicas.batch_weight(sample_weight), 1.0)
 
     def _encoder_layer(self, name: str, *, go_backwards: bool) -> keras.layers.Layer:
         units = self.config.units // 2 if self.config.is_bidirectional else self.config.units

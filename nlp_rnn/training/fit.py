@@ -183,7 +183,7 @@ def train_translator(
     rows = placement.rows(config.batch_size)
     multiple = _multiple(run.config, placement)
     reader = pair_reader(train, rows, multiple, inputs.resample)
-    stream = pair_stream(train, _served(reader, run.config), config, run.config.seed)
+    stream = pair_stream(train, reader, config, run.config.seed, served=_served(reader, run.config))
     compile_model(model, config, config.epochs * stream.steps_per_epoch, placement)
     logger.info(
         "training on %s pairs, %s target tokens, %d steps per epoch, batch %d, vocabulary %s, %s parameters",

@@ -1,10 +1,12 @@
-"""A translator learns from the translations of other translators.
+"""A translator learns from the translations of other translators, and from their predictions of each token.
 
-One model is trained on the translations that an ensemble finds by beam search, beside the true ones. They are found
-once, before training, and kept in the cache. Source: Kim & Rush 2016, "Sequence-Level Knowledge Distillation",
-section 3.2.
+One model is trained on the translations that an ensemble finds by beam search, beside the true ones, and learns the
+probabilities that the ensemble gives each token of both. They are computed once, before training, and kept in the
+cache. Source: Kim & Rush 2016, "Sequence-Level Knowledge Distillation", sections 3.1 and 3.2.
 """
 
+import dataclasses
+import functools
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
@@ -16,26 +18,29 @@ import tensorflow as tf
 from nlp_rnn import manifest
 from nlp_rnn.config.settings import Config
 from nlp_rnn.data import datasets
+from nlp_rnn.data.bucketing import pair_batch, pair_keys, pair_reader, plan_ordered_batches
 from nlp_rnn.data.token_cache import PairCache, TokenCache, load_array, write_ids
 from nlp_rnn.decoding.beam_search import Search
 from nlp_rnn.decoding.settings import SearchSettings
 from nlp_rnn.decoding.translation_search import search_translations, usual_length
+from nlp_rnn.models.language_ensemble import log_of_mean
 from nlp_rnn.models.translator import Translator
 from nlp_rnn.progress import track
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer
+from nlp_rnn.training import likeliest
 from nlp_rnn.training.teacher import digests, load_with_vocabulary
 from nlp_rnn.training.trained_models import load_translator
 
 logger = logging.getLogger(__name__)
 
-_ROWS = 64  # sentences per batch of the search
+_ROWS = 64  # sentences per batch
 _PART = 10_000  # texts that are copied at once
 _SEARCH = SearchSettings()
 
 
 def teach(train: PairCache, config: Config, tokenizer: Tokenizer) -> PairCache:
-    """Adds the teachers' translations of a translator's training sentences as further pairs.
+    """Adds the teachers' translations of a translator's training sentences as further pairs, and their predictions.
 
     Args:
       train: the pairs.
@@ -44,17 +49,24 @@ def teach(train: PairCache, config: Config, tokenizer: Tokenizer) -> PairCache:
 
     Returns:
       the pairs, followed by pairs of the same sources and the best translations that training.teacher finds, together
-      as an ensemble. Translations without a piece, or with more than data.max_length, are left out.
+      as an ensemble. Translations without a piece, or with more than data.max_length, are left out. Unless
+      training.teacher_share is 0, the target side has `targets`, float32 [tokens, 2 * k]: for each token of old and new
+      translations the ids of the k likeliest ones, then training.teacher_share of their probabilities, the mean of all
+      teachers'.
 
     Raises:
       ConfigError: if a teacher has another vocabulary.
     """
     runs = load_with_vocabulary(config, tokenizer)
-    longest = config.data.max_length
+    longest, share = config.data.max_length, config.training.teacher_share
+
+    @functools.cache
+    def models() -> list[Translator]:
+        return [load_translator(run)[0] for run in runs]
 
     def make(temporary: Path) -> None:
         logger.info("training.teacher: translating %s sentences with %d models", f"{len(train):,}", len(runs))
-        answers = _translations([load_translator(run)[0] for run in runs], train)
+        answers = _translations(models(), train)
         is_kept = np.array([1 < len(answer) <= longest + 1 for answer in answers])
         kept = itertools.compress(answers, is_kept)
         _write(temporary / "source", _texts(train.source), _texts(train.source, train.rows[is_kept]))
@@ -70,7 +82,15 @@ def teach(train: PairCache, config: Config, tokenizer: Tokenizer) -> PairCache:
     key = datasets.cache_key(pairs=sides, max_length=longest, teachers=digests(config))
     taught = datasets.cached(datasets.cache_folder(config.data) / f"answers-{key}", make, load)
     logger.info("training.teacher: %s further pairs", f"{len(taught) - len(train):,}")
-    return taught
+    if not share:
+        return taught
+
+    def write(answers: np.ndarray) -> None:
+        logger.info("training.teacher: predicting %s tokens with %d models", f"{taught.num_tokens:,}", len(runs))
+        _write_likeliest(models(), taught, share, answers)
+
+    target = likeliest.with_likeliest(taught.target, key, config, tokenizer.vocab_size, write)
+    return dataclasses.replace(taught, target=target)
 
 
 def _translations(models: list[Translator], pairs: PairCache) -> list[np.ndarray]:
@@ -96,6 +116,26 @@ def _translations(models: list[Translator], pairs: PairCache) -> list[np.ndarray
         for number, ids in zip(numbers, translate(sources.to_tensor(PAD_ID)).numpy(), strict=True):
             answers[number] = np.append(ids[ids != PAD_ID], np.int32(EOS_ID))
     return answers
+
+
+def _write_likeliest(models: list[Translator], pairs: PairCache, share: float, answers: np.ndarray) -> None:
+    """Fills `answers`, see `teach`: of each pair's target, predicted from its source and the tokens before."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)] * 2, autograph=False)
+    def predict(source_ids: tf.Tensor, target_ids: tf.Tensor) -> tf.Tensor:
+        hidden = [model.decode(target_ids, model.encode(source_ids))[0] for model in models]
+        log_probabilities = log_of_mean([model.head(each) for model, each in zip(models, hidden, strict=True)])
+        return likeliest.pack(log_probabilities, share)
+
+    lengths, starts = pairs.lengths[:, 1], pairs.target.offsets[pairs.rows]
+    num_predictions = int(lengths.max()) * models[0].vocab_size * len(models)  # of one pair, at most
+    rows = min(_ROWS, max(1, likeliest.MAX_PROBABILITIES // num_predictions))
+    plan = plan_ordered_batches(pair_keys(pairs), rows)
+    batches = zip(plan, pair_reader(pairs, slice(0, rows))(plan), strict=True)
+    for numbers, ids in track(batches, "predicting", len(plan)):
+        found = predict(*pair_batch(*ids)[0]).numpy()
+        for row, number in enumerate(numbers):
+            answers[starts[number] : starts[number] + lengths[number]] = found[row, : lengths[number]]
 
 
 def _texts(cache: TokenCache, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:

@@ -18,7 +18,7 @@ from nlp_rnn.layers import softmax_head
 from nlp_rnn.layers.softmax_head import SoftmaxHead
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.tokenization.tokenizer import Tokenizer
-from nlp_rnn.training import language_teacher, trained_models
+from nlp_rnn.training import language_teacher, likeliest, trained_models
 from nlp_rnn.training.run_directory import load_run
 from tests.conftest import ask, differences, outcome, pipeline_environment, refused, run_pipeline, told_to_stop
 
@@ -153,7 +153,7 @@ def test_two_replicas_and_two_parts_learn_the_same(folder):
 
 def test_a_student_comes_nearer_to_its_teacher(folder, monkeypatch):
     """A teacher that has learnt little is less sure than a model that learns from the text alone."""
-    monkeypatch.setattr(language_teacher, "_NUM_LIKELIEST", 1000)  # all tokens: only the teacher counts
+    monkeypatch.setattr(likeliest, "_COUNT", 1000)  # all tokens: only the teacher counts
     little = ["training.learning_rate=0.002", "training.epochs=1"]
     taught = ["training.teacher=[runs/weak]", "training.teacher_share=1.0", "training.epochs=4"]
     for name, more in (("weak", little), ("taught", taught), ("plain", ["training.epochs=4"])):
