@@ -7,7 +7,7 @@ import keras
 from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.layers.pooling import MaskedPooling
-from nlp_rnn.layers.recurrent import add_and_norm, build_recurrent_layer, state_sizes
+from nlp_rnn.layers.recurrent import add_and_norm, build_dropout_and_norm, build_recurrent_layer, state_sizes
 
 Pooled = dict[str, Any]
 
@@ -22,11 +22,9 @@ def build_chunked_stack(config: ModelConfig, pooling: MaskedPooling) -> "ReadInC
         raise ConfigError(f"chunk_length is {config.chunk_length}, but is_bidirectional is true; use one of the two")
     steps = []
     for number in range(config.num_layers):
-        has_dropout = config.dropout and number
-        dropout = keras.layers.SpatialDropout1D(config.dropout, name=f"dropout_{number}") if has_dropout else None
+        dropout, norm = build_dropout_and_norm(config, number)
         name, units = f"{config.cell}_{number}", config.units_of(number)
         recurrent = build_recurrent_layer(config, name=name, units=units, return_state=True)
-        norm = keras.layers.LayerNormalization(name=f"layer_norm_{number}") if config.layer_norm else None
         steps.append((dropout, recurrent, norm))
     return ReadInChunks(
         steps, pooling, chunk_length=config.chunk_length, is_residual=config.is_residual, name="read_in_chunks"

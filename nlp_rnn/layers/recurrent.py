@@ -22,16 +22,22 @@ def build_recurrent_stack(config: ModelConfig, sequences: Any, mask: Any) -> Any
       float [batch, time, units], with twice the units if bidirectional.
     """
     for number in range(config.num_layers):
-        inputs = sequences
-        if config.dropout and number:
-            sequences = keras.layers.SpatialDropout1D(config.dropout, name=f"dropout_{number}")(sequences)
+        inputs, (dropout, norm) = sequences, build_dropout_and_norm(config, number)
+        if dropout is not None:
+            sequences = dropout(sequences)
         sequences = _run_directions(config, sequences, mask, number)
-        norm = keras.layers.LayerNormalization(name=f"layer_norm_{number}") if config.layer_norm else None
         add = keras.layers.Add(name=f"residual_{number}")  # casts both to the layer's dtype
         sequences = add_and_norm(
             inputs, sequences, is_residual=config.is_residual, norm=norm, add=lambda *both, add=add: add(both)
         )
     return sequences
+
+
+def build_dropout_and_norm(config: ModelConfig, number: int) -> tuple[Any, Any]:
+    """Builds the dropout before the recurrent layer of a number, and the layer norm after it; None for none."""
+    has_dropout = config.dropout and number
+    dropout = keras.layers.SpatialDropout1D(config.dropout, name=f"dropout_{number}") if has_dropout else None
+    return dropout, keras.layers.LayerNormalization(name=f"layer_norm_{number}") if config.layer_norm else None
 
 
 def add_and_norm(

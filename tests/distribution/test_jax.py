@@ -98,21 +98,24 @@ def test_adversarial_training_on_jax_is_that_on_tensorflow(reviews: Path, prepar
     assert max(differences(moved, plain)) > 1e-3
 
 
+TAUGHT = ["training.teacher=[../first/runs/{task}]", "training.teacher_share=0.8"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("num_devices", [1, 4])
-def test_all_tasks_train_as_on_tensorflow(corpora: Path, tmp_path: Path, num_devices: int) -> None:
+@pytest.mark.parametrize(("num_devices", "more"), [(1, []), (4, []), (1, TAUGHT), (4, TAUGHT)])
+def test_all_tasks_train_as_on_tensorflow(corpora: Path, tmp_path: Path, num_devices: int, more: list[str]) -> None:
     """The same weights and batches give the same losses and, by plain SGD, the same gradients."""
     program, environment = ROOT / "tests" / "train_all.py", pipeline_environment(tmp_path)
     for name in ("first", "tensorflow", "jax"):
         (tmp_path / name).mkdir()
         for file in corpora.glob("*.csv"):
             (tmp_path / name / file.name).symlink_to(file)
-    start = "training.start_from=../first/runs/{task}"
-    for name, *arguments in (("first", "train"), ("tensorflow", "train", start), ("jax", "prepare", start)):
+    settings = ["training.start_from=../first/runs/{task}", *more]
+    for name, *arguments in (("first", "train"), ("tensorflow", "train", *settings), ("jax", "prepare", *settings)):
         run([sys.executable, str(program), name, *arguments], environment, tmp_path)
     for file in (tmp_path / "jax").glob("*.csv"):
         file.unlink()
-    run(jax_command(program, "jax", "train", start), jax_environment(tmp_path, num_devices), tmp_path)
+    run(jax_command(program, "jax", "train", *settings), jax_environment(tmp_path, num_devices), tmp_path)
     for task in train_all.TASKS:
         assert max(differences(tmp_path / "jax" / "runs" / task, tmp_path / "tensorflow" / "runs" / task)) < 1e-4, task
 

@@ -14,7 +14,7 @@ from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.models.classifier import build_classifier, encoder_layers, layer_groups
 from nlp_rnn.training.checkpoints import load_arrays
-from tests.conftest import ROOT, SMALL, ask, pipeline_environment, refused
+from tests.conftest import ROOT, SMALL, ask, differences, pipeline_environment, refused
 
 CASES = [
     {"cell": "lstm", "layer_norm": True, "dropout": 0.3, "weight_dropout": 0.2},
@@ -178,6 +178,7 @@ def test_jax_reads_in_chunks_too(tmp_path):
 
 
 CHUNKED = [*SMALL, "data.source=csv", "model.is_bidirectional=false", "model.dropout=0.0", "data.test_fraction=0.2"]
+PLAIN_SGD = [*CHUNKED, "training.optimizer=sgd", "training.learning_rate=0.5", "training.clip_norm=0"]
 
 
 def test_a_training_in_chunks_ends_with_the_same_model_and_exports_it(reviews, tmp_path):
@@ -205,6 +206,29 @@ def test_a_training_in_chunks_ends_with_the_same_model_and_exports_it(reviews, t
         for values, right in zip(taken.values(), (one if name == "there" else other).values(), strict=True):
             if values.dtype == np.float32 and values.ndim == 2 and len(values) < 1000:
                 np.testing.assert_allclose(values, right, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["adversarial", "virtual_adversarial"])
+def test_adversarial_training_in_chunks_is_that_of_the_whole_text(reviews, tmp_path, kind):
+    settings = [*PLAIN_SGD, f"data.train={reviews}", f"training.{kind}=3"]
+    found = []
+    for length in (0, 6):
+        ask("train", f"name=chunks{length}", *settings, f"model.chunk_length={length}", cwd=tmp_path)
+        found.append(load_arrays(tmp_path / "runs" / f"chunks{length}" / "checkpoints" / "best.npz").values())
+    for whole, chunked in zip(*found, strict=True):
+        np.testing.assert_allclose(chunked, whole, atol=1e-4)
+
+
+@pytest.mark.further
+def test_two_replicas_and_two_parts_learn_the_same_in_chunks(reviews, tmp_path):
+    settings = [*PLAIN_SGD, f"data.train={reviews}", "model.chunk_length=6"]
+    ask("train", "name=alone", *settings, cwd=tmp_path)
+    ask("train", "name=parts", *settings, "training.gradient_accumulation=2", cwd=tmp_path)
+    replicas = ["name=replicas", "hardware.strategy=mirrored", "hardware.num_replicas=2"]
+    command = [sys.executable, "-m", "pipelines.sentiment", "train", *settings, *replicas]  # a process has its devices
+    subprocess.run(command, cwd=tmp_path, env=pipeline_environment(tmp_path), capture_output=True, check=True)
+    for name in ("parts", "replicas"):
+        assert max(differences(tmp_path / "runs" / "alone", tmp_path / "runs" / name)) < 1e-3
 
 
 def test_both_directions_do_not_fit_chunks(tmp_path):
