@@ -85,6 +85,9 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
     if training.teacher_share != type(training).teacher_share and not training.teacher:
         fault = f"training.teacher_share is {training.teacher_share}, but training.teacher is empty"
         report("training.teacher_share", f"{fault}; name trained models there, or leave the share out")
+    if training.teacher and not training.teacher_share and config.kind == "language_model":
+        fault = "training.teacher_share is 0, but a language model learns nothing else from training.teacher"
+        report("training.teacher_share", f"{fault}; use a share above 0, or no teacher")
     if len(set(training.teacher)) < len(training.teacher):
         report("training.teacher", f"training.teacher is {list(training.teacher)}; name each run once")
     if training.ema_ramp and not training.ema_momentum:

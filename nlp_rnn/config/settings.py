@@ -290,12 +290,13 @@ class TrainingConfig:
     virtual_adversarial: NonNegativeFloat = 0.0
     # Run directories of trained models of the same vocabulary, and labels or languages, from which the model learns.
     # Classifiers learn to predict their mean probabilities; unless data.multi_label is set, some texts of train may
-    # then have no label. Language models learn to predict the mean probabilities of the next tokens; so do
-    # translators, which also learn from the translations that they find together for the sentences of train. Sources:
-    # Hinton et al. 2015; Kim & Rush 2016, sections 3.1 and 3.2.
+    # then have no label. Language models and translators learn to predict the mean probabilities of each next token.
+    # Translators also learn from the teachers' joint translations of the sentences of train. Sources: Hinton et al.
+    # 2015; Kim & Rush 2016, sections 3.1 and 3.2.
     teacher: tuple[PathText, ...] = ()
-    # Weight of the teachers' probabilities beside a text's own label or the next token, 0-1. They alone count for a
-    # text without a label. Unless it is 0, only the sources of a translator are resampled (tokenizer.sampling).
+    # Weight of the teachers' probabilities beside a text's own label or the true next token, 0-1. They alone count for
+    # a text without a label. Of tokens, only the likeliest ones have them; the rest counts for the true token.
+    # Translators with a teacher: 0: only its translations. Above 0, tokenizer.sampling leaves the targets as they are.
     teacher_share: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.5
     label_smoothing: Fraction = 0.0  # translation: share of the target probability spread over all pieces
     scheduled_sampling: Fraction = 0.0  # translation: share of the decoder's inputs that are its own predictions

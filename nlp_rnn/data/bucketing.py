@@ -19,9 +19,7 @@ from nlp_rnn.errors import ConfigError
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 Batch = tuple[np.ndarray, Any, np.ndarray]  # inputs, targets, weights
-
-
-PairBatch = tuple[tuple[np.ndarray, np.ndarray], Any, np.ndarray]
+PairBatch = tuple[tuple[np.ndarray, np.ndarray], Any, np.ndarray]  # what `pair_batch` returns
 
 
 class Resampler(Protocol):
@@ -130,7 +128,7 @@ class IdReader:
       fills: the `fill` of each cache; see `Places`.
       rows: the rows of each batch to read; their number is the same for all batches.
       multiple: batches are padded to a multiple of this number of time steps.
-      resamplers: of each cache, what draws other segmentations of the same texts; None: the cached ones are used.
+      resamplers: for each cache, draws other segmentations of its texts; None: the cached ones are used.
       excerpts: draws the parts of the texts that are read; None: they are read whole.
     """
 

@@ -24,7 +24,7 @@ class TokenCache:
       weights: float32 [examples], with a mean of 1; None: all alike.
       targets: what a model learns to predict from training.teacher. Classifiers: probabilities, float32 [examples,
         labels]. Language models, and the targets of translators: float32 [tokens, 2 * k], ids of likely tokens and
-        their probabilities. None: none.
+        their probabilities times training.teacher_share. None: none.
     """
 
     path: Path

@@ -34,7 +34,11 @@ def build_recurrent_stack(config: ModelConfig, sequences: Any, mask: Any) -> Any
 
 
 def build_dropout_and_norm(config: ModelConfig, number: int) -> tuple[Any, Any]:
-    """Builds the dropout before the recurrent layer of a number, and the layer norm after it; None for none."""
+    """Builds what stands around recurrent layer `number`, from 0.
+
+    Returns:
+      (the dropout before it, the layer norm after it); None where the config has none.
+    """
     has_dropout = config.dropout and number
     dropout = keras.layers.SpatialDropout1D(config.dropout, name=f"dropout_{number}") if has_dropout else None
     return dropout, keras.layers.LayerNormalization(name=f"layer_norm_{number}") if config.layer_norm else None

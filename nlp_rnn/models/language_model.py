@@ -210,7 +210,9 @@ class LanguageModel(keras.Model):
         """
         ops = keras.ops
         hidden, sequences = y_pred
-        total, cross_entropy = token_loss(self.head, hidden, y, sample_weight, training=training, r_drop=self.r_drop)
+        total, cross_entropy = token_loss(
+            self.head, hidden, y=y, weights=sample_weight, training=training, r_drop=self.r_drop
+        )
         count = ops.sum(sample_weight)
         self.cross_entropy.update_state(cross_entropy / ops.maximum(count, 1.0), sample_weight=count)
         mean = total / ops.maximum(replicas.batch_weight(sample_weight), 1.0)

@@ -9,15 +9,16 @@ from nlp_rnn.layers.softmax_head import SoftmaxHead
 
 
 def token_loss(
-    head: SoftmaxHead, hidden: Any, y: Any, weights: Any, *, training: bool, r_drop: float = 0.0,
+    head: SoftmaxHead, hidden: Any, *, y: Any, weights: Any, training: bool, r_drop: float = 0.0,
     label_smoothing: float = 0.0,
 ) -> tuple[Any, Any]:  # fmt: skip
     """Sums up the cross-entropies of a batch, in nats.
 
     Args:
+      head: the output layer.
       hidden: float [batch, time, features]; in training with R-Drop [2 * batch, time, features].
       y: int32 [batch, time], the true tokens; or, with training.teacher, a dict: `ids`, these, and `likely`, float32
-        [batch, time, 2 * k], k likely tokens and what `SoftmaxHead.likely_loss` takes as their probabilities.
+        [batch, time, 2 * k], the ids of k likely tokens, then their probabilities times training.teacher_share.
       weights: float [batch, time].
       training: whether R-Drop and smoothing apply.
       r_drop: weight of the divergence between two passes with different dropout; 0: there is one pass.

@@ -49,7 +49,7 @@ class Translator(keras.Model):
     the first layer (input feeding). Sources: Bahdanau et al. 2015; Luong et al. 2015, sections 3.1 and 3.3; Wu et al.
     2016, section 3 (the place of the attention).
 
-    `fit` takes batches ((source, target inputs), target outputs, weights).
+    `fit` takes the batches of `bucketing.pair_batch`.
 
     Args:
       vocab_size: number of ids, shared by both languages.
@@ -208,7 +208,7 @@ class Translator(keras.Model):
         """
         ops = keras.ops
         total, cross_entropy = token_loss(
-            self.head, y_pred, y, sample_weight, training=training, r_drop=self.r_drop,
+            self.head, y_pred, y=y, weights=sample_weight, training=training, r_drop=self.r_drop,
             label_smoothing=self.label_smoothing,
         )  # fmt: skip
         count = ops.sum(sample_weight)

@@ -45,7 +45,7 @@ def teach(train: TokenCache, config: Config, tokenizer: Tokenizer) -> TokenCache
         model = LanguageEnsemble([load_language_model(run)[0] for run in runs])
         _write_likeliest(model, train, config.training.teacher_share, answers)
 
-    return likeliest.with_likeliest(train, train.path.name, config, tokenizer.vocab_size, write)
+    return likeliest.with_likeliest(train, config, digest=train.path.name, vocab_size=tokenizer.vocab_size, write=write)
 
 
 def _write_likeliest(model: LanguageEnsemble, text: TokenCache, share: float, answers: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -153,6 +154,7 @@ def _taught(config: Config, inputs: Inputs, tokenizer: Any) -> Inputs:
     digests = inputs.digests | {"the answers of training.teacher": " ".join(teacher.digests(config))}
     if config.kind == "translator":
         train: Any = translation_teacher.teach(inputs.train, config, tokenizer)
+        digests["the teachers' translations"] = hashlib.blake2b(train.lengths.tobytes(), digest_size=16).hexdigest()
     elif config.kind == "language_model":
         train = language_teacher.teach(inputs.train, config, tokenizer)
     else:

@@ -1,15 +1,16 @@
-"""A translator learns from the translations of other translators, and from their predictions of each token.
+"""A translator learns from the translations of other translators, and from their predictions of each next token.
 
-One model is trained on the translations that an ensemble finds by beam search, beside the true ones, and learns the
-probabilities that the ensemble gives each token of both. They are computed once, before training, and kept in the
-cache. Source: Kim & Rush 2016, "Sequence-Level Knowledge Distillation", sections 3.1 and 3.2.
+One model is trained on the translations that an ensemble finds by beam search, beside the true ones. In both it learns
+the ensemble's probabilities of each next token, beside the token itself. Translations and probabilities are computed
+once, before training, and kept in the cache. Source: Kim & Rush 2016, "Sequence-Level Knowledge Distillation", sections
+3.1 and 3.2.
 """
 
 import dataclasses
 import functools
 import itertools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from nlp_rnn import manifest
 from nlp_rnn.config.settings import Config
 from nlp_rnn.data import datasets
 from nlp_rnn.data.bucketing import pair_batch, pair_keys, pair_reader, plan_ordered_batches
-from nlp_rnn.data.token_cache import PairCache, TokenCache, load_array, write_ids
+from nlp_rnn.data.token_cache import PairCache, TokenCache, write_ids
 from nlp_rnn.decoding.beam_search import Search
 from nlp_rnn.decoding.settings import SearchSettings
 from nlp_rnn.decoding.translation_search import search_translations, usual_length
@@ -50,47 +51,55 @@ def teach(train: PairCache, config: Config, tokenizer: Tokenizer) -> PairCache:
     Returns:
       the pairs, followed by pairs of the same sources and the best translations that training.teacher finds, together
       as an ensemble. Translations without a piece, or with more than data.max_length, are left out. Unless
-      training.teacher_share is 0, the target side has `targets`, float32 [tokens, 2 * k]: for each token of old and new
-      translations the ids of the k likeliest ones, then training.teacher_share of their probabilities, the mean of all
-      teachers'.
+      training.teacher_share is 0, the target side has `targets`, float32 [tokens, 2 * k], of each token of old and new
+      translations: the ids of the k likeliest tokens in its place, then training.teacher_share of their probabilities,
+      the mean of all teachers'.
 
     Raises:
       ConfigError: if a teacher has another vocabulary.
     """
-    runs = load_with_vocabulary(config, tokenizer)
-    longest, share = config.data.max_length, config.training.teacher_share
+    runs, share = load_with_vocabulary(config, tokenizer), config.training.teacher_share
 
     @functools.cache
     def models() -> list[Translator]:
         return [load_translator(run)[0] for run in runs]
 
+    pairs, digest = _with_translations(train, config, models)
+    logger.info("training.teacher: %s further pairs", f"{len(pairs) - len(train):,}")
+    if not share:
+        return pairs
+
+    def write(predictions: np.ndarray) -> None:
+        logger.info("training.teacher: predicting %s tokens with %d models", f"{pairs.num_tokens:,}", len(runs))
+        _write_likeliest(models(), pairs, share, predictions)
+
+    target = likeliest.with_likeliest(pairs.target, config, digest=digest, vocab_size=tokenizer.vocab_size, write=write)
+    return dataclasses.replace(pairs, target=target)
+
+
+def _with_translations(
+    train: PairCache, config: Config, models: Callable[[], list[Translator]]
+) -> tuple[PairCache, str]:
+    """The pairs with those of the teachers' translations, and a digest of all their ids."""
+    longest = config.data.max_length
+    sides = [train.source.path.name, train.target.path.name]
+    key = datasets.cache_key(ids=sides, max_length=longest, teachers=digests(config))
+    folder = datasets.cache_folder(config.data) / f"answers-{key}"
+
     def make(temporary: Path) -> None:
-        logger.info("training.teacher: translating %s sentences with %d models", f"{len(train):,}", len(runs))
-        answers = _translations(models(), train)
-        is_kept = np.array([1 < len(answer) <= longest + 1 for answer in answers])
-        kept = itertools.compress(answers, is_kept)
-        _write(temporary / "source", _texts(train.source), _texts(train.source, train.rows[is_kept]))
-        _write(temporary / "target", _texts(train.target), kept)
-        new = len(train.source) + np.arange(is_kept.sum())
-        np.save(temporary / "rows.npy", np.concatenate([train.rows, new]))
+        teachers = models()
+        logger.info("training.teacher: translating %s sentences with %d models", f"{len(train):,}", len(teachers))
+        translations = _translations(teachers, train)
+        is_kept = np.array([1 < len(translation) <= longest + 1 for translation in translations])
+        sources, kept = _texts(train.source, train.rows[is_kept]), itertools.compress(translations, is_kept)
+        _write(temporary / "source", _texts(train.source, train.rows), sources)
+        _write(temporary / "target", _texts(train.target, train.rows), kept)
 
     def load(folder: Path) -> PairCache:
         source, target = (TokenCache.load(folder / side) for side in ("source", "target"))
-        return PairCache(source, target, load_array(folder / "rows.npy"))
+        return PairCache(source, target, np.arange(len(source)))
 
-    sides = [train.source.path.name, train.target.path.name]
-    key = datasets.cache_key(pairs=sides, max_length=longest, teachers=digests(config))
-    taught = datasets.cached(datasets.cache_folder(config.data) / f"answers-{key}", make, load)
-    logger.info("training.teacher: %s further pairs", f"{len(taught) - len(train):,}")
-    if not share:
-        return taught
-
-    def write(answers: np.ndarray) -> None:
-        logger.info("training.teacher: predicting %s tokens with %d models", f"{taught.num_tokens:,}", len(runs))
-        _write_likeliest(models(), taught, share, answers)
-
-    target = likeliest.with_likeliest(taught.target, key, config, tokenizer.vocab_size, write)
-    return dataclasses.replace(taught, target=target)
+    return datasets.cached(folder, make, load), str(manifest.identity(folder))
 
 
 def _translations(models: list[Translator], pairs: PairCache) -> list[np.ndarray]:
@@ -118,30 +127,30 @@ def _translations(models: list[Translator], pairs: PairCache) -> list[np.ndarray
     return answers
 
 
-def _write_likeliest(models: list[Translator], pairs: PairCache, share: float, answers: np.ndarray) -> None:
-    """Fills `answers`, see `teach`: of each pair's target, predicted from its source and the tokens before."""
+def _write_likeliest(models: list[Translator], pairs: PairCache, share: float, predictions: np.ndarray) -> None:
+    """Fills `predictions`, see `teach`: of each pair's target, from its source and the tokens before."""
+    lengths, starts = pairs.lengths[:, 1], pairs.target.offsets[pairs.rows]
+    num_probabilities = int(lengths.max()) * models[0].vocab_size * len(models)  # of one pair, at most
+    rows = min(_ROWS, max(1, likeliest.MAX_PROBABILITIES // num_probabilities))
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)] * 2, autograph=False)
+    @tf.function(input_signature=[tf.TensorSpec([rows, None], tf.int32)] * 2, autograph=False)
     def predict(source_ids: tf.Tensor, target_ids: tf.Tensor) -> tf.Tensor:
         hidden = [model.decode(target_ids, model.encode(source_ids))[0] for model in models]
         log_probabilities = log_of_mean([model.head(each) for model, each in zip(models, hidden, strict=True)])
         return likeliest.pack(log_probabilities, share)
 
-    lengths, starts = pairs.lengths[:, 1], pairs.target.offsets[pairs.rows]
-    num_predictions = int(lengths.max()) * models[0].vocab_size * len(models)  # of one pair, at most
-    rows = min(_ROWS, max(1, likeliest.MAX_PROBABILITIES // num_predictions))
     plan = plan_ordered_batches(pair_keys(pairs), rows)
     batches = zip(plan, pair_reader(pairs, slice(0, rows))(plan), strict=True)
     for numbers, ids in track(batches, "predicting", len(plan)):
-        found = predict(*pair_batch(*ids)[0]).numpy()
+        predicted = predict(*pair_batch(*ids)[0]).numpy()
         for row, number in enumerate(numbers):
-            answers[starts[number] : starts[number] + lengths[number]] = found[row, : lengths[number]]
+            start, length = starts[number], lengths[number]
+            predictions[start : start + length] = predicted[row, :length]
 
 
-def _texts(cache: TokenCache, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """The ids of some texts, each int32 [time], or of all; read in parts."""
-    numbers = np.arange(len(cache)) if rows is None else rows
-    for part in np.split(numbers, np.arange(_PART, len(numbers), _PART)):
+def _texts(cache: TokenCache, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """The ids of some texts, each int32 [time]; read in parts."""
+    for part in np.split(rows, np.arange(_PART, len(rows), _PART)):
         yield from cache.rows(part)
 
 

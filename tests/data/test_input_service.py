@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import re
 import signal
@@ -115,6 +116,13 @@ def test_pairs_are_drawn_as_here(service, tokenizer, tmp_path):
     assert_equal(through_service, drawing(plan[2:], 3, 2))
     plain = list(pair_reader(cache, slice(0, 8))(plan[2:]))
     assert any(one[0].tolist() != other[0].tolist() for one, other in zip(through_service, plain, strict=True))
+    with_predictions = dataclasses.replace(target, targets=np.zeros((target.num_tokens, 2), np.float32))
+    cache = dataclasses.replace(cache, target=with_predictions)  # so targets are not drawn
+    drawing = pair_reader(cache, slice(4, 8), 5, resample=Resampling(tokenizer, 5.0, 7))
+    through_service = list(served(drawing, hardware(service))(plan[2:], 3, 2))
+    assert_equal(through_service, drawing(plan[2:], 3, 2))
+    for _, targets in through_service:
+        assert not targets.shape[1] % 5
 
 
 def test_nothing_answers(tokenizer, tmp_path):

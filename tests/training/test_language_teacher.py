@@ -153,7 +153,7 @@ def test_two_replicas_and_two_parts_learn_the_same(folder):
 
 def test_a_student_comes_nearer_to_its_teacher(folder, monkeypatch):
     """A teacher that has learnt little is less sure than a model that learns from the text alone."""
-    monkeypatch.setattr(likeliest, "_COUNT", 1000)  # all tokens: only the teacher counts
+    monkeypatch.setattr(likeliest, "_NUM_LIKELIEST", 1000)  # all tokens: only the teacher counts
     little = ["training.learning_rate=0.002", "training.epochs=1"]
     taught = ["training.teacher=[runs/weak]", "training.teacher_share=1.0", "training.epochs=4"]
     for name, more in (("weak", little), ("taught", taught), ("plain", ["training.epochs=4"])):
@@ -174,6 +174,7 @@ def test_teachers_that_do_not_fit_are_refused(folder):
         (["model.is_reversed=true"], "runs/one, whose model.is_reversed is false; use the same"),
         (["model.softmax=adaptive", "model.cutoffs=[20]", "model.tie_embeddings=false"],
          "but model.softmax is adaptive, which computes a cluster only for its own targets"),
+        (["training.teacher_share=0"], "teacher_share is 0, but a language model learns nothing else from"),
         (["tokenizer.case=keep"], "whose vocabulary is taken, but tokenizer.case is"),
     ):  # fmt: skip
         assert message in refused("train", "name=x", *STUDENT, *settings, cwd=folder, task="next_word")
