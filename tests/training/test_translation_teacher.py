@@ -121,9 +121,8 @@ def weak(tmp_path_factory):
         for place, language in enumerate(("en", "de")):
             lines = (" ".join(word[place] for word in row) for row in rows)
             (folder / f"{name}.{language}").write_text("".join(f"{line}\n" for line in lines))
-    for number, units in enumerate((16, 24)):
-        settings = [*WEAK, f"name={('one', 'two')[number]}", f"model.units={units}"]
-        ask("train", *settings, *["training.start_from="] * number, cwd=folder, task="translation")
+    for name, units in (("one", 16), ("two", 24)):
+        ask("train", *WEAK, f"name={name}", f"model.units={units}", cwd=folder, task="translation")
     return folder
 
 
@@ -275,15 +274,8 @@ def test_two_replicas_and_two_parts_learn_the_same(weak):
     settings = [*OF_WEAK, "training.label_smoothing=0.1"]
     ask("train", "name=alone", *settings, cwd=weak, task="translation")
     ask("train", "name=parts", *settings, "training.gradient_accumulation=2", cwd=weak, task="translation")
-    replicas = ["name=replicas", "hardware.strategy=mirrored", "hardware.num_replicas=2"]
-    command = [
-        sys.executable,
-        "-m",
-        "pipelines.translation",
-        "train",
-        *settings,
-        *replicas,
-    ]  # a process has its devices
+    settings += ["name=replicas", "hardware.strategy=mirrored", "hardware.num_replicas=2"]
+    command = [sys.executable, "-m", "pipelines.translation", "train", *settings]  # a process has its devices
     subprocess.run(command, cwd=weak, env=pipeline_environment(weak), capture_output=True, check=True)
     for name in ("parts", "replicas"):
         assert max(differences(weak / "runs" / "alone", weak / "runs" / name)) < 1e-4
