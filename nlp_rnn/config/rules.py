@@ -115,13 +115,13 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
             "which a service cannot speed up"
         )
         report("hardware.input_service", f"{fault}; leave it empty")
-    reads_unlabeled = config.kind == "language_model" or (config.kind == "classifier" and config.training.teacher)
+    reads_unlabeled = config.kind == "language_model" or config.trains_on_unlabelled
     if data.use_unlabeled and (data.source != "imdb" or not reads_unlabeled):
         fault = f"data.use_unlabeled is true, but data.source is {data.source} and the task is {config.task}"
         report(
             "data.use_unlabeled",
             f"{fault}; unlabeled texts are in the source imdb only, for language models and for classifiers with "
-            "training.teacher; use false",
+            "training.teacher or training.virtual_adversarial; use false",
         )
     check_transfer(config, report)
     check_labels(config, report)

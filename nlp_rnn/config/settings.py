@@ -71,8 +71,8 @@ class DataConfig:
     labels_are: Literal["classes", "ordinal"] = "classes"
     # csv, tsv, jsonl, parquet: a column with the weight of each example in training, 0 or more; empty: all equal.
     weight_column: str = ""
-    # imdb, language models and classifiers with training.teacher: also train on its 50,000 unlabelled reviews. Texts
-    # that are also in validation or test are left out.
+    # imdb, language models and classifiers with training.teacher or training.virtual_adversarial: also train on its
+    # 50,000 unlabelled reviews. Texts that are also in validation or test are left out.
     use_unlabeled: Switch = False
     # Translation: the languages of the source and the target, as BCP 47 tags.
     source_language: str = "en"
@@ -285,8 +285,8 @@ class TrainingConfig:
     adversarial: NonNegativeFloat = 0.0
     # Classifiers: virtual adversarial training. Each step also moves the vectors of its texts against the model's own
     # answer, by this length, and adds the divergence of the two predictions to the loss. It does not read the labels,
-    # so it also learns from texts without one (with training.teacher). 0: no such passes, in a third of the time.
-    # Source: Miyato et al. 2017, section 3.
+    # so it also learns from texts without one: unless data.multi_label is set, some texts of train may then have none.
+    # 0: no such passes, in a third of the time. Source: Miyato et al. 2017, section 3.
     virtual_adversarial: NonNegativeFloat = 0.0
     # Run directories of trained models of the same vocabulary, and labels or languages, from which the model learns.
     # Classifiers learn to predict their mean probabilities; unless data.multi_label is set, some texts of train may
@@ -365,8 +365,9 @@ class Config:
 
     @property
     def trains_on_unlabelled(self) -> bool:
-        """Whether texts of train may have no label, since training.teacher labels them."""
-        return self.kind == "classifier" and bool(self.training.teacher) and not self.data.multi_label
+        """Whether texts of train may have no label: training.teacher labels them, or they are moved without one."""
+        needs_none = bool(self.training.teacher or self.training.virtual_adversarial)
+        return self.kind == "classifier" and needs_none and not self.data.multi_label
 
 
 PAIR_SOURCES = ("multi30k", "tatoeba", "ted_hrlr", "cldr", "aligned", "tmx")  # for translation only

@@ -23,15 +23,9 @@ PairBatch = tuple[tuple[np.ndarray, np.ndarray], Any, np.ndarray]  # what `pair_
 
 
 class Resampler(Protocol):
-    """Draws other segmentations of the same texts; see `datasets.Resampling`."""
+    """Draws other segmentations of the same texts; see `datasets.Resampling` and `segmentations.Segmentations`."""
 
     def __call__(self, token_ids: np.ndarray, epoch: int, step: int) -> np.ndarray: ...
-
-    def place(self, epoch: int, step: int) -> np.ndarray:
-        """int32 [2], the numbers that determine a draw."""
-
-    def draw(self, token_ids: Any, place: Any) -> Any:
-        """The same with TensorFlow operations."""
 
 
 _POOL_BATCHES = 100  # number of batches that are sorted by length together
@@ -148,7 +142,8 @@ class IdReader:
           epoch, first_step: epoch and step of the first batch; they determine what is drawn.
 
         Yields:
-          for each batch, one int32 [rows, time] per cache, right-padded with PAD_ID at least to the longest text.
+          for each batch, one int32 [rows, time] per cache, right-padded with PAD_ID at least to the longest text. Times
+          of resampled texts are not multiples; see `padded`.
         """
         for step, places in enumerate(self.places(plan, epoch), start=first_step):
             sides = [place.read(cache.path) for place, cache in zip(places, self.caches, strict=True)]
@@ -174,6 +169,11 @@ class IdReader:
         own[0, :num_own], own[1, :num_own] = starts[self.rows], lengths[self.rows]
         # The longest of all rows, so that all workers pad to the same length.
         return Places(own[0], own[1], math.ceil(int(lengths.max()) / self.multiple) * self.multiple, fill)
+
+
+def padded(token_ids: np.ndarray, multiple: int) -> np.ndarray:
+    """Pads int32 [rows, time] with PAD_ID until the time is a multiple."""
+    return np.pad(token_ids, ((0, 0), (0, -token_ids.shape[1] % multiple)), constant_values=PAD_ID)
 
 
 def text_reader(
@@ -302,7 +302,7 @@ def classification_stream(
     """
 
     def finish(indices: np.ndarray, ids: list[np.ndarray]) -> Batch:
-        return labelled_batch(cache, indices, reader.rows, *ids)
+        return labelled_batch(cache, indices, reader.rows, padded(*ids, reader.multiple))
 
     def keys(epoch: int) -> np.ndarray:
         return reader.excerpts.draw(epoch)[1] if reader.excerpts else cache.lengths
@@ -316,7 +316,7 @@ def pair_stream(
     """The training batches of a translator; see `classification_stream`. `reader` is a `pair_reader`."""
 
     def finish(indices: np.ndarray, ids: list[np.ndarray]) -> PairBatch:
-        source, target = ids
+        source, target = (padded(each, reader.multiple) for each in ids)
         return pair_batch(source, target, _predictions(cache, indices[reader.rows], target.shape))
 
     return BatchStream(lambda _: pair_keys(cache), served or reader, finish, config, seed)

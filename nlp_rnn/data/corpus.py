@@ -82,7 +82,7 @@ class Corpus:
       is_parallel: whether the examples are pairs of a sentence and its translation; those with an empty side are left
         out, and from train those whose lengths do not fit.
       reads_test: False: the test split is left alone; train and validation keep the texts that they share with it.
-      trains_on_unlabelled: whether examples without a label are for training only (training.teacher).
+      trains_on_unlabelled: whether examples without a label are for training only; see `Config`.
 
     Attributes:
       facts: SplitFacts of each split, after `survey`.

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from nlp_rnn.config.settings import HardwareConfig
 from nlp_rnn.data.bucketing import IdReader, Reader
+from nlp_rnn.data.datasets import Resampling
 from nlp_rnn.data.service_address import check_answers, first_line
 from nlp_rnn.errors import ConfigError
 
@@ -73,7 +74,8 @@ def _dataset(reader: IdReader, plan: list[np.ndarray], epoch: int, first_step: i
     num_sides = len(reader.caches)
     places = list(reader.places(plan, epoch))
     seeds = np.zeros((len(plan), num_sides, 2), np.int32)
-    for side, resample in enumerate(reader.resamplers):
+    resamplers = [resample for resample in reader.resamplers if resample is None or isinstance(resample, Resampling)]
+    for side, resample in enumerate(resamplers):
         if resample:
             for number in range(len(plan)):
                 seeds[number, side] = resample.place(epoch, num_sides * (first_step + number) + side)
@@ -82,7 +84,7 @@ def _dataset(reader: IdReader, plan: list[np.ndarray], epoch: int, first_step: i
     @tf.autograph.experimental.do_not_convert
     def read(number: tf.Tensor, starts: tf.Tensor, lengths: tf.Tensor, times: tf.Tensor, seeds: tf.Tensor) -> Any:
         sides = []
-        for side, (path, fill, resample) in enumerate(zip(paths, reader.fills, reader.resamplers, strict=True)):
+        for side, (path, fill, resample) in enumerate(zip(paths, reader.fills, resamplers, strict=True)):
             ids = _read_rows(path, starts[side], lengths[side], times[side], fill)
             sides.append(resample.draw(ids, seeds[side]) if resample else ids)
         return number, tuple(sides)

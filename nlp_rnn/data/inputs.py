@@ -27,7 +27,7 @@ class Inputs:
       vocab_size: number of ids.
       labels: class names of a classifier by class number; otherwise empty.
       digests: name of an input of the ids, such as the vocabulary -> its digest.
-      resample: draws other segmentations (tokenizer.sampling), which needs TensorFlow; None: off.
+      resample: draws other segmentations (tokenizer.sampling); None: off.
     """
 
     train: Any

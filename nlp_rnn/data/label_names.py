@@ -13,7 +13,7 @@ def label_names(corpus: Corpus, *, allows_unlabelled: bool = False) -> list[str]
     """The labels of a surveyed corpus: of train, sorted (as numbers where all are); the last of two is "positive".
 
     Args:
-      allows_unlabelled: whether texts of train may have no label (training.teacher).
+      allows_unlabelled: whether texts of train may have no label (training.teacher, virtual_adversarial).
 
     Raises:
       ConfigError: if there are no labels, a single one, or others in validation or test; or if they are not what
@@ -34,7 +34,8 @@ def label_names(corpus: Corpus, *, allows_unlabelled: bool = False) -> list[str]
         raise ConfigError(
             f"data.train has {counts['']} examples without a label, the first is example "
             f"{corpus.facts['train'].first_places['']}; a classifier needs one on each: set data.label_column, use a "
-            "labelled source, or name classifiers that label them in training.teacher"
+            "labelled source, name classifiers that label them in training.teacher, or learn without labels by "
+            "training.virtual_adversarial"
         )
     elif len(counts) < 2:
         raise ConfigError(
@@ -63,7 +64,7 @@ def check_labels(corpus: Corpus, split: str, known: list[str]) -> None:
     if (count := facts.labels[""]) and "" not in known and not corpus._data.multi_label:
         raise ConfigError(
             f"data.{split} has {count:,} examples without a label, the first is example {facts.first_places['']}; "
-            "leave them out: only texts of data.train may have none, with training.teacher"
+            "leave them out: only texts of data.train may have none, with training.teacher or virtual_adversarial"
         )
     if unknown := label_checks.unknown(facts.labels, facts.first_places, known):
         raise ConfigError(

@@ -45,7 +45,6 @@ def _check(config: Config) -> None:
         ("training.optimizer", config.training.optimizer, ("adam", "adamw", "sgd")),
         ("training.gradient_accumulation", config.training.gradient_accumulation, (1,)),
         ("training.tensorboard", config.training.tensorboard, (False,)),
-        ("tokenizer.sampling", config.tokenizer.sampling, (0,)),
         ("model.softmax", config.model.softmax, ("full", "sampled")),
         ("hardware.matmul_precision", config.hardware.matmul_precision, ("float32",)),
     ):

@@ -64,7 +64,8 @@ class Classifier(keras.Model):
         """Mean loss in nats over the examples with weight > 0. Each replica returns its share of it.
 
         Args:
-          y: int32 [batch], the classes; of label sets 0 and 1 [batch, labels]; or probabilities [batch, labels].
+          y: int32 [batch], the classes, -1 of texts without a label; of label sets 0 and 1 [batch, labels]; or
+            probabilities [batch, labels].
           y_pred: float32 [batch, num_classes], logits, as from `call`.
           sample_weight: float [batch]; None means 1.
         """
@@ -78,7 +79,9 @@ class Classifier(keras.Model):
         ops = keras.ops
         rows = ops.ones(ops.shape(y)[:1]) if sample_weight is None else sample_weight
         num_rows = replicas.batch_weight(replicas.rows_of(rows))
-        alpha = self.objective.r_drop if training else 0.0
+        alpha, share = (self.objective.r_drop, self.objective.labelled_share) if training else (0.0, 1.0)
+        if share < 1:
+            rows, y = rows * ops.cast(y >= 0, rows.dtype), ops.maximum(y, 0)
         if alpha:
             y, rows = r_drop.twice(y), r_drop.twice(rows) / 2
         cross_entropies = self.objective.cross_entropies(y, logits)
@@ -88,7 +91,7 @@ class Classifier(keras.Model):
             losses += alpha * self.objective.divergences(logits)
         are_right = self.objective.are_right(y, logits)
         facts = {"are_right": are_right, "cross_entropies": cross_entropies, "weights": weights}
-        return ops.sum(losses * weights) / ops.maximum(num_rows, 1.0), facts
+        return ops.sum(losses * weights) / (share * ops.maximum(num_rows, 1.0)), facts
 
     def divergence_of(self, reference: Any, logits: Any, sample_weight: Any) -> Any:
         """Mean divergence of predictions from reference predictions over the examples with weight > 0, in nats.

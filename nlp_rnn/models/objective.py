@@ -23,6 +23,8 @@ class Objective:
       r_drop: weight of the divergence between two passes with different dropout; 0: one pass.
       adversarial: how far adversarial training moves a text's vectors, in standard deviations of them; 0: not at all.
       virtual_adversarial: the same of virtual adversarial training.
+      labelled_share: of the training texts, above 0 to 1. Below 1, targets are classes, -1 of texts without a label: in
+        training, the cross-entropies of the others are divided by the share, so that they count as in their own mean.
     """
 
     outputs: Outputs = "classes"
@@ -32,6 +34,7 @@ class Objective:
     r_drop: float = 0.0
     adversarial: float = 0.0
     virtual_adversarial: float = 0.0
+    labelled_share: float = 1.0
 
     @property
     def moves_texts(self) -> bool:

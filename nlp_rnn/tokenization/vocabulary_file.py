@@ -8,8 +8,19 @@ VOCABULARY_FILE = "vocabulary.txt"
 
 def read_pieces(folder: Path) -> list[str]:
     """All pieces by id, special ones first, of the folder that `Tokenizer.save` wrote; hash buckets have none."""
-    lines = (folder / VOCABULARY_FILE).read_bytes().decode("utf-8").split("\n")[:-1]
-    return [unescape(line.partition("\t")[0]) for line in lines]  # behind subwords stands a tab and their score
+    return [
+        unescape(line.partition("\t")[0]) for line in _lines(folder)
+    ]  # behind subwords stands a tab and their score
+
+
+def read_scored_pieces(folder: Path) -> list[tuple[str, float]]:
+    """All pieces of a subword tokenizer by id, with their log-probabilities in nats: 0 of special pieces and bytes."""
+    parts = [line.rsplit("\t", 1) for line in _lines(folder)]
+    return [(unescape(piece), float(score)) for piece, score in parts]
+
+
+def _lines(folder: Path) -> list[str]:
+    return (folder / VOCABULARY_FILE).read_bytes().decode("utf-8").split("\n")[:-1]
 
 
 def escape(piece: str) -> str:

@@ -21,7 +21,7 @@ def make_objective(config: Config, labels: list[str], train: TokenCache) -> Obje
     if chosen == "balanced" and outputs == "label_sets":
         positive, negative = balanced_label_weights(train.labels)
     elif chosen == "balanced":
-        positive = balanced_weights(np.bincount(train.labels, minlength=len(labels)))
+        positive = balanced_weights(np.bincount(train.labels[train.labelled_rows], minlength=len(labels)))
     elif chosen != "none":
         given = dict(chosen)  # type: ignore[arg-type]
         positive = tuple(given.get(label, 1.0) for label in labels)
@@ -29,9 +29,10 @@ def make_objective(config: Config, labels: list[str], train: TokenCache) -> Obje
         shown = ", ".join(f"{label} {weight:.3g}" for label, weight in zip(labels[:20], positive, strict=False))
         logger.info("class weights: %s%s", shown, ", ..." if len(labels) > 20 else "")
     training = config.training
+    labelled_share = len(train.labelled_rows) / len(train) if train.targets is None else 1.0
     return Objective(
         outputs, positive, negative, training.focal_gamma, training.r_drop, training.adversarial,
-        training.virtual_adversarial,
+        training.virtual_adversarial, labelled_share,
     )  # fmt: skip
 
 

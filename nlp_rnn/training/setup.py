@@ -175,6 +175,10 @@ def _find_inputs(run: run_directory.Run) -> Inputs:
     inputs, sampling = load_inputs(run.ids), run.config.tokenizer.sampling
     if not sampling:
         return inputs
+    if keras_backend() == "jax":
+        from nlp_rnn.tokenization.segmentations import Segmentations
+
+        return dataclasses.replace(inputs, resample=Segmentations(run.path / "tokenizer", sampling, run.config.seed))
     from nlp_rnn.data import datasets
     from nlp_rnn.tokenization.tokenizer import Tokenizer
 

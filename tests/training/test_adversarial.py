@@ -213,6 +213,24 @@ def test_the_divergence_does_not_read_the_labels():
     assert losses[0][1] - losses[0][0] == pytest.approx(losses[1][1] - losses[1][0], rel=1e-4)
 
 
+@pytest.mark.parametrize("length", [0.0, 2.0])
+def test_texts_without_a_label_count_in_the_divergence_alone(length):
+    some = np.where(np.arange(ROWS) % 2, LABELS, -1)
+    model = build(length, virtual=2.0)
+    whole_loss, whole = gradients_of(model)
+    model.objective = dataclasses.replace(model.objective, labelled_share=0.5)
+    loss, found = gradients_of(model, labels=some)
+    # Without the divergences: as if the other texts were not there, but for the weight of a text.
+    plain = build(length)
+    all_loss, of_all = gradients_of(plain)
+    weights = np.where(some < 0, 0, WEIGHTS).astype(np.float32)
+    factor = (WEIGHTS != 0).sum() / (weights != 0).sum()
+    labelled_loss, of_labelled = gradients_of(plain, weights=weights)
+    assert loss == pytest.approx(whole_loss - all_loss + 2 / factor * labelled_loss, rel=1e-5)
+    for each, *others in zip(found, whole, of_all, of_labelled, strict=True):
+        np.testing.assert_allclose(each, others[0] - others[1] + 2 / factor * others[2], atol=2e-6)
+
+
 def test_the_divergence_of_two_passes_is_that_of_one_without_dropout():
     one, two = (gradients_of(build(0.0, r_drop=r_drop, virtual=LENGTH)) for r_drop in (0.0, 1.0))
     assert two[0] == pytest.approx(one[0], rel=1e-5)

@@ -193,7 +193,7 @@ def test_what_label_sets_and_scales_learn(outputs, monkeypatch, tmp_path):
         ),
         (["tokenizer.case=keep"], r"whose vocabulary is taken, but tokenizer.case is 'keep' and was 'lower' there"),
         (["training.focal_gamma=2"], "training.focal_gamma is 2.0, but training.teacher gives probabilities"),
-        (["training.teacher=[]"], "or name classifiers that label them in training.teacher"),
+        (["training.teacher=[]"], "name classifiers that label them in training.teacher"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
