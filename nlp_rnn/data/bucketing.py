@@ -302,7 +302,8 @@ def classification_stream(
     """
 
     def finish(indices: np.ndarray, ids: list[np.ndarray]) -> Batch:
-        return labelled_batch(cache, indices, reader.rows, padded(*ids, reader.multiple))
+        (token_ids,) = ids
+        return labelled_batch(cache, indices, reader.rows, padded(token_ids, reader.multiple))
 
     def keys(epoch: int) -> np.ndarray:
         return reader.excerpts.draw(epoch)[1] if reader.excerpts else cache.lengths
