@@ -91,8 +91,8 @@ class DataConfig:
     validation_fraction: Fraction = 0.1
     test_fraction: Fraction = 0.0
     # Trains on this many examples only, drawn by the seed with each label's share; 0: all. For learning curves. With
-    # training.teacher (and without data.multi_label) this is the number of labels: the other texts are trained on
-    # without theirs.
+    # training.teacher or training.virtual_adversarial (and without data.multi_label) this is the number of labels: the
+    # other texts are trained on without theirs.
     max_examples: NonNegativeInt = 0
     # Removes texts of train that are also in validation or test. Use false for published splits.
     remove_repeated: Switch = True

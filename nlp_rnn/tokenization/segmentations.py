@@ -1,8 +1,10 @@
 """Subword regularisation without TensorFlow, for trainings on JAX; on TensorFlow it is in `datasets.Resampling`.
 
-A word's segmentations and their probabilities are computed when it is first met, and then kept. Source: Kudo 2018.
+A word's segmentations and their probabilities are computed when it is first met; those of the words met last are kept.
+Source: Kudo 2018, section 3.2, which draws from as many of the likeliest.
 """
 
+import functools
 import heapq
 import itertools
 import re
@@ -16,6 +18,7 @@ from nlp_rnn.tokenization.vocabulary_file import read_scored_pieces
 
 _NUM_LIKELIEST = 64  # segmentations per word
 _LEAST_SHARE = 1e-4  # of the likeliest segmentation's probability; what is less likely is never drawn
+_NUM_KEPT = 2**15  # words
 _BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 
 Pieces = tuple[int, ...]
@@ -35,13 +38,12 @@ class Segmentations:
     def __init__(self, folder: Path, temperature: float, seed: int) -> None:
         scored = read_scored_pieces(folder)
         symbols = {*SPECIAL_PIECES, *files.read_json(folder / "tokenizer.json", dict, files.RESTORE_RUN)["reserved"]}
-        self._texts = [
-            "" if piece in symbols or _BYTE_PIECE.fullmatch(piece) else piece for piece, _ in scored
-        ]  # by id; "" of what is not text
+        # By id; "" of what is not text.
+        self._texts = ["" if piece in symbols or _BYTE_PIECE.fullmatch(piece) else piece for piece, _ in scored]
         self._scores = {text: (number, scored[number][1]) for number, text in enumerate(self._texts) if text}
         self._longest = max(map(len, self._scores), default=1)
         self._temperature, self._seed = temperature, seed
-        self._known: dict[Pieces, tuple[list[Pieces], np.ndarray]] = {}
+        self.of_word = functools.lru_cache(_NUM_KEPT)(self._of_word)
 
     def __call__(self, token_ids: np.ndarray, epoch: int, step: int) -> np.ndarray:
         """int32 [batch, time] -> int32 [batch, any], both right-padded with PAD_ID; rows keep their EOS_ID."""
@@ -62,16 +64,14 @@ class Segmentations:
             drawn.extend(segmentations[int(np.searchsorted(cumulative, draw, side="right"))])
         return drawn + ids[ends[0] :]
 
-    def of_word(self, pieces: Pieces) -> tuple[list[Pieces], np.ndarray]:
+    def _of_word(self, pieces: Pieces) -> tuple[list[Pieces], np.ndarray]:
         """The likeliest segmentations of a word, given as one of them, with their cumulative probabilities."""
-        if pieces not in self._known:
-            texts = [self._texts[piece] for piece in pieces]
-            found = self._likeliest("".join(texts)) if all(texts) else [(0.0, pieces)]
-            weights = np.exp((np.array([score for score, _ in found]) - found[0][0]) / self._temperature)
-            cumulative = np.cumsum(weights / weights.sum())
-            cumulative[-1] = 1.0
-            self._known[pieces] = [each for _, each in found], cumulative
-        return self._known[pieces]
+        texts = [self._texts[piece] for piece in pieces]
+        found = self._likeliest("".join(texts)) if all(texts) else [(0.0, pieces)]
+        weights = np.exp((np.array([score for score, _ in found]) - found[0][0]) / self._temperature)
+        cumulative = np.cumsum(weights / weights.sum())
+        cumulative[-1] = 1.0
+        return [each for _, each in found], cumulative
 
     def _likeliest(self, word: str) -> list[tuple[float, Pieces]]:
         """(score in nats, segmentation) of a word that is text, from the likeliest on."""

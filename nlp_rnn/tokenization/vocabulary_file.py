@@ -8,9 +8,7 @@ VOCABULARY_FILE = "vocabulary.txt"
 
 def read_pieces(folder: Path) -> list[str]:
     """All pieces by id, special ones first, of the folder that `Tokenizer.save` wrote; hash buckets have none."""
-    return [
-        unescape(line.partition("\t")[0]) for line in _lines(folder)
-    ]  # behind subwords stands a tab and their score
+    return [unescape(line.partition("\t")[0]) for line in _lines(folder)]
 
 
 def read_scored_pieces(folder: Path) -> list[tuple[str, float]]:
@@ -20,6 +18,7 @@ def read_scored_pieces(folder: Path) -> list[tuple[str, float]]:
 
 
 def _lines(folder: Path) -> list[str]:
+    """One per piece: the escaped piece, and of subwords behind it a tab and their score."""
     return (folder / VOCABULARY_FILE).read_bytes().decode("utf-8").split("\n")[:-1]
 
 

@@ -103,6 +103,23 @@ def test_adversarial_training_on_jax_is_that_on_tensorflow(
     assert max(differences(moved, plain)) > 1e-3
 
 
+@pytest.mark.further
+def test_a_translator_draws_its_pieces_without_tensorflow(corpora: Path, tmp_path: Path) -> None:
+    settings = [
+        *SMALL, "data.source=csv", f"data.train={corpora / 'pairs.csv'}", "data.max_length=100", "model.units=8",
+        "tokenizer.level=subword", "tokenizer.vocab_size=290", "model.cell=gru", "training.epochs=1",
+    ]  # fmt: skip
+    program, environment = ROOT / "pipelines" / "translation.py", jax_environment(tmp_path)
+    for temperature in (0, 5):
+        more = [f"name=by_{temperature}", f"tokenizer.sampling={temperature}"]
+        ask("prepare", *more, *settings, cwd=tmp_path, task="translation")
+        run(jax_command(program, "train", *more, *settings), environment, tmp_path)
+    assert max(differences(tmp_path / "runs" / "by_0", tmp_path / "runs" / "by_5")) > 1e-3  # it has read other pieces
+    ask("export", "--run", "runs/by_5", "--to", "models", cwd=tmp_path, task="translation")
+    (model,) = (tmp_path / "models").iterdir()
+    assert ask("predict", "--model", model, "a cat", cwd=tmp_path, task="translation")
+
+
 TAUGHT = ["training.teacher=[../first/runs/{task}]", "training.teacher_share=0.8"]
 
 
