@@ -365,7 +365,7 @@ class Config:
 
     @property
     def trains_on_unlabelled(self) -> bool:
-        """Whether texts of train may have no label: training.teacher labels them, or they are moved without one."""
+        """Whether texts of train may have no label: of training.teacher or virtual_adversarial."""
         needs_none = bool(self.training.teacher or self.training.virtual_adversarial)
         return self.kind == "classifier" and needs_none and not self.data.multi_label
 

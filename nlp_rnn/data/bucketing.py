@@ -25,7 +25,8 @@ PairBatch = tuple[tuple[np.ndarray, np.ndarray], Any, np.ndarray]  # what `pair_
 class Resampler(Protocol):
     """Draws other segmentations of the same texts; see `datasets.Resampling` and `segmentations.Segmentations`."""
 
-    def __call__(self, token_ids: np.ndarray, epoch: int, step: int) -> np.ndarray: ...
+    def __call__(self, token_ids: np.ndarray, epoch: int, step: int) -> np.ndarray:
+        """int32 [batch, time] -> int32 [batch, any], both right-padded with PAD_ID."""
 
 
 _POOL_BATCHES = 100  # number of batches that are sorted by length together
@@ -143,7 +144,7 @@ class IdReader:
 
         Yields:
           for each batch, one int32 [rows, time] per cache, right-padded with PAD_ID at least to the longest text. Times
-          of resampled texts are not multiples; see `padded`.
+          of resampled texts are not multiples; see `pad_to_multiple`.
         """
         for step, places in enumerate(self.places(plan, epoch), start=first_step):
             sides = [place.read(cache.path) for place, cache in zip(places, self.caches, strict=True)]
@@ -171,7 +172,7 @@ class IdReader:
         return Places(own[0], own[1], math.ceil(int(lengths.max()) / self.multiple) * self.multiple, fill)
 
 
-def padded(token_ids: np.ndarray, multiple: int) -> np.ndarray:
+def pad_to_multiple(token_ids: np.ndarray, multiple: int) -> np.ndarray:
     """Pads int32 [rows, time] with PAD_ID until the time is a multiple."""
     return np.pad(token_ids, ((0, 0), (0, -token_ids.shape[1] % multiple)), constant_values=PAD_ID)
 
@@ -303,7 +304,7 @@ def classification_stream(
 
     def finish(indices: np.ndarray, ids: list[np.ndarray]) -> Batch:
         (token_ids,) = ids
-        return labelled_batch(cache, indices, reader.rows, padded(token_ids, reader.multiple))
+        return labelled_batch(cache, indices, reader.rows, pad_to_multiple(token_ids, reader.multiple))
 
     def keys(epoch: int) -> np.ndarray:
         return reader.excerpts.draw(epoch)[1] if reader.excerpts else cache.lengths
@@ -317,7 +318,7 @@ def pair_stream(
     """The training batches of a translator; see `classification_stream`. `reader` is a `pair_reader`."""
 
     def finish(indices: np.ndarray, ids: list[np.ndarray]) -> PairBatch:
-        source, target = (padded(each, reader.multiple) for each in ids)
+        source, target = (pad_to_multiple(each, reader.multiple) for each in ids)
         return pair_batch(source, target, _predictions(cache, indices[reader.rows], target.shape))
 
     return BatchStream(lambda _: pair_keys(cache), served or reader, finish, config, seed)

@@ -120,6 +120,8 @@ class DrawnSplits:
         start = 0
         for example in self._given["train"]():
             part = example.text[max(first - start, 0) : max(ends[split] - start, 0)]
+            if split != "train" and self._is_for_training(example):
+                part = ""
             if part and isinstance(example, WeightedExample):
                 yield WeightedExample.of(part, example.label, example.weight)
             elif part:

@@ -13,7 +13,7 @@ import queue
 import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -74,7 +74,7 @@ def _dataset(reader: IdReader, plan: list[np.ndarray], epoch: int, first_step: i
     num_sides = len(reader.caches)
     places = list(reader.places(plan, epoch))
     seeds = np.zeros((len(plan), num_sides, 2), np.int32)
-    resamplers = [resample for resample in reader.resamplers if resample is None or isinstance(resample, Resampling)]
+    resamplers = cast(tuple[Resampling | None, ...], reader.resamplers)  # of TensorFlow, which the service needs
     for side, resample in enumerate(resamplers):
         if resample:
             for number in range(len(plan)):

@@ -34,8 +34,8 @@ def label_names(corpus: Corpus, *, allows_unlabelled: bool = False) -> list[str]
         raise ConfigError(
             f"data.train has {counts['']} examples without a label, the first is example "
             f"{corpus.facts['train'].first_places['']}; a classifier needs one on each: set data.label_column, use a "
-            "labelled source, name classifiers that label them in training.teacher, or learn without labels by "
-            "training.virtual_adversarial"
+            "labelled source, name classifiers that label them in training.teacher, or set "
+            "training.virtual_adversarial=5, which learns from such texts too"
         )
     elif len(counts) < 2:
         raise ConfigError(
@@ -64,7 +64,8 @@ def check_labels(corpus: Corpus, split: str, known: list[str]) -> None:
     if (count := facts.labels[""]) and "" not in known and not corpus._data.multi_label:
         raise ConfigError(
             f"data.{split} has {count:,} examples without a label, the first is example {facts.first_places['']}; "
-            "leave them out: only texts of data.train may have none, with training.teacher or virtual_adversarial"
+            "leave them out: only texts of data.train may have none, with training.teacher or "
+            "training.virtual_adversarial"
         )
     if unknown := label_checks.unknown(facts.labels, facts.first_places, known):
         raise ConfigError(

@@ -45,11 +45,12 @@ def _check(config: Config) -> None:
         ("training.optimizer", config.training.optimizer, ("adam", "adamw", "sgd")),
         ("training.gradient_accumulation", config.training.gradient_accumulation, (1,)),
         ("training.tensorboard", config.training.tensorboard, (False,)),
+        ("hardware.input_service", config.hardware.input_service, ("",)),
         ("model.softmax", config.model.softmax, ("full", "sampled")),
         ("hardware.matmul_precision", config.hardware.matmul_precision, ("float32",)),
     ):
         if value not in allowed:
-            values = ", ".join(str(each) for each in allowed)
+            values = ", ".join(str(each) or "nothing" for each in allowed)
             raise ConfigError(
                 f"{key} is {value}, which needs Keras's backend tensorflow, but KERAS_BACKEND is jax; use {values}"
             )

@@ -79,19 +79,21 @@ class Classifier(keras.Model):
         ops = keras.ops
         rows = ops.ones(ops.shape(y)[:1]) if sample_weight is None else sample_weight
         num_rows = replicas.batch_weight(replicas.rows_of(rows))
-        alpha, share = (self.objective.r_drop, self.objective.labelled_share) if training else (0.0, 1.0)
-        if share < 1:
-            rows, y = rows * ops.cast(y >= 0, rows.dtype), ops.maximum(y, 0)
+        alpha, share = (self.objective.r_drop, self.objective.labelled_share) if training else (0.0, 0.0)
         if alpha:
             y, rows = r_drop.twice(y), r_drop.twice(rows) / 2
+        all_rows = rows
+        if share:
+            rows, y = rows * ops.cast(y >= 0, rows.dtype) / share, ops.maximum(y, 0)
         cross_entropies = self.objective.cross_entropies(y, logits)
         losses, weights = self.objective.weigh(y, self.objective.focused(cross_entropies), rows)
         cross_entropies, _ = self.objective.weigh(y, cross_entropies, rows)
-        if alpha:
-            losses += alpha * self.objective.divergences(logits)
+        total = ops.sum(losses * weights)
+        if alpha:  # of all texts, since it reads no labels
+            total += alpha * ops.sum(self.objective.divergences(logits) * (all_rows if share else weights))
         are_right = self.objective.are_right(y, logits)
         facts = {"are_right": are_right, "cross_entropies": cross_entropies, "weights": weights}
-        return ops.sum(losses * weights) / (share * ops.maximum(num_rows, 1.0)), facts
+        return total / ops.maximum(num_rows, 1.0), facts
 
     def divergence_of(self, reference: Any, logits: Any, sample_weight: Any) -> Any:
         """Mean divergence of predictions from reference predictions over the examples with weight > 0, in nats.

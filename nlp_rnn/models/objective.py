@@ -23,8 +23,9 @@ class Objective:
       r_drop: weight of the divergence between two passes with different dropout; 0: one pass.
       adversarial: how far adversarial training moves a text's vectors, in standard deviations of them; 0: not at all.
       virtual_adversarial: the same of virtual adversarial training.
-      labelled_share: of the training texts, above 0 to 1. Below 1, targets are classes, -1 of texts without a label: in
-        training, the cross-entropies of the others are divided by the share, so that they count as in their own mean.
+      labelled_share: the weight of the training texts with a label, as a share of the number of all texts; 0: all have
+        labels. Otherwise targets are classes, or -1; in training, the cross-entropies of texts with a label are divided
+        by the share, so that over all batches their mean counts.
     """
 
     outputs: Outputs = "classes"
@@ -34,7 +35,7 @@ class Objective:
     r_drop: float = 0.0
     adversarial: float = 0.0
     virtual_adversarial: float = 0.0
-    labelled_share: float = 1.0
+    labelled_share: float = 0.0
 
     @property
     def moves_texts(self) -> bool:

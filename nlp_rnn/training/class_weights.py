@@ -6,6 +6,7 @@ import numpy as np
 
 from nlp_rnn.config.settings import Config
 from nlp_rnn.data.token_cache import TokenCache
+from nlp_rnn.errors import ConfigError
 from nlp_rnn.models.objective import Objective
 
 logger = logging.getLogger(__name__)
@@ -29,11 +30,28 @@ def make_objective(config: Config, labels: list[str], train: TokenCache) -> Obje
         shown = ", ".join(f"{label} {weight:.3g}" for label, weight in zip(labels[:20], positive, strict=False))
         logger.info("class weights: %s%s", shown, ", ..." if len(labels) > 20 else "")
     training = config.training
-    labelled_share = len(train.labelled_rows) / len(train) if train.targets is None else 1.0
     return Objective(
         outputs, positive, negative, training.focal_gamma, training.r_drop, training.adversarial,
-        training.virtual_adversarial, labelled_share,
+        training.virtual_adversarial, _labelled_share(train, training.batch_size),
     )  # fmt: skip
+
+
+def _labelled_share(train: TokenCache, batch_size: int) -> float:
+    """See `Objective`. Says how many texts of a batch have a label."""
+    rows = train.labelled_rows
+    if train.targets is not None or len(rows) == len(train):
+        return 0.0
+    weights = np.ones(len(train)) if train.weights is None else train.weights
+    share = float(weights[rows].sum() / np.count_nonzero(weights))
+    if not share:
+        raise ConfigError("data.weight_column is 0 for all texts with a label; give some of them a weight above 0")
+    per_batch = batch_size * len(rows) / len(train)
+    logger.log(
+        logging.WARNING if per_batch < 1 else logging.INFO,
+        "%s of %s training texts have a label: %.3g of each batch; raise training.batch_size if these are too few",
+        f"{len(rows):,}", f"{len(train):,}", per_batch,
+    )  # fmt: skip
+    return share
 
 
 def balanced_weights(counts: np.ndarray) -> tuple[float, ...]:

@@ -233,6 +233,8 @@ def _served(reader: IdReader, config: Config) -> Reader:
 def _multiple(config: Config, placement: Placement) -> int:
     """The number of which all batch lengths are multiples."""
     if placement.has_fixed_shapes:
+        if sampling := config.tokenizer.sampling:
+            raise ConfigError(f"tokenizer.sampling is {sampling:g}, but a TPU needs batches of one length; use 0")
         return config.data.max_length + 1  # including EOS_ID
     return _steps_multiple(config.training)
 

@@ -157,8 +157,8 @@ def test_the_last_layer_has_units_of_its_own():
 def test_only_models_of_imdb_that_need_no_labels_read_unlabeled_texts():
     setting = "data.use_unlabeled=true"
     assert load_config(None, ["data.source=imdb", setting], task="next_word").data.use_unlabeled
-    with_teacher = ["data.source=imdb", setting, "training.teacher=[runs/a]"]
-    assert load_config(None, with_teacher, task="sentiment").data.use_unlabeled
+    for allows in ("training.teacher=[runs/a]", "training.virtual_adversarial=5"):
+        assert load_config(None, ["data.source=imdb", setting, allows], task="sentiment").data.use_unlabeled
     for task, source in (("sentiment", "imdb"), ("next_word", "wikitext2")):
         with pytest.raises(
             ConfigError, match="unlabeled texts are in the source imdb only, for language models and for classifiers"

@@ -1,6 +1,7 @@
 """Adversarial training: the move of the vectors, the gradients of both passes, and whole trainings."""
 
 import dataclasses
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,14 +9,17 @@ import pytest
 import tensorflow as tf
 
 from nlp_rnn.config.loading import load_config
+from nlp_rnn.data.token_cache import TokenCache
 from nlp_rnn.distribution import replicas
 from nlp_rnn.distribution.placement import ONE_DEVICE
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.layers.adversarial import moves
+from nlp_rnn.layers.r_drop import twice
 from nlp_rnn.models.classifier import build_classifier
 from nlp_rnn.models.objective import Objective
 from nlp_rnn.training import fit, gradients
 from nlp_rnn.training.checkpoints import load_arrays
+from nlp_rnn.training.class_weights import make_objective
 from tests.conftest import spawn_pipeline
 
 ROWS, STEPS, WORDS, LENGTH = 8, 12, 50, 3.0
@@ -213,10 +217,10 @@ def test_the_divergence_does_not_read_the_labels():
     assert losses[0][1] - losses[0][0] == pytest.approx(losses[1][1] - losses[1][0], rel=1e-4)
 
 
-@pytest.mark.parametrize("length", [0.0, 2.0])
-def test_texts_without_a_label_count_in_the_divergence_alone(length):
+@pytest.mark.parametrize(("length", "r_drop"), [(0.0, 0.0), (2.0, 0.0), (2.0, 1.0)])
+def test_texts_without_a_label_count_in_the_divergences_alone(length, r_drop):
     some = np.where(np.arange(ROWS) % 2, LABELS, -1)
-    model = build(length, virtual=2.0)
+    model = build(length, virtual=2.0, r_drop=r_drop)  # without dropout, the divergence of R-Drop is 0
     whole_loss, whole = gradients_of(model)
     model.objective = dataclasses.replace(model.objective, labelled_share=0.5)
     loss, found = gradients_of(model, labels=some)
@@ -229,6 +233,41 @@ def test_texts_without_a_label_count_in_the_divergence_alone(length):
     assert loss == pytest.approx(whole_loss - all_loss + 2 / factor * labelled_loss, rel=1e-5)
     for each, *others in zip(found, whole, of_all, of_labelled, strict=True):
         np.testing.assert_allclose(each, others[0] - others[1] + 2 / factor * others[2], atol=2e-6)
+
+
+def test_r_drop_reads_no_labels():
+    keras.utils.set_random_seed(1)
+    model = build(0.0, r_drop=3.0)
+    logits = tf.random.normal((2 * ROWS, 2))
+    model.objective = dataclasses.replace(model.objective, labelled_share=0.5)
+
+    def loss(labels):
+        return float(model.loss_of(labels, logits, WEIGHTS, training=True)[0])
+
+    nobody = np.full(ROWS, -1, np.int32)
+    divergences = model.objective.divergences(logits).numpy() * np.array(twice(WEIGHTS)) / 2
+    assert loss(nobody) == pytest.approx(3 * divergences.sum() / 7, rel=1e-5)  # 7 texts have a weight
+    assert loss(LABELS) > loss(nobody)
+
+
+@pytest.mark.parametrize(
+    ("weights", "share"),
+    [(None, 0.75), ([1, 2, 3, 4], 8 / 4), ([2, 0, 1, 1], 4 / 3)],
+)
+def test_the_share_of_labelled_texts_is_that_of_their_weights(weights, share, caplog):
+    labels = np.int32([0, -1, 1, 1])
+    given = None if weights is None else np.float32(weights)
+    train = TokenCache(Path("none"), np.arange(5), labels, given)
+    config = load_config(None, ["training.virtual_adversarial=5", "training.batch_size=2"], task="sentiment")
+    caplog.set_level("INFO")
+    assert make_objective(config, ["neg", "pos"], train).labelled_share == pytest.approx(share)
+    assert "3 of 4 training texts have a label: 1.5 of each batch" in caplog.text
+    balanced = load_config(None, ["training.class_weights=balanced"], task="sentiment")
+    assert make_objective(balanced, ["neg", "pos"], train).class_weights == (1.5, 0.75)
+    assert make_objective(config, ["neg", "pos"], dataclasses.replace(train, labels=abs(labels))).labelled_share == 0
+    nothing = dataclasses.replace(train, weights=np.float32([0, 4, 0, 0]))
+    with pytest.raises(ConfigError, match=r"data\.weight_column is 0 for all texts with a label"):
+        make_objective(config, ["neg", "pos"], nothing)
 
 
 def test_the_divergence_of_two_passes_is_that_of_one_without_dropout():
@@ -271,7 +310,7 @@ def test_two_devices_train_as_one(reviews, tmp_path):
         "data.source=csv", "data.train=reviews.csv", "data.max_length=20", "model.units=6", "model.embedding_dim=6",
         "model.dropout=0", "training.batch_size=16", "training.epochs=1", "training.optimizer=sgd",
         "training.learning_rate=0.5", "training.clip_norm=0", "training.adversarial=3",
-        "training.virtual_adversarial=3",
+        "training.virtual_adversarial=3", "data.max_examples=150",
     ]  # fmt: skip
     devices = {"one": ["hardware.strategy=cpu"], "two": ["hardware.strategy=mirrored", "hardware.num_replicas=2"]}
     for name, more in devices.items():
