@@ -171,6 +171,17 @@ def test_an_unlabelled_copy_does_not_take_the_place_of_a_labelled_one(tmp_path, 
     assert sum(example.label == "good" for example in examples) == 40
 
 
+@pytest.mark.parametrize("split", ["hash", "contiguous"])
+def test_texts_without_a_label_are_for_training_only(tmp_path, split):
+    rows = [(f"text {n}", ("", "good", "bad")[n % 3]) for n in range(300)]
+    config = config_of(write_csv(tmp_path / "a.csv", rows), f"data.split={split}", "data.validation_fraction=0.3")
+    corpus = Corpus(config.data, config.seed, trains_on_unlabelled=True).survey()
+    labels = {name: Counter(example.label for example in corpus.examples(name)) for name in ("train", "validation")}
+    assert labels["train"][""] > 20
+    assert labels["validation"]["good"] > 10
+    assert labels["validation"][""] == 0
+
+
 def test_pairs_can_be_fewer_too(tmp_path):
     for language in ("en", "de"):
         (tmp_path / f"a.{language}").write_text("".join(f"{language} {n}\n" for n in range(200)))

@@ -199,6 +199,10 @@ def test_what_jax_does_not_do_is_refused(
             "hardware.matmul_precision is bfloat16, which needs Keras's backend tensorflow",
         ),
         ("hardware.strategy=multi_worker", "hardware.strategy is multi_worker, which needs TensorFlow"),
+        (
+            "hardware.input_service=reader:5000",
+            "hardware.input_service is reader:5000, which needs Keras's backend tensorflow, .*; use nothing",
+        ),
     ],
 )
 def test_settings_that_need_tensorflow_are_refused(setting: str, message: str) -> None:
