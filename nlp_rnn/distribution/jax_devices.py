@@ -50,9 +50,10 @@ def _check(config: Config) -> None:
         ("hardware.matmul_precision", config.hardware.matmul_precision, ("float32",)),
     ):
         if value not in allowed:
-            values = ", ".join(str(each) or "nothing" for each in allowed)
+            values = ", ".join(map(str, allowed))
             raise ConfigError(
-                f"{key} is {value}, which needs Keras's backend tensorflow, but KERAS_BACKEND is jax; use {values}"
+                f"{key} is {value}, which needs Keras's backend tensorflow, but KERAS_BACKEND is jax; "
+                + (f"use {values}" if values else "leave it empty")
             )
 
 

@@ -201,7 +201,7 @@ def test_what_jax_does_not_do_is_refused(
         ("hardware.strategy=multi_worker", "hardware.strategy is multi_worker, which needs TensorFlow"),
         (
             "hardware.input_service=reader:5000",
-            "hardware.input_service is reader:5000, which needs Keras's backend tensorflow, .*; use nothing",
+            "hardware.input_service is reader:5000, which needs Keras's backend tensorflow, .*; leave it empty",
         ),
     ],
 )

@@ -126,7 +126,7 @@ def test_batches_of_drawn_segmentations_are_padded_to_a_multiple(tokenizer, fold
         assert all(ids.shape[1] % 8 == 0 for ids in (inputs if kind == "pairs" else [inputs]))
 
 
-def test_long_words_take_time_and_memory_in_proportion_to_their_length(folder, tokenizer):
+def test_long_words_are_redrawn_and_take_memory_in_proportion_to_their_length(folder, tokenizer):
     (pieces,) = tokenizer.tokenize(["perform" * 300]).to_list()
     segmentations = Segmentations(folder, 5.0, 1)
     (drawn,) = segmentations(np.array([pieces], np.int32), 0, 0)
