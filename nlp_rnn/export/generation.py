@@ -9,6 +9,7 @@ from nlp_rnn.decoding.generation import Generator, Limits, Session
 from nlp_rnn.decoding.sampling import Sampling
 from nlp_rnn.decoding.settings import MAX_STOP_LENGTH, GenerationSettings
 from nlp_rnn.export import saved_model
+from nlp_rnn.export.saved_model import per_text
 from nlp_rnn.models.language_ensemble import LanguageEnsemble
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.special_ids import PAD_ID, UNK_ID
@@ -19,19 +20,14 @@ from nlp_rnn.tokenization.tokenizer import Tokenizer
 _DEFAULTS = GenerationSettings()  # of `serving_default`
 MAX_LENGTH = 1_000_000  # the longest text that can be generated
 
-
-def _rows(dtype: tf.DType, name: str) -> tf.TensorSpec:
-    return tf.TensorSpec([None], dtype, name=name)
-
-
-_PROMPT = _rows(tf.string, "prompt")
+_PROMPT = per_text(tf.string, "prompt")
 _SAMPLING = [
-    _rows(tf.float32, "temperature"), _rows(tf.int32, "top_k"), _rows(tf.float32, "top_p"),
-    _rows(tf.float32, "repetition_penalty"), _rows(tf.int32, "seed"),
+    per_text(tf.float32, "temperature"), per_text(tf.int32, "top_k"), per_text(tf.float32, "top_p"),
+    per_text(tf.float32, "repetition_penalty"), per_text(tf.int32, "seed"),
 ]  # fmt: skip
 _LIMITS = [
-    _rows(tf.int32, "min_length"),
-    _rows(tf.int32, "max_length"),
+    per_text(tf.int32, "min_length"),
+    per_text(tf.int32, "max_length"),
     tf.TensorSpec([None, None], tf.string, name="stop"),
 ]
 
@@ -56,10 +52,10 @@ class GenerationModule(tf.Module):
             tf.TensorSpec([None, size], name="states"), tf.TensorSpec([None, vocab_size], name="log_probabilities"),
             tf.TensorSpec([None, vocab_size], tf.int32, name="last_seen"),
             tf.TensorSpec([None, MAX_STOP_LENGTH], tf.int32, name="recent"),
-            _rows(tf.int32, "length"), _rows(tf.bool, "is_done"),
+            per_text(tf.int32, "length"), per_text(tf.bool, "is_done"),
         ]  # fmt: skip
         self.extend = tf.function(
-            self._extend, input_signature=[*session, _rows(tf.int32, "count"), *_LIMITS, *_SAMPLING], autograph=False
+            self._extend, input_signature=[*session, per_text(tf.int32, "count"), *_LIMITS, *_SAMPLING], autograph=False
         )
 
     def signature_functions(self) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class NextWordModule(tf.Module):
         self.step = tf.function(
             self._step,
             input_signature=[
-                tf.TensorSpec([None], tf.int32, name="token_ids"),
+                saved_model.per_text(tf.int32, "token_ids"),
                 tf.TensorSpec([None, size], name="states"),
             ],
             autograph=False,
@@ -60,8 +60,8 @@ class NextWordModule(tf.Module):
     @tf.function(
         input_signature=[
             saved_model.TEXT,
-            tf.TensorSpec([None], tf.int32, name="count"),
-            tf.TensorSpec([None], tf.bool, name="allow_profanity"),
+            saved_model.per_text(tf.int32, "count"),
+            saved_model.per_text(tf.bool, "allow_profanity"),
         ],
         autograph=False,
     )

@@ -33,7 +33,14 @@ from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 _EXPORT_AGAIN = "export it again"
 _Result = TypeVar("_Result")
-TEXT = tf.TensorSpec([None], tf.string, name="text")
+
+
+def per_text(dtype: tf.DType, name: str) -> tf.TensorSpec:
+    """An input of a signature that has one value for each text: [batch]."""
+    return tf.TensorSpec([None], dtype, name=name)
+
+
+TEXT = per_text(tf.string, "text")
 
 
 @contextlib.contextmanager

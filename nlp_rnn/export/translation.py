@@ -10,6 +10,7 @@ from nlp_rnn.decoding.beam_search import Search
 from nlp_rnn.decoding.settings import SearchSettings
 from nlp_rnn.decoding.translation_search import search_translations, usual_length
 from nlp_rnn.export import saved_model
+from nlp_rnn.export.saved_model import per_text
 from nlp_rnn.layers.masking import IMPOSSIBLE
 from nlp_rnn.models.language_ensemble import log_of_mean
 from nlp_rnn.models.translator import Translator
@@ -19,17 +20,12 @@ from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 MAX_BEAMS = 100
 
-
-def _rows(dtype: tf.DType, name: str) -> tf.TensorSpec:
-    return tf.TensorSpec([None], dtype, name=name)
-
-
 _SETTINGS = [
-    _rows(tf.int32, "beam_size"), _rows(tf.float32, "length_penalty"),
-    _rows(tf.float32, "coverage_penalty"),
-    _rows(tf.int32, "min_length"), _rows(tf.int32, "max_length"), _rows(tf.float32, "min_ratio"),
-    _rows(tf.float32, "max_ratio"),
-    _rows(tf.int32, "no_repeat_ngram"), _rows(tf.string, "prefix"),
+    per_text(tf.int32, "beam_size"), per_text(tf.float32, "length_penalty"),
+    per_text(tf.float32, "coverage_penalty"),
+    per_text(tf.int32, "min_length"), per_text(tf.int32, "max_length"), per_text(tf.float32, "min_ratio"),
+    per_text(tf.float32, "max_ratio"),
+    per_text(tf.int32, "no_repeat_ngram"), per_text(tf.string, "prefix"),
 ]  # fmt: skip
 
 
@@ -126,9 +122,7 @@ class TranslationModule(tf.Module):
             "log_probabilities": tf.where(is_there, best.log_probabilities, IMPOSSIBLE),
         }
 
-    @tf.function(
-        input_signature=[saved_model.TEXT, tf.TensorSpec([None], tf.string, name="translation")], autograph=False
-    )
+    @tf.function(input_signature=[saved_model.TEXT, per_text(tf.string, "translation")], autograph=False)
     def explain(self, text: tf.Tensor, translation: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the decoder's attention for each translation.
 
