@@ -3,7 +3,7 @@
     import nlp_rnn
 
     classify = nlp_rnn.load("saved_models/sentiment")
-    classify("What a film!")                                # Prediction(label='pos', probability=0.55)
+    classify("What a film!")                                # Prediction(label='pos', probability=0.54)
 
     run = nlp_rnn.train("configs/sentiment_demo.yaml", {"training.epochs": 2, "name": "short"})
     run.evaluate("test").metrics["accuracy"]
@@ -13,6 +13,7 @@ this module too.
 """
 
 import itertools
+import math
 import os
 import re
 import time
@@ -229,15 +230,19 @@ class TranslationModel(Model):
           settings: those of `SearchSettings`: beam_size, length_penalty, coverage_penalty, min_length, max_length,
             min_ratio, max_ratio, no_repeat_ngram, prefix.
 
+        Returns:
+          the best translation of each sentence; an empty one with the score -inf if the settings leave none.
+
         Raises:
           ConfigError: if a setting is out of its range.
         """
         if isinstance(texts, Text):
-            return next(self.translate_all([texts], **settings))[0]
-        return [best[0] for best in self.translate_all(texts, **settings)]
+            return self.translate([texts], **settings)[0]
+        nothing = Translation("", -math.inf)
+        return [next(iter(best), nothing) for best in self.translate_all(texts, **settings)]
 
     def translate_all(self, texts: Iterable[Text], n_best: int = 1, **settings: Any) -> Iterator[list[Translation]]:
-        """Yields the `n_best` translations of each sentence, the best first."""
+        """Yields the `n_best` translations of each sentence, the best first; fewer if the settings leave fewer."""
         search = SearchSettings.checked(**settings)
         for batch in _batches(texts, 32):
             answer = self._calls.translate(batch, asdict(search), n_best)

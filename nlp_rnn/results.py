@@ -87,7 +87,11 @@ class TextScore:
 
 @dataclass(frozen=True)
 class Translation:
-    """A translation and its score: the mean log-probability that the beam search ranks by."""
+    """A translation and its score, by which the beam search ranks.
+
+    The score is the log-probability, in nats, divided by ((5 + length) / 6) ** length_penalty, where the length is in
+    pieces and counts the end; with a coverage penalty, less that.
+    """
 
     text: str
     score: float

@@ -1,11 +1,13 @@
 """The command `nlp-rnn serve`: answers requests to exported models over HTTP."""
 
+import asyncio
 import ipaddress
 import logging
 import os
 import re
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from nlp_rnn.cli.main import set_up_logging
 from nlp_rnn.cli.options import Parser, add_settings, between, settings_of
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.files import unreadable
-from nlp_rnn.serving.limits import Limits
+from nlp_rnn.serving.limits import NUM_THREADS, Limits
 from nlp_rnn.serving.tfserving_config import write_tfserving_config
 from nlp_rnn.tensorflow_import import import_tensorflow
 
@@ -49,6 +51,7 @@ def main(arguments: list[str]) -> None:
     listener = _listener(options.host, options.port)
     with listener:
         set_up_logging("%(asctime)s %(levelname)s %(message)s")
+        os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(NUM_THREADS))
         import_tensorflow()
         from nlp_rnn.serving.app import make_app
         from nlp_rnn.serving.engine import ServerSettings
@@ -199,6 +202,11 @@ def _unusable(host: str, port: int, option: str, error: OSError | UnicodeError) 
 
 
 def _run(uvicorn: Any, app: Any, listener: socket.socket, shutdown_seconds: int) -> None:
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # Both protocols stop accepting at once, and share the time for running requests.
+            await asyncio.gather(app.state.stop_grpc(), super().shutdown(sockets))
+
     # uvicorn finishes the running requests, and then raises the signal again: for these handlers.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
@@ -206,5 +214,9 @@ def _run(uvicorn: Any, app: Any, listener: socket.socket, shutdown_seconds: int)
         app, log_config=None, access_log=False, server_header=False, proxy_headers=False, lifespan="on",
         timeout_graceful_shutdown=shutdown_seconds,
     )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listener])
+    Server(config).run(sockets=[listener])
     logger.info("stopped")
+    # A computation that has begun cannot be interrupted, and Python would wait for its thread.
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)

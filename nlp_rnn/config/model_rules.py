@@ -137,6 +137,12 @@ def check_language_model(config: Config, report: Report) -> None:
             "embedding"
         )
         report("model.tie_embeddings", f"{fault}; use false")
+    if model.tie_embeddings and model.softmax != "adaptive" and model.last_units not in (0, model.embedding_dim):
+        fault = (
+            f"model.last_units is {model.last_units}, but with model.tie_embeddings the output reads as many features "
+            f"as the embedding has ({model.embedding_dim})"
+        )
+        report("model.last_units", f"{fault}; use model.last_units=0, or model.tie_embeddings=false")
     if model.softmax == "adaptive" and training.teacher:
         fault = f"training.teacher is {list(training.teacher)}, but model.softmax is adaptive"
         report(

@@ -79,6 +79,9 @@ def broken_rules(config: Config, task: str | None) -> list[tuple[str, str]]:
     if training.weight_decay and training.optimizer != "adamw":
         fault = f"training.weight_decay is {training.weight_decay}, but training.optimizer is {training.optimizer}"
         report("training.weight_decay", f"{fault}; only the optimizer adamw decays weights")
+    if training.schedule == "flat_cosine" and training.warmup_fraction > 0.5:
+        fault = f"training.warmup_fraction is {training.warmup_fraction}, but training.schedule is flat_cosine"
+        report("training.warmup_fraction", f"{fault}, which falls from the middle on; use 0.5 at most")
     check_kind(config, report)
     check_chunks(config, report)
     check_partial_shuffle(config, report)

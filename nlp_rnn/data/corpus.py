@@ -27,6 +27,7 @@ from nlp_rnn.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 _NUM_PROBED = 500  # pairs of each split, for the order of the languages
+_SHOWN = 40  # characters of a text in messages
 _ABOVE = {"train": ("validation", "test"), "validation": ("test",), "test": ()}  # splits that keep a text both have
 
 
@@ -41,7 +42,7 @@ class SplitFacts:
       num_empty: number of texts that are only white space.
       labels: label -> number of examples; empty for pairs.
       num_unlabelled: number of examples without a label.
-      first_places: label -> number, from 1, of its first example.
+      first_texts: label -> the beginning of its first text.
       digest: digest of texts, labels and weights, in order.
       first: the first example.
     """
@@ -52,7 +53,7 @@ class SplitFacts:
     num_empty: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     num_unlabelled: int = 0
-    first_places: dict[str, int] = field(default_factory=dict)
+    first_texts: dict[str, str] = field(default_factory=dict)
     digest: str = ""
     first: Example | None = None
 
@@ -97,7 +98,8 @@ class Corpus:
         self._given = (SOURCES | PAIR_SOURCES)[data.source](data)
         self._drawn = DrawnSplits(data, seed, self._given, trains_on_unlabelled=trains_on_unlabelled)
         self._evaluated: dict[str, set[bytes]] = {"validation": set(), "test": set()}
-        self._kept: set[bytes] | None = None  # the keys of the texts of train that data.max_examples keeps
+        # What data.max_examples keeps of train: (key of a text, how often it came before).
+        self._kept: set[tuple[bytes, int]] | None = None
         self._keeps_rest_unlabelled = trains_on_unlabelled  # beyond data.max_examples, instead of leaving it out
         self.facts: dict[str, SplitFacts] = {}
 
@@ -118,6 +120,7 @@ class Corpus:
             self._survey_split(name)
         lacking = [name for name in names if not self.facts[name].num_examples]
         if self._drawn.draw_of_few(lacking):
+            self._kept = None  # of another train split
             return self.survey(splits)
         for name in ("train", "validation"):
             if name in splits and not self.facts[name].num_examples:
@@ -136,7 +139,7 @@ class Corpus:
             if not self.is_parallel:
                 for label in labels.split(example.label) if self._data.multi_label else (example.label,):
                     facts.labels[label] += 1
-                    facts.first_places.setdefault(label, facts.num_read)
+                    facts.first_texts.setdefault(label, example.text[:_SHOWN])
             digest.update(f"{example.text}\0{example.label}\0".encode("utf-8", "surrogatepass"))
             if isinstance(example, WeightedExample):
                 digest.update(f"{example.weight}\0".encode())
@@ -176,7 +179,7 @@ class Corpus:
 
     def _unique(self, split: str, facts: SplitFacts) -> Iterator[tuple[Example, bytes]]:
         """Yields the examples that a split keeps, with the keys of their texts. Counts all examples in `facts`."""
-        kept = set(self._kept) if self._kept is not None and split == "train" else None
+        kept, seen = self._kept if split == "train" else None, Counter[bytes]()
         for example in self._drawn.examples(split):
             facts.num_read += 1
             if self.is_parallel and (
@@ -190,34 +193,43 @@ class Corpus:
                 facts.dropped[f"also in {other}"] += 1
             elif kept is None:
                 yield example, key
-            elif key in kept and (example.label or not self._keeps_rest_unlabelled):
-                kept.remove(key)
-                yield example, key
-            elif self._keeps_rest_unlabelled:
-                yield without_label(example), key
             else:
-                facts.dropped["beyond data.max_examples"] += 1
+                is_kept = (key, seen[key]) in kept
+                seen[key] += 1
+                if is_kept and (example.label or not self._keeps_rest_unlabelled):
+                    yield example, key
+                elif self._keeps_rest_unlabelled:
+                    yield without_label(example), key
+                else:
+                    facts.dropped["beyond data.max_examples"] += 1
 
-    def _draw_kept(self, labels: Counter[str]) -> set[bytes]:
-        """The keys of data.max_examples texts of train, drawn by the seed; each label keeps its share.
+    def _draw_kept(self, labels: Counter[str]) -> set[tuple[bytes, int]]:
+        """Draws data.max_examples examples of train by the seed; each label keeps its share.
 
         Args:
           labels: examples of each; empty for pairs and for texts with several labels, which are drawn alike.
+
+        Returns:
+          (key of the text, how often it came before) of each. A text that came before is drawn only where too few
+          others are left.
         """
         limit, total = self._data.max_examples, labels.total() or 1
         exact = {label: limit * count / total for label, count in labels.items()} or {"": float(limit)}
         quotas = {label: int(share) for label, share in exact.items()}
         for label in sorted(exact, key=lambda each: (quotas[each] - exact[each], each))[: limit - sum(quotas.values())]:
             quotas[label] += 1
-        places: dict[str, dict[bytes, float]] = {label: {} for label in quotas}
+        candidates: dict[str, list[tuple[int, float, bytes]]] = {label: [] for label in quotas}
+        seen = Counter[bytes]()
         for example, key in self._unique("train", SplitFacts()):
             label = example.label if labels else ""
-            if label in places:
-                places[label][key] = unit_hash(f"{self._seed}:examples:".encode() + key)
+            if label in candidates:
+                place = unit_hash(f"{self._seed}:examples:".encode() + key)
+                candidates[label].append((seen[key], place, key))
+            seen[key] += 1
         return {
-            key
+            (key, before)
             for label, quota in quotas.items()
-            for key in heapq.nsmallest(quota, places[label], key=places[label].__getitem__)
+            for before, _, key in heapq.nsmallest(quota, candidates[label])
         }
 
     def _why_empty(self, split: str) -> str:
@@ -232,10 +244,11 @@ class Corpus:
                     f"{name}: all of its {facts.num_read:,} texts are repeated ({reasons}); give other texts, or set "
                     "data.remove_repeated=false"
                 )
-            return (
-                f"data.{split} has no pairs that are fit ({reasons}); "
-                "check data.text_column, data.label_column and the languages"
-            )
+            if self.is_parallel:
+                return (
+                    f"data.{split} has no pairs that are fit ({reasons}); "
+                    "check data.text_column, data.label_column and the languages"
+                )
         if split in self._given and split != "train":
             return f"{name}: {given} {_what_is_in(given, data)}; give a file with texts"
         total = sum(1 for _ in self._given["train"]())
@@ -246,8 +259,8 @@ class Corpus:
         total_texts += f", but {distinct:,} different ones" if distinct < total else ""
         return (
             f"{name}: {total_texts}, to be drawn into {1 + len(self._drawn.fractions)} splits; "
-            "give more texts, or data.validation (and "
-            "data.test), or cut one long text with data.split=contiguous"
+            "give more texts, or data.validation (and data.test)"
+            + ("" if data.split == "contiguous" else ", or cut one long text with data.split=contiguous")
         )
 
 

@@ -45,13 +45,15 @@ Cached = TypeVar("Cached")
 
 
 def write_cache(
-    path: Path, examples: Iterable[tuple[Any, ...]], encode_texts: Callable[[tf.Tensor], tf.RaggedTensor]
-) -> None:
+    path: Path, examples: Iterable[tuple[Any, ...]], encode_texts: Callable[[tf.Tensor], tf.RaggedTensor],
+    split: str = "train",
+) -> None:  # fmt: skip
     """Tokenises texts into a folder, in constant memory but for labels and weights.
 
     Args:
       examples: (text, label number, or -1, or uint8 [labels]), or (text, label, weight); weights are kept with a mean
         of 1.
+      split: that the texts belong to, for the message.
 
     Raises:
       ConfigError: if all weights are 0.
@@ -61,7 +63,7 @@ def write_cache(
     with open(path / "ids.bin", "wb") as file:
         while chunk := list(itertools.islice(stream, 512)):
             ids = encode_texts(tf.constant([text for text, *_ in chunk]))
-            ids.flat_values.numpy().astype(np.int32).tofile(file)
+            file.write(ids.flat_values.numpy().astype(np.int32).tobytes())  # see `token_cache.write_ids`
             lengths.append(ids.row_lengths().numpy())
             chunk_labels = np.array([label for _, label, *_ in chunk])
             labels.append(chunk_labels.astype(np.int32) if chunk_labels.ndim == 1 else chunk_labels)
@@ -70,7 +72,10 @@ def write_cache(
     np.save(path / "labels.npy", np.concatenate(labels or [np.zeros(0, np.int32)]))
     if weights:
         if not any(weights):
-            raise ConfigError("data.weight_column holds zeros only; give the examples that count a weight above 0")
+            raise ConfigError(
+                f"data.weight_column holds zeros only in the {split} split; give the examples that count a weight "
+                "above 0"
+            )
         np.save(path / "weights.npy", (np.array(weights) / np.mean(weights)).astype(np.float32))
 
 
@@ -160,6 +165,7 @@ def prepare_tokenizer(corpus: Corpus, data: DataConfig, config: TokenizerConfig,
     given = _file_digest(Path(config.vocabulary)) if config.vocabulary else ""
     sides = 1 + corpus.is_parallel
     how = dataclasses.asdict(config) | untrained_tokenizer(config).settings()
+    del how["max_unknown"], how["sampling"]  # the vocabulary does not depend on them
     key = cache_key(train=corpus.facts["train"].digest, tokenizer=how, vocabulary=given, sides=sides)
     folder = cache_folder(data) / f"tokenizer-{key}"
 
@@ -264,7 +270,7 @@ def _prepare_ids(
     def make(temporary: Path) -> None:
         logger.info("token ids: computing those of the %s split, into %s", split, folder)
         examples = track(corpus.examples(split), f"tokenizing {split}", corpus.facts[split].num_examples)
-        write_cache(temporary, map(read, examples), encode_texts)
+        write_cache(temporary, map(read, examples), encode_texts, split)
 
     return cached(folder, make, TokenCache.load)
 

@@ -112,16 +112,21 @@ class DrawnSplits:
         return (unit_hash(f"{self._seed}".encode()) + unit * 0.6180339887498949) % 1.0
 
     def _part(self, split: str) -> Iterator[Example]:
-        """Yields the split's part of all texts in order; a text at its boundary is cut."""
+        """Yields the split's part of all texts in order; a text at its boundary is cut.
+
+        What is for training only belongs to train as a whole, and does not count.
+        """
         total = self._num_characters
         validation, test = self.fractions.get("validation", 0.0), self.fractions.get("test", 0.0)
         ends = {"train": int(total * (1 - validation - test)), "validation": int(total * (1 - test)), "test": total}
         first = {"train": 0, "validation": ends["train"], "test": ends["validation"]}[split]
         start = 0
         for example in self._given["train"]():
+            if self._is_for_training(example):
+                if split == "train":
+                    yield example
+                continue
             part = example.text[max(first - start, 0) : max(ends[split] - start, 0)]
-            if split != "train" and self._is_for_training(example):
-                part = ""
             if part and isinstance(example, WeightedExample):
                 yield WeightedExample.of(part, example.label, example.weight)
             elif part:
@@ -130,7 +135,7 @@ class DrawnSplits:
 
     @functools.cached_property
     def _num_characters(self) -> int:
-        return sum(len(example.text) for example in self._given["train"]())
+        return sum(len(each.text) for each in self._given["train"]() if not self._is_for_training(each))
 
 
 def text_key(text: str) -> bytes:

@@ -65,7 +65,9 @@ def load_inputs(folder: Path) -> Inputs:
 
 
 def _save_cache(cache: TokenCache, folder: Path) -> None:
-    shutil.copytree(cache.path, folder)
+    folder.mkdir()
+    for path in cache.path.iterdir():  # `copytree` hides that a disk is full
+        shutil.copy2(path, folder)
     if cache.targets is not None:  # of training.teacher, beside the ids of the cache
         np.save(folder / "targets.npy", cache.targets)
         manifest.write(folder)

@@ -21,12 +21,12 @@ def shown(labels: Iterable[str]) -> str:
     return ", ".join(map(repr, names[:_MAX_SHOWN])) + (f", ... ({len(names)})" if len(names) > _MAX_SHOWN else "")
 
 
-def unknown(labels: Counter[str], first_places: Mapping[str, int], known: list[str]) -> str:
-    """Formats the labels that are not known, each with its count, first place and a similar known label.
+def unknown(labels: Counter[str], first_texts: Mapping[str, str], known: list[str]) -> str:
+    """Formats the labels that are not known, each with its count, first text and a similar known label.
 
     Args:
       labels: number of examples of each label.
-      first_places: number (from 1) of the first example of each label.
+      first_texts: the beginning of the first text of each label.
       known: the labels of training.
 
     Returns:
@@ -40,7 +40,7 @@ def unknown(labels: Counter[str], first_places: Mapping[str, int], known: list[s
         near = others.get(_plain(label))
         hint = f", {near!r} except for case or spaces" if near is not None else ""
         what = repr(label) if label else "the empty label"
-        parts.append(f"{what} ({count:,} examples, the first is example {first_places[label]}{hint})")
+        parts.append(f"{what} ({count:,} examples, the first begins {first_texts[label]!r}{hint})")
     return ", ".join(parts[:_MAX_SHOWN]) + (f", ... ({len(parts)})" if len(parts) > _MAX_SHOWN else "")
 
 

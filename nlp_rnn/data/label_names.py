@@ -32,8 +32,8 @@ def label_names(corpus: Corpus, *, allows_unlabelled: bool = False) -> list[str]
         raise ConfigError("data.train has texts with several labels; set data.multi_label=true")
     elif "" in counts:
         raise ConfigError(
-            f"data.train has {counts['']} examples without a label, the first is example "
-            f"{corpus.facts['train'].first_places['']}; a classifier needs one on each: set data.label_column, use a "
+            f"data.train has {counts['']} examples without a label, the first begins "
+            f"{corpus.facts['train'].first_texts['']!r}; a classifier needs one on each: set data.label_column, use a "
             "labelled source, name classifiers that label them in training.teacher, or set "
             "training.virtual_adversarial=5, which learns from such texts too"
         )
@@ -58,16 +58,16 @@ def check_labels(corpus: Corpus, split: str, known: list[str]) -> None:
     """Checks that a split has no labels but those of training.
 
     Raises:
-      ConfigError: naming the others, with counts, places and the labels that they resemble.
+      ConfigError: naming the others, with counts, first texts and the labels that they resemble.
     """
     facts = corpus.facts[split]
     if (count := facts.labels[""]) and "" not in known and not corpus._data.multi_label:
         raise ConfigError(
-            f"data.{split} has {count:,} examples without a label, the first is example {facts.first_places['']}; "
+            f"data.{split} has {count:,} examples without a label, the first begins {facts.first_texts['']!r}; "
             "leave them out: only texts of data.train may have none, with training.teacher or "
             "training.virtual_adversarial"
         )
-    if unknown := label_checks.unknown(facts.labels, facts.first_places, known):
+    if unknown := label_checks.unknown(facts.labels, facts.first_texts, known):
         raise ConfigError(
             f"data.{split} has labels that training did not have: {unknown}; "
             f"its labels are {label_checks.shown(known)}: correct them, leave those examples out, or add such examples "

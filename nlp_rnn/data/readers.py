@@ -261,10 +261,13 @@ def _text_examples(path: Path | Part, data: DataConfig) -> Iterator[Example]:
             continue
         labels_of_line = [each.rstrip(",") for each in _FASTTEXT_LABEL.findall(line)] if "__label__" in line else []
         text = _FASTTEXT_LABEL.sub("", line).strip() if labels_of_line else line
+        if not data.label_column:
+            yield Example(text, "")
+            continue
         if data.multi_label:
             yield Example(text, labels.join(labels_of_line))
             continue
-        if len(labels_of_line) > 1 and data.label_column:
+        if len(labels_of_line) > 1:
             shown = ", ".join(map(repr, labels_of_line[:5]))
             raise ConfigError(
                 f"{path}: line {number} has {len(labels_of_line)} labels ({shown}), but a text has one; "

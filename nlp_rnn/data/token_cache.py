@@ -154,7 +154,7 @@ def write_ids(path: Path, texts: Iterable[np.ndarray]) -> None:
     lengths = []
     with open(path / "ids.bin", "wb") as file:
         for ids in texts:
-            ids.astype(np.int32).tofile(file)
+            file.write(ids.astype(np.int32).tobytes())  # `tofile` does not report that a disk is full
             lengths.append(len(ids))
     np.save(path / "offsets.npy", np.concatenate([[0], lengths]).cumsum(dtype=np.int64))
     np.save(path / "labels.npy", np.zeros(len(lengths), np.int32))

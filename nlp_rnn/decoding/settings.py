@@ -65,7 +65,7 @@ class SearchSettings:
 
     beam_size: Annotated[int, Field(ge=1, le=100, description="hypotheses followed; 1: greedy")] = 5
     length_penalty: Annotated[
-        Finite, Field(ge=0, le=10, description="exponent of the length that scores are divided by; 0: none")
+        Finite, Field(ge=0, le=10, description="exponent of (5 + length) / 6, by which scores are divided; 0: none")
     ] = 1.0
     coverage_penalty: Annotated[
         Finite, Field(ge=0, le=10, description="weight of the penalty for source pieces without attention")

@@ -35,9 +35,9 @@ Ctrl-C       clears the line; Ctrl-D on an empty line quits
 /private on|off  learns nothing from what you type meanwhile
 /words       shows the words that it has learnt from you
 /reset       begins a new text; keeps what was learnt
-/forget      forgets what was learnt
+/forget      forgets what was learnt, in all languages
 /stats       shows the keystrokes saved so far
-/save FILE   saves what was learnt; console --memory FILE restores it
+/save FILE   saves what was learnt in this language; console --memory FILE restores it
 /quit        quits"""
 
 
@@ -337,9 +337,8 @@ def _reset(session: TypingSession) -> str:
 
 
 def _forget(session: TypingSession) -> str:
-    session.memory.clear()
-    session.words.clear()
-    return "nothing is remembered"
+    session.forget()
+    return "nothing is remembered, in no language"
 
 
 def _save(session: TypingSession, path: str) -> str:
@@ -349,7 +348,7 @@ def _save(session: TypingSession, path: str) -> str:
         save_memory(Path(path).expanduser(), session.words, session.memory)
     except (OSError, ConfigError) as error:
         return f"/save {path}: {error}; give another file"
-    return f"{len(session.memory):,} words and {len(session.words):,} new ones saved to {path}"
+    return f"{session.model.name}: {len(session.memory):,} words and {len(session.words):,} new ones saved to {path}"
 
 
 def _quit() -> str:

@@ -21,13 +21,19 @@ _USES = 2  # before a word is suggested
 _SMOOTHING = 1.0  # k
 _LONGEST = 40  # characters
 _MAX_FOLLOWERS = 50  # words kept after one word
-# Never learnt: addresses, and what holds digits, such as numbers of cards, codes and passwords; each to the next space.
 _SECRET = regex.compile(r"@|\d|(?i:\b(?:https?://|www\.))")
 _CONTRACTION = regex.compile(r"(?i)(?<=\p{L})(?:n['’]t|['’](?:s|re|ve|ll|d|m|t))\b")  # its end, as the splitter cuts it
 _WORD = regex.compile(r"\p{L}[\p{L}\p{M}\u200c\u200d]*")
 
-
 _NOTHING: Mapping[str, float] = {}
+
+
+def is_secret(part: str) -> bool:
+    """Whether a part of a line, between spaces, is never learnt.
+
+    Such are addresses, and what holds digits, such as numbers of cards, codes and passwords.
+    """
+    return _SECRET.search(part) is not None
 
 
 class PersonalWord(NamedTuple):
@@ -83,7 +89,7 @@ class PersonalWords:
         """
         certain = {match.group() for each in insisted if (match := _WORD.match(each))}
         before, is_first, self._counts = "", True, None
-        open_text = " ".join(part for part in text.split() if not _SECRET.search(part))
+        open_text = " ".join(part for part in text.split() if not is_secret(part))
         for spelling in _WORD.findall(_CONTRACTION.sub("", open_text)):
             word = self._normalize(spelling)
             if word and not self._knows(word) and len(word) <= _LONGEST:

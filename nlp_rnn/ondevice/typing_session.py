@@ -8,7 +8,7 @@ import numpy as np
 
 from nlp_rnn.ondevice.continuous_cache import CacheSettings, ContinuousCache
 from nlp_rnn.ondevice.litert_model import OnDeviceModel, StepOutput
-from nlp_rnn.ondevice.personal_words import PersonalWords
+from nlp_rnn.ondevice.personal_words import PersonalWords, is_secret
 from nlp_rnn.ondevice.typos import TypoModel
 from nlp_rnn.special_ids import EOS_ID, UNK_ID
 
@@ -172,15 +172,25 @@ class TypingSession:
     def finish_line(self, text: str) -> None:
         """Ends the line: it becomes part of the text, and the cache learns it."""
         self.statistics.characters += len(text)
-        step, ids = self._start, [*self.model.ids(self.model.split(text))[-_MAX_TOKENS:], EOS_ID]
+        tokens = [
+            (token, not is_secret(part)) for part in text.split() for token in self.model.ids(self.model.split(part))
+        ]
+        step, tokens = self._start, [*tokens[-_MAX_TOKENS:], (EOS_ID, True)]
         if self.adapts and not self.is_private:
-            for token in ids:
-                self.memory.add(step.hidden, token)
+            for token, is_learnt in tokens:
+                if is_learnt:
+                    self.memory.add(step.hidden, token)
                 step = self.model.step(token, step.states)
             self.words.learn(text, [text[place:] for place in self._undone])
         else:
-            step = self.model.prefill(ids, step.states)
+            step = self.model.prefill([token for token, _ in tokens], step.states)
         self._begin_line(step)
+
+    def forget(self) -> None:
+        """Forgets what was learnt, with all models."""
+        for memory, words in self._learnt.values():
+            memory.clear()
+            words.clear()
 
     @property
     def _start(self) -> StepOutput:

@@ -43,13 +43,13 @@ def make_app(store: ModelStore, settings: ServerSettings, *, grpc_address: str =
     """The server of a folder of models. It looks for models when the app starts, in a thread.
 
     Args:
-      grpc_address: HOST:PORT where gRPC is served too; "" for nowhere.
+      grpc_address: HOST:PORT where gRPC is served too; "" for nowhere. `state.stop_grpc` of the app stops it early.
     """
     engine = Engine(store, settings)
     server = _RestApi(engine)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         watcher = threading.Thread(target=store.watch, args=(settings.poll_seconds,), name="models", daemon=True)
         watcher.start()
         grpc_server = None
@@ -58,11 +58,16 @@ def make_app(store: ModelStore, settings: ServerSettings, *, grpc_address: str =
 
             grpc_server = GrpcServer(engine, grpc_address)
             await grpc_server.start()
+
+        async def stop_grpc() -> None:
+            if grpc_server:
+                await grpc_server.stop()
+
+        app.state.stop_grpc = stop_grpc
         try:
             yield
         finally:
-            if grpc_server:
-                await grpc_server.stop()
+            await stop_grpc()
             store.stop()
             engine.stop()
 

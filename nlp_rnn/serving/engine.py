@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from nlp_rnn.printable import one_line
 from nlp_rnn.serving.batching import Batcher
 from nlp_rnn.serving.json_tensors import Arrays
-from nlp_rnn.serving.limits import Limits, check_inputs, check_outputs
+from nlp_rnn.serving.limits import NUM_THREADS, Limits, check_inputs, check_outputs
 from nlp_rnn.serving.metrics import Metrics
 from nlp_rnn.serving.model_store import ModelStore
 from nlp_rnn.serving.served_model import ServedModel
@@ -48,8 +47,7 @@ class Engine:
 
     def __init__(self, store: ModelStore, settings: ServerSettings) -> None:
         self.store, self.settings, self.metrics = store, settings, Metrics()
-        # One thread per signature at work; TensorFlow's own threads share the cores.
-        self._executor = ThreadPoolExecutor(max_workers=4 + 2 * (os.cpu_count() or 1), thread_name_prefix="batches")
+        self._executor = ThreadPoolExecutor(max_workers=NUM_THREADS, thread_name_prefix="batches")
 
     def stop(self) -> None:
         """Begins no further computation."""

@@ -268,8 +268,8 @@ def _arrays(tensors: Any, signature: Signature, *, is_strict: bool, most: int) -
         rows = max((len(array) for array in arrays.values() if array.ndim), default=1)
         for name, default in signature.defaults.items():
             if name not in tensors:
-                arrays[name] = _repeated(default, signature.inputs[name], rows)
-    if set(arrays) != set(signature.inputs) or len(tensors) > len(signature.inputs):
+                arrays[name] = signature.inputs[name].repeated(default, rows)
+    if set(arrays) != set(signature.inputs) or set(tensors) - set(signature.inputs):
         sent, needed = set(tensors), set(signature.inputs)
         shown = [",".join(sorted(names)) for names in (sent, needed, sent - needed, needed - set(arrays))]
         raise invalid(
@@ -291,13 +291,6 @@ def _array(name: str, proto: Any, tensor: Tensor, most: int) -> np.ndarray:
         return np.asarray(tf.make_ndarray(proto))
     except (ValueError, TypeError):
         raise invalid(f"input {name} does not hold as many values as its shape says") from None
-
-
-def _repeated(default: Any, tensor: Tensor, rows: int) -> np.ndarray:
-    if isinstance(default, tuple | list):
-        return np.empty([rows, len(default)], object)
-    value = default.encode() if isinstance(default, str) else default
-    return np.full([rows], value, tf.as_dtype(_dtype_number(tensor)).as_numpy_dtype)
 
 
 def _filtered(wanted: list[str], signature: Signature) -> list[str]:

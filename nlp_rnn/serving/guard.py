@@ -72,6 +72,11 @@ class Guard:
         except RequestError as error:
             if not is_begun():
                 await error_response(error)(scope, receive, send)
+        except asyncio.CancelledError:  # the time for running requests is over, and the server stops
+            if is_begun():
+                raise
+            stopped = RequestError("UNAVAILABLE", "this server stops before the answer is computed; try again")
+            await error_response(stopped)(scope, receive, send)
 
     def _admit(self, path: str, headers: dict[bytes, bytes]) -> None:
         if path in _OPEN:

@@ -22,6 +22,7 @@ _MAX_RANK = 64
 _PARSE_ERRORS = {
     "Expecting value": "Invalid value.",
     "Expecting property name enclosed in double quotes": "Missing a name for object member.",
+    "Illegal trailing comma before end of object": "Missing a name for object member.",
     "Expecting ':' delimiter": "Missing a colon after a name of object member.",
     "Unterminated string starting at": "Missing a closing quotation mark in string.",
     "Invalid control character at": "Invalid encoding in string.",
@@ -47,7 +48,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
     try:
         value, _ = json.JSONDecoder().raw_decode(text, re.match(r"[ \t\r\n]*", text).end())  # type: ignore[union-attr]
     except json.JSONDecodeError as error:
-        raise invalid(f"JSON Parse error: {_parse_error(text, error)} at offset: {error.pos}") from None
+        raise invalid(f"JSON Parse error: {_parse_error(text, error)} at offset: {_offset(text, error)}") from None
     except RecursionError:
         raise invalid("JSON Parse error: The document is nested too deeply") from None
     except ValueError:  # Python limits the digits of whole numbers
@@ -163,9 +164,11 @@ def _from_columns(columns: Any, signature: Signature, defaults: dict[str, Any]) 
     for name, tensor in signature.inputs.items():
         if name not in columns and name not in defaults:
             raise invalid(f"Missing named input: {name} in 'inputs' object.")
-        value = columns[name] if name in columns else [defaults[name]] * rows
-        shape = _shape(value)
-        arrays[name] = _array(list(_values(value, 0, shape, tensor.dtype)), shape, tensor.dtype)
+        if name not in columns:
+            arrays[name] = tensor.repeated(defaults[name], rows)
+            continue
+        shape = _shape(columns[name])
+        arrays[name] = _array(list(_values(columns[name], 0, shape, tensor.dtype)), shape, tensor.dtype)
     return arrays
 
 
@@ -428,6 +431,13 @@ def _pieces(value: Any, depth: int) -> Iterator[str]:
         yield "]"
     else:
         yield json.dumps(value, ensure_ascii=False)
+
+
+def _offset(text: str, error: json.JSONDecodeError) -> int:
+    if not error.msg.startswith("Illegal trailing comma"):
+        return error.pos
+    # Since Python 3.13 this is the place of the comma; TensorFlow Serving's is that of the bracket behind it.
+    return re.compile(r",[ \t\r\n]*").match(text, error.pos).end()  # type: ignore[union-attr]
 
 
 def _parse_error(text: str, error: json.JSONDecodeError) -> str:

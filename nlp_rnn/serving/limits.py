@@ -1,5 +1,6 @@
 """What one request may cost."""
 
+import os
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -9,6 +10,10 @@ from pydantic import Field
 from nlp_rnn.config.loading import checked
 from nlp_rnn.decoding.settings import MAX_RATIO
 from nlp_rnn.serving.request_errors import RequestError
+
+# Computations at the same time, of different signatures. TensorFlow needs as many threads between operations, since the
+# loop of a long generation holds one of them until it ends.
+NUM_THREADS = 4 + 2 * (os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ class ModelStore:
         self._folder, self._load, self._labels = folder, load, labels or {}
         self._served: dict[str, _Versions] = {}
         self._states: dict[str, dict[int, VersionState]] = {}
+        self._loaded: dict[tuple[str, int], Fingerprint] = {}  # the files when they were loaded
         self._broken: dict[tuple[str, int], Fingerprint] = {}
         self._retired: list[Any] = []
         self._stopped = threading.Event()
@@ -205,35 +206,43 @@ class ModelStore:
         for version in self._labels.get(name, {}).values():
             if version in on_disk and self._is_loaded(name, version, on_disk[version], loaded):
                 wanted.add(version)
-        if set(before.models) == wanted and before.newest == newest:
+        models = {version: loaded[version] for version in wanted}
+        replaced = [version for version, model in before.models.items() if models.get(version) is not model]
+        if models.keys() == before.models.keys() and not replaced and before.newest == newest:
             return
-        self._served[name] = _Versions(newest, {version: loaded[version] for version in wanted})
+        self._served[name] = _Versions(newest, models)
+        self._retired += [before.models[version] for version in replaced]
+        for version in replaced:
+            self._states[name][version] = VersionState("UNLOADING")
         for version in wanted:
             self._states[name][version] = VersionState("AVAILABLE")
-        for version in set(before.models) - wanted:
-            self._states[name][version] = VersionState("UNLOADING")
-            self._retired.append(before.models[version])
         logger.info("%s: version %d is served", name, newest)
 
     def _is_loaded(self, name: str, version: int, folder: Path, loaded: dict[int, Any]) -> bool:
-        """Loads a version unless it is loaded, or was broken and has not changed since."""
-        if version in loaded:
-            return True
-        files = _fingerprint(folder)
-        if self._broken.get((name, version)) == files:
-            return False
+        """Loads a version, unless its files have not changed since it was loaded or found broken.
+
+        Returns:
+          whether it can be served; if its files were exchanged for broken ones, as it was before.
+        """
+        is_loaded, files = version in loaded, _fingerprint(folder)
+        if (is_loaded and self._loaded[name, version] == files) or self._broken.get((name, version)) == files:
+            return is_loaded
         states = self._states.setdefault(name, {})
-        states[version] = VersionState("LOADING")
+        if not is_loaded:
+            states[version] = VersionState("LOADING")
         start = time.monotonic()
         try:
             loaded[version] = self._load(name, version, folder)
         except Exception as error:  # whatever is wrong with a version, the others must stay served
             self._broken[name, version] = files
             text = " ".join(str(error).split()) if isinstance(error, ConfigError) else repr(error)[:300]
+            if is_loaded:
+                logger.error("%s: version %d has changed, but stays served as before: %s", name, version, text)
+                return True
             states[version] = VersionState("END", "FAILED_PRECONDITION", "the version does not load; see the log")
             logger.error("%s: version %d is not served: %s", name, version, text)
             return False
-        self._has_changed = True
+        self._loaded[name, version], self._has_changed = files, True
         logger.info("%s: version %d loaded in %.1f s", name, version, time.monotonic() - start)
         return True
 

@@ -3,6 +3,8 @@
 Source: OpenAPI Specification 3.1.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -19,7 +21,7 @@ _ERRORS = {
     "429": "Too many requests; try again later.",
     "500": "An error of the server; its log has the request's id.",
     "501": "The model has no such method.",
-    "503": "Models are being loaded.",
+    "503": "Models are being loaded, or the server stops.",
     "504": "The answer takes too long.",
 }
 
@@ -66,7 +68,7 @@ def document(models: list[Any]) -> dict[str, Any]:
         "/v1/models/{model}/metadata": {"get": _look("The signatures.", [name])},
         "/models": {"get": _look("Name, version, task and labels of all models.", [])},
         "/healthz": {"get": _plain("Whether the process is alive.")},
-        "/readyz": {"get": _plain("Whether models are loaded.")},
+        "/readyz": {"get": _plain("Whether models are loaded.", {"503": "No models are loaded."})},
         "/metrics": {"get": _plain("Figures for Prometheus.")},
     }
     return {
@@ -94,7 +96,8 @@ def _look(summary: str, parameters: list[Any], kind: str = _JSON, answer: dict[s
     return {"summary": summary, "parameters": parameters, "responses": {"200": answered, **responses}}
 
 
-def _plain(summary: str) -> Any:
+def _plain(summary: str, errors: Mapping[str, str] = MappingProxyType({})) -> Any:
     content = {"text/plain": {"schema": {"type": "string"}}}
-    unready = {"description": "No models are loaded.", "content": content}
-    return {"summary": summary, "responses": {"200": {"description": "Yes.", "content": content}, "503": unready}}
+    texts = {"200": "Yes.", **errors}
+    responses = {status: {"description": text, "content": content} for status, text in texts.items()}
+    return {"summary": summary, "responses": responses}

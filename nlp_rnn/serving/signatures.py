@@ -50,6 +50,13 @@ class Tensor:
                 f"input {name} has the shape [{','.join(map(str, sizes))}], but the signature takes [{wanted}]"
             )
 
+    def repeated(self, value: Any, rows: int) -> np.ndarray:
+        """An input with the same value in each row: [rows], or [rows, n] of a list of n values."""
+        values = value if isinstance(value, tuple | list) else [value]
+        array = np.empty([rows, len(values)], DTYPES[self.dtype])
+        array[:] = [each.encode() if isinstance(each, str) else each for each in values]
+        return array if values is value else array[:, 0]
+
 
 @dataclass(frozen=True)
 class Signature:

@@ -1,5 +1,6 @@
 """The trained models that a training takes something from: weights, a vocabulary or answers."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,20 @@ from nlp_rnn import files, manifest
 from nlp_rnn.config.loading import differences, load_saved_config
 from nlp_rnn.config.settings import Config
 from nlp_rnn.config.tables import TASKS
+from nlp_rnn.data.label_checks import shown
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.training.checkpoints import load_arrays
 from nlp_rnn.training.run_directory import load_run
+
+logger = logging.getLogger(__name__)
+
+# The settings of a model that determine which weights it has, and what they mean, beside the units of its layers.
+_SHAPES = ("cell", "embedding_dim", "num_layers", "is_reversed", "is_residual", "layer_norm")
+_SHAPES_OF_KIND = {
+    "classifier": ("is_bidirectional", "pooling", "standardize"),
+    "language_model": ("tie_embeddings",),
+    "translator": ("is_bidirectional", "tie_embeddings", "attention", "num_heads", "input_feeding"),
+}
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,13 @@ class Origin:
     path: Path
     config: Config
     load: Callable[[], dict[str, np.ndarray]]
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names of a classifier, in the order of the class numbers."""
+        folder = self.path / "assets.extra" if (self.path / "assets.extra").is_dir() else self.path
+        labels: list[str] = files.read_json(folder / "labels.json", list, "restore it from a copy")
+        return labels
 
 
 def find_origin(key: str, value: str, task: str | None = None) -> Origin:
@@ -101,6 +120,43 @@ def _check_start(config: Config) -> None:
             f"and data.labels_are {origin.config.data.labels_are}; use the same, or start from another model"
         )
     _check_tokenizer(origin.config, config, f"training.start_from is {start}")
+    source, keys = origin.config.model, [*_SHAPES, *_SHAPES_OF_KIND[config.kind]]
+    wanted: dict[str, Any] = {key: getattr(source, key) for key in keys}
+    if _units(origin.config) != _units(config):
+        wanted |= {"units": source.units, "last_units": source.last_units}
+    if "adaptive" in (source.softmax, config.model.softmax):
+        wanted |= {"softmax": source.softmax, "cutoffs": source.cutoffs}
+    _check_model(config, wanted, f"the model of training.start_from, {start},")
+
+
+def check_labels(config: Config, labels: list[str]) -> None:
+    """Checks that a classifier has as many labels as the one of training.start_from.
+
+    Raises:
+      ConfigError: if it has not.
+    """
+    start = config.training.start_from
+    if not start or config.kind != "classifier":
+        return
+    others = find_origin("training.start_from", start, config.task).labels
+    if len(others) != len(labels):
+        raise ConfigError(
+            f"training.start_from is {start}, which has {len(others)} labels ({shown(others)}), but data.train has "
+            f"{len(labels)} ({shown(labels)}); use texts with its labels, or begin with its language model "
+            "(model.init_from)"
+        )
+    if others != labels:
+        logger.warning(
+            "training.start_from is %s, whose labels are %s; the output for each goes on as that for %s, in this order",
+            start, shown(others), shown(labels),
+        )  # fmt: skip
+
+
+def _units(config: Config) -> list[int]:
+    """The units of each recurrent layer."""
+    model = config.model
+    last = model.embedding_dim if config.kind == "language_model" and model.tie_embeddings else model.units
+    return [model.units_of(number, default=last) for number in range(model.num_layers)]
 
 
 def _check_init(config: Config) -> None:
@@ -126,13 +182,16 @@ def _check_init(config: Config) -> None:
         )
         if model.units_of(model.num_layers - 1) != last:
             wanted["last_units"] = last
-    wrong = [key for key in wanted if getattr(model, key) != wanted[key]]
+    _check_model(config, wanted, f"the language model of model.init_from, {start},")
+
+
+def _check_model(config: Config, wanted: dict[str, Any], of_origin: str) -> None:
+    """Checks that settings of the model have the values of another one, whose weights it takes."""
+    wrong = [key for key in wanted if getattr(config.model, key) != wanted[key]]
     if wrong:
-        differing = ", ".join(f"model.{key} is {_as_setting(getattr(model, key))}" for key in wrong)
+        differing = ", ".join(f"model.{key} is {_as_setting(getattr(config.model, key))}" for key in wrong)
         settings = " ".join(f"model.{key}={_as_setting(wanted[key])}" for key in wrong)
-        raise ConfigError(
-            f"{differing}, but the language model of model.init_from, {start}, has other values; set {settings}"
-        )
+        raise ConfigError(f"{differing}, but {of_origin} has other values; set {settings}")
 
 
 def _check_teachers(config: Config) -> None:
@@ -166,6 +225,8 @@ def _check_teachers(config: Config) -> None:
 
 
 def _as_setting(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{','.join(map(str, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -11,8 +11,8 @@ from nlp_rnn.config.settings import Config
 from nlp_rnn.data.inputs import Inputs
 from nlp_rnn.errors import ConfigError
 from nlp_rnn.models.calibration import Calibration, probabilities_of
-from nlp_rnn.training import setup
-from nlp_rnn.training.checkpoints import Progress
+from nlp_rnn.training import run_directory, setup
+from nlp_rnn.training.checkpoints import Progress, load_progress
 from nlp_rnn.training.run_directory import Run
 
 
@@ -48,9 +48,14 @@ def train_run(config: Config) -> Trained:
       ConfigError: see `setup.opened` and `fit`.
       Stopped: on Ctrl-C or SIGTERM, after saving.
     """
-    with _memory_errors(config), setup.opened(config) as session:
-        placement, run, inputs = session.placement, session.run, session.inputs
-        model, progress = fit_model(session)
+    with _memory_errors(config):
+        with setup.opened(config) as session:
+            placement, run, inputs = session.placement, session.run, session.inputs
+            was_calibrated = load_progress(run.last_checkpoint).is_finished and run.is_calibrated
+            model, progress = fit_model(session)
+        if placement.is_chief:  # the other workers need not wait for it
+            with run_directory.locked(run):
+                calibrated = _calibrate(run, inputs, was_calibrated=was_calibrated)
     summary = {
         "seconds": round(progress.seconds, 1),
         "epochs": progress.epoch,
@@ -67,11 +72,7 @@ def train_run(config: Config) -> Trained:
         plots.plot_curves(progress.history, run.path / "curves.png", title=title)
         run.write_metrics(training=summary)
     best = progress.best if progress.best is not None else float("nan")
-    if placement.is_chief and config.training.fit_temperature:
-        _calibrate_language_model(run, inputs)
-    if not placement.is_chief or config.kind != "classifier":
-        return Trained(run, inputs, summary, best, placement.is_chief)
-    return Trained(run, inputs, summary, best, placement.is_chief, *_calibrate_classifier(run, inputs))
+    return Trained(run, inputs, summary, best, placement.is_chief, *(calibrated if placement.is_chief else ()))
 
 
 @contextlib.contextmanager
@@ -81,10 +82,17 @@ def _memory_errors(config: Config) -> Iterator[None]:
         yield
     except Exception as error:
         if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's
+            is_windowed = config.kind == "language_model"
+            length = (
+                f"training.window ({config.training.window})"
+                if is_windowed
+                else f"data.max_length ({config.data.max_length})"
+            )
             raise ConfigError(
                 f"there is too little memory for this training; lower training.batch_size ({config.training.batch_size}"
-                f"), data.max_length ({config.data.max_length}), model.units ({config.model.units}) or "
-                f"model.embedding_dim ({config.model.embedding_dim})"
+                f"), {length}, model.units ({config.model.units}) or model.embedding_dim "
+                f"({config.model.embedding_dim}), or raise training.gradient_accumulation "
+                f"({config.training.gradient_accumulation})"
             ) from error
         raise
 
@@ -112,31 +120,47 @@ def fit_model(session: setup.PreparedTraining, callbacks: Sequence[Any] = ()) ->
     return model, train(model, session.run, session.inputs, session.placement, callbacks)
 
 
-def _calibrate_classifier(run: Run, inputs: Inputs) -> tuple[np.ndarray, Calibration]:
-    """Fits the calibration of the best weights, writes it to the run, and returns the validation probabilities with it.
+def _calibrate(run: Run, inputs: Inputs, *, was_calibrated: bool) -> tuple[np.ndarray, Calibration] | tuple[()]:
+    """Fits what is fitted on validation data after training, in float32 as the model answers later, on this machine.
 
-    First stacks the two parts of a wide and deep classifier.
+    Args:
+      was_calibrated: whether this was done after the last step already.
+
+    Returns:
+      of classifiers, (validation probabilities, calibration).
     """
+    from nlp_rnn.training.trained_models import in_float32
+
+    with in_float32():
+        if run.config.kind == "classifier":
+            return _calibrate_classifier(run, inputs, was_calibrated=was_calibrated)
+        if run.config.training.fit_temperature and not was_calibrated:
+            _calibrate_language_model(run, inputs)
+    return ()
+
+
+def _calibrate_classifier(run: Run, inputs: Inputs, *, was_calibrated: bool) -> tuple[np.ndarray, Calibration]:
+    """First stacks the two parts of a wide and deep classifier."""
     from nlp_rnn.training import calibrate, fit
     from nlp_rnn.training.checkpoints import load_checkpoint
 
-    best = build_model(run.config, inputs)  # on this machine only
+    best = build_model(run.config, inputs)
     load_checkpoint(run.best_checkpoint, best.weights)
-    if run.config.model.ngrams:
+    if run.config.model.ngrams and not was_calibrated:
         fit.stack_parts(best, run, inputs)
     logits = fit.predict_logits(best, inputs.validation, run.config.training)
     outputs = run.config.data.outputs
-    calibration = calibrate.fit_calibration(logits, inputs.validation.labels, outputs)
-    run.write_calibration(calibration)
+    if not was_calibrated:
+        run.write_calibration(calibrate.fit_calibration(logits, inputs.validation.labels, outputs))
+    calibration = run.calibration
     return probabilities_of(logits, outputs, calibration.temperature), calibration
 
 
 def _calibrate_language_model(run: Run, inputs: Inputs) -> None:
-    """Fits the temperature of the best weights and writes it to the run."""
     from nlp_rnn.training import calibrate
     from nlp_rnn.training.checkpoints import load_checkpoint
 
-    best = build_model(run.config, inputs)  # on this machine only
+    best = build_model(run.config, inputs)
     load_checkpoint(run.best_checkpoint, best.kept_weights)
     calibration = calibrate.fit_language_model(best, inputs.validation, run.config.training)
     run.write_calibration(calibration)

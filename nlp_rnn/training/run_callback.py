@@ -179,10 +179,11 @@ class RunCallback(keras.callbacks.Callback):
 
     def _diverged(self, what: str, step: int) -> DivergenceError:
         config = self.run.config.training
+        clip = f"lower training.clip_norm ({config.clip_norm})" if config.clip_norm else "set training.clip_norm=1"
+        kept = f"; the last good checkpoint is kept in {self.run.path}" if self.run.last_checkpoint.exists() else ""
         return DivergenceError(
-            f"{what} in epoch {self.progress.epoch + 1}, step {step}; the last good checkpoint is "
-            f"kept in {self.run.path}: lower training.learning_rate ({config.learning_rate}) or "
-            f"training.clip_norm ({config.clip_norm}) and train under another name=..."
+            f"{what} in epoch {self.progress.epoch + 1}, step {step}{kept}: lower training.learning_rate "
+            f"({config.learning_rate}) or {clip}, and train under another name=..."
         )
 
     def _sync(self) -> None:

@@ -77,6 +77,11 @@ class Run:
             return Calibration(1.0, (0.5,) * len(self.labels) if self.config.data.multi_label else ())
         return load_calibration(path, len(self.labels), self.config.data.outputs)
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether what is fitted on validation data is there."""
+        return (self.path / "calibration.json").is_file()
+
     def write_calibration(self, calibration: Calibration) -> None:
         """Keeps what was fitted on validation data."""
         with files.atomic_file(self.path / "calibration.json") as path:
@@ -143,16 +148,26 @@ def create_run(
     Args:
       data_facts: what `Run.data_facts` gives back.
       vectors: of model.vectors, if the config has them.
+
+    Raises:
+      ConfigError: if another command made it meanwhile, with another config or other data.
     """
     path = Path(config.runs_dir) / config.name
-    with contextlib.suppress(FileExistsError), files.atomic_folder(path) as temporary:
-        (temporary / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-        (temporary / "labels.json").write_text(json.dumps(labels, ensure_ascii=False) + "\n", encoding="utf-8")
-        (temporary / "data.json").write_text(json.dumps(data_facts, ensure_ascii=False) + "\n", encoding="utf-8")
-        save_tokenizer(temporary / "tokenizer")
-        if vectors is not None:
-            vectors.save(temporary / word_vectors.VECTORS_FILE)
-        manifest.write(temporary)
+    try:
+        with files.atomic_folder(path) as temporary:
+            (temporary / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+            (temporary / "labels.json").write_text(json.dumps(labels, ensure_ascii=False) + "\n", encoding="utf-8")
+            (temporary / "data.json").write_text(json.dumps(data_facts, ensure_ascii=False) + "\n", encoding="utf-8")
+            save_tokenizer(temporary / "tokenizer")
+            if vectors is not None:
+                vectors.save(temporary / word_vectors.VECTORS_FILE)
+            manifest.write(temporary)
+    except FileExistsError:  # another command made it meanwhile
+        run = find_run(config)
+        if run is None:
+            raise
+        check_data(run, data_facts)
+        return run
     return Run(path, config)
 
 

@@ -21,7 +21,7 @@ from nlp_rnn.errors import ConfigError
 from nlp_rnn.tensorflow_import import keras_backend
 from nlp_rnn.training import initial_vectors, run_directory
 from nlp_rnn.training.checkpoints import load_progress
-from nlp_rnn.training.origin import check_origins
+from nlp_rnn.training.origin import check_labels, check_origins
 
 logger = logging.getLogger(__name__)
 
@@ -139,6 +139,7 @@ def make_inputs(config: Config, placement: Placement, corpus: Corpus) -> tuple[r
             run_directory.check_data(run, facts)
             return run, _taught(config, *datasets.prepare_inputs(corpus, config, run.path / "tokenizer"))
         inputs, tokenizer = datasets.prepare_inputs(corpus, config)
+        check_labels(config, inputs.labels)
         inputs = _taught(config, inputs, tokenizer)
         if placement.is_chief:
             return _create_run(config, inputs, facts, tokenizer), inputs

@@ -25,7 +25,7 @@ def load_tokenizer(run: Run) -> Tokenizer:
 def load_classifier(run: Run) -> tuple[keras.Model, Tokenizer]:
     """Loads a run's classifier and its tokenizer. Its logits are not divided by the run's temperature."""
     tokenizer = load_tokenizer(run)
-    with _in_float32():
+    with in_float32():
         model = build_classifier(
             run.config.model,
             vocab_size=tokenizer.vocab_size,
@@ -39,7 +39,7 @@ def load_classifier(run: Run) -> tuple[keras.Model, Tokenizer]:
 def load_language_model(run: Run) -> tuple[LanguageModel, Tokenizer]:
     """Loads a run's language model and its tokenizer. Its logits are divided by the run's temperature."""
     tokenizer = load_tokenizer(run)
-    with _in_float32():
+    with in_float32():
         model = build_language_model(run.config.model, vocab_size=tokenizer.vocab_size)
     load_checkpoint(run.best_checkpoint, model.kept_weights)
     model.head.temperature = run.calibration.temperature
@@ -49,14 +49,14 @@ def load_language_model(run: Run) -> tuple[LanguageModel, Tokenizer]:
 def load_translator(run: Run) -> tuple[Translator, Tokenizer]:
     """Loads a run's translator and its tokenizer."""
     tokenizer = load_tokenizer(run)
-    with _in_float32():
+    with in_float32():
         model = build_translator(run.config.model, vocab_size=tokenizer.vocab_size)
     load_checkpoint(run.best_checkpoint, model.weights)
     return model, tokenizer
 
 
 @contextlib.contextmanager
-def _in_float32() -> Iterator[None]:
+def in_float32() -> Iterator[None]:
     """Models that are built in the context compute in float32."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")

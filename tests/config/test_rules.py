@@ -42,6 +42,11 @@ from nlp_rnn.errors import ConfigError
             "decays weights",
         ),
         (
+            "training={schedule: flat_cosine, warmup_fraction: 0.7}",
+            "command line: training.warmup_fraction is 0.7, but training.schedule is flat_cosine, which falls from the "
+            "middle on; use 0.5 at most",
+        ),
+        (
             "training.ema_ramp=true",
             "command line: training.ema_ramp is true, but training.ema_momentum is 0, so no average is kept; set "
             "training.ema_momentum=0.999, or use training.ema_ramp=false",

@@ -144,6 +144,27 @@ def test_fewer_examples_keep_the_share_of_each_label_and_are_drawn_by_the_seed(t
     assert texts[1] != texts[2]
 
 
+def test_fewer_examples_are_as_many_as_asked_for_where_texts_repeat(tmp_path):
+    rows = [(f"good {n % 10}", "pos") for n in range(100)] + [(f"bad {n}", "neg") for n in range(100)]
+    config = config_of(write_csv(tmp_path / "a.csv", rows), "data.max_examples=60", "data.remove_repeated=false")
+    examples = list(Corpus(config.data, config.seed).survey().examples("train"))
+    texts = Counter(example.text for example in examples)
+    assert len(examples) == 60
+    assert 20 <= sum(example.label == "pos" for example in examples) <= 40
+    good = {
+        example.text for example in Corpus(config_of(tmp_path / "a.csv").data, config.seed).survey().examples("train")
+    }
+    assert {text for text in texts if text.startswith("good")} == {text for text in good if text.startswith("good")}
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_fewer_examples_of_a_small_file_are_drawn_from_its_last_train_split(tmp_path, seed):
+    path = write_csv(tmp_path / "a.csv", [(f"text {n}", str(n % 2)) for n in range(6)])
+    config = config_of(path, "data.max_examples=2", f"seed={seed}")
+    corpus = Corpus(config.data, config.seed).survey()
+    assert len(list(corpus.examples("train"))) == corpus.facts["train"].num_examples == 2
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_with_a_teacher_the_other_texts_lose_their_labels_only(tmp_path, weighted):
     rows = [(f"text {n}", ("", "good", "bad")[n % 3], n + 1) for n in range(300)]
@@ -177,9 +198,17 @@ def test_texts_without_a_label_are_for_training_only(tmp_path, split):
     config = config_of(write_csv(tmp_path / "a.csv", rows), f"data.split={split}", "data.validation_fraction=0.3")
     corpus = Corpus(config.data, config.seed, trains_on_unlabelled=True).survey()
     labels = {name: Counter(example.label for example in corpus.examples(name)) for name in ("train", "validation")}
-    assert labels["train"][""] > 20
+    assert labels["train"][""] == 100
     assert labels["validation"]["good"] > 10
     assert labels["validation"][""] == 0
+
+
+def test_texts_without_a_label_may_all_stand_at_the_end_of_a_file_that_is_cut(tmp_path):
+    rows = [(f"text {n}", ("good", "bad")[n % 2] if n < 60 else "") for n in range(200)]
+    config = config_of(write_csv(tmp_path / "a.csv", rows), "data.split=contiguous")
+    corpus = Corpus(config.data, config.seed, trains_on_unlabelled=True).survey()
+    assert corpus.facts["validation"].num_examples >= 5
+    assert corpus.facts["train"].num_unlabelled == 140
 
 
 def test_pairs_can_be_fewer_too(tmp_path):

@@ -36,12 +36,13 @@ def test_sound_labels_and_texts_without_labels_are_fine():
 
 def test_unknown_labels_are_named_with_what_they_resemble():
     unknown = label_checks.unknown(
-        Counter({"Bug": 2, "": 1, "bug": 9, "new": 1}), {"Bug": 4, "": 7, "new": 9}, ["bug", "praise"]
+        Counter({"Bug": 2, "": 1, "bug": 9, "new": 1}),
+        {"Bug": "it\nbreaks", "": "fine", "new": "add"},
+        ["bug", "praise"],
     )
     assert unknown == (
-        "'Bug' (2 examples, the first is example 4, 'bug' except for case or spaces), the empty label (1 examples, "
-        "the first is "
-        "example 7), 'new' (1 examples, the first is example 9)"
+        "'Bug' (2 examples, the first begins 'it\\nbreaks', 'bug' except for case or spaces), the empty label (1 "
+        "examples, the first begins 'fine'), 'new' (1 examples, the first begins 'add')"
     )
 
 

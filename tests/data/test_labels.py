@@ -93,6 +93,15 @@ def survey(path, text, source="csv", *settings):
     return Corpus(config.data, 1).survey(), config.data
 
 
+def test_labels_of_lines_are_not_read_without_a_column_of_labels(tmp_path):
+    (tmp_path / "a.txt").write_text("".join(f"__label__a __label__b text {n}\n" for n in range(60)))
+    config = load_config(
+        None, ["data.source=text", f"data.train={tmp_path / 'a.txt'}", "data.label_column="], task="next_word"
+    )
+    example = next(Corpus(config.data, config.seed).survey().examples("train"))
+    assert (example.label, example.text[:5]) == ("", "text ")
+
+
 def test_weights_are_kept_with_a_mean_of_1_and_change_the_digest(tmp_path):
     rows = "text,label,w\n" + "".join(f"text {number},{number % 2},{number % 3}\n" for number in range(60))
     corpus, data = survey(tmp_path / "a.csv", rows, "csv", "data.weight_column=w")

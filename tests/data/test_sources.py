@@ -236,7 +236,7 @@ def test_corpora_that_cannot_be_learned_are_refused(tmp_path):
     write_csv(path, [(f"t{i}", str(i % 2)) for i in range(50)])
     other = write_csv(tmp_path / "b.csv", [("new", "maybe")])
     assert (
-        "data.validation has labels that training did not have: 'maybe' (1 examples, the first is example 1)"
+        "data.validation has labels that training did not have: 'maybe' (1 examples, the first begins 'new')"
         in error_of(label_names, corpus_of(*settings, f"data.validation={other}").survey())
     )
 

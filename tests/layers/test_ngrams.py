@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from nlp_rnn.config.loading import load_config
 from nlp_rnn.data.token_cache import TokenCache
 from nlp_rnn.layers.ngrams import NgramLinear, Stack, ngram_ids, ngram_keys, num_buckets
-from nlp_rnn.training import stacking, trained_models
+from nlp_rnn.models.calibration import probabilities_of
+from nlp_rnn.training import fit, stacking, trained_models
 from nlp_rnn.training.checkpoints import load_arrays
+from nlp_rnn.training.recipes import train_run
 from nlp_rnn.training.run_directory import load_run
 from tests.conftest import SMALL, ask, outcome, run_pipeline, told_to_stop
 
@@ -185,6 +188,30 @@ def test_in_half_precision_and_from_another_run_the_deep_part_trains_by_itself(w
     assert done.returncode == 130, done.stderr
     with np.load(tmp_path / "runs/two/checkpoints/last.npz") as arrays:
         assert next(arrays[name] for name in arrays.files if name.endswith("stack/shares")).tolist() == [1, 0]
+
+
+def test_the_parts_are_fitted_once_and_the_log_tells_it(whole):
+    settings, run, _ = whole
+    log = (run / "log.txt").read_text(encoding="utf-8")
+    assert log.index("finished: best") < log.index("linear part:") < log.index("calibrated on")
+    before = (run / "checkpoints" / "best.npz").stat().st_mtime_ns, (run / "calibration.json").read_bytes()
+    again = run_pipeline("train", "name=whole", *settings, cwd=run.parent.parent)
+    assert again.returncode == 0, again.stderr
+    assert "linear part:" not in again.stderr
+    assert ((run / "checkpoints" / "best.npz").stat().st_mtime_ns, (run / "calibration.json").read_bytes()) == before
+
+
+def test_after_half_precision_the_calibration_is_that_of_the_answers(reviews, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = [*SMALL, "data.source=csv", f"data.train={reviews}", "hardware.mixed_precision=bfloat16", "name=half"]
+    try:
+        done = train_run(load_config(None, settings, task="sentiment"))
+    finally:
+        keras.config.set_dtype_policy("float32")  # of this process, which training has set
+    model = trained_models.load_classifier(done.run)[0]
+    logits = fit.predict_logits(model, done.inputs.validation, done.run.config.training)
+    answers = probabilities_of(logits, "classes", done.calibration.temperature)
+    np.testing.assert_allclose(done.probabilities, answers, atol=1e-6)
 
 
 def test_a_training_may_start_from_a_run_with_another_linear_part(whole, tmp_path):

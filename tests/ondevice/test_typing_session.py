@@ -1,5 +1,7 @@
 """A typing session: what is suggested while a text is typed, accepted and learnt."""
 
+import base64
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,17 @@ def test_a_key_costs_one_step_however_long_the_text_is(model, monkeypatch):
     count.clear()
     session.suggest("the cat likes the green garden . " * 30_000)  # a pasted book: its end is read
     assert sum(count) <= 512
+
+
+def test_the_cache_learns_nothing_from_addresses_and_digits(model):
+    learnt = []
+    for line in ("the cat sees a garden", "the cat sees cat@dog.org www.kingdom.dog/green 4711 garden7 a garden"):
+        session = TypingSession(model, adapts=True)
+        session.finish_line(line)
+        content = session.memory.to_json()
+        learnt.append(np.frombuffer(base64.b64decode(content["ids"]), "<i8")[: content["count"]].tolist())
+    assert learnt[0] == learnt[1]
+    assert len(learnt[0]) == 6  # with the end of the line
 
 
 def test_lines_carry_the_text_on_and_reset_ends_it(model):

@@ -118,6 +118,11 @@ def test_languages_are_the_exports_beside_the_model(session, folder):
     assert session.words.words() == []  # each language has its own words
     assert "a new text" in console.run_command(session, f"/language {folder / 'next_word_litert'}")
     assert session.words.words() == [("Zofia", 2)]
+    console.run_command(session, "/language es")
+    assert console.run_command(session, "/forget") == "nothing is remembered, in no language"
+    console.run_command(session, f"/language {folder / 'next_word_litert'}")
+    assert session.words.words() == []
+    assert not len(session.memory)
 
 
 @pytest.mark.parametrize(

@@ -85,20 +85,21 @@ def write_kinds(folder: Path) -> None:
 
 
 class Slow(tf.Module):
-    """Adds a number, after a time."""
+    """Adds a number, after a time; if `is_endless`, after hours for inputs of 1 and more."""
 
-    def __init__(self, addend: float, steps: int) -> None:
+    def __init__(self, addend: float, steps: int, *, is_endless: bool = False) -> None:
         super().__init__()
-        self._addend, self._steps = addend, steps
+        self._addend, self._steps, self._is_endless = addend, steps, is_endless
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
     def add(self, x: Any) -> dict[str, Any]:
-        turned = tf.while_loop(lambda n, _: n < self._steps, lambda n, y: (n + 1, -y), (0, x), parallel_iterations=1)[1]
+        steps = tf.cast(x[0], tf.int32) * 1_000_000_000 if self._is_endless else self._steps
+        turned = tf.while_loop(lambda n, _: n < steps, lambda n, y: (n + 1, -y), (0, x), parallel_iterations=1)[1]
         return {"y": tf.abs(turned) + self._addend}
 
 
-def write_slow(folder: Path, addend: float = 1.0, steps: int = 2) -> None:
-    module = Slow(addend, steps)
+def write_slow(folder: Path, addend: float = 1.0, steps: int = 2, *, is_endless: bool = False) -> None:
+    module = Slow(addend, steps, is_endless=is_endless)
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.add})
 
 

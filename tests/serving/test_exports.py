@@ -99,6 +99,21 @@ def test_settings_may_be_left_out(client, models, exports, model, signature, req
         assert rows[0]["words"] == [each.word for each in models[model].suggest("The cat ")]
 
 
+@pytest.mark.parametrize(
+    ("model", "signature", "required"),
+    [
+        ("next_word", "suggest", "text"),
+        ("char_generation", "generate", "prompt"),
+        ("translation_en_de", "translate", "text"),
+    ],
+)
+def test_no_texts_have_no_answers(client, model, signature, required):
+    request = {"signature_name": signature, "inputs": {required: []}}
+    answer = client.post(f"/v1/models/{model}:predict", json=request)
+    assert answer.status_code == 200, answer.text
+    assert all(not column for column in answer.json()["outputs"].values())
+
+
 @pytest.mark.further
 def test_a_strict_server_fills_in_nothing(exports, tmp_path):
     with serving(part_of(exports, tmp_path, "next_word", "sentiment"), is_strict=True) as client:

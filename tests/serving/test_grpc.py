@@ -1,6 +1,7 @@
 """TensorFlow Serving's own stubs talk to the server."""
 
 import contextlib
+import re
 
 import grpc
 import numpy as np
@@ -19,7 +20,10 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from nlp_rnn.serving import grpc_api
 from nlp_rnn.serving.limits import Limits
+from nlp_rnn.serving.request_errors import RequestError
+from nlp_rnn.serving.signatures import Signature, Tensor
 from tests.conftest import free_port
 from tests.serving.conftest import part_of, serving
 
@@ -131,6 +135,14 @@ def test_metadata(small):
 )  # fmt: skip
 def test_mistakes(small, made, code, message):
     assert refused(small[0].Predict, made) == (code, message)
+
+
+def test_a_misspelt_setting_is_told():
+    text, count = Tensor("DT_STRING", (None,)), Tensor("DT_INT32", (None,))
+    signature = Signature("suggest", {"text": text, "count": count}, {}, "", defaults={"count": 5})
+    sent = request(PREDICT, "next_word", "suggest", text=["The "], cuont=np.int32([2])).inputs
+    with pytest.raises(RequestError, match=re.escape("Sent extra: {cuont}. Missing but required: {}.")):
+        grpc_api._arrays(sent, signature, is_strict=False, most=100)
 
 
 def test_a_short_message_for_a_large_tensor_is_refused(small):

@@ -1,11 +1,14 @@
 """Whatever a client sends, the server tells the client's mistake, and goes on."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nlp_rnn.serving import json_tensors
+from nlp_rnn.serving.request_errors import RequestError
 from tests.serving.conftest import serving
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
@@ -35,6 +38,26 @@ TARGETS = st.sampled_from(
 def client(small_models):
     with serving(small_models) as client:
         yield client
+
+
+@pytest.mark.parametrize(
+    ("body", "python_3_11", "python_3_13", "told"),
+    [
+        ('{"a": 1, }', ("Expecting property name enclosed in double quotes", 9),
+         ("Illegal trailing comma before end of object", 7), "Missing a name for object member. at offset: 9"),
+        ("[1 ,\n]", ("Expecting value", 5),
+         ("Illegal trailing comma before end of array", 3), "Invalid value. at offset: 5"),
+    ],
+)  # fmt: skip
+def test_a_trailing_comma_is_told_alike_by_all_versions_of_python(monkeypatch, body, python_3_11, python_3_13, told):
+    for text, place in (python_3_11, python_3_13):
+
+        def fail(_, document, start, text=text, place=place):
+            raise json.JSONDecodeError(text, document, place)
+
+        monkeypatch.setattr(json.JSONDecoder, "raw_decode", fail)
+        with pytest.raises(RequestError, match=re.escape(f"JSON Parse error: {told}")):
+            json_tensors.parse_body(body.encode())
 
 
 def check(client, target, body):

@@ -93,6 +93,25 @@ def test_a_broken_version_is_tried_again_when_it_changes(tmp_path):
         wait_until(lambda: client.post("/v1/models/m:predict", content=ONE_ROW).json() == {"predictions": [2.0]})
 
 
+def test_a_version_whose_files_are_exchanged_is_loaded_again(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    folder = tmp_path / "m"
+    add_version(folder, 1, 1.0)
+    write_slow(tmp_path / ".other", 2.0)
+    with serving(tmp_path) as client:
+        assert client.post("/v1/models/m:predict", content=ONE_ROW).json() == {"predictions": [2.0]}
+        shutil.rmtree(folder / "1")  # the folder has no version now
+        wait_until(lambda: any("m: has no versions" in record.message for record in caplog.records))
+        shutil.move(tmp_path / ".other", folder / "1")
+        wait_until(lambda: client.post("/v1/models/m:predict", content=ONE_ROW).json() == {"predictions": [3.0]})
+        wait_until(lambda: any("m: version 1 is unloaded" in record.message for record in caplog.records))
+        assert state_of(client, 1) == "AVAILABLE"
+        (folder / "1" / "saved_model.pb").write_bytes(b"broken")
+        wait_until(lambda: any("stays served as before" in record.message for record in caplog.records))
+        assert client.post("/v1/models/m:predict", content=ONE_ROW).json() == {"predictions": [3.0]}
+        assert state_of(client, 1) == "AVAILABLE"
+
+
 def test_labelled_versions_stay_served(tmp_path):
     for version in (1, 2, 3):
         add_version(tmp_path / "m", version, float(version))
@@ -340,6 +359,76 @@ def test_the_command_serves_and_finishes_requests_at_sigterm(tmp_path):
         assert process.returncode == 0
     assert "Traceback" not in errors
     assert "INFO stopped" in errors
+
+
+def ask_in_a_thread(port, model):
+    """Sends a request: (thread, the list that gets its answer)."""
+    answers = []
+
+    def ask():
+        with contextlib.suppress(OSError, http.client.HTTPException):  # the server is killed at the end of a test
+            answers.append(fetch(port, "POST", f"/v1/models/{model}:predict", ONE_ROW))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    return thread, answers
+
+
+def test_what_takes_longer_than_the_time_for_shutdown_gets_503_and_the_process_ends(tmp_path):
+    add_version(tmp_path / "saved_models" / "m", 1, 1.0, is_endless=True)
+    with served("--shutdown-seconds", "1", cwd=tmp_path) as (process, port):
+        wait_until(lambda: fetch(port, "GET", "/readyz")[0] == 200)
+        thread, answers = ask_in_a_thread(port, "m")
+        wait_until(lambda: "nlp_rnn_running_requests 2" in fetch(port, "GET", "/metrics")[1])
+        process.send_signal(signal.SIGTERM)
+        errors = process.communicate(timeout=60)[1]
+        thread.join()
+        assert answers == [(503, '{"error": "this server stops before the answer is computed; try again"}')]
+        assert process.returncode == 0
+    assert "Traceback" not in errors
+    assert "INFO stopped" in errors
+
+
+def test_at_sigterm_grpc_accepts_no_more_requests_either(tmp_path):
+    grpc = pytest.importorskip("grpc")
+    from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
+    from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
+
+    add_version(tmp_path / "saved_models" / "m", 1, 1.0, is_endless=True)
+    request = GetModelStatusRequest()
+    request.model_spec.name = "m"
+    with served("--grpc-port", "0", "--shutdown-seconds", "30", cwd=tmp_path) as (process, port):
+        address = re.fullmatch(r"listening at (.*) \(gRPC\)\n", process.stdout.readline())[1]
+        wait_until(lambda: fetch(port, "GET", "/readyz")[0] == 200)
+        with grpc.insecure_channel(address) as channel:
+            stub = ModelServiceStub(channel)
+            assert stub.GetModelStatus(request).model_version_status[0].version == 1
+            ask_in_a_thread(port, "m")
+            wait_until(lambda: "nlp_rnn_running_requests 2" in fetch(port, "GET", "/metrics")[1])
+            process.send_signal(signal.SIGTERM)
+
+            def is_refused():
+                try:
+                    stub.GetModelStatus(request)
+                except grpc.RpcError as error:
+                    return error.code() == grpc.StatusCode.UNAVAILABLE
+                return False
+
+            wait_until(is_refused, seconds=20)
+        assert process.poll() is None  # the request over HTTP still has its time
+
+
+def test_long_computations_of_some_models_do_not_stop_the_others(tmp_path):
+    write_half_plus(tmp_path / "saved_models" / "half_plus_two" / "1", 2.0)
+    for name in ("m", "n"):
+        add_version(tmp_path / "saved_models" / name, 1, 1.0, is_endless=True)
+    # As on a machine with two processors, where TensorFlow would have two threads between operations.
+    with served(cwd=tmp_path) as (_, port):
+        wait_until(lambda: fetch(port, "GET", "/readyz")[0] == 200)
+        for name in ("m", "n"):
+            ask_in_a_thread(port, name)
+        wait_until(lambda: "nlp_rnn_running_requests 3" in fetch(port, "GET", "/metrics")[1])
+        assert fetch(port, "POST", TWO, ONE_ROW) == (200, '{"predictions": [2.5]}')
 
 
 @pytest.mark.parametrize(

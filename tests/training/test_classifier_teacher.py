@@ -189,7 +189,7 @@ def test_what_label_sets_and_scales_learn(outputs, monkeypatch, tmp_path):
         ),
         (
             ["data.validation=few2.csv"],
-            "data.validation has 72 examples without a label, the first is example 9; leave them",
+            "data.validation has 72 examples without a label, the first begins",
         ),
         (["tokenizer.case=keep"], r"whose vocabulary is taken, but tokenizer.case is 'keep' and was 'lower' there"),
         (["training.focal_gamma=2"], "training.focal_gamma is 2.0, but training.teacher gives probabilities"),

@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import json
 import math
@@ -21,7 +22,16 @@ from nlp_rnn.training import fit
 from nlp_rnn.training.checkpoints import Progress, checkpoint_arrays, load_checkpoint, load_progress, save_checkpoint
 from nlp_rnn.training.optimizers import WarmUpSchedule, build_optimizer
 from nlp_rnn.training.run_callback import RunCallback
-from tests.conftest import SMALL, outcome, pipeline_environment, refused, run_pipeline, spawn_pipeline, told_to_stop
+from tests.conftest import (
+    SMALL,
+    outcome,
+    pipeline_environment,
+    refused,
+    run_pipeline,
+    spawn_pipeline,
+    told_to_stop,
+    write_csv,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -269,9 +279,16 @@ def test_a_run_starts_from_another_ones_weights_and_vocabulary(trained, reviews,
     ]:
         found = refused("train", "name=b", *arguments, f"training.start_from={start}", setting, cwd=tmp_path)
         assert message in found
-    wide = run_pipeline("train", "name=c", *arguments, f"training.start_from={start}", "model.units=7", cwd=tmp_path)
-    assert wide.returncode == 2
-    assert "was written by another model or version" in wide.stderr
+    for key, value in (("model.units", "7"), ("model.pooling", "[max,last]")):
+        found = refused("train", "name=c", *arguments, f"training.start_from={start}", f"{key}={value}", cwd=tmp_path)
+        told = f"{key} is {value}, but the model of training.start_from, {start}, has other values; set {key}="
+        assert told in found
+    with open(reviews, encoding="utf-8", newline="") as file:
+        rows = [(row["text"], "abc"[number % 3]) for number, row in enumerate(csv.DictReader(file))]
+    three = write_csv(tmp_path / "three.csv", rows)
+    found = refused("train", "name=c", *arguments, f"training.start_from={start}", f"data.train={three}", cwd=tmp_path)
+    assert "which has 2 labels ('neg', 'pos'), but data.train has 3 ('a', 'b', 'c'); use texts with its labels" in found
+    assert not (tmp_path / "runs" / "c").exists()
 
 
 def test_an_infinite_loss_stops_with_one_line_and_saves_no_bad_checkpoint(reviews, tmp_path):
@@ -293,7 +310,7 @@ def test_an_infinite_loss_stops_with_one_line_and_saves_no_bad_checkpoint(review
     assert done.returncode == 2
     last_line = done.stderr.rstrip().split("\n")[-1]
     assert last_line.startswith(("the training loss became ", "the weights became infinite"))
-    assert "lower training.learning_rate (1e+38)" in last_line
+    assert "lower training.learning_rate (1e+38) or set training.clip_norm=1, and train under" in last_line
     for path in (tmp_path / "runs" / "a" / "checkpoints").glob("*.npz"):
         with np.load(path) as arrays:
             assert all(np.isfinite(arrays[name]).all() for name in arrays.files)
@@ -309,7 +326,9 @@ def test_a_validation_loss_that_is_no_number_stops_the_training(reviews, tmp_pat
     settings = [*SMALL, f"training.monitor={monitor}", "data.source=csv", f"data.train={reviews}", "name=a"]
     done = run_pipeline("train", *settings, cwd=tmp_path)
     assert done.returncode == 2
-    assert re.search(r"^val_cross_entropy became nan in epoch 1, step \d+; the last good", done.stderr.splitlines()[-1])
+    assert re.search(
+        r"^val_cross_entropy became nan in epoch 1, step \d+: lower training", done.stderr.splitlines()[-1]
+    )
     assert not (tmp_path / "runs" / "a" / "checkpoints" / "best.npz").exists()
 
 
