@@ -1,6 +1,7 @@
 """Imports go one way, as docs/packages.yaml says."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,14 @@ def test_architecture_names_every_module():
     for path in MODULES:
         package = "/".join(path.parent.relative_to(PACKAGE).parts) or "nlp_rnn` itself"
         assert path.stem == "__init__" or f"`{path.stem}`" in table[package], path
+
+
+def test_architecture_gives_the_sizes_of_the_longest_modules():
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    told = {name: int(lines) for name, lines in re.findall(r"^\| `([a-z_/]+)` \| (\d+) \|", text, re.MULTILINE)}
+    sizes = {
+        "/".join(path.relative_to(PACKAGE).with_suffix("").parts): len(path.read_text(encoding="utf-8").splitlines())
+        for path in MODULES
+    }
+    assert told.keys() >= {name for name, lines in sizes.items() if lines > 310}
+    assert told == {name: pytest.approx(sizes[name], abs=10) for name in told}
