@@ -14,6 +14,7 @@ this module too.
 
 import itertools
 import math
+import operator
 import os
 import re
 import time
@@ -183,6 +184,7 @@ class NextWordModel(_LanguageModel):
         self, texts: Iterable[Text], count: int = 5, allow_profanity: bool = False
     ) -> Iterator[list[Suggestion]]:
         """Calls `suggest` for each text. The texts are read as needed."""
+        _check_whole("count", count, 1, 100)
         for batch in _batches(texts, 64):
             answer = self._calls.answer("suggest", batch, count=count, allow_profanity=allow_profanity)
             for words, probabilities in zip(answer["words"], answer["probabilities"], strict=True):
@@ -236,6 +238,8 @@ class TranslationModel(Model):
         Raises:
           ConfigError: if a setting is out of its range.
         """
+        if "n_best" in settings:
+            raise ConfigError("n_best is not a setting of translate, which gives the best only; use translate_all")
         if isinstance(texts, Text):
             return self.translate([texts], **settings)[0]
         nothing = Translation("", -math.inf)
@@ -243,6 +247,7 @@ class TranslationModel(Model):
 
     def translate_all(self, texts: Iterable[Text], n_best: int = 1, **settings: Any) -> Iterator[list[Translation]]:
         """Yields the `n_best` translations of each sentence, the best first; fewer if the settings leave fewer."""
+        _check_whole("n_best", n_best, 1, 100)
         search = SearchSettings.checked(**settings)
         for batch in _batches(texts, 32):
             answer = self._calls.translate(batch, asdict(search), n_best)
@@ -656,8 +661,19 @@ def _strings(texts: Iterable[Text]) -> Any:
     return tf.constant([_bytes(text) for text in texts], tf.string)
 
 
+def _check_whole(name: str, value: Any, low: int, high: int) -> None:
+    """Checks that a number is whole and in a range."""
+    try:
+        is_allowed = low <= operator.index(value) <= high
+    except TypeError:
+        is_allowed = False
+    if not is_allowed:
+        raise ConfigError(f"{name} is {value!r}, but must be a whole number from {low} to {high}")
+
+
 def _batches(texts: Iterable[Text], size: int) -> Iterator[list[bytes]]:
-    if size < 1:
-        raise ConfigError(f"batch_size is {size}, but must be 1 or more")
+    if isinstance(texts, Text):
+        raise TypeError(f"the texts are one {type(texts).__name__}; give a list of texts")
+    _check_whole("batch_size", size, 1, 1_000_000)
     stream = (_bytes(text) for text in texts)
     return iter(lambda: list(itertools.islice(stream, size)), [])

@@ -74,7 +74,7 @@ def test_a_classifier_labels_a_text_a_list_and_a_stream(trained, inside):
     with pytest.raises(TypeError, match="a text is a str or bytes, not a int"):
         classify([3])
     for texts in (["a"], iter(["a"])):
-        with pytest.raises(nlp_rnn.ConfigError, match="batch_size is 0, but must be 1 or more"):
+        with pytest.raises(nlp_rnn.ConfigError, match="batch_size is 0, but must be a whole number from 1 to"):
             classify(texts, batch_size=0)
     assert classify("a film \ud83d").probabilities == classify("a film \ufffd").probabilities  # half an emoji
 
@@ -168,6 +168,16 @@ def test_sentences_are_translated(translation_trained, inside):
     assert [found.text for found in translator.translate([sentence], beam_size=2)] == [one.text]
     best = next(translator.translate_all([sentence], n_best=3))
     assert len(best) == 3
+    with pytest.raises(nlp_rnn.ConfigError, match="n_best is 0, but must be a whole number from 1 to 100"):
+        next(translator.translate_all([sentence], n_best=0))
+    with pytest.raises(nlp_rnn.ConfigError, match="n_best is not a setting of translate"):
+        translator.translate(sentence, n_best=2)
+    with pytest.raises(TypeError, match="the texts are one str; give a list of texts"):
+        next(translator.translate_all(sentence))
+    pieces = len(translator.tokenize(sentence).ids)
+    assert (
+        translator.translate(sentence, beam_size=1, no_repeat_ngram=1, min_length=3000, max_length=3000).text == ""
+    ), pieces
     assert best[0].score >= best[1].score >= best[2].score
     assert best[0].text == one.text
 

@@ -16,6 +16,7 @@ from nlp_rnn import extras, manifest
 from nlp_rnn.cli.check import check_data
 from nlp_rnn.config.settings import Config
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.tensorflow_import import import_tensorflow
 
 Severity = Literal["error", "warning", "note"]
 
@@ -108,7 +109,7 @@ def data(config: Config) -> Iterator[Finding]:
         facts = check_data(config)
     except ConfigError as error:
         for line in str(error).splitlines():
-            yield Finding("error", line, "It cannot be trained.", "See the end of that line.")
+            yield Finding("error", f"{line}.", "It cannot be trained.", "See the end of that line.")
         return
     splits = facts["splits"]
     train = splits["train"]
@@ -274,6 +275,7 @@ def _weights(path: Path) -> Iterator[Finding]:
 
 def model(path: Path, run_path: Path | None = None) -> Iterator[Finding]:
     """An exported model: its files, its figures, and whether it is the run's. Of LiteRT exports the files alone."""
+    import_tensorflow()  # without its messages
     from nlp_rnn.evaluation.model_health import examine, has_vocabulary_of, litert_problems
 
     problems = litert_problems(path)
@@ -296,7 +298,7 @@ def model(path: Path, run_path: Path | None = None) -> Iterator[Finding]:
     if "test" not in metrics:
         yield Finding(
             "note", f"{folder}: has no figures on the test split.", "Nobody knows how good it is.",
-            "Run evaluate --split test, and export again.",
+            "Run evaluate --split test, and export again; of an ensemble, evaluate shows them, but does not keep them.",
         )  # fmt: skip
     for split in ("test", "validation"):
         error_of_calibration = metrics.get(split, {}).get("expected_calibration_error", 0.0)

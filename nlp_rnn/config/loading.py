@@ -130,7 +130,8 @@ def load_saved_config(path: Path, task: str | None = None, overrides: Iterable[s
     Args:
       path: the saved config.yaml.
       task: the task that the model must have; None: any task.
-      overrides: `section.key=value` texts, whose values are read as YAML.
+      overrides: `section.key=value` texts, whose values are read as YAML. Texts that are only evaluated need no
+        training texts, and nothing of what the model was trained on.
 
     Raises:
       ConfigError: if the file is damaged, the model has another task, or an override is wrong.
@@ -148,7 +149,10 @@ def load_saved_config(path: Path, task: str | None = None, overrides: Iterable[s
     mistakes += invalid
     if config is not None and not mistakes and origins:
         before = broken_rules(saved, task)
-        new = [rule for rule in broken_rules(config, task) if rule not in before]
+        needless = {"data.use_unlabeled"} - origins.keys()
+        if config.data.validation or config.data.test:
+            needless.add("data.train")
+        new = [rule for rule in broken_rules(config, task) if rule not in before and rule[0] not in needless]
         mistakes = [f"{_origin_of(key, str(path), origins)}: {text}" for key, text in new]
     if config is None or mistakes:
         raise ConfigError("\n".join(mistakes))
@@ -358,7 +362,9 @@ def _explain(key: str, error: Any) -> str:
     if kind == "bool_type":
         reason = "true or false"
     if kind == "tuple_type":
-        reason = f"a list, such as [{shown.strip(chr(39))}]"
+        reason = (
+            "a list; leave it out for none" if error["input"] is None else f"a list, such as [{shown.strip(chr(39))}]"
+        )
     return f"{key} is {shown}, but must be {reason}"
 
 

@@ -252,7 +252,7 @@ class Corpus:
         if split in self._given and split != "train":
             return f"{name}: {given} {_what_is_in(given, data)}; give a file with texts"
         total = sum(1 for _ in self._given["train"]())
-        if not total:
+        if not any(example.text.strip() for example in self._given["train"]()):
             return f"{name}: {given or data.source} {_what_is_in(given, data)}; give a file with texts"
         distinct = len({text_key(example.text) for example in self._given["train"]()})
         total_texts = f"data.train has {total:,} {'text' if total == 1 else 'texts'}"

@@ -139,7 +139,7 @@ def _check_unknown(share: float, config: Config) -> None:
         )
     raise ConfigError(
         f"{share:.0%} of the tokens of data.train are not in the vocabulary (tokenizer.max_unknown is "
-        f"{tokenizer.max_unknown:g}); {mend}; or go on with --allow"
+        f"{tokenizer.max_unknown:g}); {mend}; or go on with tokenizer.max_unknown=1"
     )
 
 

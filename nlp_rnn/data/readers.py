@@ -178,7 +178,10 @@ def _json_examples(path: Path | Part, data: DataConfig) -> Iterator[Example]:
             if line.strip()
         )
     for place, row in rows:
-        if not isinstance(row, dict) or not isinstance(row.get(data.text_column), str):
+        if isinstance(row, dict) and not isinstance(row.get(data.text_column, ""), str):
+            value = json.dumps(row[data.text_column])[:80]
+            raise ConfigError(f"{path}: {place}: {data.text_column!r} is {value}, but a text is a string")
+        if not isinstance(row, dict) or data.text_column not in row:
             raise ConfigError(
                 f"{path}: {place} has no string {data.text_column!r}; set data.text_column to the name of the text"
             )

@@ -28,6 +28,7 @@ from nlp_rnn.export.warm_up import write_warm_up
 from nlp_rnn.layers.recurrent import unwrapped
 from nlp_rnn.models.calibration import Calibration, load_calibration
 from nlp_rnn.models.unique import unique
+from nlp_rnn.ondevice.litert_file import is_ondevice
 from nlp_rnn.special_ids import PAD_ID
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
@@ -216,6 +217,10 @@ def find_model(path: str | os.PathLike[str], task: str | None = None) -> Path:
     files.check_path("--model", path)
     folder = files.newest_version(Path(path))
     if not (folder / "saved_model.pb").is_file() or not (folder / "assets.extra" / "config.yaml").is_file():
+        if is_ondevice(path):
+            raise ConfigError(
+                f"--model is {path}, a LiteRT export, which this command does not take; give a SavedModel, or the run"
+            )
         raise ConfigError(
             f"--model is {path}, but holds no exported model; give a folder that export wrote, "
             f"such as saved_models/{task or 'sentiment'}"

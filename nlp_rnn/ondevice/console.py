@@ -183,7 +183,7 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
             buffer.insert_text(session.accept(suggestion, keys))
             taken.append((before, buffer.text, suggestion, keys))
 
-    def begin() -> None:
+    def begin(_: Any) -> None:
         taken.clear()  # Ctrl-Z takes nothing back in another line
         look(prompt.default_buffer)
 
@@ -250,7 +250,7 @@ def make_prompt(session: TypingSession, history: Any, **options: Any) -> Any:
     )
     prompt.default_buffer.on_text_changed += look
     prompt.default_buffer.on_cursor_position_changed += look
-    prompt.app.pre_run_callables.append(begin)
+    prompt.app.on_reset += begin  # at each line; `pre_run_callables` would be called for the first one only
     return prompt
 
 

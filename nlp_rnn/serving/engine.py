@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from nlp_rnn.printable import one_line
 from nlp_rnn.serving.batching import Batcher
 from nlp_rnn.serving.json_tensors import Arrays
-from nlp_rnn.serving.limits import NUM_THREADS, Limits, check_inputs, check_outputs
+from nlp_rnn.serving.limits import NUM_THREADS, Limits, check_inputs, check_outputs, check_settings
 from nlp_rnn.serving.metrics import Metrics
 from nlp_rnn.serving.model_store import ModelStore
 from nlp_rnn.serving.served_model import ServedModel
@@ -61,6 +61,8 @@ class Engine:
         """
         limits = self.settings.limits
         check_inputs(inputs, limits)
+        if model.signatures[signature].defaults:  # it is one of our exports
+            check_settings(signature, inputs)
         self.log_text(request_id, {name: array.ravel()[:8] for name, array in inputs.items() if array.dtype == object})
         if signature not in model.batchers:
             model.batchers[signature] = Batcher(

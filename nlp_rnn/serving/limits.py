@@ -8,12 +8,14 @@ import numpy as np
 from pydantic import Field
 
 from nlp_rnn.config.loading import checked
-from nlp_rnn.decoding.settings import MAX_RATIO
-from nlp_rnn.serving.request_errors import RequestError
+from nlp_rnn.decoding.settings import MAX_RATIO, GenerationSettings, SearchSettings
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.serving.request_errors import RequestError, invalid
 
 # Computations at the same time, of different signatures. TensorFlow needs as many threads between operations, since the
 # loop of a long generation holds one of them until it ends.
 NUM_THREADS = 4 + 2 * (os.cpu_count() or 1)
+_SETTINGS: dict[str, Any] = {"generate": GenerationSettings, "translate": SearchSettings}  # of signatures
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,30 @@ def check_inputs(inputs: dict[str, np.ndarray], limits: Limits) -> None:
                 raise too_large(f"{name} has a text of {longest} bytes", f"{allowed} bytes per {name}")
         elif name in largest and values.size and values.max() > largest[name]:
             raise too_large(f"{name} is {values.max()}", str(largest[name]))
+
+
+def check_settings(signature: str, inputs: dict[str, np.ndarray]) -> None:
+    """Checks the ranges of settings, as Python and the command line do; graphs would clamp them.
+
+    Args:
+      signature: the name of one of our exports' signatures.
+      inputs: those of the request, as for `check_inputs`.
+
+    Raises:
+      RequestError: naming the setting, its value and what is allowed.
+    """
+    kind = _SETTINGS.get(signature)
+    for name, values in inputs.items():
+        if values.dtype == object or not values.size:
+            continue
+        for value in {values.min().item(), values.max().item()}:  # NaN if there is one
+            if name == "count" and value < 1:
+                raise invalid(f"count is {value}, but must be 1 or more")
+            if kind is not None and name in kind.__dataclass_fields__:
+                try:
+                    checked(kind, {name: value})
+                except ConfigError as error:
+                    raise invalid(str(error)) from None
 
 
 def check_outputs(outputs: dict[str, np.ndarray], limits: Limits) -> None:

@@ -89,6 +89,9 @@ def test_empty_files_say_what_they_hold(tmp_path):
         f"data.train has no examples: {tmp_path}/a.txt is empty (0 bytes); give a file with texts"
     )
     (tmp_path / "a.txt").write_text("\n\n\n")
+    assert "has 3 bytes, but no row or line with a text" in error_of(
+        tmp_path / "a.txt", "data.source=documents", "data.split=contiguous"
+    )
     assert "has 3 bytes, but no row or line with a text" in error_of(tmp_path / "a.txt", "data.source=text")
 
 

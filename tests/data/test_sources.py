@@ -129,6 +129,8 @@ def test_broken_files_are_one_line_each(tmp_path):
         f"{path}: line 2: not readable as data.source says (unexpected end of data)"
     )
     path.write_text('{"text": "a"}\n{"text": 3}\n')
+    assert error_of(all_of, "jsonl", path) == f"{path}: line 2: 'text' is 3, but a text is a string"
+    path.write_text('{"text": "a"}\n{"texts": "b"}\n')
     assert (
         error_of(all_of, "jsonl", path)
         == f"{path}: line 2 has no string 'text'; set data.text_column to the name of the text"

@@ -37,6 +37,21 @@ def type_keys(session, keys):
         return prompt.prompt("> ")
 
 
+def test_a_new_line_begins_with_suggestions_of_its_own(session):
+    with create_pipe_input() as pipe:
+        prompt = console.make_prompt(session, InMemoryHistory(), input=pipe, output=DummyOutput())
+        pipe.send_text("the cat likes the green \x03")
+        with pytest.raises(KeyboardInterrupt):
+            prompt.prompt("> ")
+        first = session.suggest("")[0].word
+        pipe.send_text(RIGHT + ENTER)
+        assert prompt.prompt("> ") == f"{first} "
+        session.finish_line(f"{first} ")
+        following = session.suggest("")[0].word
+        pipe.send_text(RIGHT + ENTER)
+        assert prompt.prompt("> ") == f"{following} "
+
+
 # --- corrections ---------------------------------------------------------------------------------------------------
 
 

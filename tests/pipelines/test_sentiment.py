@@ -48,6 +48,14 @@ def test_train_writes_everything_a_run_needs(trained):
     assert "training on" in (run / "log.txt").read_text()
 
 
+@pytest.mark.parametrize("of", [["--run", "runs/small"], ["--model", "sentiment"]])
+def test_any_file_can_be_evaluated_without_the_training_texts(trained, tmp_path, of):
+    mine = write_csv(tmp_path / "mine.csv", [("a good film", "pos"), ("a dull film", "neg")] * 5)
+    settings = ["data.source=csv", "data.train=", f"data.test={mine}"]
+    found = json.loads(ask("evaluate", "--json", *of, "--split", "test", *settings, cwd=trained))
+    assert found["metrics"]["num_examples"] == 10
+
+
 def test_evaluate_scores_run_and_model_alike_beside_the_baseline(trained):
     run = json.loads(ask("evaluate", "--json", "--run", "runs/small", "--split", "test", "--baseline", cwd=trained))
     model = json.loads(ask("evaluate", "--json", "--model", "sentiment", "--split", "test", cwd=trained))

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import math
 import re
 import shlex
 import shutil
@@ -148,6 +149,25 @@ def test_beams_and_lengths_have_limits(client):
     ):  # fmt: skip
         request = {"signature_name": signature, "instances": [row]}
         assert error_of(client.post(f"/v1/models/{model}:predict", json=request)) == (413, message)
+
+
+@pytest.mark.parametrize(
+    ("model", "signature", "row", "message"),
+    [
+        ("char_generation", "generate", {"prompt": "a", "temperature": math.nan},
+         "temperature is nan, but must be a finite number"),
+        ("char_generation", "generate", {"prompt": "a", "top_p": -2.0},
+         "top_p is -2.0, but must be greater than 0"),
+        ("char_generation", "generate", {"prompt": "a", "max_length": -5},
+         "max_length is -5, but must be greater than or equal to 1"),
+        ("translation_en_de", "translate", {"text": "a", "beam_size": 0},
+         "beam_size is 0, but must be greater than or equal to 1"),
+        ("next_word", "suggest", {"text": "a", "count": -1}, "count is -1, but must be 1 or more"),
+    ],
+)  # fmt: skip
+def test_settings_out_of_their_range_are_told_as_by_python(client, model, signature, row, message):
+    body = json.dumps({"signature_name": signature, "instances": [row]})
+    assert error_of(client.post(f"/v1/models/{model}:predict", content=body)) == (400, message)
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
