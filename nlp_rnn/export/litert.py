@@ -4,6 +4,7 @@ Each .tflite file is compared with the model on real texts before it is kept.
 """
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -20,10 +21,12 @@ from nlp_rnn.export.saved_model import write_next_version
 from nlp_rnn.layers.rounding import to_int8
 from nlp_rnn.ondevice.litert_file import PRECISIONS, SETTINGS_FILE
 from nlp_rnn.ondevice.words import SPLITTERS
+from nlp_rnn.tensorflow_import import without_noise
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 _LARGE = 4096  # bytes of a constant that is worth sharing
 _LARGE_FILE = 2_000_000  # bytes from which on the graph itself hardly counts
+_NOISE = re.compile(rb"tf_tfl_flatbuffer_helpers")  # it says that options of every conversion were set
 _USE_SAVEDMODEL = "nothing was written: export with --format savedmodel"
 
 
@@ -181,7 +184,8 @@ def _convert(module: tf.Module, signatures: tuple[str, ...], *, is_int8: bool) -
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))
         if is_int8:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]  # int8 weights, activations quantised at run time
-        return _share_constants(converter.convert())
+        with without_noise(_NOISE):
+            return _share_constants(converter.convert())
 
 
 def _share_constants(content: bytes) -> bytes:
