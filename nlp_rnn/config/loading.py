@@ -7,6 +7,7 @@ Nothing here imports TensorFlow, so a misspelt key is reported within millisecon
 import copy
 import dataclasses
 import difflib
+import functools
 import itertools
 import os
 import re
@@ -178,12 +179,18 @@ def checked(kind: type[Settings], values: dict[str, Any]) -> Settings:
             f"{name} is not a setting; " + (f"did you mean {near[0]}?" if near else f"allowed are {', '.join(names)}")
         )
     try:
-        settings = TypeAdapter(kind).validate_python({name: value for name, value in values.items() if name in names})
+        known = {name: value for name, value in values.items() if name in names}
+        settings: Settings = _adapter(kind).validate_python(known)  # type: ignore[arg-type]  # a class is hashable
     except ValidationError as errors:
         mistakes += [_explain(".".join(str(part) for part in error["loc"]), error) for error in errors.errors()]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return settings
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def to_yaml(config: Config) -> str:

@@ -1,5 +1,10 @@
 """Builds language models and translators from a config."""
 
+import contextlib
+from collections.abc import Iterator
+
+import keras
+
 from nlp_rnn.config.settings import ModelConfig, TrainingConfig
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.models.translator import Translator
@@ -27,3 +32,14 @@ def build_translator(config: ModelConfig, *, vocab_size: int, training: Training
         config, vocab_size=vocab_size, label_smoothing=training.label_smoothing,
         scheduled_sampling=training.scheduled_sampling, r_drop=training.r_drop,
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def in_float32() -> Iterator[None]:
+    """Models that are built in the context compute in float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -83,18 +83,16 @@ def check_settings(signature: str, inputs: dict[str, np.ndarray]) -> None:
     Raises:
       RequestError: naming the setting, its value and what is allowed.
     """
-    kind = _SETTINGS.get(signature)
-    for name, values in inputs.items():
-        if values.dtype == object or not values.size:
-            continue
-        for value in {values.min().item(), values.max().item()}:  # NaN if there is one
-            if name == "count" and value < 1:
-                raise invalid(f"count is {value}, but must be 1 or more")
-            if kind is not None and name in kind.__dataclass_fields__:
-                try:
-                    checked(kind, {name: value})
-                except ConfigError as error:
-                    raise invalid(str(error)) from None
+    numbers = {name: values for name, values in inputs.items() if values.dtype != object and values.size}
+    if "count" in numbers and numbers["count"].min() < 1:
+        raise invalid(f"count is {numbers['count'].min()}, but must be 1 or more")
+    if kind := _SETTINGS.get(signature):
+        numbers = {name: values for name, values in numbers.items() if name in kind.__dataclass_fields__}
+        for extreme in (np.min, np.max):  # NaN if there is one
+            try:
+                checked(kind, {name: extreme(values).item() for name, values in numbers.items()})
+            except ConfigError as error:
+                raise invalid(str(error).replace("\n", "; ")) from None
 
 
 def check_outputs(outputs: dict[str, np.ndarray], limits: Limits) -> None:

@@ -3,6 +3,7 @@
 serve run nlp_rnn.serving.ray_serve:build models=/models replicas=4
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ def build(arguments: Arguments) -> Any:
 
     def make() -> Any:
         # In the replica, since TensorFlow's objects cannot travel.
+        from nlp_rnn.serving.limits import NUM_THREADS
+
+        os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(NUM_THREADS))  # before TensorFlow is imported
         from nlp_rnn.serving.app import make_app
         from nlp_rnn.serving.engine import ServerSettings
         from nlp_rnn.serving.model_store import ModelStore

@@ -129,7 +129,7 @@ def _calibrate(run: Run, inputs: Inputs, *, was_calibrated: bool) -> tuple[np.nd
     Returns:
       of classifiers, (validation probabilities, calibration).
     """
-    from nlp_rnn.training.trained_models import in_float32
+    from nlp_rnn.models.build import in_float32
 
     with in_float32():
         if run.config.kind == "classifier":

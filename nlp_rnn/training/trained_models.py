@@ -3,12 +3,9 @@
 All raise ConfigError if the run has no best weights yet, or a file is damaged.
 """
 
-import contextlib
-from collections.abc import Iterator
-
 import keras
 
-from nlp_rnn.models.build import build_language_model, build_translator
+from nlp_rnn.models.build import build_language_model, build_translator, in_float32
 from nlp_rnn.models.classifier import build_classifier
 from nlp_rnn.models.language_model import LanguageModel
 from nlp_rnn.models.translator import Translator
@@ -53,14 +50,3 @@ def load_translator(run: Run) -> tuple[Translator, Tokenizer]:
         model = build_translator(run.config.model, vocab_size=tokenizer.vocab_size)
     load_checkpoint(run.best_checkpoint, model.weights)
     return model, tokenizer
-
-
-@contextlib.contextmanager
-def in_float32() -> Iterator[None]:
-    """Models that are built in the context compute in float32."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
