@@ -1,4 +1,4 @@
-"""Draws docs/results_*.png: a bar for each row of the tables of RESULTS.md that compare models.
+"""Draws docs/results_*.png: a bar for each row of the tables of RESULTS.md that compare models, and a training's curve.
 
     python docs/draw_results.py
 
@@ -96,8 +96,33 @@ def draw(picture: Picture, rows: list[Row], path: Path) -> None:
     figure.savefig(path, dpi=130, metadata={"Description": describe(rows), "Software": None})
 
 
+CURVE = "results_imdb_curve.png"  # of the first table below this heading of docs/results.md
+_CURVE_HEADING = "### Virtual adversarial training without a teacher"
+
+
+def points_of(text: str) -> list[tuple[float, ...]]:
+    """The curve in docs/results.md: (steps, accuracy in %, cross-entropy) of each row."""
+    rows = re.findall(r"(?m)^\| (\d+) \| ([\d.]+) % \| ([\d.]+) \|$", text.split(_CURVE_HEADING)[1].split("\n### ")[0])
+    return [tuple(map(float, row)) for row in rows]
+
+
+def draw_curve(points: list[tuple[float, ...]], path: Path) -> None:
+    """Draws accuracy and cross-entropy on validation by step."""
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    steps, *columns = zip(*points, strict=True)
+    captions = ("accuracy on validation, %", "cross-entropy on validation, nats")
+    for axes, values, caption in zip(figure.subplots(1, 2), columns, captions, strict=True):
+        axes.plot(steps, values, color=BLUE, marker="o", markersize=3)
+        axes.set_title(caption, fontsize=8, loc="left")
+        axes.set_xlabel("steps of 384 reviews", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130, metadata={"Description": repr(points), "Software": None})
+
+
 def main() -> None:
     """Draws all pictures."""
+    draw_curve(points_of((FOLDER / "results.md").read_text(encoding="utf-8")), FOLDER / CURVE)
     text = (FOLDER.parent / "RESULTS.md").read_text(encoding="utf-8")
     for name, picture in PICTURES.items():
         draw(picture, rows_of(picture, text), FOLDER / name)

@@ -19,3 +19,10 @@ def test_a_picture_shows_the_rows_of_its_table(name):
     assert any(row.name.startswith("ours") for row in rows)
     with PIL.Image.open(ROOT / "docs" / name) as picture:
         assert picture.text["Description"] == draw_results.describe(rows), "run python docs/draw_results.py"
+
+
+def test_the_curve_shows_the_figures_of_its_table():
+    points = draw_results.points_of((ROOT / "docs" / "results.md").read_text(encoding="utf-8"))
+    assert len(points) == 9
+    with PIL.Image.open(ROOT / "docs" / draw_results.CURVE) as picture:
+        assert picture.text["Description"] == repr(points), "run python docs/draw_results.py"
