@@ -177,7 +177,14 @@ class NextWordModel(_LanguageModel):
     """Suggests next words, and completions of the current word."""
 
     def suggest(self, text: Text, count: int = 5, allow_profanity: bool = False) -> list[Suggestion]:
-        """Suggests next words after a text that ends in a space, else completions of its last word."""
+        """Suggests next words after a text that ends in a space, else completions of its last word.
+
+        Args:
+          count: of words, 1 to 100.
+
+        Raises:
+          ConfigError: if it is another number.
+        """
         return next(self.suggest_all([text], count, allow_profanity))
 
     def suggest_all(

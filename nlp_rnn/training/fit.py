@@ -95,7 +95,7 @@ def train_classifier(
     multiple = _multiple(run.config, placement)
     excerpts = Excerpts(train.offsets, config.excerpts, run.config.seed) if config.excerpts else None
     reader = text_reader(train, rows, multiple, inputs.resample, excerpts)
-    stream = classification_stream(train, reader, config, run.config.seed, served=_served(reader, run.config))
+    stream = classification_stream(train, reader, config, run.config.seed, served=_served(reader, run))
     compile_model(model, config, config.epochs * stream.steps_per_epoch, placement)
     if config.unfreeze or config.layer_decay != 1:
         groups = layer_groups(model, run.config.model)
@@ -183,7 +183,7 @@ def train_translator(
     rows = placement.rows(config.batch_size)
     multiple = _multiple(run.config, placement)
     reader = pair_reader(train, rows, multiple, inputs.resample)
-    stream = pair_stream(train, reader, config, run.config.seed, served=_served(reader, run.config))
+    stream = pair_stream(train, reader, config, run.config.seed, served=_served(reader, run))
     compile_model(model, config, config.epochs * stream.steps_per_epoch, placement)
     logger.info(
         "training on %s pairs, %s target tokens, %d steps per epoch, batch %d, vocabulary %s, %s parameters",
@@ -221,13 +221,13 @@ def compile_model(model: keras.Model, config: TrainingConfig, num_steps: int, pl
         jax_gradients.prepare(model)
 
 
-def _served(reader: IdReader, config: Config) -> Reader:
-    """The reader, or one that gets its batches from the input service if hardware.input_service is set."""
-    if not config.hardware.input_service:
+def _served(reader: IdReader, run: Run) -> Reader:
+    """The reader, or one that gets its batches from hardware.input_service if that is set and any are still needed."""
+    if not run.config.hardware.input_service or load_progress(run.last_checkpoint).is_finished:
         return reader
     from nlp_rnn.data import input_service
 
-    return input_service.served(reader, config.hardware)
+    return input_service.served(reader, run.config.hardware)
 
 
 def _multiple(config: Config, placement: Placement) -> int:

@@ -163,6 +163,8 @@ def test_training_is_the_same_with_and_without_the_service(service, settings, tm
 
 def test_a_training_without_its_service_is_told_in_one_line(settings, tmp_path):
     address = f"localhost:{free_port()}"
+    ask("train", "name=ended", *settings, cwd=tmp_path)
+    ask("train", "name=ended", *settings, f"hardware.input_service={address}", cwd=tmp_path)  # reads no batch any more
     done = run_pipeline("train", *settings, f"hardware.input_service={address}", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"hardware.input_service is {address}, but no server responds there")

@@ -50,10 +50,12 @@ def test_answers_do_not_depend_on_what_was_asked_before(next_word_trained):
     assert list(device.suggest_all(reversed(texts))) == alone[::-1]
 
 
-@pytest.mark.parametrize("count", [-1, 0, 200])
-def test_no_more_than_100_words_and_none_below_one(models, count):
-    found = models[1].suggest("The ", count)
-    assert len(found) == min(max(count, 0), len(models[0].suggest("The ", 100)))
+@pytest.mark.parametrize("count", [-1, 0, 101, 1.5, "3", None])
+def test_from_one_to_100_words_are_suggested(models, count):
+    for model in models:
+        with pytest.raises(ConfigError, match=f"count is {count!r}, but must be a whole number from 1 to 100"):
+            model.suggest("The ", count)
+    assert len(models[1].suggest("The ", 100)) == len(models[0].suggest("The ", 100))
 
 
 def test_other_functions_need_the_saved_model(models):

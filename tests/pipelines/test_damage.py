@@ -209,7 +209,7 @@ def test_too_little_memory_is_one_line(reviews, tmp_path, monkeypatch):
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
         "there is too little memory for this training; lower training.batch_size (16), data.max_length (20), "
-        "model.units (6) or model.embedding_dim (8)"
+        "model.units (6) or model.embedding_dim (8), or raise training.gradient_accumulation (1)"
     )
 
 
