@@ -20,6 +20,7 @@ from nlp_rnn import api
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.settings import Config, DataConfig
 from nlp_rnn.decoding.settings import GenerationSettings, SearchSettings
+from nlp_rnn.results import Translation
 from nlp_rnn.special_ids import EOS_ID
 from nlp_rnn.training.run_directory import load_run
 from nlp_rnn.training.trained_models import load_language_model
@@ -174,10 +175,8 @@ def test_sentences_are_translated(translation_trained, inside):
         translator.translate(sentence, n_best=2)
     with pytest.raises(TypeError, match="the texts are one str; give a list of texts"):
         next(translator.translate_all(sentence))
-    pieces = len(translator.tokenize(sentence).ids)
-    assert (
-        translator.translate(sentence, beam_size=1, no_repeat_ngram=1, min_length=3000, max_length=3000).text == ""
-    ), pieces
+    impossible = {"beam_size": 1, "no_repeat_ngram": 1, "min_length": 3000, "max_length": 3000}
+    assert translator.translate(sentence, **impossible) == Translation("", -math.inf)
     assert best[0].score >= best[1].score >= best[2].score
     assert best[0].text == one.text
 

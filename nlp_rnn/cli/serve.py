@@ -29,7 +29,7 @@ _BACKLOG = 2048  # connections that wait to be accepted
 
 
 def main(arguments: list[str]) -> None:
-    """Runs `nlp-rnn serve ...` until SIGTERM or Ctrl-C.
+    """Runs `nlp-rnn serve ...` until SIGTERM or Ctrl-C, and then ends the process.
 
     Raises:
       ConfigError: if there are no models, the port is taken, or the extra `serve` is not installed.

@@ -338,7 +338,7 @@ def _reset(session: TypingSession) -> str:
 
 def _forget(session: TypingSession) -> str:
     session.forget()
-    return "nothing is remembered, in no language"
+    return "nothing is remembered any more, in any language"
 
 
 def _save(session: TypingSession, path: str) -> str:

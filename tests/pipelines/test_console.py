@@ -134,7 +134,7 @@ def test_languages_are_the_exports_beside_the_model(session, folder):
     assert "a new text" in console.run_command(session, f"/language {folder / 'next_word_litert'}")
     assert session.words.words() == [("Zofia", 2)]
     console.run_command(session, "/language es")
-    assert console.run_command(session, "/forget") == "nothing is remembered, in no language"
+    assert console.run_command(session, "/forget") == "nothing is remembered any more, in any language"
     console.run_command(session, f"/language {folder / 'next_word_litert'}")
     assert session.words.words() == []
     assert not len(session.memory)

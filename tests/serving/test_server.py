@@ -422,7 +422,7 @@ def test_long_computations_of_some_models_do_not_stop_the_others(tmp_path):
     write_half_plus(tmp_path / "saved_models" / "half_plus_two" / "1", 2.0)
     for name in ("m", "n"):
         add_version(tmp_path / "saved_models" / name, 1, 1.0, is_endless=True)
-    # As on a machine with two processors, where TensorFlow would have two threads between operations.
+    # On two processors, TensorFlow by itself would have two threads between operations.
     with served(cwd=tmp_path) as (_, port):
         wait_until(lambda: fetch(port, "GET", "/readyz")[0] == 200)
         for name in ("m", "n"):

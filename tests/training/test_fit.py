@@ -31,7 +31,7 @@ from tests.conftest import (
     spawn_pipeline,
     told_to_stop,
     write_csv,
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(
