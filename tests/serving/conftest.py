@@ -1,6 +1,7 @@
 """Small SavedModels, TensorFlow Serving's own test models among them, and servers of them."""
 
 import contextlib
+import os
 import shutil
 import socket
 import threading
@@ -18,6 +19,10 @@ from nlp_rnn.serving.app import make_app
 from nlp_rnn.serving.engine import ServerSettings
 from nlp_rnn.serving.model_store import ModelStore
 from nlp_rnn.serving.served_model import load_served
+
+TWO = "/v1/models/half_plus_two:predict"
+ONE_ROW = '{"instances": [1.0]}'
+MANY = 1_000_000  # steps of a model that takes a second or more
 
 
 def write_half_plus(folder: Path, addend: float) -> None:
@@ -101,6 +106,12 @@ class Slow(tf.Module):
 def write_slow(folder: Path, addend: float = 1.0, steps: int = 2, *, is_endless: bool = False) -> None:
     module = Slow(addend, steps, is_endless=is_endless)
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.add})
+
+
+def add_version(folder: Path, version: int, addend: float, **options: Any) -> None:
+    """Writes a version as an export does: it is there as a whole, or not at all."""
+    write_slow(folder / f".{version}", addend, **options)
+    os.rename(folder / f".{version}", folder / str(version))
 
 
 @pytest.fixture(scope="session")
