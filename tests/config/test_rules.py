@@ -249,3 +249,15 @@ def test_a_language_model_needs_no_input_service():
         ConfigError, match="language models read one long text, which a service cannot speed up; leave it empty"
     ):
         load_config(None, ["hardware.input_service=reader:5000", "data.source=wikitext2"], task="next_word")
+
+
+def test_an_output_that_is_tied_reads_as_many_features_as_the_embedding_has():
+    tied = ["model.embedding_dim=8", "model.tie_embeddings=true"]
+    for units in (0, 8):
+        load_config(None, [*tied, f"model.last_units={units}", "data.source=wikitext2"], task="next_word")
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [*tied, "model.last_units=5", "data.source=wikitext2"], task="next_word")
+    assert str(caught.value) == (
+        "command line: model.last_units is 5, but with model.tie_embeddings the output reads as many features as the "
+        "embedding has (8); use model.last_units=0, or model.tie_embeddings=false"
+    )
