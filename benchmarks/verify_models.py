@@ -27,6 +27,7 @@ from nlp_rnn.config.tables import TASKS
 from nlp_rnn.data.corpus import corpus_with
 from nlp_rnn.evaluation.translation_metrics import require_sacrebleu
 from nlp_rnn.ondevice import litert_file
+from nlp_rnn.tensorflow_import import without_noise
 
 _ROOT = Path(__file__).parent.parent
 _MODELS = _ROOT / "saved_models"
@@ -158,7 +159,8 @@ def verify(version: Path, *, is_short: bool, num_texts: int | None = None) -> tu
         # SavedModels: in another folder and without this one in the path, so that the package cannot help.
         script = ["-m", "benchmarks.answer_ondevice"] if is_ondevice else ["-P", _ROOT / "benchmarks/answer_alone.py"]
         command = [sys.executable, *map(str, (*script, version.absolute(), questions, answers))]
-        subprocess.run(command, check=True, cwd=_ROOT if is_ondevice else folder)
+        with without_noise():
+            subprocess.run(command, check=True, cwd=_ROOT if is_ondevice else folder)
         found = json.loads(answers.read_text(encoding="utf-8"))
     value = figure.compute(found["answers"], texts, references)
     printed = f"{100 * value:.{figure.digits}f} %" if figure.percent else f"{value:.{figure.digits}f}"
