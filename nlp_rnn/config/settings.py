@@ -333,7 +333,8 @@ class HardwareConfig:
     input_service: str = ""
     mixed_precision: Literal["off", "float16", "bfloat16"] = "off"
     # Type of the large matrix products of training, in the fast recurrent layers and the softmax. bfloat16 is faster on
-    # CPUs with AVX-512 BF16 or AMX, and less exact. Weights, states, gates and sums stay float32.
+    # CPUs with AVX-512 BF16 or AMX, and less exact. Weights, states, gates and sums stay float32, and so do the
+    # products of a decoder with model.input_feeding.
     matmul_precision: MatmulPrecision = "float32"
     is_deterministic: Switch = True  # TensorFlow's deterministic kernels: the same seed gives the same weights
 

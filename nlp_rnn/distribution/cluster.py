@@ -84,6 +84,8 @@ def parse_cluster(text: str) -> Cluster:
     for address in addresses:
         if not re.fullmatch(r"(?:[\w-]{1,63}(?:\.[\w-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\]):\d{1,5}", address):
             raise _mistake(text, f"has the address {address!r}, which is not of the form host:port")
+        if not 1 <= int(address.rpartition(":")[2]) <= 65535:
+            raise _mistake(text, f"has the address {address!r}, but ports are 1 to 65535")
         if addresses.count(address) > 1:
             raise _mistake(text, f"names {address} twice; give each worker its own address")
     return Cluster(tuple(addresses), starts[task_type] + index)

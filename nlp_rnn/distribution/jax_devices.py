@@ -23,8 +23,10 @@ def start_devices(config: Config) -> Placement:
     """
     _check(config)
     devices = _devices(config.hardware.strategy, config.hardware.num_replicas)
+    import jax
     import keras
 
+    jax.config.update("jax_default_device", devices[0])  # also where JAX itself would prefer a GPU
     parallel = (
         keras.distribution.DataParallel(devices=[f"{each.platform}:{each.id}" for each in devices])
         if len(devices) > 1

@@ -128,18 +128,20 @@ class Placement:
         )  # fmt: skip
         try:
             yield
-        except lost:
-            raise ConfigError(
-                f"worker {self.worker} of {self.num_workers}: another worker has ended or cannot be reached; fix its "
-                "error if it printed one, and rerun the same command on all workers to resume from the last checkpoint"
-            ) from None
         except Stopped:
             raise
         except BaseException as error:
             # Otherwise the other workers would wait for this one forever.
             with contextlib.suppress(tf.errors.OpError):
                 context.context().report_error_to_cluster(tf.errors.ABORTED, f"worker {self.worker}: {error}")
-            raise
+            if not isinstance(error, lost):
+                raise
+            reason = str(error.message).strip().split("\n")[0][:200]
+            raise ConfigError(
+                f"worker {self.worker} of {self.num_workers}: another worker has ended or cannot be reached "
+                f"({reason}); fix its error if it printed one, and rerun the same command on all workers to resume "
+                "from the last checkpoint"
+            ) from None
 
     def rows(self, batch_size: int) -> slice:
         """The rows of every global batch that this worker reads."""
@@ -245,7 +247,12 @@ def _place(name: str, cluster: Cluster | None, num_replicas: int, connect_second
             "hardware.strategy is gpu, but TensorFlow finds no GPU; use auto or cpu, or install tensorflow[and-cuda]"
         )
     if name == "cpu" and gpus:
-        tf.config.set_visible_devices([], "GPU")
+        try:
+            tf.config.set_visible_devices([], "GPU")
+        except RuntimeError:
+            raise ConfigError(
+                "hardware.strategy is cpu, but TensorFlow already uses a GPU in this process; start a new process"
+            ) from None
     if name in ("cpu", "gpu"):
         return Placement(name=name)
     if name == "tpu":
@@ -274,7 +281,10 @@ def _mirror(count: int, gpus: list[Any]) -> Placement:
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
         except RuntimeError:  # TensorFlow is already in use
             if len(tf.config.list_logical_devices("CPU")) < count:
-                raise
+                raise ConfigError(
+                    f"hardware.num_replicas is {count}, but TensorFlow is already in use in this process, so that the "
+                    "processor cannot be split any more; start a new process"
+                ) from None
         devices = [f"CPU:{number}" for number in range(count)]
     else:
         raise ConfigError(

@@ -31,6 +31,7 @@ def build_chunked_stack(config: ModelConfig, pooling: MaskedPooling) -> "ReadInC
     )
 
 
+@keras.saving.register_keras_serializable("nlp_rnn")
 class ReadInChunks(keras.layers.Layer):
     """Recurrent layers and pooling over a text, one chunk of time steps after the other, with the states carried on.
 
@@ -65,11 +66,11 @@ class ReadInChunks(keras.layers.Layer):
     def build(self, vectors_shape: Any, mask_shape: Any = None) -> None:
         shape = (vectors_shape[0], None, vectors_shape[-1])
         for recurrent, norm in zip(self.recurrent, self.norms, strict=True):
-            recurrent.build(shape)
+            _build(recurrent, shape)
             shape = (*shape[:2], state_sizes(recurrent)[0])
             if norm is not None:
-                norm.build(shape)
-        self.pooling.build(shape)
+                _build(norm, shape)
+        _build(self.pooling, shape)
 
     def call(self, vectors: Any, mask: Any, training: bool = False) -> Any:
         ops = keras.ops
@@ -102,7 +103,8 @@ class ReadInChunks(keras.layers.Layer):
         (_, pooled), _ = ops.scan(read, first, ops.swapaxes(values, 0, 1))
         for layer in self._flatten_layers() if training else ():
             if generator := getattr(layer, "seed_generator", None):
-                generator.next()
+                for _ in range(getattr(layer, "dropout_mask_count", 1)):  # LSTM and GRU cells draw a mask per gate
+                    generator.next()
         return self.pooling.finish(pooled)
 
     def _first(self, batch_size: Any) -> tuple[list[list[Any]], Pooled]:
@@ -134,3 +136,18 @@ class ReadInChunks(keras.layers.Layer):
 
     def compute_mask(self, vectors: Any, mask: Any = None) -> None:
         """Returns None: the output has no time axis."""
+
+    def get_config(self) -> dict[str, Any]:
+        steps = zip(self.dropouts, self.recurrent, self.norms, strict=True)
+        layers = keras.saving.serialize_keras_object({"steps": [list(step) for step in steps], "pooling": self.pooling})
+        return super().get_config() | layers | {"chunk_length": self.chunk_length, "is_residual": self.is_residual}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "ReadInChunks":
+        layers = keras.saving.deserialize_keras_object({name: config[name] for name in ("steps", "pooling")})
+        return cls(**config | layers)
+
+
+def _build(layer: keras.layers.Layer, shape: Any) -> None:
+    if not layer.built:  # as it is where Keras loads a model
+        layer.build(shape)

@@ -21,14 +21,14 @@ class CumulativeLink(keras.layers.Layer):
     """
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": "float32", **kwargs})
         if num_classes < 3:
             raise ValueError(f"num_classes is {num_classes}, but a scale has three or more")
         self.num_classes = num_classes
 
     def build(self, input_shape: Any) -> None:
-        self.first = self.add_weight(name="first", shape=(1,), dtype="float32", initializer="zeros")
-        self.gaps = self.add_weight(name="gaps", shape=(self.num_classes - 2,), dtype="float32", initializer="zeros")
+        self.first = self.add_weight(name="first", shape=(1,), initializer="zeros")
+        self.gaps = self.add_weight(name="gaps", shape=(self.num_classes - 2,), initializer="zeros")
         self.assign_counts(np.ones(self.num_classes))
 
     def call(self, number: Any) -> Any:

@@ -146,10 +146,15 @@ class WeightDrop(keras.layers.Wrapper):
     Args:
       layer: a Keras recurrent layer whose cell has a `recurrent_kernel`.
       rate: the share of dropped weights, 0-1.
+
+    Raises:
+      ValueError: if the layer is stateful.
     """
 
     def __init__(self, layer: keras.layers.Layer, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(layer, **kwargs)
+        if layer.stateful:
+            raise ValueError("the layer is stateful, but WeightDrop does not keep states; give them to each call")
         self.rate, self.seed = rate, seed
         self.supports_masking = True
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -168,8 +173,10 @@ class WeightDrop(keras.layers.Wrapper):
         ]
         with keras.StatelessScope(state_mapping=values) as scope:
             outputs = self.layer(sequences, **options)
-        for variable in self.layer.non_trainable_variables:
-            variable.assign(scope.get_current_value(variable))
+        weights = {id(each) for each in self.layer.weights}  # stay as they are, also if they are frozen
+        for variable in self.layer.variables:
+            if id(variable) not in weights:
+                variable.assign(scope.get_current_value(variable))
         return outputs
 
     def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:

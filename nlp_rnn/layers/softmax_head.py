@@ -14,7 +14,6 @@ from nlp_rnn.layers.r_drop import divergences, twice
 _FEW_TOKENS = 1000  # of so many, all logits are computed faster than the vectors of a few per row are gathered
 
 
-@keras.saving.register_keras_serializable("nlp_rnn")
 class SoftmaxHead(keras.layers.Layer):
     """A softmax over the vocabulary, with its training loss. Evaluation is exact for all three kinds.
 
@@ -127,6 +126,7 @@ class SoftmaxHead(keras.layers.Layer):
           hidden: float32 [rows, features].
           targets: int32 [rows].
           weights: float32 [rows]; rows with weight 0 are left out.
+          training: whether the loss is differentiated. On TensorFlow it otherwise has no gradients.
           label_smoothing: the share of each target that is spread over all words, 0-1; full softmax only.
 
         Raises:

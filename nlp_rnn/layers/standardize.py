@@ -16,12 +16,13 @@ class Standardize(keras.layers.Layer):
     """
 
     def build(self, features_shape: Any) -> None:
-        options: dict[str, Any] = {"shape": features_shape[-1:], "dtype": "float32", "trainable": False}
-        self.mean = self.add_weight(name="mean", initializer="zeros", **options)
-        self.factor = self.add_weight(name="factor", initializer="ones", **options)
+        options: dict[str, Any] = {"shape": features_shape[-1:], "trainable": False, "autocast": False}
+        self.mean = self.add_weight(name="mean", initializer="zeros", dtype="float32", **options)
+        self.factor = self.add_weight(name="factor", initializer="ones", dtype="float32", **options)
 
     def call(self, features: Any) -> Any:
-        return (features - self.mean) * self.factor
+        features = keras.ops.cast(features, "float32")  # rounded, a mean would be off by many small spreads
+        return keras.ops.cast((features - self.mean) * self.factor, self.compute_dtype)
 
     def assign(self, features: np.ndarray) -> None:
         """Fits mean and spread to float [examples, features]."""

@@ -12,11 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
+from tensorflow.python.eager import context
 
 from nlp_rnn.cli import launch
 from nlp_rnn.config.settings import TrainingConfig
 from nlp_rnn.distribution.cluster import Cluster, await_others, parse_cluster
-from nlp_rnn.distribution.placement import Placement
+from nlp_rnn.distribution.placement import Placement, _place
 from nlp_rnn.errors import ConfigError
 from tests import train_all
 from tests.conftest import (
@@ -51,6 +53,8 @@ def test_a_cluster_is_read_with_the_chief_first() -> None:
         (cluster_text(index=True), "has the task index True"),
         (cluster_text(workers=["a:1", "a:1"]), "names a:1 twice"),
         (cluster_text(workers=["a"]), "has the address 'a'"),
+        (cluster_text(workers=["a:0"]), "has the address 'a:0', but ports are 1 to 65535"),
+        (cluster_text(workers=["a:1", "b:65536"]), "has the address 'b:65536', but ports are 1 to 65535"),
         (cluster_text(chief=["c:3", "d:4"]), "names several chiefs"),
     ],
 )
@@ -170,3 +174,31 @@ def test_a_mistake_that_one_worker_meets_ends_all(reviews: Path, tmp_path: Path)
     assert [worker.returncode for worker in workers] == [2, 2], said
     assert "is damaged: ids.bin ends before its last text" in said[1]
     assert "another worker has ended" in said[0]
+
+
+def test_an_error_that_looks_like_a_lost_worker_is_reported_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported = []
+    monkeypatch.setattr(
+        type(context.context()), "report_error_to_cluster", lambda _, code, message: reported.append(message)
+    )
+    own = tf.errors.FailedPreconditionError(None, None, "the table is not initialised\nand more")
+    with pytest.raises(ConfigError) as caught, Placement(num_workers=2, worker=1).joined():
+        raise own
+    assert "cannot be reached (the table is not initialised); fix its error" in str(caught.value)
+    with pytest.raises(ValueError, match="of its own"), Placement(num_workers=2).joined():
+        raise ValueError("of its own")
+    assert [message.split(":")[0] for message in reported] == ["worker 1", "worker 0"]
+
+
+def test_devices_cannot_be_set_up_once_tensorflow_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_too_late(*_: object) -> None:
+        raise RuntimeError("Virtual devices cannot be modified after being initialized")
+
+    monkeypatch.setattr(tf.config, "set_logical_device_configuration", is_too_late)
+    with pytest.raises(ConfigError, match="TensorFlow is already in use in this process"):
+        _place.__wrapped__("mirrored", None, 99, 1)
+    monkeypatch.setattr(tf.config, "set_visible_devices", is_too_late)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["GPU"])
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda *_: None)
+    with pytest.raises(ConfigError, match="TensorFlow already uses a GPU in this process"):
+        _place.__wrapped__("cpu", None, 0, 1)

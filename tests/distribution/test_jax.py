@@ -69,6 +69,29 @@ CLASSIFIER = [*SMALL, "model.dropout=0", "training.optimizer=sgd", "training.lea
 FROM_FIRST = ["training.start_from=runs/first", "training.ema_momentum=0.5"]
 
 
+CHOSEN_DEVICE = """
+import keras
+from nlp_rnn.config.loading import load_config
+from nlp_rnn.distribution import jax_devices
+
+found = jax_devices._devices
+jax_devices._devices = lambda *_: found("cpu", 2)[1:]  # as if the first one were the GPU that JAX prefers
+print(jax_devices.start_devices(load_config(None, ["hardware.strategy=cpu"], task="sentiment")).num_replicas)
+layer = keras.layers.Dense(2)
+print(layer(keras.ops.ones((1, 3))).device.id, layer.kernel.value.device.id)
+"""
+
+
+def test_a_training_on_jax_uses_the_device_that_was_chosen(tmp_path: Path) -> None:
+    pytest.importorskip("jax", reason="needs the extra `jax`")
+    done = subprocess.run(
+        [sys.executable, "-c", CHOSEN_DEVICE], cwd=ROOT, env=jax_environment(tmp_path, num_devices=2),
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "1\n1 1\n"
+
+
 @pytest.mark.further
 def test_a_classifier_trained_on_jax_is_tensorflows_and_exported_by_it(prepared: Path) -> None:
     program = ROOT / "pipelines" / "sentiment.py"

@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from nlp_rnn.config.settings import ModelConfig
 from nlp_rnn.errors import ConfigError
+from nlp_rnn.layers.pooling import MaskedPooling
+from nlp_rnn.layers.recurrent import unwrapped
 from nlp_rnn.models.classifier import build_classifier, encoder_layers, layer_groups
 from nlp_rnn.training.checkpoints import load_arrays
 from tests.conftest import ROOT, SMALL, ask, differences, pipeline_environment, refused
@@ -21,6 +23,8 @@ CASES = [
     {"cell": "gru", "is_reversed": True, "embedding_dropout": 0.2, "fast": "on"},
     {"cell": "min_gru", "is_residual": True, "embedding_dim": 16, "fast": "on"},
     {"cell": "simple_rnn", "recurrent_dropout": 0.2},
+    {"cell": "lstm", "recurrent_dropout": 0.2},
+    {"cell": "gru", "recurrent_dropout": 0.2, "weight_dropout": 0.2},
 ]
 TEXTS = np.random.default_rng(0).integers(5, 50, (4, 37)).astype(np.int32)
 for row, length in enumerate((37, 20, 3, 31)):
@@ -40,7 +44,12 @@ def make_both(case, chunk_length=7):
     for one, other in zip(whole.weights, chunked.weights, strict=True):
         other.assign(one)
     generators = [
-        {each.name: each.seed_generator for each in encoder_layers(model) if getattr(each, "seed_generator", None)}
+        {
+            (layer.name, each.name): each.seed_generator
+            for layer in encoder_layers(model)
+            for each in (layer, getattr(unwrapped(layer), "cell", None))
+            if getattr(each, "seed_generator", None)
+        }
         for model in models
     ]
     assert generators[0].keys() == generators[1].keys()
@@ -61,18 +70,18 @@ def step(model, texts):
     return compute, *compute(tf.constant(texts))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["cell"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_outputs_and_gradients_are_those_of_the_whole_text(case):
     whole, chunked = make_both(case)
-    np.testing.assert_allclose(chunked(TEXTS), whole(TEXTS), atol=1e-5)
-    if case.get("recurrent_dropout"):  # its cells draw masks of their own
-        return
-    (_, loss, gradients), (again, of_chunks, theirs) = step(whole, TEXTS), step(chunked, TEXTS)
+    (once_more, loss, gradients), (again, of_chunks, theirs) = step(whole, TEXTS), step(chunked, TEXTS)
     np.testing.assert_allclose(of_chunks, loss, rtol=1e-5)
     for one, other in zip(gradients, theirs, strict=True):
         one, other = (tf.convert_to_tensor(each).numpy() for each in (one, other))
         np.testing.assert_allclose(other, one, atol=1e-4 * max(1, np.abs(one).max()))
-    assert again(tf.constant(TEXTS))[0] != of_chunks  # the next step drops others
+    following = again(tf.constant(TEXTS))[0]
+    assert following != of_chunks  # the next step drops others
+    np.testing.assert_allclose(following, once_more(tf.constant(TEXTS))[0], rtol=1e-5)  # and the same ones in both
+    np.testing.assert_allclose(chunked(TEXTS), whole(TEXTS), atol=1e-5)  # last: in it, too, Keras's cells draw masks
 
 
 @pytest.mark.parametrize("length", [1, 6, 7, 8, 15])
@@ -99,10 +108,23 @@ def test_in_half_precision_sums_are_exact():
     finally:
         keras.config.set_dtype_policy("float32")
     np.testing.assert_allclose(chunked(TEXTS), whole(TEXTS), atol=0.05)
-    (_, loss, gradients), (_, of_chunks, theirs) = step(whole, TEXTS), step(chunked, TEXTS)
+    (_, loss, _), (_, of_chunks, theirs) = step(whole, TEXTS), step(chunked, TEXTS)
     np.testing.assert_allclose(of_chunks, loss, rtol=0.05)
     assert all(np.isfinite(tf.convert_to_tensor(each).numpy()).all() for each in theirs)
-    assert len(theirs) == len(gradients)
+
+
+def test_sums_over_thousands_of_chunks_in_half_precision_are_exact():
+    pooling = MaskedPooling(("mean", "attention"), dtype="mixed_bfloat16")
+    pooling.build((None, None, 3))
+    length, num_chunks = 4, 2000
+    chunk = keras.ops.cast(np.random.default_rng(0).uniform(0.5, 1, (2, length, 3)), "bfloat16")
+    mask = keras.ops.ones((2, length), "bool")
+    pooled = pooling.begin(2, 3, "bfloat16")
+    for _ in range(num_chunks):
+        pooled = pooling.add(pooled, chunk, mask, keras.ops.full((2, length), 1 / (length * num_chunks)))
+    found = np.array(keras.ops.cast(pooling.finish(pooled), "float32"))
+    right = np.array(keras.ops.cast(pooling(chunk, mask), "float32"))  # all chunks are the same
+    np.testing.assert_allclose(found, right, rtol=0.01)
 
 
 IN_A_PROCESS = """

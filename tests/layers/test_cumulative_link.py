@@ -45,3 +45,14 @@ def test_the_layer_comes_back_from_its_config_and_needs_three_classes():
     assert (copy.num_classes, copy.name) == (5, "scale")
     with pytest.raises(ValueError, match="num_classes is 2, but a scale has three or more"):
         CumulativeLink(2)
+
+
+def test_in_a_model_of_half_precision_it_computes_in_float32():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        layer = CumulativeLink(4)
+        found = layer(keras.ops.ones((2, 1), "bfloat16"))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert found.dtype == "float32"
+    np.testing.assert_allclose(np.exp(found).sum(axis=1), 1, rtol=1e-6)

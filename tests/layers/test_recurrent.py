@@ -7,6 +7,7 @@ import pytest
 
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.config.tables import CELLS, resolve
+from nlp_rnn.layers.chunks import ReadInChunks
 from nlp_rnn.layers.pooling import MaskedPooling
 from nlp_rnn.layers.recurrent import Flip, WeightDrop
 from nlp_rnn.models.classifier import build_classifier, build_classifier_encoder
@@ -143,6 +144,11 @@ def test_one_lstm_step_worked_out_by_hand():
         MaskedPooling(("last", "attention"), is_bidirectional=True),
         WeightDrop(keras.layers.GRU(3, return_sequences=True), 0.25, seed=2),
         Flip(),
+        ReadInChunks(
+            [(keras.layers.Dropout(0.1), keras.layers.GRU(3, return_sequences=True, return_state=True), None)],
+            MaskedPooling(("last",)),
+            chunk_length=2,
+        ),
     ],
     ids=lambda layer: type(layer).__name__,
 )
@@ -152,15 +158,16 @@ def test_layers_survive_a_config_round_trip(layer):
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert copy.get_config() == layer.get_config()
     inputs = [RNG.normal(size=(2, 5, 4)).astype(np.float32)]
-    inputs += [np.ones((2, 5), bool)] if isinstance(layer, MaskedPooling) else []
+    inputs += [np.ones((2, 5), bool)] if isinstance(layer, MaskedPooling | ReadInChunks) else []
     expected = layer(*inputs).numpy()
     copy(*inputs)
     copy.set_weights(layer.get_weights())
     np.testing.assert_array_equal(copy(*inputs).numpy(), expected)
 
 
-def test_a_saved_model_reloads_with_the_same_answers(tmp_path):
-    model = build("model.weight_dropout=0.2", "model.pooling=[last,attention]")
+@pytest.mark.parametrize("more", [[], ["model.is_bidirectional=false", "model.chunk_length=4"]], ids=["", "chunks"])
+def test_a_saved_model_reloads_with_the_same_answers(tmp_path, more):
+    model = build("model.weight_dropout=0.2", "model.pooling=[last,attention]", *more)
     model.save(tmp_path / "m.keras")
     np.testing.assert_array_equal(keras.models.load_model(tmp_path / "m.keras")(IDS).numpy(), model(IDS).numpy())
 
@@ -203,3 +210,20 @@ def test_weight_drop_leaves_the_layer_its_own_dropout():
     sequences = np.ones((2, 4, 3), np.float32)
     first, second = (keras.ops.convert_to_numpy(layer(sequences, training=True)) for _ in range(2))
     assert np.abs(first - second).max() > 1e-3  # another mask is drawn for each batch
+
+
+def test_weight_drop_leaves_frozen_weights_as_they_are():
+    layer = WeightDrop(keras.layers.LSTM(4, return_sequences=True, recurrent_dropout=0.2), 0.5, seed=1)
+    inputs = RNG.normal(size=(2, 5, 3)).astype(np.float32)
+    layer(inputs)
+    layer.trainable = False
+    kernel, seed = layer.layer.cell.recurrent_kernel, layer.layer.cell.seed_generator.state
+    before, first = kernel.numpy(), seed.numpy()
+    layer(inputs, training=True)
+    np.testing.assert_array_equal(kernel.numpy(), before)
+    assert (seed.numpy() != first).any()  # the next call drops others
+
+
+def test_weight_drop_refuses_a_layer_that_keeps_its_states():
+    with pytest.raises(ValueError, match="the layer is stateful"):
+        WeightDrop(keras.layers.LSTM(4, stateful=True), 0.5)

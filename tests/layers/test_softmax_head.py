@@ -162,3 +162,31 @@ def test_tables_that_do_not_fit_are_refused():
         SoftmaxHead(VOCAB, embedding=embedding).build(HIDDEN.shape)
     with pytest.raises(ConfigError, match="do not tie"):
         SoftmaxHead(VOCAB, embedding=embedding, softmax="adaptive", cutoffs=(5,))
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known rows", "unknown rows"])
+def test_a_batch_without_a_word_of_some_cluster_is_learnt_too(is_known):
+    head = make_head(softmax="adaptive", cutoffs=(10, 30))
+    frequent = tf.minimum(TARGETS, 9)
+
+    @tf.function(input_signature=[tf.TensorSpec([ROWS if is_known else None, SIZE])])
+    def run(hidden):
+        with tf.GradientTape() as tape:
+            tape.watch(hidden)
+            loss = head.loss(hidden, frequent, WEIGHTS, training=True)
+        return loss, tape.gradient(loss, [hidden, *(weight.value for weight in head.trainable_weights)])
+
+    loss, grads = run(HIDDEN)
+    right = -tf.reduce_sum(tf.gather(head(HIDDEN), frequent, batch_dims=1) * WEIGHTS)
+    np.testing.assert_allclose(loss, right, rtol=1e-5)
+    np.testing.assert_allclose(head.loss(HIDDEN, frequent, WEIGHTS), right, rtol=1e-5)
+    grads = [tf.convert_to_tensor(each).numpy() for each in grads]
+    assert all(np.isfinite(each).all() for each in grads)
+    assert not any(each.any() for each in grads[3:])  # of the clusters
+
+
+@pytest.mark.parametrize("options", [{}, {"softmax": "adaptive", "cutoffs": (10, 30)}], ids=["full", "adaptive"])
+def test_the_loss_of_an_evaluation_has_no_gradients_and_says_so(options):
+    head = make_head(**options)
+    with pytest.raises(ValueError, match="has no gradients; compute it with training=True"):
+        gradients(lambda head: found(head, is_training=False), head)

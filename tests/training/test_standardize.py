@@ -35,6 +35,18 @@ def test_it_subtracts_the_mean_and_divides_by_the_spread():
     np.testing.assert_allclose(found.std(axis=0), [1, 1, 0, 1], atol=1e-3)
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_in_half_precision_the_mean_is_still_subtracted_exactly(policy):
+    dtype = policy.removeprefix("mixed_")
+    features = keras.ops.cast(GENERATOR.normal(0.8, 0.01, (5000, 3)), dtype)
+    layer = Standardize(dtype=policy)
+    layer.build((None, 3))
+    layer.assign(np.array(keras.ops.cast(features, "float32")))
+    found = layer(features)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(np.array(keras.ops.cast(found, "float32")).mean(axis=0), 0, atol=1e-3)
+
+
 def test_the_features_of_texts_of_any_length_are_standardised(tmp_path):
     lengths = GENERATOR.integers(1, 30, 60)
     GENERATOR.integers(4, 50, lengths.sum(), np.int32).tofile(tmp_path / "ids.bin")

@@ -81,8 +81,8 @@ class FusedAdamW(_Fused, keras.optimizers.AdamW):
 class LazyAdam(_Fused, keras.optimizers.Adam):
     """Adam that updates only the rows of an embedding that the batch contains.
 
-    Other rows and their state stay unchanged, whereas Adam keeps moving them by their momentum. Only batches that
-    contain a row count as steps for it. Dense gradients are treated as in Adam.
+    Other rows and their state stay unchanged, whereas Adam keeps moving them by their momentum. The bias
+    correction counts all batches, as in Adam. Dense gradients are treated as in Adam.
     """
 
     is_lazy = True

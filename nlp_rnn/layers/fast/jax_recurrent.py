@@ -175,8 +175,9 @@ class _OnJax:
         layer: Any = self
         activations = layer.cell.activation, layer.cell.recurrent_activation
         has_cudnn = self.recurrence == "lstm" and not (has_mask or layer.go_backwards)
+        device: Any = jax.config.jax_default_device  # type: ignore[attr-defined]  # None, or the one that was chosen
         reasons = {
-            "cuDNN computes it": has_cudnn and jax.default_backend() == "gpu",
+            "cuDNN computes it": has_cudnn and (device.platform if device else jax.default_backend()) == "gpu",
             f"it computes in {layer.compute_dtype}": layer.compute_dtype != "float32",
             "its activations are not tanh and sigmoid": activations
             != (keras.activations.tanh, keras.activations.sigmoid),

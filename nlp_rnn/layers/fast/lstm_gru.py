@@ -3,8 +3,8 @@
 Only the recurrence (`h @ U` and the gates) runs in an XLA loop, one chunk of time steps at a time. The products that do
 not depend on it (`x @ W` before, the gradients of the weights after) are TensorFlow matrix products over whole chunks,
 which run in parallel with the loop. All chunks have the same length, so XLA compiles once per batch size, not once per
-text length. Small layers split the batch into two halves, one per core. The gradient is written by hand. All sequences
-in this module are time-major: [time, batch, features].
+text length, where lengths are unknown when the graph is built. Small layers split the batch into two halves, one per
+core. The gradient is written by hand. All sequences in this module are time-major: [time, batch, features].
 """
 
 import functools

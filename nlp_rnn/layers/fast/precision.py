@@ -47,7 +47,7 @@ def matmul_precision(precision: MatmulPrecision) -> Iterator[None]:
 
 def has_bfloat16() -> bool | None:
     """Whether the processor supports bfloat16 products; None if unknown."""
-    if tf.config.list_physical_devices("GPU") or not Path("/proc/cpuinfo").exists():
+    if tf.config.get_visible_devices("GPU") or not Path("/proc/cpuinfo").exists():
         return None
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     return any(name in flags for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert", " bf16"))

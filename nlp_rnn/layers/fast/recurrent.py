@@ -33,6 +33,7 @@ class _Fast:
     def inner_loop(self, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
         layer: Any = self
         mask = mask[0] if isinstance(mask, list | tuple) else mask
+        mask = None if mask is None else tf.cast(mask, tf.bool)
         if self.is_portable:
             return self._portable_loop(sequences, initial_state, mask, training)
         if reason := self._why_not(sequences, mask):
@@ -63,7 +64,7 @@ class _Fast:
         """The reason why Keras's loop has to run for any inputs; empty if there is none."""
         layer: Any = self
         reasons = {
-            "there is a GPU": bool(tf.config.list_physical_devices("GPU")),
+            "there is a GPU": bool(tf.config.get_visible_devices("GPU")),
             "there is a TPU": bool(tf.config.list_logical_devices("TPU")),
             f"it computes in {layer.compute_dtype}": layer.compute_dtype != "float32",
             "it is unrolled": layer.unroll,

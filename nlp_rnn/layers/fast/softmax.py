@@ -30,7 +30,8 @@ def softmax_cross_entropy(
       bias: float32 [vocabulary].
       targets: int32 [rows], below the vocabulary size.
       weights: float32 [rows]; no gradient flows into them.
-      is_training: whether the gradients of hidden, kernel and bias are computed along with the sum.
+      is_training: whether the gradients of hidden, kernel and bias are computed along with the sum. Without them, the
+        sum cannot be differentiated.
       label_smoothing: the share of each target that is spread over the whole vocabulary, 0-1.
       r_drop: if above 0, rows 2 n and 2 n + 1 are two passes over the same token with the same weight, and this times
         their divergence (see `nlp_rnn.layers.r_drop`) is added to the cross-entropy of each.
@@ -38,6 +39,9 @@ def softmax_cross_entropy(
 
     Returns:
       (float32 scalar; the weighted sum of the divergences in it, float32 scalar without a gradient).
+
+    Raises:
+      ValueError: if the sum is differentiated without `is_training`.
     """
 
     @tf.custom_gradient
@@ -50,7 +54,7 @@ def softmax_cross_entropy(
         if r_drop:
             chunk += chunk % 2  # never cuts a pair
         rows = tf.shape(hidden)[0]
-        padding = -rows % chunk
+        padding = tf.maximum(chunk - rows, -rows % chunk)  # one chunk at least, also of no rows
         inputs = (
             tf.cast(tf.pad(hidden, [[0, padding], [0, 0]]), dtype),
             tf.pad(targets, [[0, padding]]),
@@ -87,6 +91,8 @@ def softmax_cross_entropy(
         dhidden = tf.ensure_shape(parts.concat()[:rows], hidden.shape) if is_training else tf.zeros_like(hidden)
 
         def gradient(upstream: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            if not is_training:
+                raise ValueError("the loss of an evaluation has no gradients; compute it with training=True")
             return upstream * dhidden, upstream * dkernel, upstream * dbias
 
         return (total, apart), gradient
@@ -219,7 +225,7 @@ def adaptive_cross_entropy(
         is_here = (targets >= start) & (targets < start + kernel.shape[0])
         first = tf.where(is_here, num_frequent + number, first)
         places = tf.where(is_here & (weights != 0))[:, 0]
-        inputs = tf.gather(hidden, places) @ projection
+        inputs = tf.cast(tf.cast(tf.gather(hidden, places), dtype) @ tf.cast(projection, dtype), tf.float32)
         facts = (tf.gather(targets, places) - start, tf.gather(weights, places))
         total += softmax_cross_entropy(inputs, kernel, bias, *facts, is_training=is_training, dtype=dtype)[0]
         start += kernel.shape[0]

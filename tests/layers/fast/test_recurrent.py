@@ -305,3 +305,19 @@ def test_training_is_the_same_with_and_without(cell):
         losses.append(found)
     np.testing.assert_allclose(losses[0], losses[1], atol=1e-4)
     assert losses[0][-1] < losses[0][0]
+
+
+@CELLS
+def test_masks_of_numbers_are_taken(cell):
+    layer = make_pair(cell, 3, 4)[1]
+    inputs, mask = np.ones((2, 5, 3), np.float32), make_mask("right", 2, 5)
+    for one, other in zip(layer(inputs, mask=mask.astype(np.int32)), layer(inputs, mask=mask), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_gpu_that_the_training_does_not_use_changes_nothing(monkeypatch):
+    layer = make_pair("lstm", 3, 4)[1]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["a GPU"] if kind == "GPU" else [])
+    assert layer.why_not_at_all() == ""
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind=None: ["a GPU"] if kind == "GPU" else [])
+    assert layer.why_not_at_all() == "there is a GPU"
