@@ -37,7 +37,11 @@ class LabelSet:
 
 @dataclass(frozen=True)
 class Attributions:
-    """The tokens that supported a prediction. `scores` is what each adds to the log-odds of `label`, in nats."""
+    """The tokens that supported a prediction.
+
+    `scores` is what each adds to the log-odds of `label`, in nats. Of a model of scores (data.labels_are=ordinal) it is
+    what each adds to the log-odds that the score is above the lowest.
+    """
 
     label: str
     probability: float

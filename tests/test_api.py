@@ -209,6 +209,16 @@ def test_a_run_is_trained_evaluated_and_exported(reviews, tmp_path, inside):
     again = nlp_rnn.train("mine.yaml", settings)  # it is finished
     assert again.metrics["training"]["epochs"] == 6
     assert nlp_rnn.Run.open("runs/mine", "sentiment").config == run.config
+    for wrong in ({"format": "savedmodel", "weights": "float16"}, {"format": "litert", "weights": "Int8"}):
+        with pytest.raises(nlp_rnn.ConfigError, match=r"weights is '\w+', but must be float32, int8 or int4"):
+            run.export(**wrong)
+    for wrong, message in (
+        ({"min_probability": 2.0}, "min_probability is 2.0, but must be a number from 0 to 1"),
+        ({"min_probability": "0.5"}, "min_probability is '0.5', but must be a number from 0 to 1"),
+        ({"baseline": "no"}, "baseline is 'no', but must be true or false"),
+    ):
+        with pytest.raises(nlp_rnn.ConfigError, match=message):
+            run.evaluate("test", **wrong)
     with pytest.raises(nlp_rnn.ConfigError, match="adapt is not an option of evaluating sentiment; it has baseline"):
         run.evaluate("test", adapt=True)
     with pytest.raises(nlp_rnn.ConfigError, match="split is 'tset', but must be validation or test"):

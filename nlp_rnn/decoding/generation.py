@@ -59,9 +59,10 @@ class Written(NamedTuple):
     """Generated texts.
 
     Attributes:
-      ids: int32 [batch, time], with EOS_ID where the model ended the text, right-padded with PAD_ID.
-      log_probability: float32 [batch], the sum over the ids, by the model at temperature 1, among the ids that are
-        allowed.
+      ids: int32 [batch, time], with EOS_ID where the model ended the text, right-padded with PAD_ID. Where a row
+        stopped at its own count, what follows has no meaning.
+      log_probability: float32 [batch], the sum over the ids, with the end and the stop string, by the model at
+        temperature 1, among the ids that can be written at all.
       stop_length: int32 [batch], length of the stop string at the end, or 0.
     """
 

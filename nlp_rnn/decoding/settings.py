@@ -12,6 +12,8 @@ from nlp_rnn.config.loading import checked
 from nlp_rnn.errors import ConfigError
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+MAX_LENGTH = 1_000_000  # of a text that is generated, in characters
+MAX_BEAMS = 100
 MAX_STOP_LENGTH = 32  # of a stop string, in characters
 MAX_RATIO = 10  # of the pieces of a translation to those of its source
 
@@ -23,8 +25,8 @@ class GenerationSettings:
     The descriptions of the fields are also the help of the command line.
     """
 
-    max_length: Annotated[int, Field(ge=1, le=1_000_000, description="characters at most")] = 200
-    min_length: Annotated[int, Field(ge=1, le=1_000_000, description="characters at least")] = 1
+    max_length: Annotated[int, Field(ge=1, le=MAX_LENGTH, description="characters at most")] = 200
+    min_length: Annotated[int, Field(ge=1, le=MAX_LENGTH, description="characters at least")] = 1
     temperature: Annotated[
         Finite, Field(ge=0, le=100, description="of the draw; 0: always the most likely character")
     ] = 0.8
@@ -63,7 +65,7 @@ class GenerationSettings:
 class SearchSettings:
     """How a translator searches. The descriptions of the fields are also the help of the command line."""
 
-    beam_size: Annotated[int, Field(ge=1, le=100, description="hypotheses followed; 1: greedy")] = 5
+    beam_size: Annotated[int, Field(ge=1, le=MAX_BEAMS, description="hypotheses followed; 1: greedy")] = 5
     length_penalty: Annotated[
         Finite, Field(ge=0, le=10, description="exponent of (5 + length) / 6, by which scores are divided; 0: none")
     ] = 1.0

@@ -1,6 +1,7 @@
 """Scores a character model on a split, and measures the originality of its texts."""
 
 import math
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,8 @@ def evaluate_runs(runs: list[Run], split: str, *, temperature: float = 0.8, seed
     words = frozenset(word for example in corpus.examples("train") for word in originality.words_of(example.text))
 
     def report(texts: list[str]) -> dict[str, Any]:
+        if run.config.tokenizer.nfkc:  # so that each character has an id
+            texts = [unicodedata.normalize("NFKC", text) for text in texts]
         rows = tokenizer.tokenize(texts)
         return originality.report(texts, [row.numpy() for row in rows], train, words)
 

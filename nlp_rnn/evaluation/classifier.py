@@ -1,7 +1,6 @@
 """Scores a trained or exported classifier on a split, with its most confident errors and a baseline."""
 
 import itertools
-import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,19 +17,18 @@ from nlp_rnn.data.corpus import Corpus, corpus_with, load_corpus
 from nlp_rnn.data.label_names import check_labels, label_names
 from nlp_rnn.data.readers import Example
 from nlp_rnn.errors import ConfigError
-from nlp_rnn.evaluation.classifier_report import describe_scores, score
+from nlp_rnn.evaluation.classifier_report import MAX_ROWS, describe_scores, score
 from nlp_rnn.evaluation.label_set_metrics import most_confident_label_errors
 from nlp_rnn.evaluation.metrics import most_confident_errors
 from nlp_rnn.evaluation.nbsvm import Nbsvm
 from nlp_rnn.evaluation.run_model import check_seeds, load_classifiers
 from nlp_rnn.export.saved_model import ExportedModel
 from nlp_rnn.models.calibration import Calibration, calibration_of_ensemble, predicted_classes, probabilities_of
+from nlp_rnn.printable import one_line
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 from nlp_rnn.training import fit
 from nlp_rnn.training.run_directory import Run
 from nlp_rnn.visualization import plots
-
-logger = logging.getLogger(__name__)
 
 _NUM_ERRORS = 5
 
@@ -169,10 +167,12 @@ def describe(evaluation: Evaluation) -> str:
     facts, metrics = evaluation.facts, evaluation.facts["metrics"]
     lines = [f"{facts['split']}: {metrics['num_examples']:,} examples"]
     lines += describe_scores(metrics, facts.get("min_probability", 0.0))
-    if "confusion_matrix" in metrics:
+    if len(facts["labels"]) > MAX_ROWS and "confusion_matrix" in metrics:
+        lines.append(f"confusion of {len(facts['labels'])} labels: --json has it")
+    elif "confusion_matrix" in metrics:
         lines.append("confusion (rows: true, columns: predicted " + ", ".join(facts["labels"]) + ")")
         for label, row in zip(facts["labels"], metrics["confusion_matrix"], strict=True):
-            lines.append(f"  {label:<14}" + "".join(f"{count:>9,}" for count in row))
+            lines.append(f"  {label[:40]:<14}" + "".join(f"{count:>9,}" for count in row))
     if "baseline" in facts:
         baseline = facts["baseline"]
         lines.append(
@@ -181,8 +181,9 @@ def describe(evaluation: Evaluation) -> str:
     if facts["errors"]:
         lines.append("most confident errors:")
         lines += [
-            f"  predicted {e['predicted']} ({100 * e['probability']:.1f} %), is {e['label']}: {e['text'][:160]}"
-            for e in facts["errors"]
+            f"  predicted {each['predicted']} ({100 * each['probability']:.1f} %), is {each['label']}: "
+            f"{one_line(each['text'][:160])}"
+            for each in facts["errors"]
         ]
     if evaluation.picture:
         lines.append(f"picture: {evaluation.picture}")

@@ -7,10 +7,10 @@ import numpy as np
 
 from nlp_rnn.config.types import Outputs
 from nlp_rnn.evaluation.label_set_metrics import label_calibration_error, label_set_metrics
-from nlp_rnn.evaluation.metrics import calibration_error, classification_metrics
+from nlp_rnn.evaluation.metrics import calibration_error, check_numbers, classification_metrics
 from nlp_rnn.models.calibration import Calibration, predicted_classes, uncalibrated
 
-_MAX_ROWS = 30  # of labels, that are shown to people
+MAX_ROWS = 30  # of labels, that are shown to people
 
 
 def score(
@@ -31,7 +31,11 @@ def score(
     Returns:
       see `classification_metrics` and `label_set_metrics`; temperature; calibration_error_before: the expected
       calibration error at a temperature of 1.
+
+    Raises:
+      ConfigError: if the model answered NaN.
     """
+    check_numbers(probabilities)
     before = uncalibrated(probabilities, outputs, calibration.temperature)
     if outputs == "label_sets":
         facts = label_set_metrics(probabilities, targets, calibration.thresholds, names)
@@ -96,14 +100,14 @@ def _label_lines(metrics: dict[str, Any]) -> list[str]:
         f"  {'label':<14}{'examples':>9}{'precision':>11}{'recall':>9}{'F1':>9}{'average precision':>19}"
         + (f"{'threshold':>11}" if has_thresholds else "")
     ]
-    for row in rows[:_MAX_ROWS]:
+    for row in rows[:MAX_ROWS]:
         precision = "-" if row["average_precision"] is None else f"{row['average_precision']:.4f}"
         lines.append(
             f"  {row['label'][:40]:<14}{row['num_examples']:>9,}{row['precision']:>11.4f}{row['recall']:>9.4f}"
             f"{row['f1']:>9.4f}"
             f"{precision:>19}" + (f"{row['threshold']:>11.4f}" if has_thresholds else "")
         )
-    return lines if len(rows) <= _MAX_ROWS else [*lines, f"  and {len(rows) - _MAX_ROWS} more labels: --json has all"]
+    return lines if len(rows) <= MAX_ROWS else [*lines, f"  and {len(rows) - MAX_ROWS} more labels: --json has all"]
 
 
 def _coverage_lines(rows: list[dict[str, float | None]], min_probability: float) -> list[str]:

@@ -117,11 +117,18 @@ class _Smoothed(NamedTuple):
 
 
 def _estimate_discounts(counts: np.ndarray) -> tuple[float, float, float]:
-    """Estimates discounts from the counts of n-grams seen one to four times; 0.5, 1, 1.5 for a very small corpus."""
+    """Estimates discounts from the counts of n-grams seen one to four times.
+
+    Returns:
+      those of n-grams seen once, twice, and more often, above 0; 0.5, 1, 1.5 where not all estimates are, as in very
+      small corpora. With a discount of 0 nothing would be left for unseen words.
+    """
     ones, twos, threes, fours = (int((counts == count).sum()) for count in (1, 2, 3, 4))
     if not (ones and twos and threes and fours):
         return 0.5, 1.0, 1.5
     share = ones / (ones + 2 * twos)
     discounts = (1 - 2 * share * twos / ones, 2 - 3 * share * threes / twos, 3 - 4 * share * fours / threes)
-    one, two, three = (min(max(value, 0.0), number) for number, value in enumerate(discounts, start=1))
+    if min(discounts) <= 0:
+        return 0.5, 1.0, 1.5
+    one, two, three = (min(value, number) for number, value in enumerate(discounts, start=1))
     return one, two, three

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from nlp_rnn.errors import ConfigError
 from nlp_rnn.models.calibration import predicted_classes
 
 COVERAGE_AT = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -29,13 +30,13 @@ def classification_metrics(
       min_probability: adds a row to coverage for this probability; 0: none.
 
     Returns:
-      num_examples; accuracy; f1 (two classes: of class 1; more: unweighted mean over classes) and f1_of (the class, or
-      "macro"); macro_f1; weighted_f1 (weighted by examples); auc (area under the ROC curve; more than two classes: one
-      against the rest, unweighted mean; None if a class has no example); cross_entropy in nats;
-      expected_calibration_error; confusion_matrix (rows: true class, columns: predicted class); per_class (rows of
-      label, num_examples, precision, recall, f1, average_precision; None if the class has no example); coverage (rows
-      of min_probability, coverage: the share of texts whose answer has at least this probability, and their accuracy);
-      for a scale also mean_absolute_error.
+      num_examples; accuracy; f1 (two classes: of class 1; more: macro_f1) and f1_of (the class, or "macro"); macro_f1
+      (unweighted mean over the classes that occur, in truth or prediction); weighted_f1 (weighted by examples); auc
+      (area under the ROC curve; more than two classes: one against the rest, unweighted mean; None if a class has no
+      example); cross_entropy in nats; expected_calibration_error; confusion_matrix (rows: true class, columns:
+      predicted class); per_class (rows of label, num_examples, precision, recall, f1, average_precision; None if the
+      class has no example); coverage (rows of min_probability, coverage: the share of texts whose answer has at least
+      this probability, and their accuracy); for a scale also mean_absolute_error.
     """
     from sklearn import metrics
 
@@ -45,8 +46,7 @@ def classification_metrics(
     is_binary = num_classes == 2
     rows = _per_class(probabilities, predicted, labels, names)
     macro, weighted = (
-        metrics.f1_score(labels, predicted, labels=range(num_classes), average=kind, zero_division=0)
-        for kind in ("macro", "weighted")
+        float(metrics.f1_score(labels, predicted, average=kind, zero_division=0)) for kind in ("macro", "weighted")
     )
     auc = None
     if len(np.unique(labels)) == num_classes:
@@ -56,10 +56,10 @@ def classification_metrics(
     facts = {
         "num_examples": len(labels),
         "accuracy": float(is_right.mean()),
-        "f1": rows[1]["f1"] if is_binary else _seen_macro_f1(labels, predicted),
+        "f1": rows[1]["f1"] if is_binary else macro,
         "f1_of": names[1] if is_binary else "macro",
-        "macro_f1": float(macro),
-        "weighted_f1": float(weighted),
+        "macro_f1": macro,
+        "weighted_f1": weighted,
         "auc": auc,
         "cross_entropy": cross_entropy(probabilities, labels),
         "expected_calibration_error": calibration_error(confidence, is_right),
@@ -80,13 +80,6 @@ def _per_class(
         label_scores(name, labels == number, predicted == number, probabilities[:, number])
         for number, name in enumerate(names)
     ]
-
-
-def _seen_macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """The mean F1 over the classes that occur in the labels or the predictions."""
-    from sklearn import metrics
-
-    return float(metrics.f1_score(labels, predicted, average="macro", zero_division=0))
 
 
 def label_scores(name: str, has_label: np.ndarray, is_chosen: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
@@ -179,6 +172,16 @@ def most_confident_errors(
     wrong = np.flatnonzero(predicted != labels)
     confidence = probabilities[wrong, predicted[wrong]]
     return [int(index) for index in wrong[np.argsort(-confidence, kind="stable")][:count]]
+
+
+def check_numbers(values: np.ndarray) -> None:
+    """Checks what a model answered.
+
+    Raises:
+      ConfigError: if it answered NaN.
+    """
+    if np.isnan(values).any():
+        raise ConfigError("the model answers NaN instead of probabilities: its weights are damaged; train it again")
 
 
 def _normalized(probabilities: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from nlp_rnn.evaluation.kneser_ney import KneserNey
 from nlp_rnn.evaluation.scored_text import Scored, score_text
 from nlp_rnn.models.language_ensemble import LanguageEnsemble
 from nlp_rnn.models.language_model import LanguageModel
-from nlp_rnn.ondevice.continuous_cache import CacheSettings, ContinuousCache
+from nlp_rnn.ondevice.continuous_cache import LOWEST, CacheSettings, ContinuousCache
 from nlp_rnn.ondevice.ngram_model import NGramModel
 from nlp_rnn.special_ids import EOS_ID
 
@@ -35,7 +35,8 @@ def tune_cache(model: LanguageModel | LanguageEnsemble, validation: TokenCache) 
     memory = ContinuousCache(CacheSettings(0, 0), vocab_size=model.vocab_size, features=model.features)
     own, cached = [], []
     for scored in score_text(model, validation, title="tuning the cache", num_tokens=_TUNING_TOKENS):
-        own.append(np.exp(scored.log_probabilities[np.arange(len(scored.targets)), scored.targets]))
+        costs = scored.log_probabilities[np.arange(len(scored.targets)), scored.targets]
+        own.append(np.exp(costs.astype(np.float64)))
         for hidden, target in zip(scored.hidden, scored.targets, strict=True):
             row = np.zeros(len(_THETAS))
             if len(memory):
@@ -45,7 +46,9 @@ def tune_cache(model: LanguageModel | LanguageEnsemble, validation: TokenCache) 
             cached.append(row)
             memory.add(hidden, int(target))
     losses = {
-        (share, theta): -np.log((1 - share) * np.concatenate(own) + share * np.array(cached)[:, column]).mean()
+        (share, theta): -np.log(
+            np.maximum((1 - share) * np.concatenate(own) + share * np.array(cached)[:, column], LOWEST)
+        ).mean()
         for share in _SHARES
         for column, theta in enumerate(_THETAS)
     }

@@ -67,5 +67,4 @@ def has_vocabulary_of(folder: Path, run: Path) -> bool:
       ConfigError: if the run cannot be read.
     """
     file = folder / "assets.extra" / "vocabulary"
-    vocabulary = file.read_text(encoding="utf-8") if file.is_file() else None  # None: of an earlier version
-    return vocabulary == load_tokenizer(load_run(run)).vocabulary_text()
+    return file.is_file() and file.read_text(encoding="utf-8") == load_tokenizer(load_run(run)).vocabulary_text()

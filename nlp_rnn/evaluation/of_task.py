@@ -35,10 +35,15 @@ def evaluate(run: Run, split: str, **options: Any) -> tuple[dict[str, Any], dict
         raise ConfigError(
             f"{unknown[0]} is not an option of evaluating {task}; it has {', '.join(sorted(_OPTIONS[answers]))}"
         )
+    if (baseline := options.get("baseline", False)) not in (True, False):
+        raise ConfigError(f"baseline is {baseline!r}, but must be true or false")
     if answers == "labels":
+        least = options.get("min_probability", 0.0)
+        if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
+            raise ConfigError(f"min_probability is {least!r}, but must be a number from 0 to 1")
         facts = classifier.evaluate_runs(
-            [run], split, min_probability=options.get("min_probability", 0.0),
-            has_baseline=options.get("baseline", False),
+            [run], split, min_probability=least,
+            has_baseline=bool(baseline),
         ).facts  # fmt: skip
     elif answers == "words":
         max_examples = options.get("max_examples", 0)
@@ -49,7 +54,7 @@ def evaluate(run: Run, split: str, **options: Any) -> tuple[dict[str, Any], dict
             raise ConfigError(f"adapt is {adapts!r}, but must be cache or dynamic")
         adapts = "cache" if adapts is True else adapts or ""  # True: as in earlier versions
         facts = language_model.evaluate_runs(
-            [run], split, has_baseline=options.get("baseline", False), adapts=adapts,
+            [run], split, has_baseline=bool(baseline), adapts=adapts,
             max_examples=max_examples,
         )  # fmt: skip
     elif answers == "characters":

@@ -227,6 +227,8 @@ def _check_export(runs: list[Run], format: str, weights: str, ngram_megabytes: f
     allowed = ("savedmodel",) if TASKS[config.task].answers == "translations" else ("savedmodel", "litert")
     if format not in allowed:
         raise ConfigError(f"format is {format!r}, but must be {' or '.join(allowed)} for {config.task}")
+    if weights not in ("float32", "int8", "int4"):
+        raise ConfigError(f"weights is {weights!r}, but must be float32, int8 or int4")
     if format == "litert" and len(runs) > 1:
         raise ConfigError(f"format is 'litert', but there are {len(runs)} runs; export an ensemble as savedmodel")
     if format == "litert" and weights == "int4":

@@ -1,6 +1,5 @@
 """Evaluates translators on a split: BLEU, chrF, exact match, and perplexity and accuracy on the references."""
 
-import logging
 import math
 from typing import Any
 
@@ -15,8 +14,6 @@ from nlp_rnn.export.translation import TranslationModule, search_tensors
 from nlp_rnn.printable import one_line
 from nlp_rnn.progress import track
 from nlp_rnn.training.run_directory import Run
-
-logger = logging.getLogger(__name__)
 
 _ROWS = 32  # sentences per batch
 
@@ -131,8 +128,6 @@ def describe(facts: dict[str, Any]) -> str:
             lines += [
                 "",
                 f"{kind}, chrF {row['chrf']:.1f}",
-                f"  source       {row['source']}",
-                f"  translation  {row['translation']}",
+                *(f"  {side:<12} {one_line(row[side])}" for side in ("source", "translation", "reference")),
             ]
-            lines.append(f"  reference    {row['reference']}")
     return "\n".join(lines)

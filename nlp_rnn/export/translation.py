@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from nlp_rnn.config.settings import Config
 from nlp_rnn.decoding.beam_search import Search
-from nlp_rnn.decoding.settings import SearchSettings
+from nlp_rnn.decoding.settings import MAX_BEAMS, SearchSettings
 from nlp_rnn.decoding.translation_search import search_translations, usual_length
 from nlp_rnn.export import saved_model
 from nlp_rnn.export.saved_model import per_text
@@ -17,8 +17,6 @@ from nlp_rnn.models.translator import Translator
 from nlp_rnn.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nlp_rnn.tokenization.graph_tokenizer import GraphTokenizer
 from nlp_rnn.tokenization.tokenizer import Tokenizer
-
-MAX_BEAMS = 100
 
 _SETTINGS = [
     per_text(tf.int32, "beam_size"), per_text(tf.float32, "length_penalty"),

@@ -15,6 +15,7 @@ import numpy as np
 from nlp_rnn.errors import ConfigError
 
 SIZE = 2000  # number of recent words in the cache
+LOWEST = np.float32(1e-30)  # probability of a mixture: a model's own ones can be 0 in float32
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class ContinuousCache:
         share = self.settings.share
         probabilities = np.exp(log_probabilities) * np.float32(1 - share)
         probabilities += np.bincount(ids, weights * share, self._vocab_size).astype(np.float32)
-        return np.log(np.maximum(probabilities, np.float32(1e-30)))
+        return np.log(np.maximum(probabilities, LOWEST))
 
     def weights(self, hidden: np.ndarray, theta: float) -> tuple[np.ndarray, np.ndarray]:
         """(weights of the pairs, which add up to 1; their ids)."""

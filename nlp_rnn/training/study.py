@@ -5,7 +5,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -203,14 +203,18 @@ class TuningStudy:
     def best(self, max_megabytes: float | None) -> Record | None:
         """The trial with the best value among those of an allowed size; None if none has a value yet."""
         sign = -1 if self.is_higher_better else 1
-        candidates = [
-            each
-            for each in self.records()
-            if each.value is not None
-            and each.state in ("complete", "pruned", "stopped")
-            and (max_megabytes is None or (each.megabytes or 0) <= max_megabytes)
-        ]
+        candidates = [each for each in self.candidates(max_megabytes) if each.value is not None]
         return min(candidates, key=lambda each: sign * (each.value or 0.0), default=None)
+
+    def candidates(self, max_megabytes: float | None) -> list[Record]:
+        """All trials; those that cannot be the best, since they failed or are too large, have no value."""
+        records = []
+        for each in self.records():
+            is_too_large = max_megabytes is not None and (each.megabytes or 0) > max_megabytes
+            state = "too large" if is_too_large else each.state
+            can_be_best = state in ("complete", "pruned", "stopped")
+            records.append(replace(each, state=state, value=each.value if can_be_best else None))
+        return records
 
     def importances(self) -> dict[str, float]:
         """The share of the variance of complete trials that each setting explains, 0-1.

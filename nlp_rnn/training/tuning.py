@@ -268,9 +268,10 @@ def _write(config: Config, limits: Limits, folder: Path, study: TuningStudy) -> 
     with files.atomic_file(config_file) as temporary:
         heading = f"# Trial {best.number} of {len(records)} of a search on validation data: {monitor} {best.value:.4f}."
         temporary.write_text(f"{heading}\n{to_yaml(best_config)}", encoding="utf-8")
+    shown = study.candidates(limits.max_megabytes)
     plots.plot_tuning(
-        [(each.number, each.value, each.state) for each in records],
-        _slices(study, records),
+        [(each.number, each.value, each.state) for each in shown],
+        _slices(study, shown),
         picture,
         title=f"{config.name}: {len(records)} trials, best {monitor} {best.value:.4f} (trial {best.number})",
         monitor=monitor,

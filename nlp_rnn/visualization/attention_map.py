@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+from rich.cells import cell_len
 
 from nlp_rnn import files
+from nlp_rnn.printable import one_line
 from nlp_rnn.special_ids import WORD_START
 
 _SHADES = " ░▒▓█"
@@ -41,15 +43,16 @@ def read_attention(loaded: Any, text: str, translation: str = "") -> AttentionMa
 
 def to_terminal(alignment: AttentionMap) -> str:
     """One row per target piece, one column (two characters wide) per source piece, with the source pieces below."""
-    width = max(map(len, alignment.target_tokens))
+    targets, names = map(_shown, (alignment.target_tokens, alignment.source_tokens))
+    width = max(map(cell_len, targets))
     lines = [
-        f"{piece.replace(WORD_START, ' '):>{width}} |{''.join(2 * _shade(share) for share in row)}|"
-        for piece, row in zip(alignment.target_tokens, alignment.attention, strict=True)
+        f"{' ' * (width - cell_len(piece))}{piece} |{''.join(2 * _shade(share) for share in row)}|"
+        for piece, row in zip(targets, alignment.attention, strict=True)
     ]
-    names = [piece.replace(WORD_START, " ") for piece in alignment.source_tokens]
+    columns = [_characters(name) for name in names]
     feet = [
-        " " * (width + 2) + "".join(f"{name[line] if line < len(name) else ' '} " for name in names)
-        for line in range(max(map(len, names)))
+        " " * (width + 2) + "".join(_padded(name[line] if line < len(name) else "") for name in columns)
+        for line in range(max(map(len, columns)))
     ]
     return "\n".join([*lines, *(foot.rstrip() for foot in feet)])
 
@@ -60,7 +63,7 @@ def to_plain(alignment: AttentionMap) -> str:
     targets = zip(alignment.target_tokens, alignment.attention, alignment.log_probabilities, strict=True)
     for piece, row, value in targets:
         place = max(range(len(row)), key=row.__getitem__)
-        rows.append(f"{piece}\t{alignment.source_tokens[place]}\t{row[place]:.4f}\t{value:+.4f}")
+        rows.append(f"{one_line(piece)}\t{one_line(alignment.source_tokens[place])}\t{row[place]:.4f}\t{value:+.4f}")
     return "\n".join(rows)
 
 
@@ -91,6 +94,26 @@ share of the attention; hover for the number.</p></html>
 """
     with files.atomic_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _shown(pieces: list[str]) -> list[str]:
+    return [one_line(piece.replace(WORD_START, " ")) for piece in pieces]
+
+
+def _characters(name: str) -> list[str]:
+    """Its characters, each with the marks that follow it and take no space of their own."""
+    found: list[str] = []
+    for character in name:
+        if found and not cell_len(character):
+            found[-1] += character
+        else:
+            found.append(character)
+    return found
+
+
+def _padded(character: str) -> str:
+    """A character in two cells of the terminal; Chinese ones fill both."""
+    return character + " " * (2 - cell_len(character))
 
 
 def _shade(share: float) -> str:

@@ -1,6 +1,6 @@
 """Coloured text: pieces with ids, word attributions, activations of a unit.
 
-Orange words support the predicted label, blue words oppose it.
+Orange words support the predicted label, or raise a score on a scale; blue words oppose it, or lower the score.
 """
 
 import html
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nlp_rnn import files
-from nlp_rnn.printable import printable
+from nlp_rnn.printable import one_line, printable
 from nlp_rnn.special_ids import UNK_ID, WORD_START
 
 _ORANGE, _BLUE = (217, 96, 26), (31, 95, 168)
@@ -49,12 +49,18 @@ def pieces_to_plain(pieces: list[str], token_ids: list[int]) -> str:
 
 
 class Attribution(NamedTuple):
-    """The tokens of a text and what each adds to the log-odds of `label`."""
+    """The tokens of a text and what each adds to the log-odds of `label`.
+
+    Attributes:
+      is_scale: whether labels are scores on a scale. What each token adds is then to the log-odds that the score is
+        above the lowest, whatever the label.
+    """
 
     label: str
     probability: float
     tokens: list[str]
     scores: list[float]
+    is_scale: bool = False
 
     @property
     def title(self) -> str:
@@ -63,7 +69,7 @@ class Attribution(NamedTuple):
 
 
 def attribute(loaded: Any, text: str | bytes) -> Attribution:
-    """Calls an exported classifier's `explain` signature for one text. The scores are for the predicted label."""
+    """Calls an exported classifier's `explain` signature for one text. See `Attribution` for the scores."""
     import tensorflow as tf
 
     strings = tf.constant([text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text])
@@ -79,7 +85,7 @@ def attribution_of(answer: dict[str, Any], facts: dict[str, Any]) -> Attribution
     if "labels" in answer:  # a label set: the signature explains the most likely label
         return Attribution(answer["labels"][winner].decode("utf-8"), float(probabilities[winner]), tokens, scores)
     if "score" in answer:  # a scale: the scores are of what raised the score
-        return Attribution(answer["label"].decode("utf-8"), float(answer["probability"]), tokens, scores)
+        return Attribution(answer["label"].decode("utf-8"), float(answer["probability"]), tokens, scores, True)
     if len(probabilities) == 2 and winner == 0:  # of two, the signature explains the positive one
         scores = [-score for score in scores]
     return Attribution(answer["label"].decode("utf-8"), float(probabilities[winner]), tokens, scores)
@@ -101,7 +107,8 @@ def to_terminal(attribution: Attribution) -> str:
 
 def to_plain(attribution: Attribution) -> str:
     """Formats the predicted label, then one line per word with its score, for pipes."""
-    rows = [f"{score:+.4f}\t{word}" for word, score in zip(attribution.tokens, attribution.scores, strict=True)]
+    tokens = map(one_line, attribution.tokens)
+    rows = [f"{score:+.4f}\t{word}" for word, score in zip(tokens, attribution.scores, strict=True)]
     return "\n".join([attribution.title, *rows])
 
 
@@ -112,6 +119,9 @@ def write_html(attribution: Attribution, path: Path) -> None:
         red, green, blue = _ORANGE if share > 0 else _BLUE
         style = f"background:rgba({red},{green},{blue},{0.8 * abs(share):.2f})"
         spans.append(f'{space}<span style="{style}" title="{score:+.4f}">{html.escape(word)}</span>')
+    support, oppose = f"support “{html.escape(attribution.label)}”", "oppose it"
+    if attribution.is_scale:
+        support, oppose = "raise the score", "lower it"
     page = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{html.escape(attribution.title)}</title>
@@ -119,8 +129,8 @@ def write_html(attribution: Attribution, path: Path) -> None:
 h1{{font-size:1.2em}} span{{padding:.15em .1em;border-radius:.2em}} p.note{{color:#666;font-size:.8em}}</style>
 <h1>{html.escape(attribution.title)}</h1>
 <p dir="auto">{"".join(spans)}</p>
-<p class="note">Orange words support “{html.escape(attribution.label)}”, blue words oppose it (integrated gradients;
-hover for the share of the log-odds).</p></html>
+<p class="note">Orange words {support}, blue words {oppose} (integrated gradients; hover for the share of the
+log-odds).</p></html>
 """
     with files.atomic_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -130,7 +140,7 @@ def write_png(attribution: Attribution, path: Path) -> None:
     """Draws the pieces on their colours."""
     from nlp_rnn.visualization.plots import plot_attributions
 
-    plot_attributions(attribution.tokens, attribution.scores, path, title=attribution.title)
+    plot_attributions(_shares(attribution), path, title=attribution.title)
 
 
 # --- activations ------------------------------------------------------------------------------------------------------

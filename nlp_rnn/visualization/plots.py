@@ -1,15 +1,20 @@
 """Plots: training curves, confusion matrix, word attributions, gradients over time, activations, attention."""
 
 import io
+import logging
 import math
+import re
+import textwrap
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from rich.cells import cell_len
 
 from nlp_rnn import files
-from nlp_rnn.printable import printable
+from nlp_rnn.printable import one_line, printable, shortened
 from nlp_rnn.special_ids import WORD_START
 
 matplotlib.use("agg")  # no screen needed
@@ -17,13 +22,15 @@ matplotlib.use("agg")  # no screen needed
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+logger = logging.getLogger(__name__)
+
 _BLUE, _ORANGE = "#1f5fa8", "#d9601a"
 
 
 def plot_curves(history: list[dict[str, float]], path: Path, *, title: str) -> None:
     """Plots training and validation curves per epoch: cross-entropy, and accuracy or perplexity.
 
-    Marks the best epoch.
+    Marks the best value of each validation curve.
     """
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -68,7 +75,7 @@ def plot_confusion(matrix: list[list[int]], labels: list[str], path: Path, *, ti
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(title, fontsize=10)
+    figure.suptitle(textwrap.fill(title, int(10 * size)), fontsize=10)
     if is_large:
         _save(figure, path)
         return
@@ -77,17 +84,22 @@ def plot_confusion(matrix: list[list[int]], labels: list[str], path: Path, *, ti
             column, row, f"{counts[row, column]:,}\n{100 * shares[row, column]:.1f} %",
             ha="center", va="center", fontsize=9, color="white" if shares[row, column] > 0.5 else "black",
         )  # fmt: skip
-    names = [_literal(label if len(label) <= 14 else label[:13] + "…") for label in labels]
+    # Long labels often differ at their ends only.
+    names = [_literal(label if len(label) <= 14 else f"{label[:7]}…{label[-6:]}") for label in labels]
     axes.set_xticks(range(len(labels)), names, rotation=45 if len(labels) > 4 else 0)
     axes.set_yticks(range(len(labels)), names)
     _save(figure, path)
 
 
-_MAX_LABELLED = 40  # classes; the picture then has 4,000 pixels, and Matplotlib draws at most 65,536
+_MAX_LABELLED = 40  # classes; the picture then has 4,000 pixels
 
 
-def plot_attributions(words: list[str], scores: list[float], path: Path, *, title: str) -> None:
-    """Plots the text, each word on a background of its attribution: orange supports the label, blue opposes it."""
+def plot_attributions(words: list[tuple[str, str, float]], path: Path, *, title: str) -> None:
+    """Plots the text, each word on a background of its attribution: orange above zero, blue below.
+
+    Args:
+      words: (space before it, word, share in [-1, 1]) of each.
+    """
     lines = _wrap(words, 90)
     height = 0.6 + 0.3 * len(lines)  # inches: the title, then one line each
     figure = Figure(figsize=(9, height))
@@ -95,19 +107,13 @@ def plot_attributions(words: list[str], scores: list[float], path: Path, *, titl
     axes = figure.add_axes((0.02, 0.1 / height, 0.96, 0.3 * len(lines) / height))
     axes.set(xlim=(0, 91), ylim=(len(lines), 0))
     axes.axis("off")
-    largest = max((abs(score) for score in scores), default=0) or 1.0
-    position = 0
     for row, line in enumerate(lines):
-        column = 0.0
-        for word in line:
-            share = scores[position] / largest
+        for column, word, share in line:
             color = matplotlib.colors.to_rgba(_ORANGE if share > 0 else _BLUE, abs(share) * 0.8)
             axes.text(
                 column, row + 0.5, _literal(word), family="monospace", fontsize=9, va="center",
                 bbox={"facecolor": color, "edgecolor": "none", "pad": 1.5},
             )  # fmt: skip
-            column += len(word) + 1
-            position += 1
     _save(figure, path)
 
 
@@ -275,20 +281,31 @@ def _literal(text: str) -> str:
     return printable(text).replace("$", r"\$")
 
 
-def _wrap(words: list[str], width: int) -> list[list[str]]:
-    lines: list[list[str]] = [[]]
+def _wrap(words: list[tuple[str, str, float]], width: int) -> list[list[tuple[int, str, float]]]:
+    """Lines of (column, word, share), in cells of a monospaced font, in which Chinese characters take two."""
+    lines: list[list[tuple[int, str, float]]] = [[]]
     used = 0
-    for word in words:
-        if used + len(word) > width and lines[-1]:
+    for space, word, share in words:
+        shown = shortened(one_line(word))
+        if used + len(space) + cell_len(shown) > width and lines[-1]:
             lines.append([])
             used = 0
-        lines[-1].append(word)
-        used += len(word) + 1
+        used += len(space) if lines[-1] else 0
+        lines[-1].append((used, shown, share))
+        used += cell_len(shown)
     return lines
 
 
 def _save(figure: Any, path: Path) -> None:
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=130)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        figure.savefig(picture, format="png", dpi=130)
+    is_missing = [bool(re.match("Glyph .* missing from", str(each.message))) for each in caught]
+    if any(is_missing):  # instead of one warning for each
+        logger.warning("%s: boxes stand for %d characters that Matplotlib's font does not have", path, sum(is_missing))
+    for each, is_known in zip(caught, is_missing, strict=True):
+        if not is_known:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
     with files.atomic_file(path) as temporary:
         temporary.write_bytes(picture.getvalue())

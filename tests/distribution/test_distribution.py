@@ -261,7 +261,7 @@ def test_a_training_goes_on_with_another_number_of_workers(reviews: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_keras_alone_still_fails_on_several_workers() -> None:
+def test_keras_alone_still_fails_on_several_workers(capfd: pytest.CaptureFixture[str]) -> None:
     script = """
 import keras, numpy as np, tensorflow as tf
 with tf.distribute.MultiWorkerMirroredStrategy().scope():
@@ -271,6 +271,8 @@ model.fit(tf.data.Dataset.from_tensor_slices((np.ones((8, 4), "f"), np.ones((8, 
 """
     # When it no longer does, `train_step` need not mend it.
     assert launch.run_workers([sys.executable, "-c", script], 2) == 1
+    said = "".join(capfd.readouterr())
+    assert "Attempt to convert a value (PerReplica:" in said, said[-2000:]
 
 
 @pytest.mark.slow

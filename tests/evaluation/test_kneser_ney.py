@@ -122,3 +122,12 @@ def test_a_longer_context_helps():
 def test_an_empty_history_has_an_answer():
     model = KneserNey(text(), vocab_size=VOCAB_SIZE, order=3).model()
     np.testing.assert_allclose(model.probabilities(np.zeros(0, np.int32)), model.unigrams)
+
+
+def test_every_word_has_a_probability_however_regular_the_text_is():
+    ids = np.random.default_rng(0).choice([*[3, 5, 4, 8, 6] * 8, 7], 300)
+    model = KneserNey(ids, vocab_size=9).model()
+    for context in ([3], [5, 4], [8, 6, 3]):
+        probabilities = model.probabilities(np.array(context))
+        assert (probabilities > 0).all()
+        np.testing.assert_allclose(probabilities.sum(), 1, rtol=1e-5)

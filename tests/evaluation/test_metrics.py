@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from nlp_rnn.errors import ConfigError
+from nlp_rnn.evaluation.classifier import Evaluation, describe
 from nlp_rnn.evaluation.classifier_report import describe_scores, score
 from nlp_rnn.evaluation.label_set_metrics import (
     label_calibration_error,
@@ -14,6 +16,7 @@ from nlp_rnn.evaluation.metrics import (
     most_confident_errors,
 )
 from nlp_rnn.evaluation.nbsvm import Nbsvm
+from nlp_rnn.evaluation.typing_metrics import PerplexityMeter
 from nlp_rnn.models.calibration import Calibration
 
 PROBABILITIES = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.3, 0.7]], np.float32)
@@ -46,7 +49,10 @@ def test_three_classes_and_an_absent_one():
     scores = classification_metrics(probabilities, np.array([0, 1, 2, 1]))
     assert scores["accuracy"] == 0.75
     assert scores["f1"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
-    assert 0 < scores["auc"] <= 1
+    assert scores["auc"] == 1  # each class's texts have more of it than all others
+    assert scores["macro_f1"] == scores["f1"]
+    alone = classification_metrics(probabilities[:1], np.array([0]))
+    assert (alone["f1"], alone["macro_f1"]) == (1, 1)  # of the classes that occur
     assert classification_metrics(probabilities, np.array([0, 1, 0, 1]))["auc"] is None
 
 
@@ -155,3 +161,22 @@ def test_the_report_has_the_error_before_and_after():
     assert "F1 of pos 0.8571" in text
     assert "     0.7   100.00 %   75.00 %   (--min-probability)" in text
     assert "\n    0.8" not in text  # nothing is left
+
+
+def test_a_model_that_answers_nan_is_told():
+    damaged = np.array([[0.9, 0.1], [np.nan, np.nan]], np.float32)
+    with pytest.raises(ConfigError, match="the model answers NaN instead of probabilities"):
+        score(damaged, np.array([0, 1]), ["neg", "pos"], "classes", Calibration())
+    with pytest.raises(ConfigError, match="the model answers NaN"):
+        PerplexityMeter().update(damaged, np.array([0, 1]))
+
+
+def test_the_confusion_of_many_classes_is_left_to_json_and_an_error_is_one_line():
+    names = [f"class {number}" for number in range(40)]
+    metrics = score(np.eye(40, dtype=np.float32), np.arange(40), names, "classes", Calibration())
+    error = {"predicted": "a", "probability": 0.9, "label": "b", "text": "one\ntwo"}
+    facts = {"split": "test", "labels": names, "metrics": metrics, "errors": [error]}
+    lines = describe(Evaluation(facts, None)).splitlines()
+    assert "confusion of 40 labels: --json has it" in lines
+    assert lines[-1] == r"  predicted a (90.0 %), is b: one\ntwo"
+    assert max(map(len, lines)) < 120

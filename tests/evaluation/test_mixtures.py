@@ -51,8 +51,7 @@ def scored(monkeypatch):
 
 def test_the_share_of_the_n_grams_is_the_best_one(scored, tmp_path):
     train = np.random.default_rng(0).choice([*[3, 5, 4, 8, 6] * 8, 7], 300)
-    with np.errstate(divide="ignore"):  # padding never occurs
-        found = tune_ngram_share(MODEL, NGramText.fit(text(tmp_path, train), VOCAB_SIZE), None, None)
+    found = tune_ngram_share(MODEL, NGramText.fit(text(tmp_path, train), VOCAB_SIZE), None, None)
     model, ids = KneserNey(train, vocab_size=VOCAB_SIZE).model(), np.concatenate([[3], scored.targets])
     other = np.array([model.probabilities(ids[max(0, place - 4) : place])[ids[place]] for place in range(1, len(ids))])
     own = np.exp(scored.log_probabilities[np.arange(60), scored.targets])
@@ -78,3 +77,11 @@ def test_the_settings_of_the_cache_are_the_best_ones(scored):
     found = tune_cache(MODEL, None)
     assert perplexities[found.share, found.theta] == pytest.approx(min(perplexities.values()), rel=1e-6)
     assert max(perplexities.values()) > 1.02 * min(perplexities.values())
+
+
+def test_one_token_that_the_model_excludes_does_not_decide_on_the_cache(scored, monkeypatch):
+    chosen = tune_cache(MODEL, None)
+    rows = scored.log_probabilities.copy()
+    rows[0, scored.targets[0]] = -120  # before the cache has anything
+    monkeypatch.setattr(mixtures, "score_text", lambda *_, **__: iter([scored._replace(log_probabilities=rows)]))
+    assert tune_cache(MODEL, None) == chosen

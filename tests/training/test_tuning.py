@@ -16,7 +16,7 @@ from nlp_rnn.config.loading import load_config
 from nlp_rnn.training import trial_callback
 from nlp_rnn.training.run_callback import RunCallback
 from nlp_rnn.training.search_space import search_space
-from nlp_rnn.training.study import TuningStudy
+from nlp_rnn.training.study import Record, TuningStudy
 from tests.conftest import ask, refused, run_pipeline, told_to_stop
 
 pytestmark = pytest.mark.further  # a minute of trainings
@@ -232,6 +232,19 @@ def test_models_above_the_limit_are_not_trained(folder):
         2,
         "--max-megabytes is 0.001, but the smallest of 6",
     )
+
+
+def test_the_picture_shows_what_can_be_the_best_only(tmp_path, monkeypatch):
+    config = load_config(None, [*UNITS, "model.units=24"], task="sentiment")
+    study = TuningStudy(tmp_path, config, search_space(config))
+    records = [
+        Record(0, "complete", {}, 0.5, megabytes=1.0), Record(1, "failed", {}, 0.3, megabytes=1.0),
+        Record(2, "complete", {}, 0.2, megabytes=9.0), Record(3, "stopped", {}, 0.45, megabytes=1.0),
+    ]  # fmt: skip
+    monkeypatch.setattr(study, "records", lambda: records)
+    shown = [(each.value, each.state) for each in study.candidates(max_megabytes=2.0)]
+    assert shown == [(0.5, "complete"), (None, "failed"), (None, "too large"), (0.45, "stopped")]
+    assert study.best(2.0).number == 3
 
 
 @pytest.mark.slow

@@ -1,7 +1,10 @@
 import re
 
+import numpy as np
+
 from nlp_rnn.visualization.attributions import (
     Attribution,
+    attribution_of,
     pieces_to_terminal,
     to_plain,
     to_terminal,
@@ -58,3 +61,20 @@ def test_a_text_without_words_is_explained_too(tmp_path):
     empty = Attribution("neg", 0.5, [""], [0.0])
     write_png(empty, tmp_path / "a.png")
     assert to_plain(empty) == "neg (50.0 %)\n+0.0000\t"
+
+
+def test_what_raises_a_score_does_not_support_the_lowest_label(tmp_path):
+    answer = {"label": b"1", "probability": 0.6, "score": 1.5, "probabilities": np.array([0.6, 0.3, 0.1])}
+    found = attribution_of(answer, {"tokens": [b"great", b"awful"], "attributions": [1.0, -2.0]})
+    write_html(found, tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "Orange words raise the score, blue words lower it" in page
+    write_html(FOUND, tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "Orange words support “pos”, blue words oppose it" in page
+
+
+def test_plain_has_one_line_for_each_token():
+    assert to_plain(Attribution("pos", 0.75, ["a", "\n", "b"], [0.0, 1.0, 2.0])).splitlines()[1:] == [
+        "+0.0000\ta", r"+1.0000	\n", "+2.0000\tb",
+    ]  # fmt: skip

@@ -30,7 +30,7 @@ def test_texts_of_the_user_are_shown_as_they_are(tmp_path, monkeypatch):
     usual, figures = plots._save, []
     monkeypatch.setattr(plots, "_save", lambda figure, path: (figures.append(figure), usual(figure, path)))
     words = ["from", r"$\nothing$", "to", "$9", "\x1b[2J"]
-    plots.plot_attributions(words, [1.0] * 5, tmp_path / "words.png", title=r"$\nothing$ \x1b")
+    plots.plot_attributions([(" ", word, 1.0) for word in words], tmp_path / "words.png", title=r"$\nothing$ \x1b")
     plots.plot_confusion([[1, 2], [3, 4]], [r"$\no$", "\x1b[31m"], tmp_path / "labels.png", title="x")
     plots.plot_activations([*"$\\no$\x1b"], np.ones(6), tmp_path / "unit.png", title="unit 3")
     plots.plot_attention([r"$\no$", "b"], ["c"], [[0.5, 0.5]], tmp_path / "attention.png")
@@ -60,3 +60,29 @@ def test_the_confusion_of_hundreds_of_classes_is_drawn(tmp_path):
         with PIL.Image.open(tmp_path / f"{name}.png") as picture:
             widths.append(picture.width)
     assert 300 < widths[1] < widths[0] < 5000
+
+
+def test_words_are_drawn_beside_each_other_whatever_their_width(tmp_path, monkeypatch, caplog):
+    usual, figures = plots._save, []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: (figures.append(figure), usual(figure, path)))
+    words = ["\x1b\x1b", "喜欢", "b\nc", "x" * 200, "end"]
+    plots.plot_attributions([(" ", word, 1.0) for word in words], tmp_path / "a.png", title="t")
+    drawn = [(*text.get_position(), text.get_text()) for text in figures[0].axes[0].texts]
+    assert drawn == [
+        (0, 0.5, r"\x1b\x1b"), (9, 0.5, "喜欢"), (14, 0.5, r"b\nc"), (19, 0.5, "x" * 60 + "..."), (83, 0.5, "end"),
+    ]  # fmt: skip
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'a.png'}: boxes stand for 2 characters that Matplotlib's font does not have"
+    ]
+
+
+def test_long_labels_can_be_told_apart_and_a_long_title_is_whole(tmp_path, monkeypatch):
+    usual, figures = plots._save, []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: (figures.append(figure), usual(figure, path)))
+    labels = ["customer_service_refund", "customer_service_return"]
+    plots.plot_confusion([[1, 2], [3, 4]], labels, tmp_path / "a.png", title=f"{'n' * 90}: accuracy 50.00 %")
+    (axes,) = figures[0].axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["custome…refund", "custome…return"]
+    figures[0].canvas.draw()
+    assert figures[0]._suptitle.get_window_extent().width <= figures[0].bbox.width
+    assert figures[0].get_suptitle().replace("\n", "").replace(" ", "").endswith("accuracy50.00%")
