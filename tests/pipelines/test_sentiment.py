@@ -28,7 +28,7 @@ from tests.conftest import (
 def test_train_writes_everything_a_run_needs(trained):
     run = trained / "runs" / "small"
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
-    assert names == {
+    assert names - {"confusion_test.png", "confusion_validation.png"} == {  # other tests evaluate the run
         ".lock",
         "calibration.json",
         "checkpoints/best.npz",
