@@ -71,7 +71,10 @@ def plot_confusion(matrix: list[list[int]], labels: list[str], path: Path, *, ti
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     is_large = len(labels) > _MAX_LABELLED
     size = 2.4 + 0.7 * min(len(labels), _MAX_LABELLED)
-    figure = Figure(figsize=(size + 0.6, size), layout="constrained")
+    # Long labels often differ at their ends only.
+    names = [_literal(label if len(label) <= 14 else f"{label[:7]}…{label[-6:]}") for label in labels]
+    room = 0.3 + 0.09 * (0 if is_large else max(map(len, names)))  # inches, for the names at the left
+    figure = Figure(figsize=(size + room, size), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
@@ -84,8 +87,6 @@ def plot_confusion(matrix: list[list[int]], labels: list[str], path: Path, *, ti
             column, row, f"{counts[row, column]:,}\n{100 * shares[row, column]:.1f} %",
             ha="center", va="center", fontsize=9, color="white" if shares[row, column] > 0.5 else "black",
         )  # fmt: skip
-    # Long labels often differ at their ends only.
-    names = [_literal(label if len(label) <= 14 else f"{label[:7]}…{label[-6:]}") for label in labels]
     axes.set_xticks(range(len(labels)), names, rotation=45 if len(labels) > 4 else 0)
     axes.set_yticks(range(len(labels)), names)
     _save(figure, path)
@@ -100,12 +101,12 @@ def plot_attributions(words: list[tuple[str, str, float]], path: Path, *, title:
     Args:
       words: (space before it, word, share in [-1, 1]) of each.
     """
-    lines = _wrap(words, 90)
+    lines = _wrap(words, _COLUMNS)
     height = 0.6 + 0.3 * len(lines)  # inches: the title, then one line each
     figure = Figure(figsize=(9, height))
     figure.text(0.02, 1 - 0.3 / height, _literal(title), fontsize=10, weight="bold")
     axes = figure.add_axes((0.02, 0.1 / height, 0.96, 0.3 * len(lines) / height))
-    axes.set(xlim=(0, 91), ylim=(len(lines), 0))
+    axes.set(xlim=(0, 0.96 * 9 * 72 / _CELL), ylim=(len(lines), 0))
     axes.axis("off")
     for row, line in enumerate(lines):
         for column, word, share in line:
@@ -115,6 +116,10 @@ def plot_attributions(words: list[tuple[str, str, float]], path: Path, *, title:
                 bbox={"facecolor": color, "edgecolor": "none", "pad": 1.5},
             )  # fmt: skip
     _save(figure, path)
+
+
+_CELL = 10 * 72 / 130  # points: the width of a character of the monospaced font in size 9, which is rounded to pixels
+_COLUMNS = 110  # of 112 that a line has room for
 
 
 def plot_gradients(norms: dict[str, np.ndarray], path: Path, *, title: str) -> None:
