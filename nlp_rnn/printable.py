@@ -27,6 +27,11 @@ def one_line(text: str) -> str:
     return printable("".join(_LINE_ENDS.get(character, character) for character in text))
 
 
+def visible(text: str) -> str:
+    """Like `one_line`, and also escapes tabs, so that each character has a width."""
+    return one_line(text).replace("\t", "\\t")
+
+
 def to_json(value: Any, *, is_ascii: bool = False) -> str:
     """Formats a value as one line of valid JSON that is safe to print. NaN and infinite numbers become null.
 

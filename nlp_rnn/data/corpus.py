@@ -237,13 +237,11 @@ class Corpus:
         data, facts = self._data, self.facts[split]
         given = getattr(data, split) or data.train
         name = f"data.{split} has no examples"
-        if facts.dropped and facts.num_read > 1:
+        if facts.dropped and (facts.num_read > 1 or not self._drawn.fractions):
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in facts.dropped.items())
             if any(reason.startswith("also in") for reason in facts.dropped):
-                return (
-                    f"{name}: all of its {facts.num_read:,} texts are repeated ({reasons}); give other texts, or set "
-                    "data.remove_repeated=false"
-                )
+                all_texts = "its only text is" if facts.num_read == 1 else f"all of its {facts.num_read:,} texts are"
+                return f"{name}: {all_texts} repeated ({reasons}); give other texts, or set data.remove_repeated=false"
             if self.is_parallel:
                 return (
                     f"data.{split} has no pairs that are fit ({reasons}); "

@@ -136,11 +136,11 @@ class Placement:
                 context.context().report_error_to_cluster(tf.errors.ABORTED, f"worker {self.worker}: {error}")
             if not isinstance(error, lost):
                 raise
-            reason = str(error.message).strip().split("\n")[0][:200]
+            reason = str(error.message).strip().split("\n")[0][:200] or type(error).__name__
             raise ConfigError(
-                f"worker {self.worker} of {self.num_workers}: another worker has ended or cannot be reached "
-                f"({reason}); fix its error if it printed one, and rerun the same command on all workers to resume "
-                "from the last checkpoint"
+                f"worker {self.worker} of {self.num_workers}: another worker has ended or cannot be reached, or this "
+                f"one failed ({reason}); fix the error that one of them printed, and rerun the same command on all "
+                "workers to resume from the last checkpoint"
             ) from None
 
     def rows(self, batch_size: int) -> slice:

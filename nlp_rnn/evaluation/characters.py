@@ -80,11 +80,16 @@ def evaluate_runs(runs: list[Run], split: str, *, temperature: float = 0.8, seed
     prompts, held_out = _passages(corpus, split)
     written = _write(module, prompts, temperature, seed)
     train = originality.TrainingText(caches["train"].path / "ids.bin")
-    words = frozenset(word for example in corpus.examples("train") for word in originality.words_of(example.text))
+
+    def normal(text: str) -> str:  # as the tokenizer reads it, so that each character has an id
+        return unicodedata.normalize("NFKC", text) if run.config.tokenizer.nfkc else text
+
+    words = frozenset(
+        word for example in corpus.examples("train") for word in originality.words_of(normal(example.text))
+    )
 
     def report(texts: list[str]) -> dict[str, Any]:
-        if run.config.tokenizer.nfkc:  # so that each character has an id
-            texts = [unicodedata.normalize("NFKC", text) for text in texts]
+        texts = list(map(normal, texts))
         rows = tokenizer.tokenize(texts)
         return originality.report(texts, [row.numpy() for row in rows], train, words)
 

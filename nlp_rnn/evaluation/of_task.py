@@ -1,6 +1,9 @@
 """Scores a run of any task."""
 
+import numbers
 from typing import Any
+
+import numpy as np
 
 from nlp_rnn.config.tables import TASKS
 from nlp_rnn.decoding.settings import GenerationSettings
@@ -35,14 +38,14 @@ def evaluate(run: Run, split: str, **options: Any) -> tuple[dict[str, Any], dict
         raise ConfigError(
             f"{unknown[0]} is not an option of evaluating {task}; it has {', '.join(sorted(_OPTIONS[answers]))}"
         )
-    if (baseline := options.get("baseline", False)) not in (True, False):
+    if not isinstance(baseline := options.get("baseline", False), bool | np.bool_):
         raise ConfigError(f"baseline is {baseline!r}, but must be true or false")
     if answers == "labels":
         least = options.get("min_probability", 0.0)
-        if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
+        if isinstance(least, bool) or not isinstance(least, numbers.Real) or not 0 <= float(least) <= 1:
             raise ConfigError(f"min_probability is {least!r}, but must be a number from 0 to 1")
         facts = classifier.evaluate_runs(
-            [run], split, min_probability=least,
+            [run], split, min_probability=float(least),
             has_baseline=bool(baseline),
         ).facts  # fmt: skip
     elif answers == "words":

@@ -81,8 +81,8 @@ def scores_by_length(
     """BLEU by the number of words of the source, which white space separates.
 
     Returns:
-      for each non-empty group: words (such as "6-10"), num_sentences and bleu (0-100; if all sentences of a group are
-      shorter than four words, of shorter n-grams).
+      for each non-empty group: words (such as "6-10"), num_sentences and bleu (0-100; if no translation of a group
+      has four tokens, of shorter n-grams).
 
     Raises:
       ConfigError: if the package sacrebleu is not installed.

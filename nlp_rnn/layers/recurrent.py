@@ -88,6 +88,11 @@ def build_recurrent_layer(
     options: dict[str, Any] = {"recurrent_dropout": config.recurrent_dropout} if config.recurrent_dropout else {}
     options |= {"return_sequences": True, "return_state": return_state, "go_backwards": go_backwards}
     layer = _layer_class(config)(units or config.units, name=name, **options)
+    if keras.backend.backend() == "jax" and hasattr(layer, "use_cudnn"):
+        from nlp_rnn.layers.fast.jax_recurrent import computes_on_gpu
+
+        if not computes_on_gpu():  # Keras asks whether there is a GPU, not whether it is used
+            layer.use_cudnn = False
     layer.has_twin = config.is_bidirectional  # the fast layers then leave one core to the other direction
     return WeightDrop(layer, config.weight_dropout, name=f"{name}_weight_drop") if config.weight_dropout else layer
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from rich.cells import cell_len
 
 from nlp_rnn import files
-from nlp_rnn.printable import one_line
+from nlp_rnn.printable import visible
 from nlp_rnn.special_ids import WORD_START
 
 _SHADES = " ░▒▓█"
@@ -63,7 +63,7 @@ def to_plain(alignment: AttentionMap) -> str:
     targets = zip(alignment.target_tokens, alignment.attention, alignment.log_probabilities, strict=True)
     for piece, row, value in targets:
         place = max(range(len(row)), key=row.__getitem__)
-        rows.append(f"{one_line(piece)}\t{one_line(alignment.source_tokens[place])}\t{row[place]:.4f}\t{value:+.4f}")
+        rows.append(f"{visible(piece)}\t{visible(alignment.source_tokens[place])}\t{row[place]:.4f}\t{value:+.4f}")
     return "\n".join(rows)
 
 
@@ -97,7 +97,7 @@ share of the attention; hover for the number.</p></html>
 
 
 def _shown(pieces: list[str]) -> list[str]:
-    return [one_line(piece.replace(WORD_START, " ")) for piece in pieces]
+    return [visible(piece.replace(WORD_START, " ")) for piece in pieces]
 
 
 def _characters(name: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nlp_rnn import files
-from nlp_rnn.printable import one_line, printable
+from nlp_rnn.printable import printable, visible
 from nlp_rnn.special_ids import UNK_ID, WORD_START
 
 _ORANGE, _BLUE = (217, 96, 26), (31, 95, 168)
@@ -107,7 +107,7 @@ def to_terminal(attribution: Attribution) -> str:
 
 def to_plain(attribution: Attribution) -> str:
     """Formats the predicted label, then one line per word with its score, for pipes."""
-    tokens = map(one_line, attribution.tokens)
+    tokens = map(visible, attribution.tokens)
     rows = [f"{score:+.4f}\t{word}" for word, score in zip(tokens, attribution.scores, strict=True)]
     return "\n".join([attribution.title, *rows])
 

@@ -14,7 +14,7 @@ import numpy as np
 from rich.cells import cell_len
 
 from nlp_rnn import files
-from nlp_rnn.printable import one_line, printable, shortened
+from nlp_rnn.printable import printable, shortened, visible
 from nlp_rnn.special_ids import WORD_START
 
 matplotlib.use("agg")  # no screen needed
@@ -73,7 +73,8 @@ def plot_confusion(matrix: list[list[int]], labels: list[str], path: Path, *, ti
     size = 2.4 + 0.7 * min(len(labels), _MAX_LABELLED)
     # Long labels often differ at their ends only.
     names = [_literal(label if len(label) <= 14 else f"{label[:7]}…{label[-6:]}") for label in labels]
-    room = 0.3 + 0.09 * (0 if is_large else max(map(len, names)))  # inches, for the names at the left
+    longest = max(map(len, names))
+    room = 0.3 + 0.09 * (0 if is_large else longest)  # inches, for the names at the left
     figure = Figure(figsize=(size + room, size), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -87,7 +88,7 @@ def plot_confusion(matrix: list[list[int]], labels: list[str], path: Path, *, ti
             column, row, f"{counts[row, column]:,}\n{100 * shares[row, column]:.1f} %",
             ha="center", va="center", fontsize=9, color="white" if shares[row, column] > 0.5 else "black",
         )  # fmt: skip
-    axes.set_xticks(range(len(labels)), names, rotation=45 if len(labels) > 4 else 0)
+    axes.set_xticks(range(len(labels)), names, rotation=45 if len(labels) > 4 or longest > 10 else 0)
     axes.set_yticks(range(len(labels)), names)
     _save(figure, path)
 
@@ -291,7 +292,7 @@ def _wrap(words: list[tuple[str, str, float]], width: int) -> list[list[tuple[in
     lines: list[list[tuple[int, str, float]]] = [[]]
     used = 0
     for space, word, share in words:
-        shown = shortened(one_line(word))
+        shown = shortened(visible(word))
         if used + len(space) + cell_len(shown) > width and lines[-1]:
             lines.append([])
             used = 0

@@ -70,7 +70,9 @@ FROM_FIRST = ["training.start_from=runs/first", "training.ema_momentum=0.5"]
 
 
 CHOSEN_DEVICE = """
-import keras
+import jax, jax.numpy as jnp, keras
+from nlp_rnn.config.settings import ModelConfig
+from nlp_rnn.layers.recurrent import build_recurrent_layer
 from nlp_rnn.config.loading import load_config
 from nlp_rnn.distribution import jax_devices
 
@@ -79,6 +81,10 @@ jax_devices._devices = lambda *_: found("cpu", 2)[1:]  # as if the first one wer
 print(jax_devices.start_devices(load_config(None, ["hardware.strategy=cpu"], task="sentiment")).num_replicas)
 layer = keras.layers.Dense(2)
 print(layer(keras.ops.ones((1, 3))).device.id, layer.kernel.value.device.id)
+jax.default_backend = lambda: "gpu"  # Keras's LSTM would call cuDNN
+for fast in ("off", "on"):
+    layer = build_recurrent_layer(ModelConfig(cell="lstm", units=4, is_bidirectional=False, fast=fast), name=fast)
+    print(layer(jnp.ones((2, 5, 3))).shape)
 """
 
 
@@ -89,7 +95,7 @@ def test_a_training_on_jax_uses_the_device_that_was_chosen(tmp_path: Path) -> No
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout == "1\n1 1\n"
+    assert done.stdout == "1\n1 1\n(2, 5, 4)\n(2, 5, 4)\n"
 
 
 @pytest.mark.further

@@ -11,6 +11,8 @@ from nlp_rnn.evaluation.translation_metrics import best_and_worst, bleu_tokenize
 @pytest.fixture(autouse=True)
 def forget_tokenizers():
     bleu_tokenizer.cache_clear()
+    yield
+    bleu_tokenizer.cache_clear()
 
 
 @pytest.mark.parametrize(

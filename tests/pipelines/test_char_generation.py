@@ -87,6 +87,24 @@ def test_unknown_characters_of_a_prompt_are_told(characters_trained):
 
 
 @pytest.mark.further
+def test_words_are_compared_as_the_tokenizer_reads_them(tmp_path):
+    """A letter and its accent apart, and a ligature: NFKC makes other characters of them, and another number."""
+    line = "l'e\u0301cole e\u0301tait si \ufb01ne\n"
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.txt").write_text(line * 200, encoding="utf-8")
+    small = ["model.units=4", "model.embedding_dim=4", "training.epochs=1", "training.batch_size=4"]
+    data = ["data.source=documents", "data.train=train.txt", "data.validation=test.txt", "data.test=test.txt"]
+    told = refused("train", "name=a", *data, *small, cwd=tmp_path)
+    assert "data.train has no examples: its only text is repeated (1 also in" in told
+    data += ["tokenizer.nfkc=true", "data.remove_repeated=false"]
+    ask("train", "name=a", *data, *small, cwd=tmp_path)
+    found = json.loads(ask("evaluate", "--json", "--run", "runs/a", "--split", "test", cwd=tmp_path))
+    report = found["originality"]["held_out"]
+    assert report["invented_words"] < 0.05  # passages begin and end within words
+    assert report["copied_passage"].count("\u00e9cole \u00e9tait si fine\n") > 3
+
+
+@pytest.mark.further
 def test_a_terminal_shows_the_text_as_it_is_written(characters_trained):
     arguments = ["-m", "pipelines.char_generation", "predict", *SAVED, "The cat ", "--length", "100", "--stop", " ."]
     child = pexpect.spawn(

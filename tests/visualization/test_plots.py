@@ -65,11 +65,11 @@ def test_the_confusion_of_hundreds_of_classes_is_drawn(tmp_path):
 def test_words_are_drawn_beside_each_other_whatever_their_width(tmp_path, monkeypatch, caplog):
     usual, figures = plots._save, []
     monkeypatch.setattr(plots, "_save", lambda figure, path: (figures.append(figure), usual(figure, path)))
-    words = ["\x1b\x1b", "喜欢", "b\nc", "x" * 200, "end"]
+    words = ["\x1b\x1b", "喜欢", "b\n\t", "x" * 200, "end"]
     plots.plot_attributions([(" ", word, 1.0) for word in words], tmp_path / "a.png", title="t")
     drawn = [(*text.get_position(), text.get_text()) for text in figures[0].axes[0].texts]
     assert drawn == [
-        (0, 0.5, r"\x1b\x1b"), (9, 0.5, "喜欢"), (14, 0.5, r"b\nc"), (19, 0.5, "x" * 60 + "..."), (83, 0.5, "end"),
+        (0, 0.5, r"\x1b\x1b"), (9, 0.5, "喜欢"), (14, 0.5, r"b\n\t"), (20, 0.5, "x" * 60 + "..."), (84, 0.5, "end"),
     ]  # fmt: skip
     assert [record.getMessage() for record in caplog.records] == [
         f"{tmp_path / 'a.png'}: boxes stand for 2 characters that Matplotlib's font does not have"
@@ -79,10 +79,14 @@ def test_words_are_drawn_beside_each_other_whatever_their_width(tmp_path, monkey
 def test_long_labels_can_be_told_apart_and_a_long_title_is_whole(tmp_path, monkeypatch):
     usual, figures = plots._save, []
     monkeypatch.setattr(plots, "_save", lambda figure, path: (figures.append(figure), usual(figure, path)))
-    labels = ["customer_service_refund", "customer_service_return"]
-    plots.plot_confusion([[1, 2], [3, 4]], labels, tmp_path / "a.png", title=f"{'n' * 90}: accuracy 50.00 %")
+    labels = [f"customer_service_{name}" for name in ("refund", "return", "change", "cancel")]
+    title = f"{'n' * 90}: accuracy 50.00 %"
+    plots.plot_confusion(np.eye(4, dtype=int).tolist(), labels, tmp_path / "a.png", title=title)
     (axes,) = figures[0].axes
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["custome…refund", "custome…return"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == [
+        "custome…refund", "custome…return", "custome…change", "custome…cancel",
+    ]  # fmt: skip
     figures[0].canvas.draw()
+    assert all(tick.get_rotation() for tick in axes.get_xticklabels())  # beside each other they would overlap
     assert figures[0]._suptitle.get_window_extent().width <= figures[0].bbox.width
     assert figures[0].get_suptitle().replace("\n", "").replace(" ", "").endswith("accuracy50.00%")

@@ -175,9 +175,8 @@ class _OnJax:
         layer: Any = self
         activations = layer.cell.activation, layer.cell.recurrent_activation
         has_cudnn = self.recurrence == "lstm" and not (has_mask or layer.go_backwards)
-        device: Any = jax.config.jax_default_device  # type: ignore[attr-defined]  # None, or the one that was chosen
         reasons = {
-            "cuDNN computes it": has_cudnn and (device.platform if device else jax.default_backend()) == "gpu",
+            "cuDNN computes it": has_cudnn and computes_on_gpu(),
             f"it computes in {layer.compute_dtype}": layer.compute_dtype != "float32",
             "its activations are not tanh and sigmoid": activations
             != (keras.activations.tanh, keras.activations.sigmoid),
@@ -188,6 +187,12 @@ class _OnJax:
             "zero_output_for_mask is on": layer.zero_output_for_mask,
         }
         return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def computes_on_gpu() -> bool:
+    """Whether JAX's default device is a GPU: the one that was chosen, or else the one that JAX prefers."""
+    chosen: Any = jax.config.jax_default_device  # type: ignore[attr-defined]  # a device, the name of a kind, or None
+    return (getattr(chosen, "platform", chosen) or jax.default_backend()) in ("gpu", "cuda", "rocm")
 
 
 @functools.cache
