@@ -10,8 +10,10 @@ from rich.cells import cell_len
 from nlp_rnn import files
 from nlp_rnn.printable import visible
 from nlp_rnn.special_ids import WORD_START
+from nlp_rnn.visualization.colors import ORANGE
 
 _SHADES = " ░▒▓█"
+_ORANGE = ",".join(map(str, ORANGE))
 
 
 class AttentionMap(NamedTuple):
@@ -74,7 +76,7 @@ def write_html(alignment: AttentionMap, path: Path) -> None:
     )
     rows = "".join(
         f'<tr><th scope="row">{html.escape(piece.replace(WORD_START, " "))}</th>'
-        + "".join(f'<td style="background:rgba(217,96,26,{share:.3f})" title="{share:.4f}"></td>' for share in row)
+        + "".join(f'<td style="background:rgba({_ORANGE},{share:.3f})" title="{share:.4f}"></td>' for share in row)
         + "</tr>"
         for piece, row in zip(alignment.target_tokens, alignment.attention, strict=True)
     )

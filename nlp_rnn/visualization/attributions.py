@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from nlp_rnn import files
 from nlp_rnn.printable import printable, visible
 from nlp_rnn.special_ids import UNK_ID, WORD_START
+from nlp_rnn.visualization.colors import BLUE, ORANGE
 
-_ORANGE, _BLUE = (217, 96, 26), (31, 95, 168)
+_BLUE_STYLE = f"rgb({','.join(map(str, BLUE))})"
 
 
 # --- pieces --------------------------------------------------------------------------------------------------------
@@ -34,7 +35,7 @@ def pieces_to_terminal(pieces: list[str], token_ids: list[int]) -> str:
 
     text = Text()
     for number, (piece, token_id) in enumerate(zip(pieces, token_ids, strict=True)):
-        background = "dark_red" if token_id == UNK_ID else ("rgb(31,95,168)", "rgb(60,60,60)")[number % 2]
+        background = "dark_red" if token_id == UNK_ID else (_BLUE_STYLE, "rgb(60,60,60)")[number % 2]
         text.append(printable(piece), style=f"white on {background}")
         text.append(f"{token_id} ", style="dim")
     return _to_ansi(text)
@@ -116,7 +117,7 @@ def write_html(attribution: Attribution, path: Path) -> None:
     """Writes a self-contained HTML page. The score of a word shows on hover."""
     spans = []
     for (space, word, share), score in zip(_shares(attribution), attribution.scores, strict=True):
-        red, green, blue = _ORANGE if share > 0 else _BLUE
+        red, green, blue = ORANGE if share > 0 else BLUE
         style = f"background:rgba({red},{green},{blue},{0.8 * abs(share):.2f})"
         spans.append(f'{space}<span style="{style}" title="{score:+.4f}">{html.escape(word)}</span>')
     support, oppose = f"support “{html.escape(attribution.label)}”", "oppose it"
@@ -182,7 +183,7 @@ def _to_ansi(text: Any) -> str:
 
 def _mixed(share: float, background: tuple[int, int, int]) -> tuple[int, ...]:
     """The colour of a share in [-1, 1] over a background."""
-    color = _ORANGE if share > 0 else _BLUE
+    color = ORANGE if share > 0 else BLUE
     return tuple(
         round(abs(share) * front + (1 - abs(share)) * back) for front, back in zip(color, background, strict=True)
     )

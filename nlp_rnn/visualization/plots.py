@@ -16,6 +16,7 @@ from rich.cells import cell_len
 from nlp_rnn import files
 from nlp_rnn.printable import printable, shortened, visible
 from nlp_rnn.special_ids import WORD_START
+from nlp_rnn.visualization.colors import BLUE, ORANGE
 
 matplotlib.use("agg")  # no screen needed
 
@@ -24,7 +25,7 @@ from matplotlib.patches import Rectangle
 
 logger = logging.getLogger(__name__)
 
-_BLUE, _ORANGE = "#1f5fa8", "#d9601a"
+_BLUE, _ORANGE = ("#{:02x}{:02x}{:02x}".format(*color) for color in (BLUE, ORANGE))
 
 
 def plot_curves(history: list[dict[str, float]], path: Path, *, title: str) -> None:
