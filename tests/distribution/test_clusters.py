@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
 
+from nlp_rnn import manifest
 from nlp_rnn.cli import launch
 from nlp_rnn.config.settings import TrainingConfig
 from nlp_rnn.distribution.cluster import Cluster, await_others, parse_cluster
@@ -160,6 +161,7 @@ def test_a_mistake_that_one_worker_meets_ends_all(reviews: Path, tmp_path: Path)
     shutil.copytree(tmp_path / "whole", tmp_path / "damaged")
     train_ids = max((tmp_path / "damaged").glob("ids-*/ids.bin"), key=lambda path: path.stat().st_size)
     os.truncate(train_ids, train_ids.stat().st_size // 2)
+    manifest.write(train_ids.parent)  # so that the damage is met while training; otherwise the ids are computed again
     addresses = [f"localhost:{free_port()}" for _ in range(2)]
     workers = []
     for index, cache in enumerate(("whole", "damaged")):
