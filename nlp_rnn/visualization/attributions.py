@@ -86,7 +86,8 @@ def attribution_of(answer: dict[str, Any], facts: dict[str, Any]) -> Attribution
     if "labels" in answer:  # a label set: the signature explains the most likely label
         return Attribution(answer["labels"][winner].decode("utf-8"), float(probabilities[winner]), tokens, scores)
     if "score" in answer:  # a scale: the scores are of what raised the score
-        return Attribution(answer["label"].decode("utf-8"), float(answer["probability"]), tokens, scores, True)
+        label = answer["label"].decode("utf-8")
+        return Attribution(label, float(answer["probability"]), tokens, scores, is_scale=True)
     if len(probabilities) == 2 and winner == 0:  # of two, the signature explains the positive one
         scores = [-score for score in scores]
     return Attribution(answer["label"].decode("utf-8"), float(probabilities[winner]), tokens, scores)
